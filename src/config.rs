@@ -1,0 +1,395 @@
+//! Settings: environment variables and flags become a checked [`Config`], or one clear line.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+
+use mysql::Opts;
+
+use crate::lease::TTL_MIN_MS;
+
+/// Where bots on the same machine reach the service; nothing outside can.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:7099";
+
+/// The production bot's table.
+pub const TABLE_DEFAULT: &str = "ai_whatsapp_session_nodepath";
+
+/// Worker threads, each with one database connection. Waiting for the disk takes most of an
+/// acquire, so more than the cores of a small VPS are of use, and few enough that the database
+/// of a small VPS does not notice.
+pub const WORKERS_DEFAULT: usize = 8;
+
+/// Each worker holds a database connection, of which MySQL has 151 for everybody by default.
+pub const WORKERS_MAX: usize = 64;
+
+/// A worker's heartbeat cannot hold a customer for longer than this: three times the longest
+/// work seen in the field, rounded up generously.
+pub const MAX_HOLD_DEFAULT_MS: u64 = 15 * 60_000;
+
+/// A day: nobody waits longer for an answer in a chat.
+pub const MAX_HOLD_MAX_MS: u64 = 24 * 3_600_000;
+
+/// The longest name of a table in MySQL and MariaDB.
+const TABLE_NAME_MAX_CHARS: usize = 64;
+
+/// Everything that can be set. Not printable: it holds secrets.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the database is: `DATABASE_URL`.
+    pub database: Opts,
+    /// Where to listen: `SESSION_LOCK_LISTEN`.
+    pub listen: SocketAddr,
+    /// The lock table's name: `SESSION_LOCK_TABLE`.
+    pub table: String,
+    /// Worker threads: `SESSION_LOCK_WORKERS`.
+    pub workers: usize,
+    /// What callers must present: `SESSION_LOCK_API_TOKEN`.
+    pub api_token: Option<ApiToken>,
+    /// Longest hold of a lease in milliseconds: `SESSION_LOCK_MAX_HOLD_MS`.
+    pub max_hold_ms: u64,
+    /// The database sessions' fixed offset, if set: `SESSION_LOCK_TIME_ZONE`.
+    pub time_zone: Option<String>,
+}
+
+/// The bearer token that callers must present. Never shown.
+#[derive(Clone)]
+pub struct ApiToken(String);
+
+impl ApiToken {
+    /// Whether the caller presented this token; takes equally long for every wrong one of its
+    /// length.
+    #[must_use]
+    pub fn accepts(&self, presented: &str) -> bool {
+        let (expected, presented) = (self.0.as_bytes(), presented.as_bytes());
+        let differences = expected
+            .iter()
+            .zip(presented)
+            .fold(0, |sum, (a, b)| sum | (a ^ b));
+        expected.len() == presented.len() && differences == 0
+    }
+}
+
+impl fmt::Debug for ApiToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiToken(…)")
+    }
+}
+
+/// One setting: its environment variable, its flag, and what it is, for `--help`.
+pub struct Setting {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The flag, without its dashes.
+    pub flag: &'static str,
+    /// What it is.
+    pub help: &'static str,
+}
+
+/// All settings, in the order of `--help`.
+pub const SETTINGS: [Setting; 7] = [
+    Setting {
+        variable: "DATABASE_URL",
+        flag: "database-url",
+        help: "mysql://user:password@host:port/db, or ...@localhost/db?socket=/path",
+    },
+    Setting {
+        variable: "SESSION_LOCK_LISTEN",
+        flag: "listen",
+        help: "address and port [127.0.0.1:7099]",
+    },
+    Setting {
+        variable: "SESSION_LOCK_TABLE",
+        flag: "table",
+        help: "the lock table [ai_whatsapp_session_nodepath]",
+    },
+    Setting {
+        variable: "SESSION_LOCK_WORKERS",
+        flag: "workers",
+        help: "worker threads, 1-64 [8]",
+    },
+    Setting {
+        variable: "SESSION_LOCK_API_TOKEN",
+        flag: "api-token",
+        help: "callers must send Authorization: Bearer TOKEN [none]",
+    },
+    Setting {
+        variable: "SESSION_LOCK_MAX_HOLD_MS",
+        flag: "max-hold-ms",
+        help: "no lease lasts longer, 1000-86400000 [900000]",
+    },
+    Setting {
+        variable: "SESSION_LOCK_TIME_ZONE",
+        flag: "time-zone",
+        help: "fixed offset of the database's clock, such as +08:00 [+00:00]",
+    },
+];
+
+impl Config {
+    /// Reads the flags, then the environment for what no flag set.
+    ///
+    /// # Errors
+    /// One line that names the setting and says what it must be.
+    pub fn read(
+        flags: impl IntoIterator<Item = OsString>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, String> {
+        let given = Given::read(flags, environment)?;
+        let database = given.parse("DATABASE_URL", database)?.ok_or(
+            "DATABASE_URL is not set: mysql://user:password@host:port/db names the bot's database",
+        )?;
+        Ok(Self {
+            database,
+            listen: given
+                .parse("SESSION_LOCK_LISTEN", listen)?
+                .unwrap_or(listen(LISTEN_DEFAULT)?),
+            table: given
+                .parse("SESSION_LOCK_TABLE", table)?
+                .unwrap_or_else(|| TABLE_DEFAULT.to_owned()),
+            workers: given
+                .parse("SESSION_LOCK_WORKERS", workers)?
+                .unwrap_or(WORKERS_DEFAULT),
+            api_token: given.parse("SESSION_LOCK_API_TOKEN", api_token)?,
+            max_hold_ms: given
+                .parse("SESSION_LOCK_MAX_HOLD_MS", max_hold_ms)?
+                .unwrap_or(MAX_HOLD_DEFAULT_MS),
+            time_zone: given.parse("SESSION_LOCK_TIME_ZONE", time_zone)?,
+        })
+    }
+}
+
+/// The text of each setting that was given, in the order of [`SETTINGS`].
+struct Given([Option<String>; SETTINGS.len()]);
+
+impl Given {
+    fn read(
+        flags: impl IntoIterator<Item = OsString>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, String> {
+        let mut given = [const { None }; SETTINGS.len()];
+        let mut parser = lexopt::Parser::from_args(flags);
+        while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
+            let lexopt::Arg::Long(flag) = argument else {
+                return Err(argument.unexpected().to_string());
+            };
+            let Some(at) = SETTINGS.iter().position(|setting| setting.flag == flag) else {
+                return Err(argument.unexpected().to_string());
+            };
+            let value = parser.value().map_err(|error| error.to_string())?;
+            given[at] = Some(utf8(SETTINGS[at].variable, value)?);
+        }
+        for (at, setting) in SETTINGS.iter().enumerate() {
+            // An empty variable in an environment file means: not set.
+            let value = environment(setting.variable).filter(|value| !value.is_empty());
+            if let (None, Some(value)) = (&given[at], value) {
+                given[at] = Some(utf8(setting.variable, value)?);
+            }
+        }
+        Ok(Self(given))
+    }
+
+    fn parse<T>(
+        &self,
+        variable: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        let at = SETTINGS
+            .iter()
+            .position(|setting| setting.variable == variable);
+        let text = at.and_then(|at| self.0[at].as_deref());
+        text.map(parse)
+            .transpose()
+            .map_err(|wrong| format!("{variable} {wrong}"))
+    }
+}
+
+fn utf8(variable: &str, value: OsString) -> Result<String, String> {
+    value
+        .into_string()
+        .map_err(|_| format!("{variable} is not valid UTF-8"))
+}
+
+// The URL's own error could show a piece of the password.
+fn database(text: &str) -> Result<Opts, String> {
+    let form = "must look like mysql://user:password@host:port/db; percent-encode special characters in the password";
+    let options = Opts::from_url(text).map_err(|_| form.to_owned())?;
+    match options.get_db_name() {
+        Some(name) if !name.is_empty() => Ok(options),
+        _ => Err(
+            "names no database: it must look like mysql://user:password@host:port/db".to_owned(),
+        ),
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("must be an address and a port, such as {LISTEN_DEFAULT}"))
+}
+
+fn table(text: &str) -> Result<String, String> {
+    let plain = text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'));
+    if plain && (1..=TABLE_NAME_MAX_CHARS).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a table name of 1-64 letters, digits, _ and $".to_owned())
+    }
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=WORKERS_MAX).contains(number));
+    number.ok_or_else(|| format!("must be a number from 1 to {WORKERS_MAX}"))
+}
+
+fn api_token(text: &str) -> Result<ApiToken, String> {
+    // What a header can carry.
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(ApiToken(text.to_owned()))
+    } else {
+        Err("must be printable ASCII without blanks".to_owned())
+    }
+}
+
+fn max_hold_ms(text: &str) -> Result<u64, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|ms| (TTL_MIN_MS..=MAX_HOLD_MAX_MS).contains(ms));
+    number.ok_or_else(|| format!("must be {TTL_MIN_MS}-{MAX_HOLD_MAX_MS} milliseconds"))
+}
+
+fn time_zone(text: &str) -> Result<String, String> {
+    let number = |range: std::ops::Range<usize>| {
+        text.get(range)
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let hours = number(1..3).and_then(|digits| digits.parse::<u8>().ok());
+    let minutes = number(4..6).and_then(|digits| digits.parse::<u8>().ok());
+    let shaped = text.len() == 6 && text.starts_with(['+', '-']) && text.get(3..4) == Some(":");
+    match (hours, minutes) {
+        // What both databases accept: -12:59 to +13:00 at least.
+        (Some(hours), Some(0..=59)) if shaped && (hours <= 12 || text == "+13:00") => Ok(text.to_owned()),
+        _ => Err("must be a fixed offset from -12:59 to +13:00, such as +08:00 (not a zone name: daylight saving moves locks by an hour)".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: (&str, &str) = ("DATABASE_URL", "mysql://bot:s3cret@localhost/bots");
+
+    fn read(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
+        let variable = |name: &str| {
+            environment
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| v.into())
+        };
+        Config::read(flags.iter().map(OsString::from), variable)
+    }
+
+    #[test]
+    fn a_database_url_is_all_that_is_needed() {
+        let config = read(&[], &[URL]).unwrap();
+        assert_eq!(config.listen.to_string(), LISTEN_DEFAULT);
+        assert_eq!(config.table, TABLE_DEFAULT);
+        assert_eq!(
+            (config.workers, config.max_hold_ms),
+            (WORKERS_DEFAULT, MAX_HOLD_DEFAULT_MS)
+        );
+        assert!(config.api_token.is_none() && config.time_zone.is_none());
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment() {
+        let config = read(
+            &["--table", "a", "--workers=3"],
+            &[URL, ("SESSION_LOCK_TABLE", "b")],
+        )
+        .unwrap();
+        assert_eq!((config.table.as_str(), config.workers), ("a", 3));
+    }
+
+    #[test]
+    fn an_empty_variable_is_not_set() {
+        assert!(
+            read(&[], &[URL, ("SESSION_LOCK_API_TOKEN", "")])
+                .unwrap()
+                .api_token
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn every_wrong_value_names_its_setting() {
+        for (variable, wrong) in [
+            ("DATABASE_URL", "postgres://localhost/x"),
+            ("DATABASE_URL", "mysql://localhost"),
+            ("SESSION_LOCK_LISTEN", "localhost"),
+            ("SESSION_LOCK_TABLE", "a b"),
+            ("SESSION_LOCK_WORKERS", "0"),
+            ("SESSION_LOCK_WORKERS", "65"),
+            ("SESSION_LOCK_API_TOKEN", "a b"),
+            ("SESSION_LOCK_MAX_HOLD_MS", "999"),
+            ("SESSION_LOCK_MAX_HOLD_MS", "86400001"),
+            ("SESSION_LOCK_TIME_ZONE", "Europe/Berlin"),
+            ("SESSION_LOCK_TIME_ZONE", "+1:00"),
+            ("SESSION_LOCK_TIME_ZONE", "+13:30"),
+            ("SESSION_LOCK_TIME_ZONE", "+00:60"),
+        ] {
+            let line = read(&[], &[(variable, wrong), URL]).err().unwrap();
+            assert!(
+                line.starts_with(variable) && !line.contains('\n'),
+                "{variable}={wrong}: {line}"
+            );
+        }
+        assert!(read(&[], &[]).err().unwrap().starts_with("DATABASE_URL"));
+        assert!(
+            read(&["--tabel=x"], &[URL])
+                .err()
+                .unwrap()
+                .contains("--tabel")
+        );
+        assert!(read(&["x"], &[URL]).is_err());
+    }
+
+    #[test]
+    fn offsets_are_read_as_the_database_writes_them() {
+        for good in ["+00:00", "-00:30", "+08:00", "-12:59", "+13:00"] {
+            assert_eq!(
+                read(&["--time-zone", good], &[URL])
+                    .unwrap()
+                    .time_zone
+                    .as_deref(),
+                Some(good)
+            );
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let environment = [URL, ("SESSION_LOCK_API_TOKEN", "t0ken")];
+        let config = read(&[], &environment).unwrap();
+        assert!(!format!("{:?}", config.api_token).contains("t0ken"));
+        let line = read(
+            &[],
+            &[("DATABASE_URL", "mysql://bot:12?s3cret@localhost/x")],
+        )
+        .err()
+        .unwrap();
+        assert!(!line.contains("s3cret"), "{line}");
+    }
+
+    #[test]
+    fn only_the_whole_api_token_is_accepted() {
+        let token = ApiToken("abc".to_owned());
+        assert!(token.accepts("abc"));
+        for wrong in ["", "ab", "abd", "abcd", "ABC"] {
+            assert!(!token.accepts(wrong), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The way to the database: pooled connections, statements from `sql/`, several of them in one
+//! packet, and what went wrong when one fails.
+
+use std::time::Duration;
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, FromRowError, Opts, OptsBuilder, Row};
+use r2d2::ManageConnection;
+use r2d2_mysql::MySqlConnectionManager;
+
+/// How long to wait for the database to accept a connection: beside the bot or in its data
+/// centre, one that takes longer is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long to wait for an answer: above the lock waits of `sql/session.sql`, so that these end
+/// in a clean error first, and far below the time a client would wait.
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A statement from `sql/`, ready for its values.
+///
+/// Statements travel as text, so that several go in one packet and one round trip. Every value is
+/// written as a number or in hexadecimal: nothing that a caller sends can be read as SQL, whatever
+/// quoting the server's mode prescribes.
+#[derive(Clone, Debug)]
+pub struct Statement(Vec<Piece>);
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Sql(String),
+    Parameter(String),
+}
+
+/// A value in a statement.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// Text, compared by the collation of the column it meets.
+    Text(&'a str),
+    /// Bytes, compared as they are.
+    Bytes(&'a [u8]),
+    /// A number.
+    Number(u64),
+    /// A number that may be negative.
+    Signed(i64),
+    /// Nothing.
+    Null,
+}
+
+impl Statement {
+    /// Reads a file of `sql/`: comments go, `{name}` becomes a quoted identifier, `:name` a
+    /// place for a value.
+    #[must_use]
+    pub fn new(file: &str, identifiers: &[(&str, &str)]) -> Self {
+        let code = file.lines().filter(|line| !line.starts_with("--"));
+        let mut sql = code.collect::<Vec<_>>().join(" ");
+        for (name, identifier) in identifiers {
+            let quoted = format!("`{}`", identifier.replace('`', "``"));
+            sql = sql.replace(&format!("{{{name}}}"), &quoted);
+        }
+        let mut pieces = Vec::new();
+        let mut rest = sql.as_str();
+        while let Some((before, after)) = split_at_parameter(rest) {
+            pieces.push(Piece::Sql(before.to_owned()));
+            let end = after.find(|c: char| !is_name(c)).unwrap_or(after.len());
+            pieces.push(Piece::Parameter(after[..end].to_owned()));
+            rest = &after[end..];
+        }
+        pieces.push(Piece::Sql(rest.to_owned()));
+        Self(pieces)
+    }
+
+    /// Appends the statement to a packet.
+    ///
+    /// # Panics
+    /// If a parameter of the file is not among the values: a mistake of ours that every use of
+    /// the statement would show.
+    pub fn write(&self, packet: &mut Packet, values: &[(&str, Value)]) {
+        if packet.statements > 0 {
+            packet.text.push(';');
+        }
+        packet.statements += 1;
+        for piece in &self.0 {
+            match piece {
+                Piece::Sql(sql) => packet.text.push_str(sql),
+                Piece::Parameter(name) => {
+                    let value = values.iter().find(|(given, _)| given == name);
+                    let (_, value) = value.unwrap_or_else(|| panic!("no value for :{name}"));
+                    value.write(&mut packet.text);
+                }
+            }
+        }
+    }
+}
+
+fn is_name(c: char) -> bool {
+    c.is_ascii_lowercase() || c == '_'
+}
+
+/// Splits at the first `:name`; the colons of a time format are followed by something else.
+fn split_at_parameter(sql: &str) -> Option<(&str, &str)> {
+    sql.match_indices(':')
+        .map(|(at, _)| (&sql[..at], &sql[at + 1..]))
+        .find(|(_, after)| after.starts_with(is_name))
+}
+
+impl Value<'_> {
+    fn write(self, sql: &mut String) {
+        match self {
+            Self::Text(text) => {
+                sql.push_str("_utf8mb4 ");
+                write_hex(sql, text.as_bytes());
+            }
+            Self::Bytes(bytes) => write_hex(sql, bytes),
+            Self::Number(number) => sql.push_str(&number.to_string()),
+            Self::Signed(number) => sql.push_str(&number.to_string()),
+            Self::Null => sql.push_str("NULL"),
+        }
+    }
+}
+
+fn write_hex(sql: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    sql.push_str("x'");
+    for byte in bytes {
+        sql.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        sql.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    sql.push('\'');
+}
+
+/// Statements that go to the database in one round trip. At the first one that fails the database
+/// leaves the rest undone.
+#[derive(Debug, Default)]
+pub struct Packet {
+    text: String,
+    statements: usize,
+}
+
+impl Packet {
+    /// Appends a statement that has no values, `COMMIT` for instance.
+    pub fn push(&mut self, sql: &str) {
+        Statement::new(sql, &[]).write(self, &[]);
+    }
+}
+
+/// What one statement of a packet gave.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its rows.
+    pub rows: Vec<Row>,
+    /// How many rows it changed.
+    pub affected: u64,
+}
+
+/// The statement of a packet that failed, and how.
+#[derive(Debug)]
+pub struct PacketError {
+    /// Its place in the packet, from 0.
+    pub at: usize,
+    /// What the database or the connection said.
+    pub error: mysql::Error,
+}
+
+/// What a failure means for what comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The connection is gone; whether the last statement took effect is unknown.
+    Lost,
+    /// The database undid the transaction to end a deadlock; the same again may well succeed.
+    Deadlock,
+    /// Another transaction held the row or table for longer than the lock wait.
+    Locked,
+    /// The table has no AUTO_INCREMENT id left to give.
+    IdsExhausted,
+    /// A text cannot be compared with the column's character set, so no row can have it.
+    Incomparable,
+    /// The database takes no writes at present: a replica, or a failover under way.
+    ReadOnly,
+    /// User, password or right: nothing that time mends.
+    Denied,
+    /// The database said no for another reason.
+    Refused,
+}
+
+impl Trouble {
+    /// Sorts an error by its number, as MySQL and MariaDB document them.
+    #[must_use]
+    pub fn of(error: &mysql::Error) -> Self {
+        let mysql::Error::MySqlError(server) = error else {
+            return Self::Lost;
+        };
+        match server.code {
+            // Shutdown, network, interrupted, killed, idle too long.
+            1053 | 1152..=1161 | 1317 | 1927 | 2006 | 2013 | 3169 | 4031 => Self::Lost,
+            1020 | 1213 => Self::Deadlock,
+            1205 => Self::Locked,
+            167 | 1467 => Self::IdsExhausted,
+            1267 | 3854 => Self::Incomparable,
+            1290 | 1792 | 1836 => Self::ReadOnly,
+            1044 | 1045 | 1049 | 1142 | 1143 | 1227 | 1251 | 1698 | 1820 | 3118 | 4151 => {
+                Self::Denied
+            }
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// One connection to the database, with the settings of `sql/session.sql`.
+pub struct Connection {
+    conn: Conn,
+    usable: Usable,
+}
+
+#[derive(PartialEq)]
+enum Usable {
+    Yes,
+    No,
+}
+
+impl Connection {
+    /// The database's number for this connection.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.conn.connection_id()
+    }
+
+    /// Runs the statements of a packet, one reply each. After an error that is not the database's
+    /// own word, the connection is not used again.
+    pub fn run(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
+        let mut replies = Vec::with_capacity(packet.statements);
+        self.collect(packet, &mut replies).map_err(|error| {
+            if Trouble::of(&error) == Trouble::Lost {
+                self.discard();
+            }
+            PacketError {
+                at: replies.len(),
+                error,
+            }
+        })?;
+        Ok(replies)
+    }
+
+    fn collect(&mut self, packet: &Packet, replies: &mut Vec<Reply>) -> mysql::Result<()> {
+        let mut result = self.conn.query_iter(&packet.text)?;
+        while let Some(mut set) = result.iter() {
+            let affected = set.affected_rows();
+            let rows = set.by_ref().collect::<mysql::Result<_>>()?;
+            replies.push(Reply { rows, affected });
+        }
+        Ok(())
+    }
+
+    /// Runs one statement.
+    pub fn query(&mut self, sql: &Statement, values: &[(&str, Value)]) -> mysql::Result<Vec<Row>> {
+        let mut packet = Packet::default();
+        sql.write(&mut packet, values);
+        let mut replies = self.run(&packet).map_err(|failed| failed.error)?;
+        Ok(replies.pop().map(|reply| reply.rows).unwrap_or_default())
+    }
+
+    /// Ends the connection instead of giving it back to the pool.
+    pub fn discard(&mut self) {
+        self.usable = Usable::No;
+    }
+}
+
+/// Reads a row into a tuple.
+///
+/// # Errors
+/// If the columns are others than the statement's file says.
+pub fn columns<T: mysql::prelude::FromRow>(row: Row) -> mysql::Result<T> {
+    mysql::from_row_opt(row).map_err(|FromRowError(row)| {
+        let names: Vec<_> = row
+            .columns_ref()
+            .iter()
+            .map(|c| c.name_str().into_owned())
+            .collect();
+        mysql::Error::from(std::io::Error::other(format!(
+            "unexpected columns: {names:?}"
+        )))
+    })
+}
+
+/// Opens connections for the pool. `r2d2_mysql`'s own manager asks the database whether a
+/// connection lives each time one is given back; this one remembers whether it failed.
+#[derive(Clone, Debug)]
+pub struct Connections(MySqlConnectionManager);
+
+impl ManageConnection for Connections {
+    type Connection = Connection;
+    type Error = mysql::Error;
+
+    fn connect(&self) -> mysql::Result<Connection> {
+        let conn = self.0.connect()?;
+        Ok(Connection {
+            conn,
+            usable: Usable::Yes,
+        })
+    }
+
+    fn is_valid(&self, connection: &mut Connection) -> mysql::Result<()> {
+        connection.conn.ping()
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.usable == Usable::No
+    }
+}
+
+/// The database: a pool of connections, all with the same settings.
+pub struct Database {
+    pool: r2d2::Pool<Connections>,
+    connections: Connections,
+}
+
+impl Database {
+    /// At most `size` connections, with the given fixed offset as their time zone. Nothing is
+    /// connected yet, and the database need not be there.
+    #[must_use]
+    pub fn new(url: &Opts, time_zone: &str, size: u32) -> Self {
+        let mut session = Packet::default();
+        let time_zone = [("time_zone", Value::Text(time_zone))];
+        Statement::new(include_str!("../sql/session.sql"), &[]).write(&mut session, &time_zone);
+        session.push(include_str!("../sql/isolation.sql"));
+        let options = OptsBuilder::from_opts(url.clone())
+            // Only with these does every call end; the crate's defaults wait for ever.
+            .tcp_connect_timeout(Some(CONNECT_TIMEOUT))
+            .read_timeout(Some(SOCKET_TIMEOUT))
+            .write_timeout(Some(SOCKET_TIMEOUT))
+            // What the URL names is what is used: the crate would move from TCP on 127.0.0.1 to
+            // the server's Unix socket, around a proxy.
+            .prefer_socket(false)
+            .init(vec!["SET NAMES utf8mb4".to_owned(), session.text]);
+        let connections = Connections(MySqlConnectionManager::new(options));
+        let pool = r2d2::Pool::builder()
+            .max_size(size)
+            .min_idle(Some(1))
+            // A ping before each use would be a round trip more; a dead connection shows at the
+            // first statement, which is a look and can simply be repeated.
+            .test_on_check_out(false)
+            .connection_timeout(CONNECT_TIMEOUT)
+            // The cause reaches whoever waits for a connection; the log needs no second copy.
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build_unchecked(connections.clone());
+        Self { pool, connections }
+    }
+
+    /// A connection of the pool, which may have died since it was last used.
+    pub fn pooled(&self) -> Result<r2d2::PooledConnection<Connections>, r2d2::Error> {
+        self.pool.get()
+    }
+
+    /// A connection of its own, and the database's own word if there is none: the pool keeps
+    /// trying, and then only says that time ran out.
+    pub fn connect(&self) -> mysql::Result<Connection> {
+        self.connections.connect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_cannot_be_read_as_sql() {
+        let statement = Statement::new(
+            "-- a :comment\nSELECT :a, '%H:%i', :b FROM {t}",
+            &[("t", "x`y")],
+        );
+        let mut packet = Packet::default();
+        statement.write(
+            &mut packet,
+            &[("a", Value::Text("'; :b")), ("b", Value::Null)],
+        );
+        packet.push("COMMIT");
+        assert_eq!(
+            packet.text,
+            "SELECT _utf8mb4 x'273b203a62', '%H:%i', NULL FROM `x``y`;COMMIT"
+        );
+    }
+}

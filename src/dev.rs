@@ -1,0 +1,204 @@
+//! A private MariaDB or MySQL server in a temporary folder, for trying the service out and for
+//! its tests.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use tempfile::TempDir;
+
+/// How long the server may take to start; a slow disk needs some of it.
+const START_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Between two looks whether it has started.
+const START_PAUSE: Duration = Duration::from_millis(50);
+
+/// The database that is created in it.
+pub const DATABASE: &str = "session_lock";
+
+/// Runs the server and ends it, with its folder, when this process closes its end of a pipe:
+/// also when it is killed. $1 is the folder, the rest the server's command.
+const KEEPER: &str = r#"
+folder=$1; shift
+exec 3<&0
+"$@" </dev/null >"$folder/server.log" 2>&1 &
+server=$!
+( read -r _ <&3; kill "$server" ) &
+reader=$!
+wait "$server"
+if kill "$reader" 2>/dev/null; then exit 1; fi
+rm -rf "$folder"
+"#;
+
+/// A running private server. It ends when this is dropped.
+pub struct PrivateDatabase {
+    keeper: Child,
+    folder: TempDir,
+}
+
+impl PrivateDatabase {
+    /// Starts the server that is installed, MariaDB or MySQL.
+    ///
+    /// # Errors
+    /// A sentence that says what to install, or what the server said.
+    pub fn start_installed() -> Result<Self, String> {
+        let program = ["mariadbd", "mysqld"]
+            .iter()
+            .find_map(|name| find_program(name));
+        let program =
+            program.ok_or("no mariadbd or mysqld is installed: apt-get install mariadb-server")?;
+        Self::start(&program, &["--skip-networking"])
+    }
+
+    /// Starts this `mariadbd` or `mysqld`, with these options besides its own.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing, or what the server said.
+    pub fn start(program: &Path, options: &[&str]) -> Result<Self, String> {
+        let folder = tempfile::Builder::new().prefix("session-lock-").tempdir();
+        let folder =
+            folder.map_err(|error| format!("cannot create a temporary folder: {error}"))?;
+        initialize(program, folder.path())?;
+        let mut keeper = Command::new("sh");
+        keeper
+            .args(["-c", KEEPER, "keeper"])
+            .arg(folder.path())
+            .arg(program)
+            .arg("--no-defaults");
+        keeper
+            .args(user_option())
+            .arg(path_option("--datadir", &folder.path().join("data")));
+        keeper.arg(path_option("--socket", &folder.path().join("socket")));
+        keeper
+            .arg(path_option("--pid-file", &folder.path().join("pid")))
+            .args(options);
+        // Ctrl-C is for us, who end the server in good order.
+        keeper
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let keeper = keeper
+            .spawn()
+            .map_err(|error| format!("cannot run sh: {error}"))?;
+        let mut database = Self { keeper, folder };
+        database.wait_until_ready()?;
+        Ok(database)
+    }
+
+    /// How to reach it: through its socket.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!(
+            "mysql://root@localhost/{DATABASE}?socket={}",
+            self.folder.path().join("socket").display()
+        )
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), String> {
+        let until = Instant::now() + START_PATIENCE;
+        let url = self.url().replace(DATABASE, "");
+        loop {
+            let connected =
+                mysql::Conn::new(mysql::Opts::from_url(&url).map_err(|error| error.to_string())?);
+            let created = connected
+                .and_then(|mut conn| conn.query_drop(format!("CREATE DATABASE {DATABASE}")));
+            let Err(error) = created else { return Ok(()) };
+            let ended = self.keeper.try_wait().is_ok_and(|status| status.is_some());
+            if ended || Instant::now() > until {
+                let log = std::fs::read_to_string(self.folder.path().join("server.log"))
+                    .unwrap_or_default();
+                return Err(format!(
+                    "the private database does not start: {error}\n{}",
+                    last_lines(&log)
+                ));
+            }
+            thread::sleep(START_PAUSE);
+        }
+    }
+}
+
+impl Drop for PrivateDatabase {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
+    let version = Command::new(program).arg("--version").output();
+    let version = version.map_err(|error| format!("cannot run {}: {error}", program.display()))?;
+    let data = folder.join("data");
+    let mut install = if String::from_utf8_lossy(&version.stdout).contains("MariaDB") {
+        let tool = find_program("mariadb-install-db");
+        let mut install = Command::new(
+            tool.ok_or("mariadb-install-db is missing: apt-get install mariadb-server")?,
+        );
+        install.args([
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ]);
+        install
+    } else {
+        let mut install = Command::new(program);
+        install.args(["--no-defaults", "--initialize-insecure"]);
+        install
+    };
+    install
+        .args(user_option())
+        .arg(path_option("--datadir", &data));
+    let log_path = folder.join("install.log");
+    let log = File::create(&log_path).and_then(|log| Ok((log.try_clone()?, log)));
+    let (out, err) =
+        log.map_err(|error| format!("cannot write {}: {error}", log_path.display()))?;
+    let status = install
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => {
+            let log = std::fs::read_to_string(&log_path).unwrap_or_default();
+            Err(format!(
+                "the private database cannot be set up ({status}):\n{}",
+                last_lines(&log)
+            ))
+        }
+        Err(error) => Err(format!("the private database cannot be set up: {error}")),
+    }
+}
+
+/// Database servers refuse to run as root unless they are told to.
+fn user_option() -> Option<&'static str> {
+    rustix::process::getuid().is_root().then_some("--user=root")
+}
+
+fn path_option(name: &str, path: &Path) -> std::ffi::OsString {
+    let mut option = std::ffi::OsString::from(name);
+    option.push("=");
+    option.push(path);
+    option
+}
+
+/// Looks along PATH, and where Debian keeps servers, which is not on every user's PATH.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders =
+        std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    folders
+        .map(|folder| folder.join(OsStr::new(name)))
+        .find(|program| program.is_file())
+}
+
+fn last_lines(log: &str) -> String {
+    const LINES: usize = 15;
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}

@@ -1,0 +1,441 @@
+//! The words of the product: sessions, leases, tokens, and the 62 characters in which a lease is
+//! stored. No input or output happens here.
+//!
+//! A lease lives in the one column `timestamp` of its row, so that whoever overwrites or deletes
+//! the row ends the lease in one atom, even a program that knows nothing of owner tokens:
+//!
+//! ```text
+//! 2025-10-14 09:00:00.000000 1760432400123456 48210000000000000007    (stored without the spaces)
+//! └  expiry minus 30 s     ┘ └ fencing token┘ └   owner token    ┘
+//! ```
+//!
+//! The first part is what an old program reads: a datetime that holds the session for 30 s. The
+//! digits behind it read as more digits of its fraction, on MySQL and MariaDB alike.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// How long a timestamp holds a session. Old programs compute with it, so it can never change;
+/// a lease of another length stores an earlier or later timestamp instead.
+pub const HOLD_MS: u64 = 30_000;
+
+/// Default life of a lease: what the old programs' callers are used to.
+pub const TTL_DEFAULT_MS: u64 = HOLD_MS;
+
+/// Shortest life of a lease. A write may wait 1 s for a row lock, and the stored expiry has whole
+/// seconds: less could not be kept honestly.
+pub const TTL_MIN_MS: u64 = 1_000;
+
+/// Longest life of a lease that can be asked for: a crashed holder blocks its customer that long.
+pub const TTL_MAX_MS: u64 = 3_600_000;
+
+/// Longest id in characters: the width of the production columns.
+pub const ID_MAX_CHARS: usize = 255;
+
+/// Digits of an owner token: as many as make guessing hopeless while the whole still reads as a
+/// datetime. Fixed by the stored form.
+pub const OWNER_TOKEN_DIGITS: usize = 20;
+
+/// The number of owner tokens: one for every row of digits.
+const OWNER_TOKENS: u128 = 10_u128.pow(20);
+
+/// The stored form: the datetime, then [`FENCING_DIGITS`], then [`OWNER_TOKEN_DIGITS`].
+const DATETIME_CHARS: usize = "2025-10-14 09:00:00.000000".len();
+
+/// Microseconds since 1970 have 16 digits from 2001 to 2286.
+const FENCING_DIGITS: usize = 16;
+
+/// Characters of a stored lease: 62.
+pub const STORED_CHARS: usize = DATETIME_CHARS + FENCING_DIGITS + OWNER_TOKEN_DIGITS;
+
+/// Fencing tokens stay below this: MySQL rounds a datetime at the seventh digit of its fraction,
+/// which is the fencing token's first, so that one must not exceed 4. Reached in the year 2128.
+const FENCING_LIMIT: u64 = 4_999_999_999_999_999;
+
+/// One half of a session: the bot's number or instance, or the customer's phone number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Id(String);
+
+impl Id {
+    /// An id that a lease can be taken for: 1–255 printable ASCII characters, no blank at either
+    /// end. The table's collation makes all emoji equal and ignores blanks at the end, so
+    /// anything else could name somebody else's session.
+    ///
+    /// # Errors
+    /// A phrase that says what an id is.
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if text.is_empty() || text.len() > ID_MAX_CHARS || !printable || text.trim() != text {
+            return Err("must be 1-255 printable ASCII characters without a blank at either end");
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// An id for looking and forcing, which must reach old rows of any spelling.
+    ///
+    /// # Errors
+    /// A phrase that says what the column can hold.
+    pub fn as_stored(text: &str) -> Result<Self, &'static str> {
+        match text.chars().count() {
+            1..=ID_MAX_CHARS => Ok(Self(text.to_owned())),
+            _ => Err("must be 1-255 characters"),
+        }
+    }
+
+    /// The id's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One conversation: what a lease is for. Displayed as the log lines show it, with anything
+/// unprintable escaped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The bot's number or instance.
+    pub id_device: Id,
+    /// The customer's phone number.
+    pub id_prospect: Id,
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (prospect, device) = (self.id_prospect.as_str(), self.id_device.as_str());
+        write!(f, "id_prospect={prospect:?} id_device={device:?}")
+    }
+}
+
+/// Proof of ownership, drawn anew for every lease. Displayed and debugged as its last four
+/// digits, so that no log shows it; [`OwnerToken::secret`] is the way to the whole.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OwnerToken(String);
+
+impl OwnerToken {
+    /// Draws a token from the system's random numbers.
+    ///
+    /// # Panics
+    /// If the system has no random numbers: nothing safe can be done without.
+    #[must_use]
+    pub fn draw() -> Self {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the system gives random numbers");
+        let number = u128::from_ne_bytes(bytes) % OWNER_TOKENS;
+        Self(format!("{number:0OWNER_TOKEN_DIGITS$}"))
+    }
+
+    /// A token that the caller has drawn.
+    ///
+    /// # Errors
+    /// A phrase that says what a token is.
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        if text.len() == OWNER_TOKEN_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be a string of 20 decimal digits")
+        }
+    }
+
+    /// All 20 digits: for the database and for the owner's answer, nothing else.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OwnerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0[OWNER_TOKEN_DIGITS - 4..])
+    }
+}
+
+impl fmt::Debug for OwnerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OwnerToken(…{self})")
+    }
+}
+
+/// Rises with every new lease of a session: the database clock's microseconds since 1970 at the
+/// grant. Public; a resource that remembers the highest one seen can refuse a late worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FencingToken(pub u64);
+
+/// The life that a lease is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl(u64);
+
+impl Ttl {
+    /// A ttl within [`TTL_MIN_MS`] and the lesser of [`TTL_MAX_MS`] and `max_hold_ms`.
+    ///
+    /// # Errors
+    /// A sentence that says what is allowed.
+    pub fn new(ttl_ms: u64, max_hold_ms: u64) -> Result<Self, String> {
+        let longest_ms = TTL_MAX_MS.min(max_hold_ms);
+        if (TTL_MIN_MS..=longest_ms).contains(&ttl_ms) {
+            Ok(Self(ttl_ms))
+        } else {
+            Err(format!("must be {TTL_MIN_MS}-{longest_ms} milliseconds"))
+        }
+    }
+
+    /// [`TTL_DEFAULT_MS`], or the server's maximum if that is less.
+    #[must_use]
+    pub fn default_within(max_hold_ms: u64) -> Self {
+        Self(TTL_DEFAULT_MS.min(max_hold_ms))
+    }
+
+    /// The ttl in milliseconds.
+    #[must_use]
+    pub fn as_ms(self) -> u64 {
+        self.0
+    }
+
+    /// The ttl as a duration.
+    #[must_use]
+    pub fn as_duration(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+}
+
+/// How a lease came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The session was free.
+    New,
+    /// A stale row was replaced: its holder crashed or overran.
+    Takeover,
+    /// The same owner token holds it already: an answer was lost and asked for again.
+    Again,
+}
+
+impl How {
+    /// The word in the answer.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Takeover => "takeover",
+            Self::Again => "again",
+        }
+    }
+}
+
+/// The owner's view of a lease: the only one with the owner token.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// Proof of ownership.
+    pub owner_token: OwnerToken,
+    /// Higher than that of every earlier lease of the session.
+    pub fencing_token: FencingToken,
+    /// How it came about.
+    pub how: How,
+    /// The life it was asked for.
+    pub ttl: Ttl,
+    /// No later than its true expiry, on this machine's steady clock.
+    pub expires: Instant,
+}
+
+impl Lease {
+    /// Time until the expiry, on this machine's steady clock.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.expires.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether too little is left to hand it out: less than half of what was asked for. A lease
+    /// that was only found again is its owner's business.
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        self.how != How::Again && self.remaining() < self.ttl.as_duration() / 2
+    }
+}
+
+/// Everybody else's view of a lease.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// When it ends, on this machine's steady clock.
+    pub expires: Instant,
+    /// Who wrote it.
+    pub holder: Holder,
+}
+
+impl Holding {
+    /// Time until the expiry, on this machine's steady clock.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.expires.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Who wrote a row that holds its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// This program, or another server of its kind.
+    Leased {
+        /// The lease's fencing token.
+        fencing_token: FencingToken,
+        /// Time since the grant, in milliseconds.
+        held_ms: u64,
+    },
+    /// An old program, whose row says neither who nor since when.
+    Legacy,
+}
+
+/// The answer to an acquire.
+#[derive(Clone, Debug)]
+pub enum Acquired {
+    /// The caller holds the session now.
+    Granted(Lease),
+    /// Somebody else does.
+    Held(Holding),
+}
+
+/// The answer to a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// The session is free.
+    Released,
+    /// The lease was not the caller's any more, and nothing was deleted.
+    Lost,
+}
+
+/// The answer to an operator's release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forced {
+    /// The session is free; who had held it.
+    Released(Holder),
+    /// Nobody held it, or not by the lease that was named.
+    NotHeld,
+}
+
+/// What a row's `timestamp` says, apart from its date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stamp {
+    /// The 62 characters of a lease.
+    Lease {
+        /// The lease's fencing token.
+        fencing_token: FencingToken,
+        /// The lease's owner token.
+        owner_token: OwnerToken,
+    },
+    /// Anything else: an old program's datetime, or garbage.
+    Foreign,
+}
+
+impl Stamp {
+    /// Reads the stored bytes.
+    #[must_use]
+    pub fn parse(stored: &[u8]) -> Self {
+        Self::parse_lease(stored).unwrap_or(Self::Foreign)
+    }
+
+    fn parse_lease(stored: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(stored).ok().filter(|text| text.is_ascii())?;
+        if text.len() != STORED_CHARS || !has_shape(&text[..DATETIME_CHARS]) {
+            return None;
+        }
+        let (fencing, owner) = text[DATETIME_CHARS..].split_at(FENCING_DIGITS);
+        let owner_token = OwnerToken::new(owner).ok()?;
+        let all_digits = fencing.bytes().all(|byte| byte.is_ascii_digit());
+        let number = fencing.parse().ok().filter(|_| all_digits)?;
+        (number < FENCING_LIMIT).then_some(Self::Lease {
+            fencing_token: FencingToken(number),
+            owner_token,
+        })
+    }
+}
+
+/// Whether the text is a datetime with an empty fraction, as this program writes it. What it
+/// means as a date is for the database to say.
+fn has_shape(datetime: &str) -> bool {
+    datetime
+        .bytes()
+        .zip("0000-00-00 00:00:00.000000".bytes())
+        .enumerate()
+        .all(|(at, (byte, shape))| match shape {
+            b'0' if at < "2025-10-14 09:00:00".len() => byte.is_ascii_digit(),
+            _ => byte == shape,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: &str = "2025-10-14 09:00:00.000000176043240012345648210000000000000007";
+
+    #[test]
+    fn a_stored_lease_is_read_back() {
+        let expected = Stamp::Lease {
+            fencing_token: FencingToken(1_760_432_400_123_456),
+            owner_token: OwnerToken::new("48210000000000000007").unwrap(),
+        };
+        assert_eq!(STORED.len(), STORED_CHARS);
+        assert_eq!(Stamp::parse(STORED.as_bytes()), expected);
+    }
+
+    #[test]
+    fn anything_but_a_stored_lease_is_foreign() {
+        for at in 0..STORED_CHARS {
+            let mut bytes = STORED.as_bytes().to_vec();
+            bytes[at] = b'x';
+            assert_eq!(Stamp::parse(&bytes), Stamp::Foreign, "x at {at}");
+            assert_eq!(Stamp::parse(&bytes[..at]), Stamp::Foreign, "cut at {at}");
+        }
+        let longer = format!("{STORED}0");
+        let fraction = STORED.replace(".000000", ".100000");
+        let signed = STORED.replace("1760432400123456", "+760432400123456");
+        let beyond_rounding = STORED.replace("1760432400123456", "5000000000000000");
+        for text in [
+            "",
+            "2025-10-14 09:00:00",
+            &longer,
+            &fraction,
+            &signed,
+            &beyond_rounding,
+        ] {
+            assert_eq!(Stamp::parse(text.as_bytes()), Stamp::Foreign, "{text:?}");
+        }
+        assert_eq!(Stamp::parse(&[0xff; STORED_CHARS]), Stamp::Foreign);
+    }
+
+    #[test]
+    fn a_drawn_owner_token_is_a_valid_one_and_never_drawn_twice() {
+        let drawn: Vec<_> = (0..1_000).map(|_| OwnerToken::draw()).collect();
+        for (n, token) in drawn.iter().enumerate() {
+            assert_eq!(OwnerToken::new(token.secret()).as_ref(), Ok(token));
+            assert!(!drawn[..n].contains(token));
+        }
+    }
+
+    #[test]
+    fn an_owner_token_shows_only_its_last_four_digits() {
+        let token = OwnerToken::new("48210000000000000007").unwrap();
+        assert_eq!(format!("{token} {token:?}"), "0007 OwnerToken(…0007)");
+    }
+
+    #[test]
+    fn ids_are_printable_ascii_without_blanks_at_the_ends() {
+        let longest = "x".repeat(ID_MAX_CHARS);
+        for good in ["6", "60123456789", "a b", "~!'\"\\%_", &longest] {
+            assert!(Id::new(good).is_ok(), "{good:?}");
+        }
+        let too_long = "x".repeat(ID_MAX_CHARS + 1);
+        for bad in [
+            "", " ", " a", "a ", "a\n", "a\0b", "é", "😀", "\u{7f}", &too_long,
+        ] {
+            assert!(Id::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_ttl_keeps_to_both_limits() {
+        assert!(Ttl::new(TTL_MIN_MS - 1, u64::MAX).is_err());
+        assert!(Ttl::new(TTL_MIN_MS, u64::MAX).is_ok());
+        assert!(Ttl::new(TTL_MAX_MS, u64::MAX).is_ok());
+        assert!(Ttl::new(TTL_MAX_MS + 1, u64::MAX).is_err());
+        assert!(Ttl::new(60_001, 60_000).is_err());
+        assert_eq!(Ttl::default_within(900_000).as_ms(), TTL_DEFAULT_MS);
+        assert_eq!(Ttl::default_within(5_000).as_ms(), 5_000);
+    }
+}

@@ -1,0 +1,28 @@
+//! One worker at a time per chat conversation.
+//!
+//! session-lock gives exactly one worker the right to a conversation, a *lease*, and keeps it in
+//! the bot's own MySQL or MariaDB table. The modules build on each other in one direction:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`lease`] | the words: ids, tokens, leases, answers, and the 62 stored characters |
+//! | [`database`] | the way to the database: pool, statements, packets, errors |
+//! | [`table`] | what the lock table must be like, and what is wrong with it |
+//! | [`store`] | operations in, answers out: look, decide, write, look again |
+//! | [`api`] | HTTP requests and answers as JSON |
+//! | [`config`] | settings and their defaults |
+//! | [`server`] | the listener, worker threads, stopping |
+//! | [`dev`] | a private database for trying it out |
+//!
+//! The life of a request: [`server`] takes it from `tiny_http` and hands its bytes to [`api`],
+//! which makes an [`Operation`](store::Operation) of it and runs it on the [`store`]. The
+//! statements are in the folder `sql/`, one a file: they are the protocol's specification.
+
+pub mod api;
+pub mod config;
+pub mod database;
+pub mod dev;
+pub mod lease;
+pub mod server;
+pub mod store;
+pub mod table;

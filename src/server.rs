@@ -1,0 +1,447 @@
+//! The listener: `tiny_http`, worker threads, limits, stopping.
+//!
+//! `tiny_http` 0.12 does a few things badly, and every remedy is in this file, with its reason:
+//! a forged `Content-Length` ([`refuse_unread`]), a body that never comes ([`read_body`]),
+//! connections that it accepts and forgets ([`Nudger`]), an accept that fails ([`Ending::Failed`]).
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use log::{debug, error, info, warn};
+use rustix::net::Shutdown;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tiny_http::{Header, Method};
+
+use crate::api::{Api, BODY_MAX_BYTES, Refusal, Request, Response};
+use crate::config::Config;
+use crate::store::{Opened, Store};
+use crate::table::Finding;
+
+/// A refused body up to this size is skipped, and nothing stays behind. A longer one cannot be
+/// skipped safely; see [`refuse_unread`].
+const SKIP_MAX_BYTES: usize = 1024 * 1024;
+
+/// Connections that [`refuse_unread`] may leave behind before the process makes a fresh start;
+/// each costs a thread and two descriptors, and systemd's default is 1,024 of those to begin with.
+const LEFT_BEHIND_MAX: usize = 200;
+
+/// Between two nudges while requests come in: a connection that was forgotten in a burst waits a
+/// few of these at most.
+const NUDGE_PERIOD: Duration = Duration::from_millis(20);
+
+/// Nudges after the last request, for the connections of a burst whose turn has not come.
+const NUDGES_AFTER_TRAFFIC: u32 = 10;
+
+/// Between two nudges of an idle server: next to nothing, and the longest that a connection
+/// waits which was forgotten without a request near it.
+const NUDGE_IDLE_PERIOD: Duration = Duration::from_secs(1);
+
+/// Between two tries to reach the database at the start.
+const OPEN_PERIOD: Duration = Duration::from_millis(500);
+
+/// Connections for `/readyz` and the start, beside one for each worker.
+const SPARE_CONNECTIONS: usize = 2;
+
+/// Why the service ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// SIGTERM or Ctrl-C: everything that was accepted is answered.
+    Stopped,
+    /// The database or its table cannot be used until somebody mends these.
+    Unusable(Vec<Finding>),
+    /// Something that a fresh process may be free of.
+    Failed(String),
+}
+
+/// A service that is bound to its address.
+pub struct Server {
+    http: tiny_http::Server,
+    api: Api,
+    address: SocketAddr,
+    workers: usize,
+}
+
+impl Server {
+    /// Binds the address; nothing is answered yet.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn bind(config: &Config) -> Result<Self, String> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            format!(
+                "cannot listen on {}: {error}; is another session-lock running? (SESSION_LOCK_LISTEN)",
+                config.listen
+            )
+        };
+        let listener = TcpListener::bind(config.listen).map_err(|error| wrong(&error))?;
+        let address = listener.local_addr().map_err(|error| wrong(&error))?;
+        let http =
+            tiny_http::Server::from_listener(listener, None).map_err(|error| wrong(&error))?;
+        let connections = u32::try_from(config.workers + SPARE_CONNECTIONS).unwrap_or(u32::MAX);
+        let store = Store::new(
+            &config.database,
+            &config.table,
+            config.time_zone.as_deref(),
+            connections,
+        );
+        let api = Api::new(store, config.max_hold_ms, config.api_token.clone());
+        Ok(Self {
+            http,
+            api,
+            address,
+            workers: config.workers,
+        })
+    }
+
+    /// The address, with the port that the system chose if none was named.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until a signal or until it cannot go on.
+    #[must_use]
+    pub fn run(self) -> Ending {
+        let (endings, ending) = channel();
+        if let Err(error) = watch_signals(endings.clone()) {
+            return Ending::Failed(format!("cannot watch for signals: {error}"));
+        }
+        let shared = Arc::new(Shared {
+            http: self.http,
+            api: self.api,
+            nudger: Nudger::default(),
+            stopping: AtomicBool::new(false),
+            left_behind: AtomicUsize::new(0),
+            endings,
+        });
+        info!("listening on {}", self.address);
+        let opener = Arc::clone(&shared);
+        spawn("opener", move || opener.open());
+        let nudged = Arc::clone(&shared);
+        let nudger = spawn("nudger", move || {
+            nudged.nudger.run(self.address, &nudged.stopping)
+        });
+        shared.nudger.is(nudger.thread());
+        let work = |number| {
+            let shared = Arc::clone(&shared);
+            spawn(&format!("worker-{number}"), move || shared.work())
+        };
+        let workers: Vec<_> = (1..=self.workers).map(work).collect();
+        shared.stop(&ending, workers)
+    }
+}
+
+/// What the threads share.
+struct Shared {
+    http: tiny_http::Server,
+    api: Api,
+    nudger: Nudger,
+    stopping: AtomicBool,
+    left_behind: AtomicUsize,
+    endings: Sender<Ending>,
+}
+
+impl Shared {
+    /// Tries until the store is open, or cannot be opened.
+    fn open(&self) {
+        let mut last_reason = String::new();
+        while !self.stopping.load(Ordering::Relaxed) {
+            match self.api.store().open() {
+                Opened::Ready(warnings) => {
+                    warnings
+                        .iter()
+                        .for_each(|finding| warn!("{} {}", finding.topic, finding.text));
+                    info!("ready");
+                    return;
+                }
+                Opened::Unusable(findings) => return self.end(Ending::Unusable(findings)),
+                Opened::NotYet(reason) => {
+                    if reason != last_reason {
+                        warn!("not ready: {reason}; trying on");
+                        last_reason = reason;
+                    }
+                    thread::sleep(OPEN_PERIOD);
+                }
+            }
+        }
+    }
+
+    /// Answers requests until the service stops.
+    fn work(&self) {
+        loop {
+            match self.http.recv() {
+                Ok(request) => {
+                    self.nudger.note_traffic();
+                    self.handle(request);
+                }
+                Err(_) if self.stopping.load(Ordering::Relaxed) => return,
+                // tiny_http's accepting thread ends with the first error, for good.
+                Err(error) => self.end(Ending::Failed(format!(
+                    "a connection could not be accepted ({error}); out of descriptors? (LimitNOFILE)"
+                ))),
+            }
+        }
+    }
+
+    fn handle(&self, mut request: tiny_http::Request) {
+        let body = match read_body(&mut request) {
+            Ok(body) => body,
+            Err(refusal) => return self.refuse_unread(request, refusal.into()),
+        };
+        let authorization = request
+            .headers()
+            .iter()
+            .find(|header| header.field.equiv("Authorization"));
+        let asked = Request {
+            method: request.method().as_str(),
+            target: request.url(),
+            authorization: authorization.map(|header| header.value.as_str()),
+            body: &body,
+            peer: request.remote_addr().copied(),
+        };
+        // One request's bug must not take a worker away from all others.
+        let answered = catch_unwind(AssertUnwindSafe(|| self.api.answer(&asked)));
+        respond(
+            request,
+            answered.unwrap_or_else(|_| Refusal::Internal.into()),
+        );
+    }
+
+    /// Answers a request whose body was not read, and ends its connection.
+    ///
+    /// When such a request is dropped, `tiny_http` reads the rest of the body into a buffer of
+    /// the declared size. The socket is closed for reading first, so that this ends at once with
+    /// what has come so far. But a buffer of a forged size (10^12) aborts the whole process: above
+    /// [`SKIP_MAX_BYTES`] the request is therefore never dropped. What it holds stays behind: a
+    /// thread and two descriptors, counted, until [`LEFT_BEHIND_MAX`] of them make the process end
+    /// and be started afresh.
+    fn refuse_unread(&self, mut request: tiny_http::Request, response: Response) {
+        let peer = request.remote_addr().copied();
+        shut_down(peer, Shutdown::Read);
+        let length = request.body_length();
+        if length.is_some_and(|length| length > SKIP_MAX_BYTES) {
+            let body = response.body.to_string();
+            let mut stream = request.upgrade("none", http_response(response));
+            let written = stream
+                .write_all(body.as_bytes())
+                .and_then(|()| stream.flush());
+            debug!("refused a body of {length:?} bytes: {written:?}");
+            std::mem::forget(stream);
+            shut_down(peer, Shutdown::Write);
+            let left_behind = 1 + self.left_behind.fetch_add(1, Ordering::Relaxed);
+            warn!(
+                "refused a request with a body of {} bytes; {left_behind} connections left behind",
+                length.unwrap_or(0)
+            );
+            if left_behind == LEFT_BEHIND_MAX {
+                self.end(Ending::Failed(
+                    "too many requests with forged lengths; a fresh start frees their connections"
+                        .to_owned(),
+                ));
+            }
+            return;
+        }
+        if length.is_none() && !expects_continue(&request) {
+            // Chunks that came already must not be taken for the next request.
+            let limit = u64::try_from(SKIP_MAX_BYTES).unwrap_or(u64::MAX);
+            let skipped = io::copy(&mut request.as_reader().take(limit), &mut io::sink());
+            debug!("skipped a body: {skipped:?}");
+        }
+        respond(request, response);
+    }
+
+    fn end(&self, ending: Ending) {
+        // The first one counts; nobody listens for a second.
+        let _ = self.endings.send(ending);
+    }
+
+    /// Waits for a reason to end, and ends with every accepted request answered.
+    fn stop(&self, ending: &Receiver<Ending>, workers: Vec<JoinHandle<()>>) -> Ending {
+        let ending = ending.recv().unwrap_or(Ending::Stopped);
+        self.stopping.store(true, Ordering::Relaxed);
+        // Each ends one worker, behind the requests that wait already.
+        workers.iter().for_each(|_| self.http.unblock());
+        for worker in workers {
+            if worker.join().is_err() {
+                error!("a worker ended with a panic");
+            }
+        }
+        ending
+    }
+}
+
+/// Reads a request's body without ever waiting for the client: `tiny_http` has read a plain one
+/// of up to [`BODY_MAX_BYTES`] before a worker sees the request, and any other is refused.
+fn read_body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Refusal> {
+    let values = |name: &'static str| {
+        let headers = request
+            .headers()
+            .iter()
+            .filter(move |header| header.field.equiv(name));
+        headers.map(|header| header.value.as_str())
+    };
+    if values("Transfer-Encoding").next().is_some() {
+        return Err(Refusal::LengthRequired);
+    }
+    if expects_continue(request) {
+        return Err(Refusal::InvalidRequest(
+            "Expect: send the body at once, without waiting for 100 Continue".to_owned(),
+        ));
+    }
+    if values("Connection").any(|value| value.to_ascii_lowercase().contains("upgrade")) {
+        return Err(Refusal::InvalidRequest(
+            "Connection: there is nothing to upgrade to".to_owned(),
+        ));
+    }
+    let lengths: Vec<_> = values("Content-Length").collect();
+    let length = match lengths[..] {
+        [] if *request.method() == Method::Post => return Err(Refusal::LengthRequired),
+        [] => 0,
+        [digits] if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().unwrap_or(usize::MAX)
+        }
+        _ => {
+            return Err(Refusal::InvalidRequest(
+                "Content-Length must be one number".to_owned(),
+            ));
+        }
+    };
+    if length > BODY_MAX_BYTES {
+        return Err(Refusal::TooLarge);
+    }
+    let mut body = Vec::with_capacity(length);
+    match request.as_reader().read_to_end(&mut body) {
+        Ok(_) => Ok(body),
+        Err(error) => Err(Refusal::InvalidRequest(format!(
+            "the body could not be read: {error}"
+        ))),
+    }
+}
+
+fn expects_continue(request: &tiny_http::Request) -> bool {
+    request
+        .headers()
+        .iter()
+        .any(|header| header.field.equiv("Expect"))
+}
+
+fn respond(request: tiny_http::Request, response: Response) {
+    if let Err(error) = request.respond(http_response(response)) {
+        debug!("a client did not take its answer: {error}");
+    }
+}
+
+fn http_response(response: Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
+    let mut http = tiny_http::Response::from_string(response.body.to_string())
+        .with_status_code(response.status)
+        .with_header(header("Content-Type", "application/json"))
+        .with_header(header("Server", "session-lock"));
+    if let Some(seconds) = response.retry_after_s {
+        http.add_header(header("Retry-After", &seconds.to_string()));
+    }
+    if let Some(methods) = response.allow {
+        http.add_header(header("Allow", methods));
+    }
+    if response.status == 401 {
+        http.add_header(header("WWW-Authenticate", "Bearer"));
+    }
+    http
+}
+
+fn header(name: &str, value: &str) -> Header {
+    Header::from_bytes(name, value).expect("our own headers are ASCII")
+}
+
+/// Shuts down the socket of a connection. `tiny_http` gives no way to it, so it is looked for
+/// among the process's descriptors by its peer's address, which is unique while it is open.
+fn shut_down(peer: Option<SocketAddr>, how: Shutdown) {
+    let Some(peer) = peer else { return };
+    let entries = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let descriptors = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for descriptor in descriptors {
+        // Safety: nothing is read or written through it, and the one that is shut down belongs to
+        // a request that the caller holds, so it cannot be closed meanwhile. Another one that is
+        // closed meanwhile, or given to another file, fails to have this peer.
+        #[allow(unsafe_code)]
+        let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(descriptor) };
+        let found = rustix::net::getpeername(descriptor).ok().flatten();
+        if found.and_then(|address| SocketAddr::try_from(address).ok()) == Some(peer) {
+            let _ = rustix::net::shutdown(descriptor, how);
+            return;
+        }
+    }
+}
+
+/// Frees connections that `tiny_http` has accepted and forgotten. In a burst it hands a connection
+/// to a pool thread that has been handed one already; that connection then waits, with its request
+/// unread, until the pool gets another thread. Every new connection, opened and closed at once
+/// even, brings one.
+#[derive(Default)]
+struct Nudger {
+    traffic: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Nudger {
+    fn is(&self, thread: &Thread) {
+        self.thread.get_or_init(|| thread.clone());
+    }
+
+    fn note_traffic(&self) {
+        if !self.traffic.swap(true, Ordering::Relaxed)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    fn run(&self, mut address: SocketAddr, stopping: &AtomicBool) {
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        let mut nudges_left = 0;
+        while !stopping.load(Ordering::Relaxed) {
+            if self.traffic.swap(false, Ordering::Relaxed) {
+                nudges_left = NUDGES_AFTER_TRAFFIC;
+            }
+            // If it fails, no descriptor is free, or the service is about to end.
+            let _ = TcpStream::connect_timeout(&address, NUDGE_PERIOD);
+            if nudges_left > 0 {
+                nudges_left -= 1;
+                thread::sleep(NUDGE_PERIOD);
+            } else {
+                thread::park_timeout(NUDGE_IDLE_PERIOD);
+            }
+        }
+    }
+}
+
+fn watch_signals(endings: Sender<Ending>) -> io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    spawn("signals", move || {
+        if signals.forever().next().is_some() {
+            info!("stopping");
+            let _ = endings.send(Ending::Stopped);
+        }
+    });
+    Ok(())
+}
+
+/// Starts a thread whose name shows in `top -H` and in a panic's message.
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let builder = thread::Builder::new().name(name.to_owned());
+    builder
+        .spawn(run)
+        .expect("the system has room for the few threads of the start")
+}

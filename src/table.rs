@@ -1,0 +1,529 @@
+//! The lock table and its server: what they must be like for the promises to hold, what is wrong
+//! with them, and how to mend it. Production tables are used as they stand and never altered.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::database::{Connection, Statement, Trouble, Value, columns};
+use crate::lease;
+
+/// Clocks further apart than this are worth a word, in seconds. Only the database's counts.
+const CLOCK_TOLERANCE_S: u64 = 5;
+
+/// Names under which a server's own zone is UTC. `GMT` is not among them: Britain's clocks show
+/// it in winter, and leave it in summer.
+const UTC_NAMES: [&str; 3] = ["UTC", "Etc/UTC", "+00:00"];
+
+const COLUMNS: [&str; 3] = ["id_prospect", "id_device", "timestamp"];
+
+/// What is known of the lock table once it was looked at.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Its primary key's name: `id_sessionX` or a sister's.
+    pub key: String,
+    /// The highest id that fits the primary key.
+    pub max_key: u64,
+}
+
+/// How serious a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Leases work; somebody should look at it.
+    Warning,
+    /// Leases would not work, or not hold: `serve` refuses to start.
+    Problem,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Good => "ok",
+            Self::Warning => "warning",
+            Self::Problem => "problem",
+        })
+    }
+}
+
+/// One thing that was looked at. Displayed as one line.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// How serious it is.
+    pub verdict: Verdict,
+    /// What was looked at, in a word or two.
+    pub topic: &'static str,
+    /// What it is like, and what to do about it.
+    pub text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<8} {:<12} {}", self.verdict, self.topic, self.text)
+    }
+}
+
+/// Whether the server takes writes at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// It does.
+    Accepted,
+    /// A replica, or a failover under way.
+    ReadOnly,
+}
+
+/// Everything that was found.
+#[derive(Debug)]
+pub struct Report {
+    /// In the order of looking.
+    pub findings: Vec<Finding>,
+    /// The table, if it can be used.
+    pub table: Option<Table>,
+    /// Whether the server takes writes at present.
+    pub writes: Writes,
+}
+
+impl Report {
+    fn add(&mut self, verdict: Verdict, topic: &'static str, text: impl Into<String>) {
+        let text = text.into();
+        self.findings.push(Finding {
+            verdict,
+            topic,
+            text,
+        });
+    }
+
+    /// The findings of this verdict.
+    pub fn of(&self, verdict: Verdict) -> impl Iterator<Item = &Finding> {
+        self.findings
+            .iter()
+            .filter(move |finding| finding.verdict == verdict)
+    }
+}
+
+/// Looks at the server and the table called `name`. `configured_offset` is the operator's
+/// setting, if there is one.
+///
+/// # Errors
+/// If the database stops answering; what it answers is a finding.
+pub fn inspect(
+    connection: &mut Connection,
+    name: &str,
+    configured_offset: Option<&str>,
+) -> mysql::Result<Report> {
+    let mut report = Report {
+        findings: Vec::new(),
+        table: None,
+        writes: Writes::Accepted,
+    };
+    inspect_server(connection, configured_offset, &mut report)?;
+    inspect_durability(connection, &mut report)?;
+    let Some(table) = inspect_shape(connection, name, &mut report)? else {
+        return Ok(report);
+    };
+    if inspect_rights(connection, &table, &mut report)? {
+        inspect_rows(connection, &table, &mut report)?;
+    }
+    if report.of(Verdict::Problem).next().is_none() {
+        report.table = Some(table);
+    }
+    if report.writes == Writes::ReadOnly {
+        let text = "the server is read-only: point DATABASE_URL at the primary, or wait for the failover to end";
+        report.add(Verdict::Problem, "writes", text);
+    }
+    Ok(report)
+}
+
+/// Creates what is missing.
+pub fn migrate(connection: &mut Connection, name: &str) -> mysql::Result<()> {
+    let create = Statement::new(include_str!("../sql/lock_table.sql"), &[("table", name)]);
+    connection.query(&create, &[]).map(drop)
+}
+
+fn inspect_server(
+    connection: &mut Connection,
+    configured_offset: Option<&str>,
+    report: &mut Report,
+) -> mysql::Result<()> {
+    let status = Statement::new(include_str!("../sql/server_status.sql"), &[]);
+    let Some(row) = connection.query(&status, &[])?.pop() else {
+        return Ok(());
+    };
+    let (version, zone, offset_minutes, clock_us): (String, String, Option<i64>, u64) =
+        columns(row)?;
+    report.add(
+        Verdict::Good,
+        "server",
+        format!("reachable, version {version}"),
+    );
+
+    let minutes = offset_minutes.unwrap_or(0);
+    let sign = if minutes < 0 { '-' } else { '+' };
+    let offset = format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60);
+    match configured_offset {
+        Some(configured) if configured == offset => {
+            report.add(Verdict::Good, "time zone", format!("{configured}, as configured; the database's own is {zone}"));
+        }
+        Some(configured) => report.add(
+            Verdict::Warning,
+            "time zone",
+            format!(
+                "{configured} is configured, but the database's own zone {zone} is at {offset} now: old programs that \
+                 write NOW() disagree with our leases; set SESSION_LOCK_TIME_ZONE={offset} if there are any"
+            ),
+        ),
+        None if UTC_NAMES.contains(&zone.as_str()) => report.add(Verdict::Good, "time zone", "UTC"),
+        None => report.add(
+            Verdict::Problem,
+            "time zone",
+            format!(
+                "the database's own zone is {zone} (now {offset}), and old programs write its local time: \
+                 set SESSION_LOCK_TIME_ZONE={offset}, or SET GLOBAL time_zone = '+00:00' if no other program minds"
+            ),
+        ),
+    }
+
+    let ours = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let apart_s = ours.as_secs().abs_diff(clock_us / 1_000_000);
+    if apart_s <= CLOCK_TOLERANCE_S {
+        report.add(
+            Verdict::Good,
+            "clock",
+            "the database's clock agrees with this machine's",
+        );
+    } else {
+        report.add(
+            Verdict::Warning,
+            "clock",
+            format!("the database's clock and this machine's are {apart_s} s apart; only the database's counts, but check NTP on both"),
+        );
+    }
+    Ok(())
+}
+
+fn inspect_durability(connection: &mut Connection, report: &mut Report) -> mysql::Result<()> {
+    let variables = Statement::new(include_str!("../sql/server_variables.sql"), &[]);
+    let rows = connection.query(&variables, &[])?.into_iter().map(columns);
+    let rows: Vec<(String, String)> = rows.collect::<mysql::Result<_>>()?;
+    let is = |name: &str, value: &str| rows.iter().any(|(n, v)| n == name && v == value);
+    let has_binlog = is("log_bin", "ON");
+    if has_binlog && is("binlog_format", "STATEMENT") {
+        report.add(
+            Verdict::Problem,
+            "binlog",
+            "binlog_format is STATEMENT, with which READ COMMITTED cannot write (error 1665): SET GLOBAL binlog_format = 'ROW' (or MIXED), also in my.cnf",
+        );
+    } else {
+        report.add(
+            Verdict::Good,
+            "binlog",
+            if has_binlog { "row or mixed" } else { "off" },
+        );
+    }
+    let mut durable = Verdict::Good;
+    if !is("innodb_flush_log_at_trx_commit", "1") {
+        durable = Verdict::Warning;
+        report.add(
+            durable,
+            "durability",
+            "innodb_flush_log_at_trx_commit is not 1: a power failure can forget leases that were granted; SET GLOBAL innodb_flush_log_at_trx_commit = 1",
+        );
+    }
+    if has_binlog && !is("sync_binlog", "1") {
+        durable = Verdict::Warning;
+        report.add(
+            durable,
+            "durability",
+            "sync_binlog is not 1: a power failure can lose leases that were granted from replicas; SET GLOBAL sync_binlog = 1",
+        );
+    }
+    if durable == Verdict::Good {
+        report.add(
+            durable,
+            "durability",
+            "every grant is on disk before it is answered",
+        );
+    }
+    Ok(())
+}
+
+struct Column {
+    name: String,
+    data_type: String,
+    width: u64,
+    omittable: bool,
+    counts_up: bool,
+    collation: String,
+    max: u64,
+}
+
+/// The table's engine, columns and keys; `None` if they cannot be used at all.
+fn inspect_shape(
+    connection: &mut Connection,
+    name: &str,
+    report: &mut Report,
+) -> mysql::Result<Option<Table>> {
+    let by_name = [("table", Value::Text(name))];
+    // MariaDB has no such variable, and needs none.
+    let _ = connection.query(
+        &Statement::new(include_str!("../sql/stats_now.sql"), &[]),
+        &[],
+    );
+    let status = Statement::new(include_str!("../sql/table_status.sql"), &[]);
+    let Some(row) = connection.query(&status, &by_name)?.pop() else {
+        report.add(
+            Verdict::Problem,
+            "table",
+            format!("there is no table {name}: name the right one with SESSION_LOCK_TABLE, or create it with `session-lock migrate`"),
+        );
+        return Ok(None);
+    };
+    let (engine, next_id): (String, u64) = columns(row)?;
+    if engine == "InnoDB" {
+        report.add(Verdict::Good, "table", format!("{name}, InnoDB"));
+    } else {
+        report.add(
+            Verdict::Problem,
+            "table",
+            format!(
+                "{name} is {engine}, which has no transactions: ALTER TABLE {name} ENGINE = InnoDB"
+            ),
+        );
+    }
+
+    let found = Statement::new(include_str!("../sql/table_columns.sql"), &[]);
+    let mut found_columns = Vec::new();
+    for row in connection.query(&found, &by_name)? {
+        let (name, data_type, width, omittable, counts_up, collation, max) = columns(row)?;
+        found_columns.push(Column {
+            name,
+            data_type,
+            width,
+            omittable,
+            counts_up,
+            collation,
+            max,
+        });
+    }
+    inspect_columns(name, &found_columns, report);
+
+    let keys = Statement::new(include_str!("../sql/table_keys.sql"), &[]);
+    let keys = connection.query(&keys, &by_name)?.into_iter().map(columns);
+    let keys: Vec<(String, String, bool)> = keys.collect::<mysql::Result<_>>()?;
+    inspect_keys(name, &keys, report);
+
+    let primary = keys
+        .iter()
+        .find(|(name, ..)| name == "PRIMARY")
+        .map(|(_, column, _)| column);
+    let primary = found_columns
+        .iter()
+        .find(|c| Some(&c.name) == primary && c.counts_up);
+    let Some(primary) = primary else {
+        report.add(
+            Verdict::Problem,
+            "primary key",
+            format!("{name} has no AUTO_INCREMENT primary key of one column: is it the right table? Name it with SESSION_LOCK_TABLE"),
+        );
+        return Ok(None);
+    };
+    report.add(Verdict::Good, "primary key", primary.name.clone());
+    let text = format!("{} of {} ids used", next_id.saturating_sub(1), primary.max);
+    let advice = format!(
+        "each new lease takes one; at a quiet moment: ALTER TABLE {name} AUTO_INCREMENT = 1 (no time on a nearly empty table)"
+    );
+    // At half there are months left, at nine tenths perhaps days.
+    match next_id.saturating_mul(10) / primary.max {
+        0..=4 => report.add(Verdict::Good, "id headroom", text),
+        5..=8 => report.add(
+            Verdict::Warning,
+            "id headroom",
+            format!("over half: {text}; {advice}"),
+        ),
+        _ => report.add(
+            Verdict::Warning,
+            "id headroom",
+            format!("NEARLY EXHAUSTED: {text}; {advice}"),
+        ),
+    }
+    Ok(Some(Table {
+        name: name.to_owned(),
+        key: primary.name.clone(),
+        max_key: primary.max,
+    }))
+}
+
+fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
+    let mut sound = Verdict::Good;
+    let mut problem = |report: &mut Report, text: String| {
+        sound = Verdict::Problem;
+        report.add(sound, "columns", text);
+    };
+    for wanted in COLUMNS {
+        let Some(column) = found.iter().find(|column| column.name == wanted) else {
+            let has: Vec<_> = found.iter().map(|column| column.name.as_str()).collect();
+            problem(
+                report,
+                format!(
+                    "{table} has no column {wanted} (it has {}): is it the right table? Name it with SESSION_LOCK_TABLE",
+                    has.join(", ")
+                ),
+            );
+            continue;
+        };
+        let (width, what) = match wanted {
+            "timestamp" => (lease::STORED_CHARS, "a lease is a text of 62 characters"),
+            _ => (lease::ID_MAX_CHARS, "ids have up to 255 characters"),
+        };
+        let is_text = matches!(
+            column.data_type.as_str(),
+            "varchar" | "text" | "mediumtext" | "longtext" | "tinytext"
+        );
+        if !is_text || column.width < width as u64 {
+            problem(
+                report,
+                format!(
+                    "{table}.{wanted} is {}({}), but {what}: ALTER TABLE {table} MODIFY {wanted} VARCHAR(255) NOT NULL",
+                    column.data_type, column.width
+                ),
+            );
+        }
+    }
+    for column in found
+        .iter()
+        .filter(|c| !c.omittable && !COLUMNS.contains(&c.name.as_str()))
+    {
+        problem(
+            report,
+            format!(
+                "{table}.{0} has no default, so no lease can be written: ALTER TABLE {table} ALTER {0} SET DEFAULT ...",
+                column.name
+            ),
+        );
+    }
+    if sound == Verdict::Good {
+        report.add(
+            sound,
+            "columns",
+            "id_prospect, id_device and timestamp hold what they must",
+        );
+    }
+    for column in found
+        .iter()
+        .filter(|column| column.name.starts_with("id_") && !column.collation.is_empty())
+    {
+        let case = if column.collation.ends_with("_ci") {
+            "does not distinguish"
+        } else {
+            "distinguishes"
+        };
+        report.add(
+            Verdict::Good,
+            "collation",
+            format!("{}: {}, {case} letter case", column.name, column.collation),
+        );
+    }
+}
+
+fn inspect_keys(table: &str, keys: &[(String, String, bool)], report: &mut Report) {
+    const SESSION: &str = "id_device,id_prospect";
+    let mut session_key = None;
+    for (name, columns, shortened) in keys.iter().filter(|(name, ..)| name != "PRIMARY") {
+        if columns == SESSION && !shortened && session_key.is_none() {
+            session_key = Some(name);
+        } else {
+            report.add(
+                Verdict::Problem,
+                "unique key",
+                format!("{table} has another unique key, {name} ({columns}), which would make one session's lease overwrite another's: ALTER TABLE {table} DROP INDEX {name}"),
+            );
+        }
+    }
+    match session_key {
+        Some(name) => report.add(Verdict::Good, "unique key", format!("{name} (id_prospect, id_device)")),
+        None => report.add(
+            Verdict::Problem,
+            "unique key",
+            format!("{table} has no unique key on (id_prospect, id_device), so two workers could hold one session: ALTER TABLE {table} ADD UNIQUE KEY (id_prospect, id_device)"),
+        ),
+    }
+}
+
+/// Whether rows may be read; adds what may be done besides.
+fn inspect_rights(
+    connection: &mut Connection,
+    table: &Table,
+    report: &mut Report,
+) -> mysql::Result<bool> {
+    let table_name = [("table", table.name.as_str()), ("key", table.key.as_str())];
+    let nobody = [
+        ("id_prospect", Value::Text("")),
+        ("id_device", Value::Text("")),
+    ];
+    let tries: [(&str, &str, &[(&str, Value)]); 3] = [
+        ("SELECT", include_str!("../sql/look.sql"), &nobody),
+        ("INSERT, UPDATE", include_str!("../sql/may_insert.sql"), &[]),
+        ("DELETE", include_str!("../sql/may_delete.sql"), &[]),
+    ];
+    let mut granted = Verdict::Good;
+    let mut readable = true;
+    for (right, file, values) in tries {
+        let Err(error) = connection.query(&Statement::new(file, &table_name), values) else {
+            continue;
+        };
+        match Trouble::of(&error) {
+            Trouble::ReadOnly => report.writes = Writes::ReadOnly,
+            Trouble::Denied | Trouble::Refused => {
+                readable &= right != "SELECT";
+                granted = Verdict::Problem;
+                report.add(
+                    granted,
+                    "rights",
+                    format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {} to this user; {right} failed: {error}", table.name),
+                );
+            }
+            _ => return Err(error),
+        }
+    }
+    if granted == Verdict::Good && report.writes == Writes::Accepted {
+        report.add(granted, "rights", "SELECT, INSERT, UPDATE, DELETE");
+    }
+    Ok(readable)
+}
+
+fn inspect_rows(
+    connection: &mut Connection,
+    table: &Table,
+    report: &mut Report,
+) -> mysql::Result<()> {
+    let ahead = Statement::new(
+        include_str!("../sql/rows_ahead.sql"),
+        &[("table", &table.name)],
+    );
+    let longest_s = (lease::TTL_MAX_MS - lease::HOLD_MS) / 1_000 + CLOCK_TOLERANCE_S;
+    let values = [
+        ("lease_chars", Value::Number(lease::STORED_CHARS as u64)),
+        ("ahead_s", Value::Number(longest_s)),
+        ("clock_s", Value::Number(CLOCK_TOLERANCE_S)),
+    ];
+    for row in connection.query(&ahead, &values)? {
+        let (count, prospect, device): (u64, String, String) = columns(row)?;
+        if count == 0 {
+            report.add(Verdict::Good, "rows", "none is dated ahead");
+        } else {
+            report.add(
+                Verdict::Warning,
+                "rows",
+                format!(
+                    "{count} dated ahead of the database's clock, which hold their sessions until then (id_prospect={prospect:?} \
+                     id_device={device:?} for one): a program on this table writes another time zone; a forced release frees one"
+                ),
+            );
+        }
+    }
+    Ok(())
+}
