@@ -1,11 +1,13 @@
 //! The HTTP interface: a request's bytes in, a status and JSON out. Knows no listener and no
 //! database; what each answer means is in the README.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use log::{info, warn};
 use percent_encoding::percent_decode_str;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use crate::config::ApiToken;
@@ -231,7 +233,7 @@ impl Api {
         match route {
             Route::Acquire => self.acquire(Fields::read(request.body)?),
             Route::Release => self.release(Fields::read(request.body)?, request.peer),
-            Route::Lock(session) => self.look(session),
+            Route::Lock(session) => self.look(&session),
             Route::Healthz => Ok(Response::new(200, json!({"status": "ok"}))),
             Route::Readyz => {
                 self.store.ready()?;
@@ -335,7 +337,7 @@ impl Api {
         }
     }
 
-    fn look(&self, session: Session) -> Result<Response, Refusal> {
+    fn look(&self, session: &Session) -> Result<Response, Refusal> {
         let Answer::Look(holding) = self.run(Operation::Look {
             session: session.clone(),
         })?
@@ -459,21 +461,42 @@ fn invalid(field: &str, wrong: impl AsRef<str>) -> Refusal {
     Refusal::InvalidRequest(format!("{field} {}", wrong.as_ref()))
 }
 
-/// A request's JSON object. Every field is taken by its name; one that is left over is refused,
-/// so that a typo never silently changes a lease.
+/// A request's JSON object. Every field is taken by its name; one that is left over, or there
+/// twice, is refused, so that a typo never silently changes a lease.
 struct Fields(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Map::new();
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if fields.contains_key(&name) {
+                return Err(de::Error::custom(format!("{name:?} is there twice")));
+            }
+            fields.insert(name, value);
+        }
+        Ok(Fields(fields))
+    }
+}
 
 impl Fields {
     fn read(body: &[u8]) -> Result<Self, Refusal> {
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(_) => Err(Refusal::InvalidRequest(
-                "the body must be a JSON object".to_owned(),
-            )),
-            Err(error) => Err(Refusal::InvalidRequest(format!(
-                "the body must be a JSON object: {error}"
-            ))),
-        }
+        serde_json::from_slice(body).map_err(|error| {
+            Refusal::InvalidRequest(format!("the body must be a JSON object: {error}"))
+        })
     }
 
     fn text(&mut self, name: &str) -> Result<Option<String>, Refusal> {

@@ -204,6 +204,16 @@ impl Trouble {
     }
 }
 
+/// What went wrong, in the database's words.
+#[must_use]
+pub fn cause(error: &mysql::Error) -> String {
+    match error {
+        mysql::Error::MySqlError(server) => server.to_string(),
+        mysql::Error::IoError(io) => io.to_string(),
+        other => other.to_string(),
+    }
+}
+
 /// One connection to the database, with the settings of `sql/session.sql`.
 pub struct Connection {
     conn: Conn,

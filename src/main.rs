@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use session_lock::config::{Config, SETTINGS};
+use session_lock::config::{Config, SETTINGS, Setting};
 use session_lock::dev::PrivateDatabase;
 use session_lock::server::{Ending, Server};
 use session_lock::store::Store;
@@ -70,11 +70,13 @@ fn help() -> String {
          session-lock migrate   create the tables that are missing\n\n\
          Settings, as environment variables or flags:\n",
     );
-    for setting in &SETTINGS {
-        text += &format!(
-            "  {:<27}--{:<14}{}\n",
-            setting.variable, setting.flag, setting.help
-        );
+    for Setting {
+        variable,
+        flag,
+        help,
+    } in &SETTINGS
+    {
+        text.push_str(&[variable, " / --", flag, ": ", help, "\n"].concat());
     }
     text + "  RUST_LOG                   error, warn, info, debug [info]\n"
 }

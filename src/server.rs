@@ -123,11 +123,11 @@ impl Server {
         info!("listening on {}", self.address);
         let opener = Arc::clone(&shared);
         spawn("opener", move || opener.open());
-        let nudged = Arc::clone(&shared);
-        let nudger = spawn("nudger", move || {
-            nudged.nudger.run(self.address, &nudged.stopping)
+        let nudging = Arc::clone(&shared);
+        let thread = spawn("nudger", move || {
+            nudging.nudger.run(self.address, &nudging.stopping);
         });
-        shared.nudger.is(nudger.thread());
+        shared.nudger.is(thread.thread());
         let work = |number| {
             let shared = Arc::clone(&shared);
             spawn(&format!("worker-{number}"), move || shared.work())
@@ -154,9 +154,9 @@ impl Shared {
         while !self.stopping.load(Ordering::Relaxed) {
             match self.api.store().open() {
                 Opened::Ready(warnings) => {
-                    warnings
-                        .iter()
-                        .for_each(|finding| warn!("{} {}", finding.topic, finding.text));
+                    for finding in warnings {
+                        warn!("{} {}", finding.topic, finding.text);
+                    }
                     info!("ready");
                     return;
                 }
@@ -192,7 +192,7 @@ impl Shared {
     fn handle(&self, mut request: tiny_http::Request) {
         let body = match read_body(&mut request) {
             Ok(body) => body,
-            Err(refusal) => return self.refuse_unread(request, refusal.into()),
+            Err(refusal) => return self.refuse_unread(request, &refusal.into()),
         };
         let authorization = request
             .headers()
@@ -207,10 +207,8 @@ impl Shared {
         };
         // One request's bug must not take a worker away from all others.
         let answered = catch_unwind(AssertUnwindSafe(|| self.api.answer(&asked)));
-        respond(
-            request,
-            answered.unwrap_or_else(|_| Refusal::Internal.into()),
-        );
+        let response = answered.unwrap_or_else(|_| Refusal::Internal.into());
+        respond(request, &response);
     }
 
     /// Answers a request whose body was not read, and ends its connection.
@@ -221,7 +219,7 @@ impl Shared {
     /// [`SKIP_MAX_BYTES`] the request is therefore never dropped. What it holds stays behind: a
     /// thread and two descriptors, counted, until [`LEFT_BEHIND_MAX`] of them make the process end
     /// and be started afresh.
-    fn refuse_unread(&self, mut request: tiny_http::Request, response: Response) {
+    fn refuse_unread(&self, mut request: tiny_http::Request, response: &Response) {
         let peer = request.remote_addr().copied();
         shut_down(peer, Shutdown::Read);
         let length = request.body_length();
@@ -266,7 +264,9 @@ impl Shared {
         let ending = ending.recv().unwrap_or(Ending::Stopped);
         self.stopping.store(true, Ordering::Relaxed);
         // Each ends one worker, behind the requests that wait already.
-        workers.iter().for_each(|_| self.http.unblock());
+        for _ in &workers {
+            self.http.unblock();
+        }
         for worker in workers {
             if worker.join().is_err() {
                 error!("a worker ended with a panic");
@@ -331,13 +331,13 @@ fn expects_continue(request: &tiny_http::Request) -> bool {
         .any(|header| header.field.equiv("Expect"))
 }
 
-fn respond(request: tiny_http::Request, response: Response) {
+fn respond(request: tiny_http::Request, response: &Response) {
     if let Err(error) = request.respond(http_response(response)) {
         debug!("a client did not take its answer: {error}");
     }
 }
 
-fn http_response(response: Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
+fn http_response(response: &Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
     let mut http = tiny_http::Response::from_string(response.body.to_string())
         .with_status_code(response.status)
         .with_header(header("Content-Type", "application/json"))

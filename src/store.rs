@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use mysql::{Opts, Row};
 
 use crate::database::{
-    Connection, Database, Packet, PacketError, Reply, Statement, Trouble, Value, columns,
+    Connection, Database, Packet, PacketError, Reply, Statement, Trouble, Value, cause, columns,
 };
 use crate::lease::{
     Acquired, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, OwnerToken, Released,
@@ -343,7 +343,8 @@ impl Store {
             if Trouble::of(&error) != Trouble::Denied {
                 return Err(cause(&error));
             }
-            let text = format!("the database refuses this login ({error}): check user, password, database and grants in DATABASE_URL");
+            let said = cause(&error);
+            let text = format!("the database refuses this login ({said}): check user, password, database and grants in DATABASE_URL");
             let finding = Finding { verdict: Verdict::Problem, topic: "login", text };
             Ok(Report { findings: vec![finding], table: None, writes: Writes::Accepted })
         })
@@ -530,10 +531,10 @@ fn write(
             continue;
         };
         // `run` gives a reply for every statement; anything else would be a bug of the driver's.
-        let (Some(wrote), Some(looked)) = (replies.next(), replies.next()) else {
+        let (Some(done), Some(looked)) = (replies.next(), replies.next()) else {
             break;
         };
-        task.sent = if wrote.affected > 0 {
+        task.sent = if done.affected > 0 {
             Sent::Done(write.effect())
         } else {
             Sent::Void
@@ -656,11 +657,12 @@ impl<'a> Task<'a> {
                 .map(Answer::Acquire),
             Operation::Release { owner_token, .. } => {
                 let own = seen.filter(|row| row.is_owned_by(owner_token));
-                let ended = self.decide_end(own).map(|ended| match ended {
-                    Some(_) => Released::Released,
-                    None => Released::Lost,
-                });
-                ended.map(Answer::Release)
+                self.decide_end(own).map(|ended| {
+                    Answer::Release(match ended {
+                        Forced::Released(_) => Released::Released,
+                        Forced::NotHeld => Released::Lost,
+                    })
+                })
             }
             Operation::Force {
                 fencing_token: only,
@@ -671,8 +673,7 @@ impl<'a> Task<'a> {
                     (Some(only), Stamp::Lease { fencing_token, .. }) => only == fencing_token,
                     (Some(_), Stamp::Foreign) => false,
                 });
-                let ended = self.decide_end(meant);
-                ended.map(|ended| Answer::Force(ended.map_or(Forced::NotHeld, Forced::Released)))
+                self.decide_end(meant).map(Answer::Force)
             }
             Operation::Look { .. } => {
                 Some(Answer::Look(seen.and_then(|row| row.holding(looked_at))))
@@ -745,10 +746,10 @@ impl<'a> Task<'a> {
     }
 
     /// Ends the lease in a row that is meant to be ended: who held it, or that nobody did.
-    fn decide_end(&mut self, meant: Option<Seen>) -> Option<Option<Holder>> {
+    fn decide_end(&mut self, meant: Option<Seen>) -> Option<Forced> {
         match (self.sent, meant) {
             (Sent::Done(Effect::Ended(holder)), _)
-            | (Sent::Unknown(Effect::Ended(holder)), None) => Some(Some(holder)),
+            | (Sent::Unknown(Effect::Ended(holder)), None) => Some(Forced::Released(holder)),
             (_, Some(row)) if row.remaining().is_some() => {
                 let holder = row.holder();
                 self.write = Some(Write::Delete {
@@ -758,7 +759,7 @@ impl<'a> Task<'a> {
                 });
                 None
             }
-            _ => Some(None),
+            _ => Some(Forced::NotHeld),
         }
     }
 
@@ -855,11 +856,6 @@ fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {
 /// The row that a look gave, if there is one.
 fn seen(reply: Reply) -> mysql::Result<Option<Seen>> {
     reply.rows.into_iter().next().map(Seen::read).transpose()
-}
-
-/// What went wrong, in the database's words.
-fn cause(error: &mysql::Error) -> String {
-    error.to_string()
 }
 
 fn pool_cause(error: &r2d2::Error) -> String {

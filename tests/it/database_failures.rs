@@ -1,0 +1,238 @@
+//! The database is slow, locked, exhausted or gone: no answer is ever a wrong grant.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+
+use crate::world::{Service, Session, TABLE, World, age, run, tests};
+
+tests![
+    a_locked_row_is_unavailable_and_holds_up_nobody_else,
+    a_lease_that_waited_for_a_row_lock_starts_afresh,
+    an_exhausted_primary_key_touches_nobody_elses_row,
+    lost_connections_are_replaced_without_an_error,
+    an_acquire_and_a_release_take_three_round_trips_at_most,
+    an_error_of_the_database_is_never_a_grant,
+];
+
+fn a_locked_row_is_unavailable_and_holds_up_nobody_else(world: &World) {
+    let session = Session::new();
+    world.store(&session, "garbage");
+    let mut neighbour = world.database.connect();
+    neighbour.query_drop("START TRANSACTION").unwrap();
+    neighbour
+        .query_drop(format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE"))
+        .unwrap();
+    let refused = world.service.acquire(&session, json!({}));
+    let message = refused.assert_refused(503, "unavailable");
+    assert!(
+        message.contains("another program holds a database lock"),
+        "{message}"
+    );
+    assert_eq!(refused.retry_after_s, Some(1));
+    world.service.hold(&Session::new());
+    assert_eq!(world.stored(&session).as_deref(), Some("garbage"));
+    neighbour.query_drop("ROLLBACK").unwrap();
+    world
+        .service
+        .acquire(&session, json!({}))
+        .assert_granted("takeover");
+}
+
+fn a_lease_that_waited_for_a_row_lock_starts_afresh(world: &World) {
+    let session = Session::new();
+    world.store(&session, "garbage");
+    let mut neighbour = world.database.connect();
+    neighbour.query_drop("START TRANSACTION").unwrap();
+    neighbour
+        .query_drop(format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE"))
+        .unwrap();
+    let unlocks = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(800));
+        neighbour.query_drop("ROLLBACK").unwrap();
+    });
+    let reply = world.service.acquire(&session, json!({"ttl_ms": 1_000}));
+    unlocks.join().unwrap();
+    reply.assert_granted("takeover");
+    assert!(reply.number("remaining_ms") >= 500, "{reply:?}");
+}
+
+fn an_exhausted_primary_key_touches_nobody_elses_row(world: &World) {
+    const LAST_ID: u64 = 2_147_483_647;
+    let schema = world.schema();
+    run(&["migrate", "--database-url", &schema.url()]);
+    let service = Service::start(&schema.url(), &[]);
+    schema.sql(&format!("ALTER TABLE {TABLE} AUTO_INCREMENT = {LAST_ID}"));
+    let last = Session::new();
+    let last_token = service.hold(&last);
+    let row = || -> (u64, String) {
+        let sql = format!("SELECT id_sessionX, timestamp FROM {TABLE} WHERE {last}");
+        schema.connect().query_first(sql).unwrap().unwrap()
+    };
+    let before = row();
+    assert_eq!(before.0, LAST_ID, "the counter has nothing left");
+
+    // New leases find a free id below; nobody else's row is touched.
+    for _ in 0..5 {
+        let session = Session::new();
+        let owner_token = service.hold(&session);
+        service.acquire(&session, json!({})).assert_held();
+        assert_eq!(row(), before);
+        assert_eq!(service.release(&session, &owner_token).status, 200);
+    }
+    service.acquire(&last, json!({})).assert_held();
+    age(&mut schema.connect(), &last, 31);
+    let taken = service.acquire(&last, json!({}));
+    taken.assert_granted("takeover");
+    assert_eq!(row().0, LAST_ID);
+    assert_eq!(service.release(&last, &last_token).status, 409);
+    assert_eq!(
+        service.release(&last, &taken.text("owner_token")).status,
+        200
+    );
+
+    // With no free id at all, the answer is a 503 that says what to do, and never "held".
+    let full = world.schema();
+    full.sql(&format!(
+        "CREATE TABLE {TABLE} (id_sessionX TINYINT AUTO_INCREMENT PRIMARY KEY, id_prospect VARCHAR(255) NOT NULL, \
+         id_device VARCHAR(255) NOT NULL, timestamp VARCHAR(255) NOT NULL, UNIQUE KEY u (id_prospect, id_device))"
+    ));
+    let rows: Vec<_> = (1..=127)
+        .map(|id| format!("({id}, 'p{id}', 'd', '2099-01-01 00:00:00')"))
+        .collect();
+    full.sql(&format!("INSERT INTO {TABLE} VALUES {}", rows.join(",")));
+    let service = Service::start(&full.url(), &[]);
+    let message = service
+        .acquire(&Session::new(), json!({}))
+        .assert_refused(503, "unavailable");
+    assert!(message.contains("AUTO_INCREMENT = 1"), "{message}");
+    let untouched: Option<u64> = full
+        .connect()
+        .query_first(format!(
+            "SELECT COUNT(*) FROM {TABLE} WHERE timestamp = '2099-01-01 00:00:00'"
+        ))
+        .unwrap();
+    assert_eq!(untouched, Some(127));
+}
+
+fn lost_connections_are_replaced_without_an_error(world: &World) {
+    let schema = world.schema();
+    run(&["migrate", "--database-url", &schema.url()]);
+    let service = Service::start(&schema.url(), &["--workers", "4"]);
+    let session = Session::new();
+    for _ in 0..5 {
+        let owner_token = service.hold(&session);
+        // As a restart of the database does, or its wait_timeout.
+        let sql = format!(
+            "SELECT id FROM information_schema.processlist WHERE db = '{}' AND host <> 'localhost'",
+            schema.name
+        );
+        let mut conn = world.database.connect();
+        for id in conn.query::<u64, _>(sql).unwrap() {
+            let _ = conn.query_drop(format!("KILL {id}"));
+        }
+        assert_eq!(service.release(&session, &owner_token).status, 200);
+        assert_eq!(service.get("/readyz").status, 200);
+    }
+}
+
+/// Passes bytes through, and counts how often the client sent something.
+fn counting_proxy(to: SocketAddr) -> (SocketAddr, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, sent) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
+    let counter = Arc::clone(&sent);
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let server = TcpStream::connect(to).unwrap();
+            client.set_nodelay(true).unwrap();
+            server.set_nodelay(true).unwrap();
+            let (client_reader, server_reader) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let counter = Arc::clone(&counter);
+            thread::spawn(move || {
+                pass(client_reader, server, || {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                });
+            });
+            thread::spawn(move || pass(server_reader, client, || ()));
+        }
+    });
+    (address, sent)
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, passed: impl Fn()) {
+    let mut buffer = [0; 16_000];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        passed();
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
+}
+
+fn an_acquire_and_a_release_take_three_round_trips_at_most(world: &World) {
+    let (proxy, sent) = counting_proxy(([127, 0, 0, 1], world.database.port).into());
+    let url = format!("mysql://root@{proxy}/session_lock");
+    let service = Service::start(&url, &["--workers", "1"]);
+    let count = |request: &dyn Fn()| {
+        let before = sent.load(Ordering::SeqCst);
+        request();
+        sent.load(Ordering::SeqCst) - before
+    };
+    service.hold(&Session::new());
+    let session = Session::new();
+    let mut owner_token = String::new();
+    let mut round_trips = Vec::new();
+    let token = std::cell::RefCell::new(&mut owner_token);
+    round_trips.push(count(&|| **token.borrow_mut() = service.hold(&session)));
+    round_trips.push(count(&|| {
+        service.acquire(&session, json!({})).assert_held();
+    }));
+    round_trips.push(count(&|| {
+        assert_eq!(service.release(&session, &token.borrow()).status, 200);
+    }));
+    assert_eq!(round_trips, [2, 1, 2], "acquire, held, release");
+}
+
+fn an_error_of_the_database_is_never_a_grant(world: &World) {
+    let schema = world.schema();
+    run(&["migrate", "--database-url", &schema.url()]);
+    let service = Service::start(&schema.url(), &[]);
+    // What a migration does to a running service: the incident with the renamed column, a dropped
+    // table, a column that became too short.
+    for (change, undo) in [
+        (
+            "CHANGE timestamp stamped_at VARCHAR(255) NOT NULL",
+            "CHANGE stamped_at timestamp VARCHAR(255) NOT NULL",
+        ),
+        ("RENAME TO gone", ""),
+        (
+            "MODIFY timestamp VARCHAR(40) NOT NULL",
+            "MODIFY timestamp VARCHAR(255) NOT NULL",
+        ),
+        ("ADD stage INT NOT NULL", "DROP stage"),
+    ] {
+        schema.sql(&format!("ALTER TABLE {TABLE} {change}"));
+        let session = Session::new();
+        service
+            .acquire(&session, json!({}))
+            .assert_refused(503, "unavailable");
+        service
+            .release(&session, "48210000000000000007")
+            .assert_refused_or_lost();
+        if undo.is_empty() {
+            schema.sql(&format!("ALTER TABLE gone RENAME TO {TABLE}"));
+        } else {
+            schema.sql(&format!("ALTER TABLE {TABLE} {undo}"));
+        }
+        let owner_token = service.hold(&session);
+        assert_eq!(service.release(&session, &owner_token).status, 200);
+    }
+}

@@ -1,0 +1,127 @@
+//! `session-lock dev`: a newcomer's first minute.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::world::eventually;
+
+pub const TESTS: &[(&str, fn())] = &[
+    (
+        "dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c",
+        dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c,
+    ),
+    (
+        "dev_leaves_no_database_behind_when_it_is_killed",
+        dev_leaves_no_database_behind_when_it_is_killed,
+    ),
+];
+
+struct Dev {
+    child: Child,
+    curls: Vec<String>,
+    database_folder: String,
+}
+
+impl Dev {
+    fn start() -> Self {
+        let mut dev = Command::new(env!("CARGO_BIN_EXE_session-lock"));
+        let dev = dev
+            .arg("dev")
+            .env("SESSION_LOCK_LISTEN", "127.0.0.1:0")
+            .stdin(Stdio::null());
+        let mut child = dev
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let curls: Vec<_> = lines
+            .filter(|line| line.starts_with("curl "))
+            .take(3)
+            .collect();
+        assert_eq!(curls.len(), 3, "{curls:?}");
+        let (_, keeper) = keeper_of(child.id()).expect("dev has a database");
+        let database_folder = keeper
+            .split('\0')
+            .find(|word| word.contains("/session-lock-"))
+            .unwrap()
+            .to_owned();
+        assert!(Path::new(&database_folder).join("socket").exists());
+        Self {
+            child,
+            curls,
+            database_folder,
+        }
+    }
+
+    fn assert_gone(mut self) {
+        eventually(|| "dev ends", || self.child.try_wait().unwrap());
+        let folder = self.database_folder.clone();
+        eventually(
+            || format!("{folder} is gone"),
+            || (!Path::new(&folder).exists()).then_some(()),
+        );
+        let runs_there = |_: &u32, command: &str| command.contains(&folder);
+        eventually(
+            || "the database is gone",
+            || find_process(runs_there).is_none().then_some(()),
+        );
+    }
+}
+
+fn keeper_of(parent: u32) -> Option<(u32, String)> {
+    find_process(|pid, _| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status
+            .lines()
+            .any(|line| line == format!("PPid:\t{parent}"))
+    })
+}
+
+fn find_process(wanted: impl Fn(&u32, &str) -> bool) -> Option<(u32, String)> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: u32| {
+        Some((
+            pid,
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?,
+        ))
+    })
+    .find(|(pid, command)| wanted(pid, command))
+}
+
+fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c() {
+    let dev = Dev::start();
+    let granted = eventually(
+        || "the first curl is answered",
+        || Some(sh(&dev.curls[0])).filter(|text| text.contains("granted")),
+    );
+    let granted: serde_json::Value = serde_json::from_str(&granted).unwrap();
+    assert_eq!(granted["granted"], true, "{granted}");
+    let seen = sh(&dev.curls[1]);
+    assert!(seen.contains("\"held\":true"), "{seen}");
+    let released = sh(&dev.curls[2].replace("...", granted["owner_token"].as_str().unwrap()));
+    assert_eq!(released, "{\"released\":true}");
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &dev.child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    dev.assert_gone();
+}
+
+fn dev_leaves_no_database_behind_when_it_is_killed() {
+    let mut dev = Dev::start();
+    dev.child.kill().unwrap();
+    dev.assert_gone();
+}

@@ -1,0 +1,253 @@
+//! The front door: forged lengths, bodies that never come, bursts, signals.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+
+use crate::world::{PATIENCE, Service, Session, TABLE, World, tests};
+
+tests![
+    forged_lengths_are_refused_and_the_process_lives,
+    too_many_forged_lengths_end_in_a_clean_exit,
+    bodies_that_never_come_hold_up_nobody,
+    bodies_of_unknown_length_are_refused_and_never_taken_for_requests,
+    unusual_headers_are_refused,
+    a_burst_of_kept_alive_connections_is_served,
+    no_descriptors_left_ends_in_a_clean_exit,
+    sigterm_answers_what_was_accepted,
+    an_idle_service_is_small,
+];
+
+fn connect(service: &Service) -> TcpStream {
+    let stream = TcpStream::connect(service.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn send(service: &Service, request: &str) -> TcpStream {
+    let mut stream = connect(service);
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+/// Everything until the service closes the connection.
+fn answer(mut stream: TcpStream) -> String {
+    let mut text = Vec::new();
+    // A reset after the answer is no worse than an end.
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8(text).unwrap()
+}
+
+fn forged(length: &str) -> String {
+    format!(
+        "POST /v1/acquire HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{\"id_device\""
+    )
+}
+
+#[track_caller]
+fn assert_refusal(answer: &str, status: u16, code: &str) {
+    assert!(
+        answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(code),
+        "{answer}"
+    );
+}
+
+fn forged_lengths_are_refused_and_the_process_lives(world: &World) {
+    let service = world.serve(&["--workers", "2"]);
+    for length in [
+        "1025",
+        "5000",
+        "1048576",
+        "1048577",
+        "1000000000000",
+        "9223372036854775807",
+        "9223372036854775808",
+        "18446744073709551615",
+        "18446744073709551616",
+        "1000000000000000000000000000000",
+    ] {
+        assert_refusal(&answer(send(&service, &forged(length))), 413, "too_large");
+        assert_eq!(service.get("/healthz").status, 200, "after {length}");
+    }
+    for length in ["-1", "+5", "1e3", "0x10", "5 5", ""] {
+        assert_refusal(
+            &answer(send(&service, &forged(length))),
+            400,
+            "invalid_request",
+        );
+    }
+    let twice = "POST /v1/acquire HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x";
+    assert_refusal(&answer(send(&service, twice)), 400, "invalid_request");
+    let get = "GET /healthz HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\n";
+    assert_refusal(&answer(send(&service, get)), 413, "too_large");
+    service.hold(&Session::new());
+}
+
+fn too_many_forged_lengths_end_in_a_clean_exit(world: &World) {
+    let mut service = world.serve(&[]);
+    for _ in 0..200 {
+        assert_refusal(
+            &answer(send(&service, &forged("1000000000000"))),
+            413,
+            "too_large",
+        );
+    }
+    assert_eq!(service.wait(), Some(1));
+    service.wait_for_line("too many requests with forged lengths");
+}
+
+fn bodies_that_never_come_hold_up_nobody(world: &World) {
+    let service = world.serve(&["--workers", "2"]);
+    let head = |length: usize, more: &str| {
+        format!("POST /v1/acquire HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{more}\r\n")
+    };
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(send(&service, &head(5_000, "")));
+        silent.push(send(&service, &head(500, "")));
+        silent.push(send(&service, &(head(500, "") + "{\"id_device\":")));
+        silent.push(send(&service, &head(500, "Expect: 100-continue\r\n")));
+        silent.push(send(
+            &service,
+            "POST /v1/acquire HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ));
+        silent.push(send(&service, "POST /v1/acquire HTTP/1.1\r\nTransfer-Enc"));
+    }
+    for _ in 0..10 {
+        service.hold(&Session::new());
+    }
+}
+
+fn bodies_of_unknown_length_are_refused_and_never_taken_for_requests(world: &World) {
+    let session = Session::new();
+    let body = session.with(json!({})).to_string();
+    let inner = format!(
+        "POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let chunked = format!(
+        "POST /v1/acquire HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{inner}\r\n0\r\n\r\n",
+        inner.len()
+    );
+    let answered = answer(send(&world.service, &chunked));
+    assert_refusal(&answered, 411, "length_required");
+    assert_eq!(answered.matches("HTTP/1.1 ").count(), 1, "{answered}");
+    let none = "POST /v1/acquire HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_refusal(&answer(send(&world.service, none)), 411, "length_required");
+    assert_eq!(world.stored(&session), None);
+}
+
+fn unusual_headers_are_refused(world: &World) {
+    let with = |header: &str| {
+        format!("POST /v1/acquire HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n{header}\r\n\r\n{{}}")
+    };
+    for header in ["Expect: 100-continue", "Connection: upgrade"] {
+        assert_refusal(
+            &answer(send(&world.service, &with(header))),
+            400,
+            "invalid_request",
+        );
+    }
+}
+
+fn a_burst_of_kept_alive_connections_is_served(world: &World) {
+    let service = world.serve(&[]);
+    for round in 0..3 {
+        let mut burst: Vec<_> = (0..64).map(|_| connect(&service)).collect();
+        for turn in 0..3 {
+            for stream in &mut burst {
+                stream
+                    .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                    .unwrap();
+            }
+            for (number, stream) in burst.iter_mut().enumerate() {
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(5)))
+                    .unwrap();
+                let mut answer = [0; 12];
+                let read = stream.read_exact(&mut answer);
+                assert!(
+                    read.is_ok(),
+                    "connection {number}, turn {turn}, round {round}: {read:?}"
+                );
+                assert_eq!(&answer, b"HTTP/1.1 200");
+                let mut rest = [0; 1_024];
+                let _ = stream.read(&mut rest).unwrap();
+            }
+        }
+    }
+}
+
+fn no_descriptors_left_ends_in_a_clean_exit(world: &World) {
+    let binary = env!("CARGO_BIN_EXE_session-lock");
+    let url = world.database.url("session_lock");
+    let script = format!("ulimit -n 60; exec {binary} serve --workers 2 --database-url {url}");
+    let mut service = Service::spawn(Command::new("sh").args(["-c", &script]));
+    service.wait_for_line("ready");
+    let crowd: Vec<_> = (0..60)
+        .map_while(|_| TcpStream::connect(service.address).ok())
+        .collect();
+    assert_eq!(service.wait(), Some(1));
+    service.wait_for_line("LimitNOFILE");
+    drop(crowd);
+}
+
+fn sigterm_answers_what_was_accepted(world: &World) {
+    let mut service = world.serve(&["--workers", "2"]);
+    let session = Session::new();
+    world.store(&session, "garbage");
+    let mut neighbour = world.database.connect();
+    neighbour.query_drop("START TRANSACTION").unwrap();
+    neighbour
+        .query_drop(format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE"))
+        .unwrap();
+    let (address, body) = (service.address, session.with(json!({})).to_string());
+    let asked = thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!(
+            "POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        answer(stream)
+    });
+    // The request is with the database once somebody waits for the row.
+    crate::world::eventually(
+        || "the service waits for the row",
+        || {
+            let waiting = "SELECT COUNT(*) FROM information_schema.processlist \
+                           WHERE info LIKE CONCAT('%INSERT INTO%', LOWER(HEX(?)), '%')";
+            let prospect = (&session.prospect,);
+            let mut conn = world.database.connect();
+            let waiting: Option<u64> = conn.exec_first(waiting, prospect).unwrap();
+            waiting.filter(|count| *count > 0)
+        },
+    );
+    service.signal("-TERM");
+    neighbour.query_drop("ROLLBACK").unwrap();
+    let answered = asked.join().unwrap();
+    assert!(answered.starts_with("HTTP/1.1 200 "), "{answered}");
+    assert_eq!(service.wait(), Some(0));
+    assert!(
+        TcpStream::connect(address).is_err(),
+        "nobody listens any more"
+    );
+}
+
+fn an_idle_service_is_small(world: &World) {
+    let service = world.serve(&[]);
+    service.hold(&Session::new());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let resident_kib: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(resident_kib < 32 * 1_024, "{resident_kib} KiB");
+}

@@ -1,0 +1,73 @@
+//! Every test of the service, run on MariaDB and on MySQL through the real binary and real HTTP.
+//!
+//! A test is a function that takes a [`World`](world::World): the service on one of the two
+//! databases. The databases are private servers, started before the first test and stopped after
+//! the last. `tests/install-databases` puts them in place.
+
+mod database_failures;
+mod dev;
+mod input;
+mod leases;
+mod listener;
+mod neighbours;
+mod races;
+mod startup;
+mod webhooks;
+mod world;
+
+use std::sync::Arc;
+use std::thread;
+
+use libtest_mimic::{Arguments, Trial};
+use world::{Engine, Test, World};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let tests: [&[Test]; 8] = [
+        leases::TESTS,
+        neighbours::TESTS,
+        input::TESTS,
+        races::TESTS,
+        webhooks::TESTS,
+        startup::TESTS,
+        database_failures::TESTS,
+        listener::TESTS,
+    ];
+    let mut trials = Vec::new();
+    let engines = if arguments.list {
+        Vec::new()
+    } else {
+        start_engines()
+    };
+    for engine in [Engine::MariaDb, Engine::MySql] {
+        let world = engines.iter().find(|world| world.engine == engine).cloned();
+        for (name, run) in tests.iter().copied().flatten() {
+            let world = world.clone();
+            trials.push(Trial::test(
+                format!("{}::{name}", engine.name()),
+                move || {
+                    run(&world.expect("listing runs nothing"));
+                    Ok(())
+                },
+            ));
+        }
+    }
+    for (name, run) in dev::TESTS {
+        trials.push(Trial::test(*name, || {
+            run();
+            Ok(())
+        }));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Ends the databases; `exit` would leave them to the keeper.
+    drop(engines);
+    conclusion.exit();
+}
+
+fn start_engines() -> Vec<Arc<World>> {
+    let starting =
+        [Engine::MariaDb, Engine::MySql].map(|engine| thread::spawn(move || World::start(engine)));
+    starting
+        .map(|world| Arc::new(world.join().expect("both databases start")))
+        .into()
+}

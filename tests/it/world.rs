@@ -1,0 +1,492 @@
+//! What the tests share: private databases, the service as a child process, an HTTP client.
+
+use std::fmt::Display;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mysql::prelude::{FromRow, Queryable};
+use serde_json::{Value, json};
+use session_lock::dev::{DATABASE, PrivateDatabase};
+
+pub const TABLE: &str = "ai_whatsapp_session_nodepath";
+
+/// Everything in a test waits at most so long; generous, because the machine is shared.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub type Test = (&'static str, fn(&World));
+
+/// Lists a module's tests: a test that is not listed is dead code, which clippy refuses.
+macro_rules! tests {
+    ($($name:ident),+ $(,)?) => {
+        pub const TESTS: &[$crate::world::Test] = &[$((stringify!($name), $name)),+];
+    };
+}
+pub(crate) use tests;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    MariaDb,
+    MySql,
+}
+
+impl Engine {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MariaDb => "mariadb",
+            Self::MySql => "mysql",
+        }
+    }
+
+    fn program(self) -> PathBuf {
+        let (program, hint) = match self {
+            Self::MariaDb => (
+                PathBuf::from("/usr/sbin/mariadbd"),
+                "apt-get install mariadb-server",
+            ),
+            Self::MySql => {
+                let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/mysql/mysqld");
+                (PathBuf::from(folder), "run tests/install-databases")
+            }
+        };
+        assert!(program.exists(), "{} is missing: {hint}", program.display());
+        program
+    }
+}
+
+/// A private database server that listens on a port as well.
+pub struct DatabaseServer {
+    private: PrivateDatabase,
+    pub port: u16,
+}
+
+impl DatabaseServer {
+    pub fn start(engine: Engine, options: &[&str]) -> Self {
+        Self::start_on(engine, free_port(), options)
+    }
+
+    pub fn start_on(engine: Engine, port: u16, options: &[&str]) -> Self {
+        let port_option = format!("--port={port}");
+        let mut all = vec![
+            port_option.as_str(),
+            "--bind-address=127.0.0.1",
+            "--max-connections=400",
+        ];
+        all.extend(options);
+        let private = PrivateDatabase::start(&engine.program(), &all);
+        Self {
+            private: private.unwrap_or_else(|error| panic!("{error}")),
+            port,
+        }
+    }
+
+    pub fn url(&self, schema: &str) -> String {
+        format!("mysql://root@127.0.0.1:{}/{schema}", self.port)
+    }
+
+    /// Through the socket, whatever the port does.
+    pub fn connect(&self) -> mysql::Conn {
+        mysql::Conn::new(mysql::Opts::from_url(&self.private.url()).unwrap()).unwrap()
+    }
+}
+
+/// The service on one of the two databases.
+pub struct World {
+    pub engine: Engine,
+    pub service: Service,
+    pub database: DatabaseServer,
+}
+
+impl World {
+    pub fn start(engine: Engine) -> Self {
+        let database = DatabaseServer::start(engine, &[]);
+        let url = database.url(DATABASE);
+        assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+        Self {
+            engine,
+            service: Service::start(&url, &[]),
+            database,
+        }
+    }
+
+    /// One more service on the same table, with these flags.
+    pub fn serve(&self, flags: &[&str]) -> Service {
+        Service::start(&self.database.url(DATABASE), flags)
+    }
+
+    /// An empty schema of the caller's own, on the same server.
+    pub fn schema(&self) -> Schema<'_> {
+        let name = format!("own_{}", next());
+        self.sql(format!("CREATE DATABASE {name}"));
+        Schema {
+            server: &self.database,
+            name,
+        }
+    }
+
+    pub fn sql(&self, sql: impl AsRef<str>) {
+        self.database.connect().query_drop(sql.as_ref()).unwrap();
+    }
+
+    pub fn rows<T: FromRow>(&self, sql: impl AsRef<str>) -> Vec<T> {
+        self.database.connect().query(sql.as_ref()).unwrap()
+    }
+
+    /// The stored timestamp of a session's row.
+    pub fn stored(&self, session: &Session) -> Option<String> {
+        self.rows(format!("SELECT timestamp FROM {TABLE} WHERE {session}"))
+            .pop()
+    }
+
+    /// Puts a row there, as another program would.
+    pub fn store(&self, session: &Session, timestamp: &str) {
+        let Session { device, prospect } = session;
+        let sql =
+            format!("INSERT INTO {TABLE} (id_device, id_prospect, timestamp) VALUES (?, ?, ?)");
+        self.database
+            .connect()
+            .exec_drop(sql, (device, prospect, timestamp))
+            .unwrap();
+    }
+
+    /// Lets time pass for one session: moves its row's date into the past.
+    pub fn age(&self, session: &Session, seconds: u64) {
+        age(&mut self.database.connect(), session, seconds);
+    }
+}
+
+pub fn age(conn: &mut mysql::Conn, session: &Session, seconds: u64) {
+    conn.query_drop(format!(
+        "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(CAST(LEFT(timestamp, 19) AS DATETIME) \
+         - INTERVAL {seconds} SECOND, '%Y-%m-%d %H:%i:%s'), SUBSTRING(timestamp, 20)) WHERE {session}"
+    ))
+    .unwrap();
+    assert_eq!(conn.affected_rows(), 1, "{session} has a row to age");
+}
+
+/// A schema with whatever tables a test needs.
+pub struct Schema<'a> {
+    server: &'a DatabaseServer,
+    pub name: String,
+}
+
+impl Schema<'_> {
+    pub fn url(&self) -> String {
+        self.server.url(&self.name)
+    }
+
+    pub fn sql(&self, sql: &str) {
+        self.connect().query_drop(sql).unwrap();
+    }
+
+    pub fn connect(&self) -> mysql::Conn {
+        let mut conn = self.server.connect();
+        conn.select_db(&self.name).unwrap();
+        conn
+    }
+}
+
+/// A conversation that no other test knows. Displayed as a WHERE condition.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub device: String,
+    pub prospect: String,
+}
+
+impl Session {
+    pub fn new() -> Self {
+        Self {
+            device: format!("bot{}", next()),
+            prospect: format!("6012{:07}", next()),
+        }
+    }
+
+    /// The fields of a request, with these besides.
+    pub fn with(&self, mut fields: Value) -> Value {
+        fields["id_device"] = json!(self.device);
+        fields["id_prospect"] = json!(self.prospect);
+        fields
+    }
+
+    pub fn path(&self) -> String {
+        let encode =
+            |id| percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
+        format!(
+            "/v1/locks/{}/{}",
+            encode(&self.device),
+            encode(&self.prospect)
+        )
+    }
+}
+
+impl Display for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "id_device = '{}' AND id_prospect = '{}'",
+            self.device, self.prospect
+        )
+    }
+}
+
+fn next() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// The real binary, serving.
+pub struct Service {
+    child: Child,
+    pub address: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+    agent: ureq::Agent,
+}
+
+impl Service {
+    /// Starts it and waits until it is ready.
+    pub fn start(url: &str, flags: &[&str]) -> Self {
+        let service = Self::start_unready(url, flags);
+        service.wait_for_line("ready");
+        service
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start_unready(url: &str, flags: &[&str]) -> Self {
+        Self::spawn(
+            Command::new(env!("CARGO_BIN_EXE_session-lock"))
+                .args(["serve", "--database-url", url])
+                .args(flags),
+        )
+    }
+
+    pub fn spawn(command: &mut Command) -> Self {
+        let command = command.env("SESSION_LOCK_LISTEN", "127.0.0.1:0");
+        let mut child = command
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, stderr) = (
+            Arc::clone(&log),
+            BufReader::new(child.stderr.take().unwrap()),
+        );
+        thread::spawn(move || {
+            stderr
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|line| lines.lock().unwrap().push(line));
+        });
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE));
+        let agent = ureq::Agent::new_with_config(config.build());
+        let mut service = Self {
+            child,
+            address: ([127, 0, 0, 1], 0).into(),
+            log,
+            agent,
+        };
+        let line = service.wait_for_line("listening on ");
+        service.address = line.rsplit(' ').next().unwrap().parse().unwrap();
+        service
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The first line of the log that contains this.
+    pub fn wait_for_line(&self, part: &str) -> String {
+        let what = || format!("a line with {part:?} in {:#?}", self.log());
+        eventually(what, || {
+            self.log().into_iter().find(|line| line.contains(part))
+        })
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for its end; the exit status, `None` after a signal.
+    pub fn wait(&mut self) -> Option<i32> {
+        eventually(|| "the service ends", || self.child.try_wait().unwrap()).code()
+    }
+
+    pub fn post(&self, path: &str, body: impl Display) -> Reply {
+        let request = self.agent.post(format!("http://{}{path}", self.address));
+        Reply::read(request.send(body.to_string()))
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        Reply::read(
+            self.agent
+                .get(format!("http://{}{path}", self.address))
+                .call(),
+        )
+    }
+
+    pub fn acquire(&self, session: &Session, fields: Value) -> Reply {
+        self.post("/v1/acquire", session.with(fields))
+    }
+
+    /// Acquires a session that must be free; its owner token.
+    pub fn hold(&self, session: &Session) -> String {
+        let reply = self.acquire(session, json!({}));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.text("owner_token")
+    }
+
+    pub fn release(&self, session: &Session, owner_token: &str) -> Reply {
+        self.post(
+            "/v1/release",
+            session.with(json!({"owner_token": owner_token})),
+        )
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub json: Value,
+    pub retry_after_s: Option<u64>,
+}
+
+impl Reply {
+    fn read(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Self {
+        let mut response = response.unwrap();
+        let text = response.body_mut().read_to_string().unwrap();
+        let retry_after = response
+            .headers()
+            .get("retry-after")
+            .map(|value| value.to_str().unwrap().parse().unwrap());
+        let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+        Self {
+            status: response.status().as_u16(),
+            json,
+            retry_after_s: retry_after,
+        }
+    }
+
+    pub fn number(&self, field: &str) -> u64 {
+        self.json[field]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{field} in {self:?}"))
+    }
+
+    pub fn text(&self, field: &str) -> String {
+        self.json[field]
+            .as_str()
+            .unwrap_or_else(|| panic!("{field} in {self:?}"))
+            .to_owned()
+    }
+
+    #[track_caller]
+    pub fn assert(&self, status: u16, json: &Value) {
+        assert_eq!((self.status, &self.json), (status, json));
+    }
+
+    /// A grant of this kind.
+    #[track_caller]
+    pub fn assert_granted(&self, how: &str) {
+        assert_eq!(
+            (self.status, &self.json["how"]),
+            (200, &json!(how)),
+            "{self:?}"
+        );
+    }
+
+    #[track_caller]
+    pub fn assert_held(&self) {
+        assert_eq!(
+            (self.status, &self.json["reason"]),
+            (409, &json!("held")),
+            "{self:?}"
+        );
+    }
+
+    /// No release, for whatever reason.
+    #[track_caller]
+    pub fn assert_refused_or_lost(&self) {
+        assert!(matches!(self.status, 409 | 503), "{self:?}");
+    }
+
+    /// A refusal with this code; its message.
+    #[track_caller]
+    pub fn assert_refused(&self, status: u16, code: &str) -> String {
+        assert_eq!(
+            (self.status, &self.json["error"]["code"]),
+            (status, &json!(code)),
+            "{self:?}"
+        );
+        self.json["error"]["message"].as_str().unwrap().to_owned()
+    }
+}
+
+/// What a command of the binary printed, and its exit status.
+#[derive(Debug)]
+pub struct Printed {
+    pub status: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+pub fn run(arguments: &[&str]) -> Printed {
+    let output = Command::new(env!("CARGO_BIN_EXE_session-lock"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Printed {
+        status: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
+}
+
+/// Waits until something has happened.
+pub fn eventually<T, D: Display>(
+    what: impl Fn() -> D,
+    mut happened: impl FnMut() -> Option<T>,
+) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = happened() {
+            return value;
+        }
+        assert!(Instant::now() < until, "never happened: {}", what());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
