@@ -2,7 +2,7 @@
 //!
 //! A test is a function that takes a [`World`](world::World): the service on one of the two
 //! databases. The databases are private servers, started before the first test and stopped after
-//! the last. `tests/install-databases` puts them in place.
+//! the last. `tests/install mariadb mysql` puts them in place.
 
 mod database_failures;
 mod dev;

@@ -51,7 +51,7 @@ impl Engine {
             ),
             Self::MySql => {
                 let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/mysql/mysqld");
-                (PathBuf::from(folder), "run tests/install-databases")
+                (PathBuf::from(folder), "run tests/install mysql")
             }
         };
         assert!(program.exists(), "{} is missing: {hint}", program.display());

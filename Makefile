@@ -1,0 +1,29 @@
+# make run     try it out: a private database, the service, three curl lines to paste
+# make test    every test, on MariaDB and MySQL
+# make check   what CI runs: formatting, lints, documentation, tests, the unit file
+# make dist    the static binary, in dist/
+# Each installs what it lacks, as root on Debian; elsewhere it says what to install.
+
+musl = x86_64-unknown-linux-musl
+
+.PHONY: run test check dist
+
+run:
+	tests/install compiler server
+	cargo run --release -- dev
+
+test:
+	tests/install compiler mariadb mysql curl
+	cargo test
+
+check: test
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	tests/install systemd
+	tests/unit-file
+
+dist:
+	tests/install compiler musl
+	cargo build --release --target $(musl)
+	install -D -t dist target/$(musl)/release/session-lock
