@@ -316,6 +316,9 @@ impl ManageConnection for Connections {
     }
 }
 
+/// A connection that goes back to the pool when it is dropped.
+pub type Pooled = r2d2::PooledConnection<Connections>;
+
 /// The database: a pool of connections, all with the same settings.
 pub struct Database {
     pool: r2d2::Pool<Connections>,
@@ -355,7 +358,7 @@ impl Database {
     }
 
     /// A connection of the pool, which may have died since it was last used.
-    pub fn pooled(&self) -> Result<r2d2::PooledConnection<Connections>, r2d2::Error> {
+    pub fn pooled(&self) -> Result<Pooled, r2d2::Error> {
         self.pool.get()
     }
 

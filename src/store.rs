@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use mysql::{Opts, Row};
 
 use crate::database::{
-    Connection, Database, Packet, PacketError, Reply, Statement, Trouble, Value, cause, columns,
+    Connection, Database, Packet, PacketError, Pooled, Reply, Statement, Trouble, Value, cause, columns,
 };
 use crate::lease::{
     Acquired, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, OwnerToken, Released,
@@ -387,23 +387,23 @@ impl Store {
     /// # Errors
     /// What is in the way.
     pub fn ready(&self) -> Result<(), StoreError> {
-        let unavailable = StoreError::Unavailable;
         let statements = self.statements()?;
-        let mut connection = self
-            .database
-            .pooled()
-            .map_err(|error| unavailable(pool_cause(&error)))?;
-        let probe = |connection: &mut Connection| connection.query(&statements.may_delete, &[]);
-        // A connection that idled through a restart of the database fails once.
-        let probed = probe(&mut connection).or_else(|error| match Trouble::of(&error) {
-            Trouble::Lost => {
-                drop(connection);
-                let mut fresh = self.database.pooled().map_err(|_| error)?;
-                probe(&mut fresh)
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let mut connection = self.pooled()?;
+            let Err(error) = connection.query(&statements.may_delete, &[]) else {
+                return Ok(());
+            };
+            // Connections that idled through a restart of the database fail once each.
+            if Trouble::of(&error) != Trouble::Lost || Instant::now() > until {
+                return Err(StoreError::Unavailable(cause(&error)));
             }
-            _ => Err(error),
-        });
-        probed.map(drop).map_err(|error| unavailable(cause(&error)))
+        }
+    }
+
+    fn pooled(&self) -> Result<Pooled, StoreError> {
+        let pooled = self.database.pooled();
+        pooled.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
     fn statements(&self) -> Result<&Statements, StoreError> {
@@ -421,6 +421,7 @@ impl Store {
             Err(error) => return operations.iter().map(|_| Err(error.clone())).collect(),
         };
         let started = Instant::now();
+        let until = started + PATIENCE;
         let mut tasks: Vec<_> = operations
             .iter()
             .map(|operation| Task::new(operation, started))
@@ -428,8 +429,8 @@ impl Store {
         let mut lost_connection = None;
         let mut refusal = None;
         let mut last_cause = String::new();
-        while tasks.iter().any(Task::is_open) && refusal.is_none() && started.elapsed() < PATIENCE {
-            match self.round(statements, &mut tasks, &mut lost_connection) {
+        while tasks.iter().any(Task::is_open) && refusal.is_none() && Instant::now() < until {
+            match self.round(statements, &mut tasks, &mut lost_connection, until) {
                 Ok(()) => {}
                 Err(Interrupted::Again(cause)) => last_cause = cause,
                 Err(Interrupted::Refused(cause)) => refusal = Some(cause),
@@ -445,17 +446,16 @@ impl Store {
         statements: &Statements,
         tasks: &mut [Task],
         lost_connection: &mut Option<u32>,
+        until: Instant,
     ) -> Result<(), Interrupted> {
-        let mut connection = self
-            .database
-            .pooled()
-            .map_err(|error| Interrupted::Again(pool_cause(&error)))?;
+        let pooled = self.database.pooled();
+        let mut connection = pooled.map_err(|error| Interrupted::Again(error.to_string()))?;
         if let Some(id) = *lost_connection {
             end_connection(&mut connection, id)?;
             *lost_connection = None;
         }
         look(&mut connection, statements, tasks)?;
-        while tasks.iter().any(|task| task.write.is_some()) {
+        while tasks.iter().any(|task| task.write.is_some()) && Instant::now() < until {
             if let Err(failed) = write(&mut connection, statements, tasks) {
                 return Err(recover(
                     &mut connection,
@@ -858,6 +858,3 @@ fn seen(reply: Reply) -> mysql::Result<Option<Seen>> {
     reply.rows.into_iter().next().map(Seen::read).transpose()
 }
 
-fn pool_cause(error: &r2d2::Error) -> String {
-    error.to_string()
-}
