@@ -13,7 +13,7 @@ run:
 	cargo run --release -- dev
 
 test:
-	tests/install compiler mariadb mysql curl
+	tests/install compiler mariadb mysql curl faketime
 	cargo test
 
 check: test

@@ -1,12 +1,13 @@
 -- The lock table's columns, in order.
 --   :table   its name, in the connection's database
 -- Columns: name | data type | width in characters | whether it may be left out of an INSERT (0/1)
--- | whether it is AUTO_INCREMENT (0/1) | collation | highest id of an integer column
+-- | whether it may be NULL (0/1) | whether it is AUTO_INCREMENT (0/1) | collation | highest id of an integer column
 SELECT
     column_name,
     data_type,
     COALESCE(character_maximum_length, 0),
-    is_nullable = 'YES' OR column_default IS NOT NULL OR extra <> '',
+    is_nullable = 'YES' OR column_default IS NOT NULL OR extra LIKE '%auto_increment%' OR extra LIKE '%GENERATED%',
+    is_nullable = 'YES',
     extra LIKE '%auto_increment%',
     COALESCE(collation_name, ''),
     CASE data_type WHEN 'tinyint' THEN 127 WHEN 'smallint' THEN 32767 WHEN 'mediumint' THEN 8388607

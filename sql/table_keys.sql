@@ -2,7 +2,7 @@
 --   :table   its name, in the connection's database
 -- Columns: key name | its columns in alphabetical order, joined by commas | whether only the
 -- beginning of a column counts (0/1)
-SELECT index_name, GROUP_CONCAT(column_name ORDER BY column_name), MAX(sub_part IS NOT NULL)
+SELECT index_name, GROUP_CONCAT(COALESCE(column_name, '(expression)') ORDER BY column_name), MAX(sub_part IS NOT NULL)
 FROM information_schema.statistics
 WHERE table_schema = DATABASE() AND table_name = :table AND non_unique = 0
 GROUP BY index_name

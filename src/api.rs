@@ -3,9 +3,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
@@ -13,13 +14,23 @@ use serde_json::{Map, Value, json};
 use crate::config::ApiToken;
 use crate::lease::{
     Acquired, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, OwnerToken, Released,
-    Session, TTL_MAX_MS, Ttl,
+    Renewed, Session, TTL_MAX_MS, Ttl,
 };
 use crate::store::{Answer, Operation, Store, StoreError};
+use crate::waiters::{Lines, Name, Refused, TokenOrigin, Turn, Waiter};
 
 /// Longest body of a request. Ids, tokens and numbers fit several times over, and the listener
 /// reads a body of this size in one go.
 pub const BODY_MAX_BYTES: usize = 1024;
+
+/// Longest wait in line. Providers of webhooks give up, and send again, after 30 s or so.
+pub const WAIT_MAX_MS: u64 = 25_000;
+
+/// Leases on a page, if the caller does not say.
+const LIST_DEFAULT: u64 = 100;
+
+/// Most leases on a page: some milliseconds of the database's time.
+const LIST_MAX: u64 = 1_000;
 
 /// `Retry-After` of a held session never says more, however long the lease: its holder may
 /// release it at any time.
@@ -105,15 +116,14 @@ impl From<Refusal> for Response {
                 "not_found",
                 "there is no such path; the README has a table of them",
             ),
-            Refusal::MethodNotAllowed(_) => (
-                405,
-                "method_not_allowed",
-                "this path has another method; see the Allow header",
-            ),
+            Refusal::MethodNotAllowed("POST") => {
+                (405, "method_not_allowed", "this path takes POST")
+            }
+            Refusal::MethodNotAllowed(_) => (405, "method_not_allowed", "this path takes GET"),
             Refusal::LengthRequired => (
                 411,
                 "length_required",
-                "send the body with a Content-Length, not chunked",
+                "send a body with a Content-Length, not chunked",
             ),
             Refusal::TooLarge => (413, "too_large", "the body may have 1024 bytes at most"),
             Refusal::Internal => (
@@ -140,20 +150,57 @@ impl From<Refusal> for Response {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.to_string(), None)
+        match error {
+            StoreError::Internal => Self::Internal,
+            _ => Self::Unavailable(error.to_string(), None),
+        }
     }
 }
+
+/// How an answer gets to whoever asked.
+pub type Reply = Box<dyn FnOnce(Response) + Send>;
 
 /// The interface to a store.
 pub struct Api {
     store: Store,
+    lines: Lines<Ticket>,
     max_hold_ms: u64,
     token: Option<ApiToken>,
 }
 
+/// What is to be done for a request, and how to answer it.
+struct Ticket {
+    operation: Operation,
+    peer: Option<SocketAddr>,
+    reply: Reply,
+}
+
+/// What a request asks for.
+pub enum Asked {
+    /// To acquire.
+    Acquire {
+        /// This session.
+        session: Session,
+        /// With this token,
+        owner_token: OwnerToken,
+        /// from there,
+        origin: TokenOrigin,
+        /// for so long,
+        ttl: Ttl,
+        /// waiting so long.
+        wait: Duration,
+    },
+    /// Something else that is done to one session.
+    Direct(Operation),
+    /// Something that is answered already.
+    Answered(Response),
+}
+
 enum Route {
     Acquire,
+    Renew,
     Release,
+    Locks,
     Lock(Session),
     Healthz,
     Readyz,
@@ -163,7 +210,9 @@ impl Route {
     fn find(path: &str) -> Result<Self, Refusal> {
         match path {
             "/v1/acquire" => Ok(Self::Acquire),
+            "/v1/renew" => Ok(Self::Renew),
             "/v1/release" => Ok(Self::Release),
+            "/v1/locks" => Ok(Self::Locks),
             "/healthz" => Ok(Self::Healthz),
             "/readyz" => Ok(Self::Readyz),
             _ => {
@@ -183,16 +232,21 @@ impl Route {
 
     fn methods(&self) -> &'static str {
         match self {
-            Self::Acquire | Self::Release => "POST",
-            Self::Lock(_) | Self::Healthz | Self::Readyz => "GET, HEAD",
+            Self::Acquire | Self::Renew | Self::Release => "POST",
+            Self::Locks | Self::Lock(_) | Self::Healthz | Self::Readyz => "GET, HEAD",
         }
     }
 }
 
 fn decoded_id(name: &str, encoded: &str) -> Result<Id, Refusal> {
-    let decoded = percent_decode_str(encoded).decode_utf8();
-    let decoded = decoded.map_err(|_| invalid(name, "is not UTF-8 once percent-decoded"))?;
-    Id::as_stored(&decoded).map_err(|wrong| invalid(name, wrong))
+    Id::as_stored(&decoded(name, encoded)?).map_err(|wrong| invalid(name, wrong))
+}
+
+fn decoded(name: &str, encoded: &str) -> Result<String, Refusal> {
+    match percent_decode_str(encoded).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err(invalid(name, "is not UTF-8 once percent-decoded")),
+    }
 }
 
 impl Api {
@@ -201,6 +255,7 @@ impl Api {
     pub fn new(store: Store, max_hold_ms: u64, token: Option<ApiToken>) -> Self {
         Self {
             store,
+            lines: Lines::default(),
             max_hold_ms,
             token,
         }
@@ -212,13 +267,113 @@ impl Api {
         &self.store
     }
 
-    /// Answers a request.
-    pub fn answer(&self, request: &Request) -> Response {
-        self.try_answer(request).unwrap_or_else(Response::from)
+    /// Takes what a request asks for. What is done to a session's lease takes its turn in
+    /// [`Api::work`], everything else is answered at once.
+    pub fn take(&self, asked: Asked, peer: Option<SocketAddr>, reply: Reply) {
+        match asked {
+            Asked::Answered(response) => reply(response),
+            Asked::Direct(operation) => {
+                let name = self.store.name(operation.session());
+                self.lines.submit(
+                    &name,
+                    Ticket {
+                        operation,
+                        peer,
+                        reply,
+                    },
+                );
+            }
+            Asked::Acquire {
+                session,
+                owner_token,
+                origin,
+                ttl,
+                wait,
+            } => {
+                let name = self.store.name(&session);
+                let arrived = Instant::now();
+                let operation = Operation::Acquire {
+                    session,
+                    owner_token: owner_token.clone(),
+                    ttl,
+                };
+                let ticket = Ticket {
+                    operation,
+                    peer,
+                    reply,
+                };
+                let waiter = Waiter {
+                    owner_token,
+                    arrived,
+                    until: arrived + wait,
+                    ticket,
+                };
+                self.lines.join(&name, waiter, origin);
+            }
+        }
     }
 
-    fn try_answer(&self, request: &Request) -> Result<Response, Refusal> {
-        let path = request.target.split('?').next().unwrap_or_default();
+    /// Does what is ready to be done, until nothing is.
+    pub fn work(&self) {
+        while let Some((name, turn)) = self.lines.next() {
+            match turn {
+                Turn::Direct(ticket) => {
+                    let answer = self.run(&ticket.operation);
+                    self.lines.done(&name);
+                    let refused = |error| Refusal::from(error).into();
+                    let response = answer.map_or_else(refused, |answer| direct(&ticket, &answer));
+                    (ticket.reply)(response);
+                }
+                Turn::Recall(waiter) => self.recall(&name, waiter),
+                Turn::Acquire(waiter) => self.acquire_for(&name, waiter),
+            }
+        }
+    }
+
+    /// Answers those whose wait is over; whether there is anything to do for a worker now.
+    #[must_use]
+    pub fn tick(&self) -> bool {
+        refuse(self.lines.tick(Instant::now()));
+        self.lines.is_ready()
+    }
+
+    /// Looks whether rows that are waited for changed; whether there is anything to do for a
+    /// worker now.
+    #[must_use]
+    pub fn watch(&self) -> bool {
+        // Without the database nobody's turn can come; waits still end in time.
+        if let Ok(changed) = self.store.changed(&self.lines.watched()) {
+            self.lines.changed(&changed);
+        }
+        self.lines.is_ready()
+    }
+
+    /// Blocks until somebody waits, at most so long; whether anybody does.
+    #[must_use]
+    pub fn wait_for_waiters(&self, patience: Duration) -> bool {
+        self.lines.wait_for_waiters(patience)
+    }
+
+    /// Answers everybody who waits, and lets nobody wait any more.
+    pub fn close(&self) {
+        for waiter in self.lines.close() {
+            let message = "the server is stopping; repeat the same request";
+            (waiter.ticket.reply)(Refusal::Unavailable(message.to_owned(), None).into());
+        }
+    }
+
+    /// Reads a request.
+    #[must_use]
+    pub fn read(&self, request: &Request) -> Asked {
+        self.try_read(request)
+            .unwrap_or_else(|refusal| Asked::Answered(refusal.into()))
+    }
+
+    fn try_read(&self, request: &Request) -> Result<Asked, Refusal> {
+        let (path, query) = request
+            .target
+            .split_once('?')
+            .unwrap_or((request.target, ""));
         if !matches!(path, "/healthz" | "/readyz") {
             self.authorize(request)?;
         }
@@ -231,13 +386,136 @@ impl Api {
             return Err(Refusal::MethodNotAllowed(route.methods()));
         }
         match route {
-            Route::Acquire => self.acquire(Fields::read(request.body)?),
-            Route::Release => self.release(Fields::read(request.body)?, request.peer),
-            Route::Lock(session) => self.look(&session),
-            Route::Healthz => Ok(Response::new(200, json!({"status": "ok"}))),
+            Route::Acquire => self.read_acquire(Fields::read(request.body)?),
+            Route::Renew => self.read_renew(Fields::read(request.body)?),
+            Route::Release => read_release(Fields::read(request.body)?),
+            Route::Locks => self.list(query).map(Asked::Answered),
+            Route::Lock(session) => self.look(&session).map(Asked::Answered),
+            Route::Healthz => Ok(Asked::Answered(Response::new(200, json!({"status": "ok"})))),
             Route::Readyz => {
                 self.store.ready()?;
-                Ok(Response::new(200, json!({"status": "ready"})))
+                Ok(Asked::Answered(Response::new(
+                    200,
+                    json!({"status": "ready"}),
+                )))
+            }
+        }
+    }
+
+    fn read_acquire(&self, mut fields: Fields) -> Result<Asked, Refusal> {
+        let session = fields.session(Id::new)?;
+        let ttl = fields.ttl(self.max_hold_ms)?;
+        let wait_ms = fields.integer("wait_ms")?.unwrap_or(0);
+        if wait_ms > WAIT_MAX_MS {
+            return Err(invalid(
+                "wait_ms",
+                format!("must be 0-{WAIT_MAX_MS} milliseconds"),
+            ));
+        }
+        let (owner_token, origin) = match fields.owner_token()? {
+            Some(token) => (token, TokenOrigin::Callers),
+            None => (OwnerToken::draw(), TokenOrigin::Ours),
+        };
+        fields.finish()?;
+        let wait = Duration::from_millis(wait_ms);
+        Ok(Asked::Acquire {
+            session,
+            owner_token,
+            origin,
+            ttl,
+            wait,
+        })
+    }
+
+    fn read_renew(&self, mut fields: Fields) -> Result<Asked, Refusal> {
+        let session = fields.session(Id::new)?;
+        let ttl = fields.ttl(self.max_hold_ms)?;
+        let owner_token = fields
+            .owner_token()?
+            .ok_or_else(|| invalid("owner_token", "is missing"))?;
+        fields.finish()?;
+        let max_hold_ms = self.max_hold_ms;
+        Ok(Asked::Direct(Operation::Renew {
+            session,
+            owner_token,
+            ttl,
+            max_hold_ms,
+        }))
+    }
+
+    fn run(&self, operation: &Operation) -> Result<Answer, StoreError> {
+        // One request's bug must take neither a worker nor a session away from all others.
+        let operations = std::slice::from_ref(operation);
+        let ran = catch_unwind(AssertUnwindSafe(|| self.store.run(operations)));
+        let answer = ran.ok().and_then(|mut answers| answers.pop());
+        answer.unwrap_or(Err(StoreError::Internal))
+    }
+
+    fn recall(&self, name: &Name, waiter: Waiter<Ticket>) {
+        let Operation::Acquire {
+            session,
+            owner_token,
+            ttl,
+        } = waiter.ticket.operation.clone()
+        else {
+            return self.lines.done(name);
+        };
+        match self.run(&Operation::Recall {
+            session: session.clone(),
+            owner_token,
+            ttl,
+        }) {
+            Ok(Answer::Recall(Some(lease))) => {
+                self.lines.done(name);
+                (waiter.ticket.reply)(granted(&session, &lease));
+            }
+            Ok(_) => self.lines.rejoin(name, waiter),
+            Err(error) => {
+                self.lines.done(name);
+                (waiter.ticket.reply)(Refusal::from(error).into());
+            }
+        }
+    }
+
+    fn acquire_for(&self, name: &Name, waiter: Waiter<Ticket>) {
+        let began = Instant::now();
+        let session = waiter.ticket.operation.session().clone();
+        match self.run(&waiter.ticket.operation) {
+            Ok(Answer::Acquire(Acquired::Granted(lease))) => {
+                let same = self.lines.take_same(name, &lease.owner_token);
+                let refused = self.lines.held(name, None, began, lease.holding());
+                (waiter.ticket.reply)(granted(&session, &lease));
+                for waiter in same {
+                    let again = Lease {
+                        how: How::Again,
+                        ..lease.clone()
+                    };
+                    (waiter.ticket.reply)(granted(&session, &again));
+                }
+                refuse(refused);
+            }
+            Ok(Answer::Acquire(Acquired::Held(holding))) => {
+                refuse(self.lines.held(name, Some(waiter), began, holding));
+            }
+            Ok(_) => {
+                self.lines.done(name);
+                (waiter.ticket.reply)(Refusal::Internal.into());
+            }
+            Err(error) => {
+                let others = self.lines.failed(name, began);
+                // Nothing was written for those behind the first.
+                let message = error.to_string();
+                let refusal = match error {
+                    StoreError::Unsettled(_) => {
+                        Refusal::Unavailable(message.clone(), Some(waiter.owner_token))
+                    }
+                    _ => error.into(),
+                };
+                (waiter.ticket.reply)(refusal.into());
+                for other in others {
+                    let refusal = Refusal::Unavailable(message.clone(), None);
+                    (other.ticket.reply)(refusal.into());
+                }
             }
         }
     }
@@ -259,86 +537,9 @@ impl Api {
         }
     }
 
-    fn acquire(&self, mut fields: Fields) -> Result<Response, Refusal> {
-        let session = fields.session(Id::new)?;
-        let ttl = match fields.integer("ttl_ms")? {
-            Some(ttl_ms) => {
-                Ttl::new(ttl_ms, self.max_hold_ms).map_err(|wrong| invalid("ttl_ms", wrong))?
-            }
-            None => Ttl::default_within(self.max_hold_ms),
-        };
-        let owner_token = fields.owner_token()?.unwrap_or_else(OwnerToken::draw);
-        fields.finish()?;
-        let operation = Operation::Acquire {
-            session: session.clone(),
-            owner_token: owner_token.clone(),
-            ttl,
-        };
-        match self.run(operation) {
-            Ok(Answer::Acquire(Acquired::Granted(lease))) => granted(&session, &lease),
-            Ok(Answer::Acquire(Acquired::Held(holding))) => Ok(held(&session, &holding)),
-            Ok(_) => Err(Refusal::Internal),
-            Err(error @ StoreError::Unsettled(_)) => {
-                Err(Refusal::Unavailable(error.to_string(), Some(owner_token)))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn release(&self, mut fields: Fields, peer: Option<SocketAddr>) -> Result<Response, Refusal> {
-        if !fields.flag("force")? {
-            let session = fields.session(Id::new)?;
-            let owner_token = fields.owner_token()?;
-            fields.finish()?;
-            let owner_token = owner_token.ok_or_else(|| {
-                invalid(
-                    "owner_token",
-                    "is missing (or \"force\": true, for an operator)",
-                )
-            })?;
-            return match self.run(Operation::Release {
-                session: session.clone(),
-                owner_token,
-            })? {
-                Answer::Release(Released::Released) => {
-                    info!("Session lock released and cleaned up successfully {session}");
-                    Ok(Response::new(200, json!({"released": true})))
-                }
-                Answer::Release(Released::Lost) => {
-                    info!("Session lock release refused: lost {session}");
-                    Ok(Response::new(
-                        409,
-                        json!({"released": false, "reason": "lost"}),
-                    ))
-                }
-                _ => Err(Refusal::Internal),
-            };
-        }
-        let session = fields.session(Id::as_stored)?;
-        let fencing_token = fields.integer("fencing_token")?.map(FencingToken);
-        fields.finish()?;
-        match self.run(Operation::Force {
-            session: session.clone(),
-            fencing_token,
-        })? {
-            Answer::Force(Forced::Released(holder)) => {
-                let peer = peer.map_or("a local client".to_owned(), |peer| peer.to_string());
-                warn!(
-                    "Session lock released by force {session} by {peer}, {}",
-                    ended(holder)
-                );
-                Ok(Response::new(200, json!({"released": true})))
-            }
-            Answer::Force(Forced::NotHeld) => Ok(Response::new(
-                409,
-                json!({"released": false, "reason": "not_held"}),
-            )),
-            _ => Err(Refusal::Internal),
-        }
-    }
-
     fn look(&self, session: &Session) -> Result<Response, Refusal> {
-        let Answer::Look(holding) = self.run(Operation::Look {
+        let waiters = self.lines.waiters(&self.store.name(session));
+        let Answer::Look(holding) = self.run(&Operation::Look {
             session: session.clone(),
         })?
         else {
@@ -347,71 +548,198 @@ impl Api {
         let Some(holding) = holding else {
             return Ok(Response::new(200, json!({"held": false})));
         };
-        let (fencing_token, held_ms) = match holding.holder {
-            Holder::Leased {
-                fencing_token,
-                held_ms,
-            } => (Some(fencing_token.0), Some(held_ms)),
-            Holder::Legacy => (None, None),
-        };
-        Ok(Response::new(
-            200,
-            json!({
-                "held": true,
-                "id_prospect": session.id_prospect.as_str(),
-                "id_device": session.id_device.as_str(),
-                "remaining_ms": whole_ms(holding.remaining()),
-                "held_ms": held_ms,
-                "fencing_token": fencing_token,
-                "legacy": holding.holder == Holder::Legacy,
-            }),
-        ))
+        let mut body = json!({"held": true});
+        describe(&mut body, session, &holding, waiters);
+        Ok(Response::new(200, body))
     }
 
-    fn run(&self, operation: Operation) -> Result<Answer, StoreError> {
-        let answer = self.store.run(&[operation]).pop();
-        answer.unwrap_or_else(|| Err(StoreError::Unavailable("no answer".to_owned())))
+    fn list(&self, query: &str) -> Result<Response, Refusal> {
+        let (mut device, mut limit, mut after) = (None, LIST_DEFAULT, 0);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decoded(name, value)?;
+            match name {
+                "id_device" => {
+                    device = Some(Id::as_stored(&value).map_err(|wrong| invalid(name, wrong))?);
+                }
+                "limit" => {
+                    let number = value
+                        .parse()
+                        .ok()
+                        .filter(|limit| (1..=LIST_MAX).contains(limit));
+                    limit = number.ok_or_else(|| invalid(name, format!("must be 1-{LIST_MAX}")))?;
+                }
+                "after" => {
+                    let key = value.parse();
+                    after = key.map_err(|_| {
+                        invalid(name, "must be what \"next\" of the page before said")
+                    })?;
+                }
+                _ => return Err(invalid(name, "is not a parameter of this request")),
+            }
+        }
+        let page = self.store.list(device.as_ref(), after, limit)?;
+        let locks = page.holdings.iter().map(|(session, holding)| {
+            let mut lock = json!({});
+            describe(
+                &mut lock,
+                session,
+                holding,
+                self.lines.waiters(&self.store.name(session)),
+            );
+            lock
+        });
+        let mut body = json!({"locks": locks.collect::<Vec<_>>()});
+        if let Some(next) = page.next {
+            body["next"] = json!(next.to_string());
+        }
+        Ok(Response::new(200, body))
     }
 }
 
-fn granted(session: &Session, lease: &Lease) -> Result<Response, Refusal> {
+fn refuse(refused: Vec<Refused<Ticket>>) {
+    for Refused {
+        waiter,
+        holding,
+        waiters,
+    } in refused
+    {
+        let response = held(waiter.ticket.operation.session(), &holding, waiters);
+        (waiter.ticket.reply)(response);
+    }
+}
+
+fn read_release(mut fields: Fields) -> Result<Asked, Refusal> {
+    if fields.flag("force")? {
+        let session = fields.session(Id::as_stored)?;
+        let fencing_token = fields.integer("fencing_token")?.map(FencingToken);
+        if fields.owner_token()?.is_some() {
+            return Err(invalid("owner_token", "and force: send one of them"));
+        }
+        fields.finish()?;
+        return Ok(Asked::Direct(Operation::Force {
+            session,
+            fencing_token,
+        }));
+    }
+    let session = fields.session(Id::new)?;
+    let missing = || {
+        invalid(
+            "owner_token",
+            "is missing (or \"force\": true, for an operator)",
+        )
+    };
+    let owner_token = fields.owner_token()?.ok_or_else(missing)?;
+    fields.finish()?;
+    Ok(Asked::Direct(Operation::Release {
+        session,
+        owner_token,
+    }))
+}
+
+/// The answer to what does not stand in line.
+fn direct(ticket: &Ticket, answer: &Answer) -> Response {
+    let session = ticket.operation.session();
+    match answer {
+        Answer::Release(Released::Released) => {
+            info!("Session lock released and cleaned up successfully {session}");
+            Response::new(200, json!({"released": true}))
+        }
+        Answer::Release(Released::Lost) => {
+            info!("Session lock lost before its release {session}");
+            Response::new(409, json!({"released": false, "reason": "lost"}))
+        }
+        Answer::Renew(Renewed::Renewed {
+            fencing_token: FencingToken(number),
+            expires,
+        }) => {
+            let remaining_ms = whole_ms(expires.saturating_duration_since(Instant::now()));
+            debug!(
+                "Session lock renewed {session} fencing_token={number} remaining_ms={remaining_ms}"
+            );
+            let body =
+                json!({"renewed": true, "remaining_ms": remaining_ms, "fencing_token": number});
+            Response::new(200, body)
+        }
+        Answer::Renew(Renewed::Lost) => {
+            info!("Session lock lost before its renewal {session}");
+            Response::new(409, json!({"renewed": false, "reason": "lost"}))
+        }
+        Answer::Renew(Renewed::MaxHold) => {
+            warn!(
+                "Session lock held for as long as it can be (SESSION_LOCK_MAX_HOLD_MS) {session}"
+            );
+            Response::new(409, json!({"renewed": false, "reason": "max_hold"}))
+        }
+        Answer::Force(Forced::Released(holder)) => {
+            let peer = ticket
+                .peer
+                .map_or("a local client".to_owned(), |peer| peer.to_string());
+            warn!(
+                "Session lock released by force {session} by {peer}, {}",
+                ended(*holder)
+            );
+            Response::new(200, json!({"released": true}))
+        }
+        Answer::Force(Forced::NotHeld) => {
+            Response::new(409, json!({"released": false, "reason": "not_held"}))
+        }
+        Answer::Acquire(_) | Answer::Recall(_) | Answer::Look(_) => Refusal::Internal.into(),
+    }
+}
+
+/// What everybody may know of a session that is held.
+fn describe(body: &mut Value, session: &Session, holding: &Holding, waiters: usize) {
+    let (fencing_token, held_ms) = match holding.holder {
+        Holder::Leased {
+            fencing_token,
+            held_ms,
+        } => (Some(fencing_token.0), Some(held_ms)),
+        Holder::Legacy => (None, None),
+    };
+    body["id_prospect"] = json!(session.id_prospect.as_str());
+    body["id_device"] = json!(session.id_device.as_str());
+    body["remaining_ms"] = json!(whole_ms(holding.remaining()));
+    body["held_ms"] = json!(held_ms);
+    body["fencing_token"] = json!(fencing_token);
+    body["legacy"] = json!(holding.holder == Holder::Legacy);
+    body["waiters"] = json!(waiters);
+}
+
+fn granted(session: &Session, lease: &Lease) -> Response {
     let Lease {
         owner_token,
         fencing_token: FencingToken(fencing_token),
         how,
-        ttl,
         ..
     } = lease;
     if lease.is_worn() {
         // This process was paused since; whoever asks again with the token gets what is left.
         let message = "the lease was granted too long ago to be handed out; repeat the same request with this owner_token";
-        return Err(Refusal::Unavailable(
-            message.to_owned(),
-            Some(owner_token.clone()),
-        ));
+        return Refusal::Unavailable(message.to_owned(), Some(owner_token.clone())).into();
     }
     let line = match how {
         How::New => "Session lock acquired successfully",
         How::Takeover => "Session lock taken over from a stale holder",
         How::Again => "Session lock acquired again by its holder",
     };
+    let remaining_ms = whole_ms(lease.remaining());
     info!(
-        "{line} {session} owner=…{owner_token} fencing_token={fencing_token} ttl_ms={}",
-        ttl.as_ms()
+        "{line} {session} owner=…{owner_token} fencing_token={fencing_token} remaining_ms={remaining_ms}"
     );
-    Ok(Response::new(
+    Response::new(
         200,
         json!({
             "granted": true,
             "owner_token": owner_token.secret(),
             "fencing_token": fencing_token,
-            "remaining_ms": whole_ms(lease.remaining()),
+            "remaining_ms": remaining_ms,
             "how": how.word(),
         }),
-    ))
+    )
 }
 
-fn held(session: &Session, holding: &Holding) -> Response {
+fn held(session: &Session, holding: &Holding, waiters: usize) -> Response {
     let remaining = holding.remaining();
     info!(
         "Session lock held, duplicate rejected {session} remaining_ms={}",
@@ -429,7 +757,7 @@ fn held(session: &Session, holding: &Holding) -> Response {
             whole_ms(remaining)
         );
     }
-    let body = json!({"granted": false, "reason": "held", "remaining_ms": whole_ms(remaining), "waiters": 0});
+    let body = json!({"granted": false, "reason": "held", "remaining_ms": whole_ms(remaining), "waiters": waiters});
     let retry_after_s = remaining
         .as_millis()
         .div_ceil(1_000)
@@ -517,6 +845,13 @@ impl Fields {
                     "must be a whole number, not negative and without quotes",
                 )),
             },
+        }
+    }
+
+    fn ttl(&mut self, max_hold_ms: u64) -> Result<Ttl, Refusal> {
+        match self.integer("ttl_ms")? {
+            Some(ttl_ms) => Ttl::new(ttl_ms, max_hold_ms).map_err(|wrong| invalid("ttl_ms", wrong)),
+            None => Ok(Ttl::default_within(max_hold_ms)),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use mysql::Opts;
 
@@ -26,7 +27,7 @@ pub const WORKERS_MAX: usize = 64;
 /// work seen in the field, rounded up generously.
 pub const MAX_HOLD_DEFAULT_MS: u64 = 15 * 60_000;
 
-/// A day: nobody waits longer for an answer in a chat.
+/// A day: nobody waits longer for an answer in a chat, however often the lease is renewed.
 pub const MAX_HOLD_MAX_MS: u64 = 24 * 3_600_000;
 
 /// The longest name of a table in MySQL and MariaDB.
@@ -76,6 +77,7 @@ impl fmt::Debug for ApiToken {
 }
 
 /// One setting: its environment variable, its flag, and what it is, for `--help`.
+#[derive(Clone, Copy)]
 pub struct Setting {
     /// The environment variable.
     pub variable: &'static str,
@@ -115,7 +117,7 @@ pub const SETTINGS: [Setting; 7] = [
     Setting {
         variable: "SESSION_LOCK_MAX_HOLD_MS",
         flag: "max-hold-ms",
-        help: "no lease lasts longer, 1000-86400000 [900000]",
+        help: "no lease is held longer, however often renewed, 1000-86400000 [900000]",
     },
     Setting {
         variable: "SESSION_LOCK_TIME_ZONE",
@@ -157,6 +159,148 @@ impl Config {
     }
 }
 
+/// What the commands that talk to a server are told.
+pub struct ClientConfig {
+    /// Where the server is: `--url`, `SESSION_LOCK_URL`, or else `SESSION_LOCK_LISTEN`.
+    pub url: String,
+    /// What it wants to be presented: `--api-token`, `SESSION_LOCK_API_TOKEN`.
+    pub api_token: Option<String>,
+    /// The command's own flags.
+    pub flags: Flags,
+}
+
+impl ClientConfig {
+    /// Reads the flags, of which `own` are the command's, then the environment.
+    ///
+    /// # Errors
+    /// One line that names what is wrong.
+    pub fn read(
+        arguments: impl IntoIterator<Item = OsString>,
+        environment: impl Fn(&str) -> Option<OsString>,
+        own: &[&str],
+    ) -> Result<Self, String> {
+        let flags = Flags::read(arguments, &[own, &["url", "api-token"]].concat())?;
+        let variable = |name: &str| {
+            let value = environment(name).filter(|value| !value.is_empty());
+            value.map(|value| utf8(name, value)).transpose()
+        };
+        let url = match flags
+            .get("url")
+            .map(str::to_owned)
+            .or(variable("SESSION_LOCK_URL")?)
+        {
+            Some(url) if url.starts_with("http://") => url,
+            Some(_) => return Err("SESSION_LOCK_URL must begin with http://".to_owned()),
+            None => {
+                let address = variable("SESSION_LOCK_LISTEN")?;
+                let mut address = listen(address.as_deref().unwrap_or(LISTEN_DEFAULT))
+                    .map_err(|wrong| format!("SESSION_LOCK_LISTEN {wrong}"))?;
+                if address.ip().is_unspecified() {
+                    address.set_ip(Ipv4Addr::LOCALHOST.into());
+                }
+                format!("http://{address}")
+            }
+        };
+        let api_token = flags
+            .get("api-token")
+            .map(str::to_owned)
+            .or(variable("SESSION_LOCK_API_TOKEN")?);
+        Ok(Self {
+            url,
+            api_token,
+            flags,
+        })
+    }
+}
+
+/// A command's flags, as they were given.
+pub struct Flags {
+    given: Vec<(String, Option<String>)>,
+    /// What is no flag: what follows `--`.
+    pub rest: Vec<OsString>,
+}
+
+impl Flags {
+    /// Reads flags that are among `known`. Those that end in `!` take no value.
+    fn read(arguments: impl IntoIterator<Item = OsString>, known: &[&str]) -> Result<Self, String> {
+        let mut flags = Self {
+            given: Vec::new(),
+            rest: Vec::new(),
+        };
+        let mut parser = lexopt::Parser::from_args(arguments);
+        while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
+            let flag = match argument {
+                lexopt::Arg::Long(flag) => flag.to_owned(),
+                lexopt::Arg::Value(value) => {
+                    flags.rest.push(value);
+                    continue;
+                }
+                lexopt::Arg::Short(_) => return Err(argument.unexpected().to_string()),
+            };
+            let switch = format!("{flag}!");
+            let value = if known.contains(&switch.as_str()) {
+                None
+            } else if known.contains(&flag.as_str()) {
+                let value = parser.value().map_err(|error| error.to_string())?;
+                Some(utf8(&format!("--{flag}"), value)?)
+            } else {
+                return Err(format!(
+                    "there is no option --{flag} here; session-lock --help lists them"
+                ));
+            };
+            flags.given.push((flag, value));
+        }
+        Ok(flags)
+    }
+
+    /// The value of a flag.
+    #[must_use]
+    pub fn get(&self, flag: &str) -> Option<&str> {
+        let given = self.given.iter().rev().find(|(name, _)| name == flag);
+        given.and_then(|(_, value)| value.as_deref())
+    }
+
+    /// The value of a flag that there must be.
+    ///
+    /// # Errors
+    /// One line that names it.
+    pub fn need(&self, flag: &str) -> Result<String, String> {
+        self.get(flag)
+            .map(str::to_owned)
+            .ok_or_else(|| format!("--{flag} is missing"))
+    }
+
+    /// Whether a flag without a value was given.
+    #[must_use]
+    pub fn has(&self, flag: &str) -> bool {
+        self.given.iter().any(|(name, _)| name == flag)
+    }
+
+    /// The value of a flag that is a duration, such as 500ms, 30s or 2m.
+    ///
+    /// # Errors
+    /// One line that names it and says what it must be.
+    pub fn duration(&self, flag: &str) -> Result<Option<Duration>, String> {
+        self.get(flag)
+            .map(|text| {
+                duration(text)
+                    .ok_or_else(|| format!("--{flag} must be a duration such as 500ms, 30s or 2m"))
+            })
+            .transpose()
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let unit = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u32 = text[..unit].parse().ok()?;
+    match &text[unit..] {
+        "ms" => Some(Duration::from_millis(number.into())),
+        "s" => Some(Duration::from_secs(number.into())),
+        "m" => Some(Duration::from_secs(u64::from(number) * 60)),
+        _ => None,
+    }
+}
+
 /// The text of each setting that was given, in the order of [`SETTINGS`].
 struct Given([Option<String>; SETTINGS.len()]);
 
@@ -165,18 +309,11 @@ impl Given {
         flags: impl IntoIterator<Item = OsString>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, String> {
-        let mut given = [const { None }; SETTINGS.len()];
-        let mut parser = lexopt::Parser::from_args(flags);
-        while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
-            let lexopt::Arg::Long(flag) = argument else {
-                return Err(argument.unexpected().to_string());
-            };
-            let Some(at) = SETTINGS.iter().position(|setting| setting.flag == flag) else {
-                return Err(argument.unexpected().to_string());
-            };
-            let value = parser.value().map_err(|error| error.to_string())?;
-            given[at] = Some(utf8(SETTINGS[at].variable, value)?);
+        let flags = Flags::read(flags, &SETTINGS.map(|setting| setting.flag))?;
+        if let Some(word) = flags.rest.first() {
+            return Err(format!("{} is no option", word.display()));
         }
+        let mut given = SETTINGS.map(|setting| flags.get(setting.flag).map(str::to_owned));
         for (at, setting) in SETTINGS.iter().enumerate() {
             // An empty variable in an environment file means: not set.
             let value = environment(setting.variable).filter(|value| !value.is_empty());
@@ -222,7 +359,7 @@ fn database(text: &str) -> Result<Opts, String> {
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse()
-        .map_err(|_| format!("must be an address and a port, such as {LISTEN_DEFAULT}"))
+        .map_err(|_| format!("must be an IP address and a port, such as {LISTEN_DEFAULT}"))
 }
 
 fn table(text: &str) -> Result<String, String> {

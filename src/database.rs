@@ -1,7 +1,7 @@
 //! The way to the database: pooled connections, statements from `sql/`, several of them in one
 //! packet, and what went wrong when one fails.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, FromRowError, Opts, OptsBuilder, Row};
@@ -41,6 +41,8 @@ pub enum Value<'a> {
     Number(u64),
     /// A number that may be negative.
     Signed(i64),
+    /// Numbers, separated by commas.
+    Numbers(&'a [u64]),
     /// Nothing.
     Null,
 }
@@ -51,20 +53,24 @@ impl Statement {
     #[must_use]
     pub fn new(file: &str, identifiers: &[(&str, &str)]) -> Self {
         let code = file.lines().filter(|line| !line.starts_with("--"));
-        let mut sql = code.collect::<Vec<_>>().join(" ");
-        for (name, identifier) in identifiers {
-            let quoted = format!("`{}`", identifier.replace('`', "``"));
-            sql = sql.replace(&format!("{{{name}}}"), &quoted);
-        }
+        let sql = code.collect::<Vec<_>>().join(" ");
+        let named = |sql: &str| {
+            identifiers
+                .iter()
+                .fold(sql.to_owned(), |sql, (name, identifier)| {
+                    let quoted = format!("`{}`", identifier.replace('`', "``"));
+                    sql.replace(&format!("{{{name}}}"), &quoted)
+                })
+        };
         let mut pieces = Vec::new();
         let mut rest = sql.as_str();
         while let Some((before, after)) = split_at_parameter(rest) {
-            pieces.push(Piece::Sql(before.to_owned()));
+            pieces.push(Piece::Sql(named(before)));
             let end = after.find(|c: char| !is_name(c)).unwrap_or(after.len());
             pieces.push(Piece::Parameter(after[..end].to_owned()));
             rest = &after[end..];
         }
-        pieces.push(Piece::Sql(rest.to_owned()));
+        pieces.push(Piece::Sql(named(rest)));
         Self(pieces)
     }
 
@@ -112,6 +118,10 @@ impl Value<'_> {
             Self::Bytes(bytes) => write_hex(sql, bytes),
             Self::Number(number) => sql.push_str(&number.to_string()),
             Self::Signed(number) => sql.push_str(&number.to_string()),
+            Self::Numbers(numbers) => {
+                let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
+                sql.push_str(&numbers.join(","));
+            }
             Self::Null => sql.push_str("NULL"),
         }
     }
@@ -210,13 +220,24 @@ pub fn cause(error: &mysql::Error) -> String {
     match error {
         mysql::Error::MySqlError(server) => server.to_string(),
         mysql::Error::IoError(io) => io.to_string(),
+        mysql::Error::DriverError(driver) => driver.to_string(),
         other => other.to_string(),
     }
+}
+
+/// How the database knows a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Its number, in this life of the server.
+    pub id: u32,
+    /// When it was opened.
+    pub opened: Instant,
 }
 
 /// One connection to the database, with the settings of `sql/session.sql`.
 pub struct Connection {
     conn: Conn,
+    opened: Instant,
     usable: Usable,
 }
 
@@ -227,10 +248,13 @@ enum Usable {
 }
 
 impl Connection {
-    /// The database's number for this connection.
+    /// How the database knows this connection.
     #[must_use]
-    pub fn id(&self) -> u32 {
-        self.conn.connection_id()
+    pub fn identity(&self) -> Identity {
+        Identity {
+            id: self.conn.connection_id(),
+            opened: self.opened,
+        }
     }
 
     /// Runs the statements of a packet, one reply each. After an error that is not the database's
@@ -303,6 +327,7 @@ impl ManageConnection for Connections {
         let conn = self.0.connect()?;
         Ok(Connection {
             conn,
+            opened: Instant::now(),
             usable: Usable::Yes,
         })
     }
@@ -377,7 +402,7 @@ mod tests {
     fn values_cannot_be_read_as_sql() {
         let statement = Statement::new(
             "-- a :comment\nSELECT :a, '%H:%i', :b FROM {t}",
-            &[("t", "x`y")],
+            &[("t", "x`:y")],
         );
         let mut packet = Packet::default();
         statement.write(
@@ -387,7 +412,7 @@ mod tests {
         packet.push("COMMIT");
         assert_eq!(
             packet.text,
-            "SELECT _utf8mb4 x'273b203a62', '%H:%i', NULL FROM `x``y`;COMMIT"
+            "SELECT _utf8mb4 x'273b203a62', '%H:%i', NULL FROM `x``:y`;COMMIT"
         );
     }
 }

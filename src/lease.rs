@@ -13,6 +13,7 @@
 //! digits behind it read as more digits of its fraction, on MySQL and MariaDB alike.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 /// How long a timestamp holds a session. Old programs compute with it, so it can never change;
@@ -80,6 +81,12 @@ impl Id {
             1..=ID_MAX_CHARS => Ok(Self(text.to_owned())),
             _ => Err("must be 1-255 characters"),
         }
+    }
+
+    /// An id that was read from the table.
+    #[must_use]
+    pub fn stored(text: String) -> Self {
+        Self(text)
     }
 
     /// The id's text.
@@ -184,6 +191,12 @@ impl Ttl {
         Self(TTL_DEFAULT_MS.min(max_hold_ms))
     }
 
+    /// The ttl, cut to what is left; `None` if nothing is.
+    #[must_use]
+    pub fn cut_to(self, left_ms: u64) -> Option<Self> {
+        (left_ms > 0).then(|| Self(self.0.min(left_ms)))
+    }
+
     /// The ttl in milliseconds.
     #[must_use]
     pub fn as_ms(self) -> u64 {
@@ -220,6 +233,25 @@ impl How {
     }
 }
 
+/// A row as it was seen once: enough to notice that it changed, and nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RowVersion {
+    /// Its primary key.
+    pub key: u64,
+    hash: u64,
+}
+
+impl RowVersion {
+    /// The version with these stored bytes.
+    #[must_use]
+    pub fn new(key: u64, stored: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        stored.hash(&mut hasher);
+        let hash = hasher.finish();
+        Self { key, hash }
+    }
+}
+
 /// The owner's view of a lease: the only one with the owner token.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -233,6 +265,8 @@ pub struct Lease {
     pub ttl: Ttl,
     /// No later than its true expiry, on this machine's steady clock.
     pub expires: Instant,
+    /// The row it is stored in.
+    pub row: RowVersion,
 }
 
 impl Lease {
@@ -248,6 +282,20 @@ impl Lease {
     pub fn is_worn(&self) -> bool {
         self.how != How::Again && self.remaining() < self.ttl.as_duration() / 2
     }
+
+    /// What everybody else may know of it.
+    #[must_use]
+    pub fn holding(&self) -> Holding {
+        let holder = Holder::Leased {
+            fencing_token: self.fencing_token,
+            held_ms: 0,
+        };
+        Holding {
+            expires: self.expires,
+            holder,
+            row: self.row,
+        }
+    }
 }
 
 /// Everybody else's view of a lease.
@@ -257,6 +305,8 @@ pub struct Holding {
     pub expires: Instant,
     /// Who wrote it.
     pub holder: Holder,
+    /// The row it is stored in.
+    pub row: RowVersion,
 }
 
 impl Holding {
@@ -288,6 +338,22 @@ pub enum Acquired {
     Granted(Lease),
     /// Somebody else does.
     Held(Holding),
+}
+
+/// The answer to a renew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease has a new expiry.
+    Renewed {
+        /// Its fencing token, the same as before.
+        fencing_token: FencingToken,
+        /// When it ends now, on this machine's steady clock.
+        expires: Instant,
+    },
+    /// It is not the caller's any more, or it expired: an expired lease is never revived.
+    Lost,
+    /// It was held for as long as a lease can be.
+    MaxHold,
 }
 
 /// The answer to a release.

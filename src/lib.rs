@@ -9,7 +9,10 @@
 //! | [`database`] | the way to the database: pool, statements, packets, errors |
 //! | [`table`] | what the lock table must be like, and what is wrong with it |
 //! | [`store`] | operations in, answers out: look, decide, write, look again |
+//! | [`waiters`] | who stands in line for which session |
 //! | [`api`] | HTTP requests and answers as JSON |
+//! | [`client`] | the other end of that interface |
+//! | [`run`] | a command under a lease |
 //! | [`config`] | settings and their defaults |
 //! | [`server`] | the listener, worker threads, stopping |
 //! | [`dev`] | a private database for trying it out |
@@ -19,10 +22,13 @@
 //! statements are in the folder `sql/`, one a file: they are the protocol's specification.
 
 pub mod api;
+pub mod client;
 pub mod config;
 pub mod database;
 pub mod dev;
 pub mod lease;
+pub mod run;
 pub mod server;
 pub mod store;
 pub mod table;
+pub mod waiters;

@@ -3,20 +3,37 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use session_lock::config::{Config, SETTINGS, Setting};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use session_lock::client::{self, Client, Ids};
+use session_lock::config::{ClientConfig, Config, Flags, SETTINGS, Setting};
 use session_lock::dev::PrivateDatabase;
+use session_lock::lease::TTL_DEFAULT_MS;
+use session_lock::run;
 use session_lock::server::{Ending, Server};
 use session_lock::store::Store;
-use session_lock::table::Verdict;
+use session_lock::table::{Report, Verdict};
 
-/// What a command failed with, by its exit status.
+/// What a command ended with, other than success.
 enum Failure {
     /// Something is wrong with the world: status 1.
     Failed(String),
     /// Something is wrong with the command line or a setting: status 2.
     Usage(String),
+    /// A status of the command's own, and perhaps a word about it.
+    Status(u8, Option<String>),
 }
+
+/// The session is held: EX_TEMPFAIL of sysexits.h, try again later.
+const STATUS_HELD: u8 = 75;
+
+/// There is no server: EX_UNAVAILABLE of sysexits.h.
+const STATUS_NO_SERVER: u8 = 69;
+
+/// Leases that `list` asks for at once.
+const LIST_PAGE: u64 = 1_000;
 
 fn main() -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("info");
@@ -27,26 +44,36 @@ fn main() -> ExitCode {
 
     let mut arguments = std::env::args_os().skip(1);
     let command = arguments.next().unwrap_or_else(|| "--help".into());
-    match run(&command.to_string_lossy(), arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Failed(lines)) => {
-            eprintln!("{lines}");
-            ExitCode::from(1)
+    let (status, word) = match dispatch(&command.to_string_lossy(), arguments) {
+        Ok(()) => (0, None),
+        Err(Failure::Failed(word)) => (1, Some(word)),
+        Err(Failure::Usage(word)) => (2, Some(format!("session-lock: {word}"))),
+        Err(Failure::Status(status, word)) => {
+            (status, word.map(|word| format!("session-lock: {word}")))
         }
-        Err(Failure::Usage(line)) => {
-            eprintln!("session-lock: {line}");
-            ExitCode::from(2)
-        }
+    };
+    if let Some(word) = word {
+        eprintln!("{word}");
     }
+    ExitCode::from(status)
 }
 
-fn run(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
-    let config = |flags| Config::read(flags, |name| std::env::var_os(name)).map_err(Failure::Usage);
+fn dispatch(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+    let variable = |name: &str| std::env::var_os(name);
+    let config = |flags| Config::read(flags, variable).map_err(Failure::Usage);
+    let client =
+        |flags, own: &[&str]| ClientConfig::read(flags, variable, own).map_err(Failure::Usage);
     match command {
         "serve" => serve(&config(flags)?),
         "dev" => dev(flags),
         "check" => check(&config(flags)?),
         "migrate" => migrate(&config(flags)?),
+        "list" => list(&client(flags, &["device", "json!"])?),
+        "release" => release(&client(
+            flags,
+            &["force!", "device", "prospect", "fencing-token"],
+        )?),
+        "run" => run_command(client(flags, &["device", "prospect", "wait", "ttl"])?),
         "--version" | "-V" => {
             println!("session-lock {}", env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -68,7 +95,7 @@ fn help() -> String {
          session-lock dev       the service on a private database, to try it out\n\
          session-lock check     what is right and what is wrong with the database (status 1: problems)\n\
          session-lock migrate   create the tables that are missing\n\n\
-         Settings, as environment variables or flags:\n",
+         These four are set by environment variables or flags:\n",
     );
     for Setting {
         variable,
@@ -76,9 +103,14 @@ fn help() -> String {
         help,
     } in &SETTINGS
     {
-        text.push_str(&[variable, " / --", flag, ": ", help, "\n"].concat());
+        text.push_str(&["  ", variable, ", --", flag, "\n      ", help, "\n"].concat());
     }
-    text + "  RUST_LOG                   error, warn, info, debug [info]\n"
+    text + "  RUST_LOG\n      error, warn, info, debug [info]\n\n\
+         These talk to a server, at --url or SESSION_LOCK_URL, or else at SESSION_LOCK_LISTEN:\n\n\
+         session-lock list [--device D] [--json]\n\
+         session-lock release --force --device D --prospect P [--fencing-token N]\n\
+         session-lock run --device D --prospect P [--wait 10s] [--ttl 30s] -- CMD ...\n      \
+         runs CMD under a lease and ends with its status; 75: held by somebody else, 69: no server\n"
 }
 
 fn serve(config: &Config) -> Result<(), Failure> {
@@ -99,10 +131,10 @@ fn finish(ending: Ending) -> Result<(), Failure> {
 fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     println!("starting a private database ...");
     let database = PrivateDatabase::start_installed().map_err(Failure::Failed)?;
-    let url = OsString::from(database.url());
+    let url = database.url();
     let setting = |name: &str| {
         if name == "DATABASE_URL" {
-            Some(url.clone())
+            Some(url.clone().into())
         } else {
             std::env::var_os(name)
         }
@@ -113,11 +145,14 @@ fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     migrate(&config)?;
     let server = Server::bind(&config).map_err(Failure::Failed)?;
     let base = format!("http://{}", server.address());
+    let ids =
+        r#""id_device":"bot1","id_prospect":"60123456789","owner_token":"48210000000000000007""#;
     println!(
-        "\nserving on {base}; Ctrl-C ends it, and the database with it. Try:\n\n\
-         curl {base}/v1/acquire -d '{{\"id_device\":\"bot1\",\"id_prospect\":\"60123456789\"}}'\n\
+        "\nserving on {base}; Ctrl-C ends it, and the database with it. Try, within 30 s of each other:\n\n\
+         curl {base}/v1/acquire -d '{{{ids}}}'\n\
          curl {base}/v1/locks/bot1/60123456789\n\
-         curl {base}/v1/release -d '{{\"id_device\":\"bot1\",\"id_prospect\":\"60123456789\",\"owner_token\":\"...\"}}'\n"
+         curl {base}/v1/release -d '{{{ids}}}'\n\n\
+         The database is at DATABASE_URL='{url}'\n"
     );
     finish(server.run())
 }
@@ -129,22 +164,15 @@ fn check(config: &Config) -> Result<(), Failure> {
         config.time_zone.as_deref(),
         1,
     );
-    let unreachable = |cause| {
-        Failure::Failed(format!(
-            "{:<8} {:<12} cannot be reached: {cause}",
-            Verdict::Problem,
-            "server"
-        ))
-    };
-    let report = store.inspect().map_err(unreachable)?;
-    report
-        .findings
-        .iter()
-        .for_each(|finding| println!("{finding}"));
+    let report = store
+        .inspect()
+        .unwrap_or_else(|cause| Report::unreachable(&cause));
+    for finding in &report.findings {
+        println!("{finding}");
+    }
     match report.of(Verdict::Problem).count() {
         0 => Ok(()),
-        1 => Err(Failure::Failed("1 problem".to_owned())),
-        problems => Err(Failure::Failed(format!("{problems} problems"))),
+        _ => Err(Failure::Status(1, None)),
     }
 }
 
@@ -155,12 +183,138 @@ fn migrate(config: &Config) -> Result<(), Failure> {
         config.time_zone.as_deref(),
         1,
     );
-    store.migrate().map_err(|cause| {
+    let failed = |cause| {
         Failure::Failed(format!(
             "session-lock: cannot create {}: {cause}",
             config.table
         ))
-    })?;
+    };
+    store.migrate().map_err(failed)?;
     println!("{} is in place", config.table);
     Ok(())
+}
+
+fn list(config: &ClientConfig) -> Result<(), Failure> {
+    let client = Client::new(&config.url, config.api_token.clone());
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let device = config.flags.get("device");
+    let device = device.map_or(String::new(), |device| {
+        format!("&id_device={}", encode(device))
+    });
+    let (mut locks, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = client.get(&format!("/v1/locks?limit={LIST_PAGE}{device}{after}"));
+        let page = page.map_err(no_server)?;
+        if page.status != 200 {
+            return Err(no_server(page.complaint()));
+        }
+        locks.extend(page.body["locks"].as_array().cloned().unwrap_or_default());
+        match page.body["next"].as_str() {
+            Some(next) => after = format!("&after={}", encode(next)),
+            None => break,
+        }
+    }
+    if config.flags.has("json") {
+        println!("{}", Value::from(locks));
+        return Ok(());
+    }
+    println!(
+        "{:<24} {:<20} {:>10} {:>12} {:>7}  FENCING TOKEN",
+        "DEVICE", "PROSPECT", "HELD", "REMAINING", "WAITERS"
+    );
+    let seconds = |ms: &Value| {
+        ms.as_u64().map_or("?".to_owned(), |ms| {
+            format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
+        })
+    };
+    for lock in &locks {
+        let text = |field: &str| {
+            lock[field]
+                .as_str()
+                .unwrap_or_default()
+                .escape_debug()
+                .to_string()
+        };
+        let fencing_token = lock["fencing_token"]
+            .as_u64()
+            .map_or("(old program)".to_owned(), |number| number.to_string());
+        println!(
+            "{:<24} {:<20} {:>10} {:>12} {:>7}  {fencing_token}",
+            text("id_device"),
+            text("id_prospect"),
+            seconds(&lock["held_ms"]),
+            seconds(&lock["remaining_ms"]),
+            lock["waiters"],
+        );
+    }
+    Ok(())
+}
+
+fn release(config: &ClientConfig) -> Result<(), Failure> {
+    let flags = &config.flags;
+    if !flags.has("force") {
+        return Err(Failure::Usage(
+            "release takes --force: a worker releases with its owner token, over HTTP".to_owned(),
+        ));
+    }
+    let ids = ids(flags)?;
+    let mut fields = json!({"force": true});
+    if let Some(text) = flags.get("fencing-token") {
+        let number: u64 = text
+            .parse()
+            .map_err(|_| Failure::Usage("--fencing-token must be a number".to_owned()))?;
+        fields["fencing_token"] = json!(number);
+    }
+    let client = Client::new(&config.url, config.api_token.clone());
+    let answer = client
+        .post("/v1/release", &ids, fields, client::ANSWER_PATIENCE)
+        .map_err(no_server)?;
+    match answer.status {
+        200 => {
+            println!("released");
+            Ok(())
+        }
+        409 => Err(Failure::Failed(
+            "session-lock: not held, or not by that lease".to_owned(),
+        )),
+        _ => Err(no_server(answer.complaint())),
+    }
+}
+
+fn run_command(config: ClientConfig) -> Result<(), Failure> {
+    let ClientConfig {
+        url,
+        api_token,
+        flags,
+    } = config;
+    let ttl = flags.duration("ttl").map_err(Failure::Usage)?;
+    let wait = flags.duration("wait").map_err(Failure::Usage)?;
+    let ids = ids(&flags)?;
+    if flags.rest.is_empty() {
+        return Err(Failure::Usage("run needs a command, after --".to_owned()));
+    }
+    let ttl = ttl.unwrap_or(Duration::from_millis(TTL_DEFAULT_MS));
+    let task = run::Task {
+        ids,
+        wait: wait.unwrap_or_default(),
+        ttl,
+        command: flags.rest,
+    };
+    match run::run(&Client::new(&url, api_token), &task) {
+        run::Outcome::Exited(0) => Ok(()),
+        run::Outcome::Exited(status) => Err(Failure::Status(status, None)),
+        run::Outcome::Held(word) => Err(Failure::Status(STATUS_HELD, Some(word))),
+        run::Outcome::NoServer(word) => Err(no_server(word)),
+        run::Outcome::NotStarted(status, word) => Err(Failure::Status(status, Some(word))),
+    }
+}
+
+fn ids(flags: &Flags) -> Result<Ids, Failure> {
+    let device = flags.need("device").map_err(Failure::Usage)?;
+    let prospect = flags.need("prospect").map_err(Failure::Usage)?;
+    Ok(Ids { device, prospect })
+}
+
+fn no_server(word: String) -> Failure {
+    Failure::Status(STATUS_NO_SERVER, Some(word))
 }

@@ -1,7 +1,7 @@
 //! The listener: `tiny_http`, worker threads, limits, stopping.
 //!
 //! `tiny_http` 0.12 does a few things badly, and every remedy is in this file, with its reason:
-//! a forged `Content-Length` ([`refuse_unread`]), a body that never comes ([`read_body`]),
+//! a forged `Content-Length` ([`Shared::refuse_unread`]), a body that never comes ([`read_body`]),
 //! connections that it accepts and forgets ([`Nudger`]), an accept that fails ([`Ending::Failed`]).
 
 use std::io::{self, Read, Write};
@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use log::{debug, error, info, warn};
 use rustix::net::Shutdown;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tiny_http::{Header, Method};
 
-use crate::api::{Api, BODY_MAX_BYTES, Refusal, Request, Response};
+use crate::api::{Api, Asked, BODY_MAX_BYTES, Refusal, Request, Response};
 use crate::config::Config;
-use crate::store::{Opened, Store};
+use crate::store::{Opened, Store, Swept};
 use crate::table::Finding;
 
 /// A refused body up to this size is skipped, and nothing stays behind. A longer one cannot be
@@ -30,6 +31,9 @@ const SKIP_MAX_BYTES: usize = 1024 * 1024;
 /// Connections that [`refuse_unread`] may leave behind before the process makes a fresh start;
 /// each costs a thread and two descriptors, and systemd's default is 1,024 of those to begin with.
 const LEFT_BEHIND_MAX: usize = 200;
+
+/// A client that does not read its answers is cut off after this.
+const SEND_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Between two nudges while requests come in: a connection that was forgotten in a burst waits a
 /// few of these at most.
@@ -45,8 +49,24 @@ const NUDGE_IDLE_PERIOD: Duration = Duration::from_secs(1);
 /// Between two tries to reach the database at the start.
 const OPEN_PERIOD: Duration = Duration::from_millis(500);
 
-/// Connections for `/readyz` and the start, beside one for each worker.
-const SPARE_CONNECTIONS: usize = 2;
+/// Connections for the start, the watch and the sweep, beside one for each worker.
+const SPARE_CONNECTIONS: usize = 3;
+
+/// How exactly waits end, and how soon after its expiry a lease is taken over by who waits for it.
+const TICK_PERIOD: Duration = Duration::from_millis(10);
+
+/// Between two looks at the rows that are waited for: together with the look, a release through
+/// another server reaches a waiter within 300 ms.
+const WATCH_PERIOD: Duration = Duration::from_millis(150);
+
+/// How long a thread that serves waiters sleeps when there are none; it is woken by the first.
+const IDLE_PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// Between two sweeps: rows are swept minutes after their expiry.
+const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+
+/// Between two pages of a sweep, so that it is in nobody's way.
+const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the service ended.
 #[derive(Debug)]
@@ -80,6 +100,15 @@ impl Server {
             )
         };
         let listener = TcpListener::bind(config.listen).map_err(|error| wrong(&error))?;
+        // Accepted sockets inherit it.
+        set_socket_timeout(&listener, Timeout::Send, Some(SEND_PATIENCE))
+            .map_err(|error| wrong(&error))?;
+        if !config.listen.ip().is_loopback() && config.api_token.is_none() {
+            warn!(
+                "other machines may reach {}, and any of them may take and force leases: set SESSION_LOCK_API_TOKEN",
+                config.listen
+            );
+        }
         let address = listener.local_addr().map_err(|error| wrong(&error))?;
         let http =
             tiny_http::Server::from_listener(listener, None).map_err(|error| wrong(&error))?;
@@ -122,12 +151,26 @@ impl Server {
         });
         info!("listening on {}", self.address);
         let opener = Arc::clone(&shared);
-        spawn("opener", move || opener.open());
+        spawn("sweeper", move || {
+            opener.open();
+            opener.sweep();
+        });
         let nudging = Arc::clone(&shared);
         let thread = spawn("nudger", move || {
             nudging.nudger.run(self.address, &nudging.stopping);
+            // tiny_http's accepting thread dies silently when it cannot start another thread.
+            nudging.end(Ending::Failed(
+                "nobody accepts connections any more; out of threads (TasksMax) or descriptors (LimitNOFILE)?".to_owned(),
+            ));
         });
         shared.nudger.is(thread.thread());
+        for (name, run) in [
+            ("ticker", Shared::tick as fn(&Shared)),
+            ("watcher", Shared::watch),
+        ] {
+            let shared = Arc::clone(&shared);
+            spawn(name, move || run(&shared));
+        }
         let work = |number| {
             let shared = Arc::clone(&shared);
             spawn(&format!("worker-{number}"), move || shared.work())
@@ -179,8 +222,15 @@ impl Shared {
                 Ok(request) => {
                     self.nudger.note_traffic();
                     self.handle(request);
+                    self.api.work();
                 }
-                Err(_) if self.stopping.load(Ordering::Relaxed) => return,
+                // Unblocked, not failed: by `stop`, or because of a line whose turn has come.
+                Err(error) if error.raw_os_error().is_none() => {
+                    self.api.work();
+                    if self.stopping.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
                 // tiny_http's accepting thread ends with the first error, for good.
                 Err(error) => self.end(Ending::Failed(format!(
                     "a connection could not be accepted ({error}); out of descriptors? (LimitNOFILE)"
@@ -192,7 +242,9 @@ impl Shared {
     fn handle(&self, mut request: tiny_http::Request) {
         let body = match read_body(&mut request) {
             Ok(body) => body,
-            Err(refusal) => return self.refuse_unread(request, &refusal.into()),
+            Err(Unread { refusal, rest }) => {
+                return self.refuse_unread(request, &refusal.into(), rest);
+            }
         };
         let authorization = request
             .headers()
@@ -205,51 +257,99 @@ impl Shared {
             body: &body,
             peer: request.remote_addr().copied(),
         };
+        let peer = asked.peer;
         // One request's bug must not take a worker away from all others.
-        let answered = catch_unwind(AssertUnwindSafe(|| self.api.answer(&asked)));
-        let response = answered.unwrap_or_else(|_| Refusal::Internal.into());
-        respond(request, &response);
+        let asked = catch_unwind(AssertUnwindSafe(|| self.api.read(&asked)));
+        let asked = asked.unwrap_or_else(|_| Asked::Answered(Refusal::Internal.into()));
+        let reply = Box::new(move |response| respond(request, &response));
+        self.api.take(asked, peer, reply);
+    }
+
+    /// Ends waits in time, and gives lines their turn when a lease expires.
+    fn tick(&self) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            if self.api.wait_for_waiters(IDLE_PATIENCE) {
+                self.ring_if(self.api.tick());
+                thread::sleep(TICK_PERIOD);
+            }
+        }
+    }
+
+    /// Notices what other servers and old programs do to sessions that are waited for.
+    fn watch(&self) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            if self.api.wait_for_waiters(IDLE_PATIENCE) {
+                self.ring_if(self.api.watch());
+                thread::sleep(WATCH_PERIOD);
+            }
+        }
+    }
+
+    /// Deletes what crashed holders left, if their customers never write again.
+    fn sweep(&self) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            let mut after = Some(0);
+            while let Some(page) = after {
+                let swept = self.api.store().sweep(page);
+                match &swept {
+                    Ok(Swept { rows: 0, .. }) => {}
+                    Ok(Swept { rows, .. }) => info!("swept {rows} rows of crashed holders"),
+                    Err(error) => debug!("could not sweep: {error}"),
+                }
+                after = swept.ok().and_then(|swept| swept.next);
+                thread::sleep(SWEEP_PAUSE);
+            }
+            thread::sleep(SWEEP_PERIOD);
+        }
+    }
+
+    /// Wakes a worker, if there is something to do.
+    fn ring_if(&self, ready: bool) {
+        if ready {
+            self.http.unblock();
+        }
     }
 
     /// Answers a request whose body was not read, and ends its connection.
     ///
     /// When such a request is dropped, `tiny_http` reads the rest of the body into a buffer of
     /// the declared size. The socket is closed for reading first, so that this ends at once with
-    /// what has come so far. But a buffer of a forged size (10^12) aborts the whole process: above
-    /// [`SKIP_MAX_BYTES`] the request is therefore never dropped. What it holds stays behind: a
-    /// thread and two descriptors, counted, until [`LEFT_BEHIND_MAX`] of them make the process end
-    /// and be started afresh.
-    fn refuse_unread(&self, mut request: tiny_http::Request, response: &Response) {
+    /// what has come so far. But a buffer of a forged size (10^12) aborts the whole process: such
+    /// a request is never dropped. What it holds stays behind, a thread and two descriptors,
+    /// counted, until [`LEFT_BEHIND_MAX`] of them make the process end and be started afresh.
+    ///
+    /// Where the length is malformed, `tiny_http` has taken what follows for the next request
+    /// already, and it is answered as one. It comes from the same client, so nothing is gained by
+    /// it; a proxy that many clients share must not pass such lengths on (nginx does not).
+    fn refuse_unread(&self, mut request: tiny_http::Request, response: &Response, rest: Rest) {
         let peer = request.remote_addr().copied();
         shut_down(peer, Shutdown::Read);
-        let length = request.body_length();
-        if length.is_some_and(|length| length > SKIP_MAX_BYTES) {
-            let body = response.body.to_string();
-            let mut stream = request.upgrade("none", http_response(response));
-            let written = stream
-                .write_all(body.as_bytes())
-                .and_then(|()| stream.flush());
-            debug!("refused a body of {length:?} bytes: {written:?}");
-            std::mem::forget(stream);
-            shut_down(peer, Shutdown::Write);
-            let left_behind = 1 + self.left_behind.fetch_add(1, Ordering::Relaxed);
-            warn!(
-                "refused a request with a body of {} bytes; {left_behind} connections left behind",
-                length.unwrap_or(0)
-            );
-            if left_behind == LEFT_BEHIND_MAX {
-                self.end(Ending::Failed(
-                    "too many requests with forged lengths; a fresh start frees their connections"
-                        .to_owned(),
-                ));
+        match rest {
+            Rest::Short => {}
+            Rest::Chunks => {
+                // Those that came already must not be taken for the next request.
+                let limit = u64::try_from(SKIP_MAX_BYTES).unwrap_or(u64::MAX);
+                let skipped = io::copy(&mut request.as_reader().take(limit), &mut io::sink());
+                debug!("skipped a body: {skipped:?}");
             }
-            return;
-        }
-        if length.is_none() && !expects_continue(&request) {
-            // Chunks that came already must not be taken for the next request.
-            let limit = u64::try_from(SKIP_MAX_BYTES).unwrap_or(u64::MAX);
-            let skipped = io::copy(&mut request.as_reader().take(limit), &mut io::sink());
-            debug!("skipped a body: {skipped:?}");
+            Rest::Forged => {
+                let body = format!("{}\n", response.body);
+                let mut stream = request.upgrade("none", http_response(response));
+                let written = stream
+                    .write_all(body.as_bytes())
+                    .and_then(|()| stream.flush());
+                std::mem::forget(stream);
+                shut_down(peer, Shutdown::Write);
+                let left_behind = 1 + self.left_behind.fetch_add(1, Ordering::Relaxed);
+                warn!(
+                    "refused a forged length ({written:?}); {left_behind} connections left behind"
+                );
+                if left_behind == LEFT_BEHIND_MAX {
+                    let text = "too many requests with forged lengths; a fresh start frees their connections";
+                    self.end(Ending::Failed(text.to_owned()));
+                }
+                return;
+            }
         }
         respond(request, response);
     }
@@ -263,6 +363,7 @@ impl Shared {
     fn stop(&self, ending: &Receiver<Ending>, workers: Vec<JoinHandle<()>>) -> Ending {
         let ending = ending.recv().unwrap_or(Ending::Stopped);
         self.stopping.store(true, Ordering::Relaxed);
+        self.api.close();
         // Each ends one worker, behind the requests that wait already.
         for _ in &workers {
             self.http.unblock();
@@ -276,51 +377,84 @@ impl Shared {
     }
 }
 
+/// A request whose body was not read.
+struct Unread {
+    refusal: Refusal,
+    rest: Rest,
+}
+
+/// What may still come on the connection of a refused request.
+#[derive(Clone, Copy)]
+enum Rest {
+    /// A body of a length that can be skipped, or nothing that counts as one.
+    Short,
+    /// Chunks, which say themselves where they end.
+    Chunks,
+    /// A body of a length that must not be believed.
+    Forged,
+}
+
 /// Reads a request's body without ever waiting for the client: `tiny_http` has read a plain one
 /// of up to [`BODY_MAX_BYTES`] before a worker sees the request, and any other is refused.
-fn read_body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Refusal> {
+fn read_body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unread> {
     let values = |name: &'static str| {
         let headers = request
             .headers()
             .iter()
             .filter(move |header| header.field.equiv(name));
-        headers.map(|header| header.value.as_str())
+        headers
+            .map(|header| header.value.as_str())
+            .collect::<Vec<_>>()
     };
-    if values("Transfer-Encoding").next().is_some() {
-        return Err(Refusal::LengthRequired);
-    }
-    if expects_continue(request) {
-        return Err(Refusal::InvalidRequest(
-            "Expect: send the body at once, without waiting for 100 Continue".to_owned(),
-        ));
-    }
-    if values("Connection").any(|value| value.to_ascii_lowercase().contains("upgrade")) {
-        return Err(Refusal::InvalidRequest(
-            "Connection: there is nothing to upgrade to".to_owned(),
-        ));
-    }
-    let lengths: Vec<_> = values("Content-Length").collect();
-    let length = match lengths[..] {
-        [] if *request.method() == Method::Post => return Err(Refusal::LengthRequired),
-        [] => 0,
-        [digits] if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+    let refuse = |refusal, rest| Err(Unread { refusal, rest });
+    let invalid = |text: &str| Refusal::InvalidRequest(text.to_owned());
+    let lengths = values("Content-Length");
+    let length = match (&values("Transfer-Encoding")[..], &lengths[..]) {
+        ([], []) if *request.method() == Method::Post => {
+            return refuse(Refusal::LengthRequired, Rest::Short);
+        }
+        ([], []) => 0,
+        ([], [digits])
+            if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
             digits.parse().unwrap_or(usize::MAX)
         }
-        _ => {
-            return Err(Refusal::InvalidRequest(
-                "Content-Length must be one number".to_owned(),
-            ));
-        }
+        ([], _) => return refuse(invalid("Content-Length must be one number"), Rest::Short),
+        // Reading the chunks would ask for them first.
+        _ if expects_continue(request) => return refuse(Refusal::LengthRequired, Rest::Short),
+        _ => return refuse(Refusal::LengthRequired, Rest::Chunks),
     };
+    if request
+        .body_length()
+        .is_some_and(|length| length > SKIP_MAX_BYTES)
+    {
+        return refuse(Refusal::TooLarge, Rest::Forged);
+    }
     if length > BODY_MAX_BYTES {
-        return Err(Refusal::TooLarge);
+        return refuse(Refusal::TooLarge, Rest::Short);
+    }
+    if expects_continue(request) {
+        return refuse(
+            invalid("Expect: send the body at once, without waiting for 100 Continue"),
+            Rest::Short,
+        );
+    }
+    if values("Connection")
+        .iter()
+        .any(|value| value.to_ascii_lowercase().contains("upgrade"))
+    {
+        return refuse(
+            invalid("Connection: there is nothing to upgrade to"),
+            Rest::Short,
+        );
     }
     let mut body = Vec::with_capacity(length);
     match request.as_reader().read_to_end(&mut body) {
         Ok(_) => Ok(body),
-        Err(error) => Err(Refusal::InvalidRequest(format!(
-            "the body could not be read: {error}"
-        ))),
+        Err(error) => refuse(
+            invalid(&format!("the body could not be read: {error}")),
+            Rest::Short,
+        ),
     }
 }
 
@@ -332,13 +466,20 @@ fn expects_continue(request: &tiny_http::Request) -> bool {
 }
 
 fn respond(request: tiny_http::Request, response: &Response) {
-    if let Err(error) = request.respond(http_response(response)) {
+    let peer = request.remote_addr().copied();
+    // tiny_http panics on some `TE` headers; a worker must live on.
+    let sent = catch_unwind(AssertUnwindSafe(|| {
+        request.respond(http_response(response))
+    }));
+    if let Ok(Err(error)) = sent {
         debug!("a client did not take its answer: {error}");
+        // What else it asked for would wait for it as long again, each time.
+        shut_down(peer, Shutdown::Both);
     }
 }
 
 fn http_response(response: &Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
-    let mut http = tiny_http::Response::from_string(response.body.to_string())
+    let mut http = tiny_http::Response::from_string(format!("{}\n", response.body))
         .with_status_code(response.status)
         .with_header(header("Content-Type", "application/json"))
         .with_header(header("Server", "session-lock"));
@@ -415,8 +556,11 @@ impl Nudger {
             if self.traffic.swap(false, Ordering::Relaxed) {
                 nudges_left = NUDGES_AFTER_TRAFFIC;
             }
-            // If it fails, no descriptor is free, or the service is about to end.
-            let _ = TcpStream::connect_timeout(&address, NUDGE_PERIOD);
+            // Any other failure passes: no descriptor is free, or the machine is busy.
+            let nudge = TcpStream::connect_timeout(&address, NUDGE_PERIOD);
+            if nudge.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                return;
+            }
             if nudges_left > 0 {
                 nudges_left -= 1;
                 thread::sleep(NUDGE_PERIOD);

@@ -11,21 +11,24 @@
 //! an error. A write that lost its race, a deadlock, a connection that died: all lead back to
 //! looking.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mysql::{Opts, Row};
 
 use crate::database::{
-    Connection, Database, Packet, PacketError, Pooled, Reply, Statement, Trouble, Value, cause, columns,
+    Connection, Database, Identity, Packet, PacketError, Pooled, Reply, Statement, Trouble, Value,
+    cause, columns,
 };
 use crate::lease::{
-    Acquired, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, OwnerToken, Released,
-    Session, Stamp, Ttl,
+    Acquired, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, OwnerToken, Released,
+    Renewed, RowVersion, Session, Stamp, Ttl,
 };
 use crate::table::{self, Finding, Report, Table, Verdict, Writes};
 
-/// No new try begins after this. With the socket's own time-outs on top, every operation ends
+/// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
 /// within 10 s, before a webhook's provider gives up.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -34,6 +37,21 @@ const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Pause between two looks at a connection that is being ended.
 const KILL_PAUSE: Duration = Duration::from_millis(5);
+
+/// Rows that one page of the table is read in, in the background or for one device: a millisecond
+/// or two of the database's time.
+const SCAN_ROWS: u64 = 1_000;
+
+/// Rows that are watched with one statement.
+const WATCH_ROWS: usize = 1_000;
+
+/// A crashed holder's row is left for so long after its expiry: until then, the next acquire finds
+/// it and says `takeover`, which tells the bot that a worker died.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// So many of them among the lowest ids, which are one in so many.
+const LOW_ID_TRIES: u32 = 8;
+const LOW_IDS_SHARE: u64 = 1_000;
 
 /// Added to an expiry before its fraction is cut off, so that a lease never ends early.
 const ROUND_UP_US: i64 = 999_999;
@@ -54,12 +72,32 @@ pub enum Operation {
         /// For this long.
         ttl: Ttl,
     },
+    /// See whether this worker has the lease already.
+    Recall {
+        /// Of this session.
+        session: Session,
+        /// The worker that knows this token.
+        owner_token: OwnerToken,
+        /// What it would ask for.
+        ttl: Ttl,
+    },
     /// Give the lease back.
     Release {
         /// Of this session.
         session: Session,
         /// By the worker that knows this token.
         owner_token: OwnerToken,
+    },
+    /// Give the lease a new expiry.
+    Renew {
+        /// Of this session.
+        session: Session,
+        /// By the worker that knows this token.
+        owner_token: OwnerToken,
+        /// From now on.
+        ttl: Ttl,
+        /// But never so that the lease is held for longer than this since its grant.
+        max_hold_ms: u64,
     },
     /// End the lease without being its owner: an operator's release.
     Force {
@@ -81,7 +119,9 @@ impl Operation {
     pub fn session(&self) -> &Session {
         match self {
             Self::Acquire { session, .. }
+            | Self::Recall { session, .. }
             | Self::Release { session, .. }
+            | Self::Renew { session, .. }
             | Self::Force { session, .. }
             | Self::Look { session } => session,
         }
@@ -93,8 +133,12 @@ impl Operation {
 pub enum Answer {
     /// Of an acquire.
     Acquire(Acquired),
+    /// Of a recall: the lease, if the worker has it.
+    Recall(Option<Lease>),
     /// Of a release.
     Release(Released),
+    /// Of a renew.
+    Renew(Renewed),
     /// Of a forced release.
     Force(Forced),
     /// Of a look: who holds the session, if anybody does.
@@ -113,6 +157,8 @@ pub enum StoreError {
     IdsExhausted,
     /// The database vanished in the middle of a write and could not be asked what became of it.
     Unsettled(String),
+    /// A bug of ours.
+    Internal,
 }
 
 impl std::fmt::Display for StoreError {
@@ -122,6 +168,7 @@ impl std::fmt::Display for StoreError {
             Self::Locked => f.write_str(
                 "another program holds a database lock on this session's row or on the table; nothing was written, try again",
             ),
+            Self::Internal => f.write_str("a bug in session-lock; its log has a line about it"),
             Self::IdsExhausted => f.write_str(
                 "the lock table has no AUTO_INCREMENT id left; nothing was written; the operator can run \
                  ALTER TABLE ... AUTO_INCREMENT = 1 while the table is nearly empty",
@@ -145,6 +192,24 @@ pub enum Opened {
     Unusable(Vec<Finding>),
 }
 
+/// Some of the leases that hold now, in the order of their rows.
+#[derive(Debug)]
+pub struct Page {
+    /// The sessions as they are stored, and who holds them.
+    pub holdings: Vec<(Session, Holding)>,
+    /// Where the next page begins; there is none without.
+    pub next: Option<u64>,
+}
+
+/// What a sweep did.
+#[derive(Debug)]
+pub struct Swept {
+    /// How many rows it deleted.
+    pub rows: u64,
+    /// Where the next page begins; there is none without.
+    pub next: Option<u64>,
+}
+
 /// The lock table behind a pool of connections.
 pub struct Store {
     database: Database,
@@ -157,9 +222,14 @@ pub struct Store {
 struct Statements {
     look: Statement,
     acquire: Statement,
+    stamp: Statement,
     release: Statement,
+    renew_lock: Statement,
+    renew: Statement,
+    list: Statement,
+    watch: Statement,
     may_delete: Statement,
-    max_key: u64,
+    table: Table,
 }
 
 impl Statements {
@@ -168,9 +238,14 @@ impl Statements {
         Self {
             look: Statement::new(include_str!("../sql/look.sql"), &names),
             acquire: Statement::new(include_str!("../sql/acquire.sql"), &names),
+            stamp: Statement::new(include_str!("../sql/stamp.sql"), &names),
             release: Statement::new(include_str!("../sql/release.sql"), &names),
+            renew_lock: Statement::new(include_str!("../sql/renew_lock.sql"), &names),
+            renew: Statement::new(include_str!("../sql/renew.sql"), &names),
+            list: Statement::new(include_str!("../sql/list.sql"), &names),
+            watch: Statement::new(include_str!("../sql/watch.sql"), &names),
             may_delete: Statement::new(include_str!("../sql/may_delete.sql"), &names),
-            max_key: table.max_key,
+            table: table.clone(),
         }
     }
 }
@@ -185,19 +260,55 @@ struct Seen {
     clock_us: u64,
 }
 
+/// A row of the table's list.
+struct ListedRow {
+    session: Session,
+    is_meant: bool,
+    seen: Seen,
+}
+
+impl ListedRow {
+    fn read(row: Row) -> mysql::Result<Self> {
+        let (key, stored, age_us, clock_us, id_prospect, id_device, is_meant) = columns(row)?;
+        let session = Session {
+            id_device: Id::stored(id_device),
+            id_prospect: Id::stored(id_prospect),
+        };
+        let seen = Seen::new(key, stored, age_us, clock_us);
+        Ok(Self {
+            session,
+            is_meant,
+            seen,
+        })
+    }
+}
+
 impl Seen {
     fn read(row: Row) -> mysql::Result<Self> {
-        let (key, stored, age_us, clock_us): (u64, Vec<u8>, Option<i64>, u64) = columns(row)?;
+        let (key, stored, age_us, clock_us) = columns(row)?;
+        Ok(Self::new(key, stored, age_us, clock_us))
+    }
+
+    fn new(key: u64, stored: Vec<u8>, age_us: Option<i64>, clock_us: u64) -> Self {
         let hold_us = i64::try_from(HOLD_MS * 1_000).expect("30 s fit");
         let stamp = Stamp::parse(&stored);
         let remaining_us = age_us.map(|age_us| hold_us.saturating_sub(age_us));
-        Ok(Self {
+        Self {
             key,
             stored,
             stamp,
             remaining_us,
             clock_us,
-        })
+        }
+    }
+
+    /// Whether a crashed holder left it, so long ago that nobody is told of a takeover any more.
+    fn is_forgotten(&self) -> bool {
+        let past_us = self
+            .remaining_us
+            .and_then(|left_us| u64::try_from(-left_us).ok());
+        matches!(self.stamp, Stamp::Lease { .. })
+            && past_us.is_some_and(|past_us| Duration::from_micros(past_us) > FORGOTTEN_AFTER)
     }
 
     /// Time until its expiry; `None` once it is stale.
@@ -229,7 +340,27 @@ impl Seen {
         Some(Holding {
             expires: looked_at + remaining,
             holder: self.holder(),
+            row: RowVersion::new(self.key, &self.stored),
         })
+    }
+
+    /// The lease in the row, for its owner's eyes.
+    fn lease(&self, how: How, ttl: Ttl, looked_at: Instant) -> Option<Lease> {
+        let Holding { expires, row, .. } = self.holding(looked_at)?;
+        match self.stamp.clone() {
+            Stamp::Lease {
+                fencing_token,
+                owner_token,
+            } => Some(Lease {
+                owner_token,
+                fencing_token,
+                how,
+                ttl,
+                expires,
+                row,
+            }),
+            Stamp::Foreign => None,
+        }
     }
 
     fn is_owned_by(&self, token: &OwnerToken) -> bool {
@@ -245,6 +376,13 @@ enum Write {
         seen: Option<Vec<u8>>,
         fencing_floor: u64,
         how: How,
+    },
+    Renew {
+        lease: Wanted,
+        key: u64,
+        seen: Vec<u8>,
+        fencing_token: FencingToken,
+        expires_us: u64,
     },
     Delete {
         key: u64,
@@ -285,6 +423,7 @@ enum Sent {
 #[derive(Clone, Copy)]
 enum Effect {
     Granted(How),
+    Renewed,
     Ended(Holder),
 }
 
@@ -387,16 +526,138 @@ impl Store {
     /// # Errors
     /// What is in the way.
     pub fn ready(&self) -> Result<(), StoreError> {
+        self.query(&self.statements()?.may_delete, &[]).map(drop)
+    }
+
+    /// One name for all spellings of a session that the table takes for the same.
+    #[must_use]
+    pub fn name(&self, session: &Session) -> (String, String) {
+        let (device, prospect) = (session.id_device.as_str(), session.id_prospect.as_str());
+        // Before the store is open, no operation succeeds, so any name will do.
+        self.opened.get().map_or_else(
+            || (device.to_owned(), prospect.to_owned()),
+            |Statements { table, .. }| {
+                (
+                    table.device_case.fold(device),
+                    table.prospect_case.fold(prospect),
+                )
+            },
+        )
+    }
+
+    /// A page of the leases that hold now, those of one device if it is named.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub fn list(&self, device: Option<&Id>, after: u64, limit: u64) -> Result<Page, StoreError> {
+        let mut page = Page {
+            holdings: Vec::new(),
+            next: None,
+        };
+        // Of one device's rows, a page of this size may have none.
+        let rows = if device.is_some() {
+            SCAN_ROWS.max(limit)
+        } else {
+            limit
+        };
+        let device = device.map_or(Value::Null, |id| Value::Text(id.as_str()));
+        let values = [
+            ("id_device", device),
+            ("after", Value::Number(after)),
+            ("limit", Value::Number(rows)),
+        ];
+        let looked_at = Instant::now();
+        let found = self.query(&self.statements()?.list, &values)?;
+        let is_full = found.len() as u64 == rows;
+        for row in found {
+            let row =
+                ListedRow::read(row).map_err(|error| StoreError::Unavailable(cause(&error)))?;
+            page.next = Some(row.seen.key);
+            if let (true, Some(holding)) = (row.is_meant, row.seen.holding(looked_at)) {
+                page.holdings.push((row.session, holding));
+                if page.holdings.len() as u64 == limit {
+                    return Ok(page);
+                }
+            }
+        }
+        if !is_full {
+            page.next = None;
+        }
+        Ok(page)
+    }
+
+    /// Which of these rows are not as they were seen any more.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub fn changed(&self, rows: &[RowVersion]) -> Result<Vec<RowVersion>, StoreError> {
+        let watch = &self.statements()?.watch;
+        let mut changed = Vec::new();
+        for rows in rows.chunks(WATCH_ROWS) {
+            let keys: Vec<_> = rows.iter().map(|row| row.key).collect();
+            let mut unchanged = HashSet::new();
+            for row in self.query(watch, &[("keys", Value::Numbers(&keys))])? {
+                let (key, stored): (u64, Vec<u8>) =
+                    columns(row).map_err(|error| StoreError::Unavailable(cause(&error)))?;
+                unchanged.insert(RowVersion::new(key, &stored));
+            }
+            changed.extend(rows.iter().filter(|row| !unchanged.contains(row)));
+        }
+        Ok(changed)
+    }
+
+    /// Deletes the rows of crashed holders behind `after` that expired long enough ago, one page
+    /// of the table at a time; how many went, and where the next page begins.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub fn sweep(&self, after: u64) -> Result<Swept, StoreError> {
         let statements = self.statements()?;
+        let values = [
+            ("id_device", Value::Null),
+            ("after", Value::Number(after)),
+            ("limit", Value::Number(SCAN_ROWS)),
+        ];
+        let found = self.query(&statements.list, &values)?;
+        let is_full = found.len() as u64 == SCAN_ROWS;
+        let mut swept = Swept {
+            rows: 0,
+            next: None,
+        };
+        for row in found {
+            let ListedRow { seen, session, .. } =
+                ListedRow::read(row).map_err(|error| StoreError::Unavailable(cause(&error)))?;
+            swept.next = Some(seen.key);
+            if seen.is_forgotten() {
+                // One at a time, so that it is in nobody's way.
+                let mut packet = Packet::default();
+                let holder = seen.holder();
+                let delete = Write::Delete {
+                    key: seen.key,
+                    seen: seen.stored,
+                    holder,
+                };
+                delete.append(&session, statements, &mut packet);
+                let replies = self.pooled()?.run(&packet);
+                let deleted =
+                    replies.map_err(|failed| StoreError::Unavailable(cause(&failed.error)))?;
+                swept.rows += deleted.iter().map(|reply| reply.affected).sum::<u64>();
+            }
+        }
+        if !is_full {
+            swept.next = None;
+        }
+        Ok(swept)
+    }
+
+    /// Runs a statement that reads, again if the connection turns out to be dead.
+    fn query(&self, sql: &Statement, values: &[(&str, Value)]) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let mut connection = self.pooled()?;
-            let Err(error) = connection.query(&statements.may_delete, &[]) else {
-                return Ok(());
-            };
-            // Connections that idled through a restart of the database fail once each.
-            if Trouble::of(&error) != Trouble::Lost || Instant::now() > until {
-                return Err(StoreError::Unavailable(cause(&error)));
+            match self.pooled()?.query(sql, values) {
+                Ok(rows) => return Ok(rows),
+                Err(error) if Trouble::of(&error) == Trouble::Lost && Instant::now() < until => {}
+                Err(error) => return Err(StoreError::Unavailable(cause(&error))),
             }
         }
     }
@@ -445,14 +706,17 @@ impl Store {
         &self,
         statements: &Statements,
         tasks: &mut [Task],
-        lost_connection: &mut Option<u32>,
+        lost_connection: &mut Option<Identity>,
         until: Instant,
     ) -> Result<(), Interrupted> {
         let pooled = self.database.pooled();
         let mut connection = pooled.map_err(|error| Interrupted::Again(error.to_string()))?;
-        if let Some(id) = *lost_connection {
-            end_connection(&mut connection, id)?;
+        if let Some(lost) = *lost_connection {
+            end_connection(&mut connection, lost)?;
             *lost_connection = None;
+        }
+        if Instant::now() >= until {
+            return Err(Interrupted::Again("it answers too slowly".to_owned()));
         }
         look(&mut connection, statements, tasks)?;
         while tasks.iter().any(|task| task.write.is_some()) && Instant::now() < until {
@@ -531,10 +795,13 @@ fn write(
             continue;
         };
         // `run` gives a reply for every statement; anything else would be a bug of the driver's.
-        let (Some(done), Some(looked)) = (replies.next(), replies.next()) else {
-            break;
-        };
-        task.sent = if done.affected > 0 {
+        let changed: u64 = replies
+            .by_ref()
+            .take(write.statements())
+            .map(|reply| reply.affected)
+            .sum();
+        let Some(looked) = replies.next() else { break };
+        task.sent = if changed > 0 {
             Sent::Done(write.effect())
         } else {
             Sent::Void
@@ -553,15 +820,24 @@ fn recover(
     failed: PacketError,
     statements: &Statements,
     tasks: &mut [Task],
-    lost_connection: &mut Option<u32>,
+    lost_connection: &mut Option<Identity>,
 ) -> Interrupted {
     let PacketError { at, error } = failed;
     let trouble = Trouble::of(&error);
     let cause = cause(&error);
-    let writes = tasks.iter().filter(|task| task.write.is_some()).count();
-    let at_commit = at > 2 * writes && !matches!(trouble, Trouble::Deadlock | Trouble::Locked);
-    if trouble == Trouble::Lost || at_commit {
-        *lost_connection = Some(connection.id());
+    // START TRANSACTION, then each planned write and its look, then COMMIT.
+    let mut next = 1;
+    let mut is_culprit = |task: &&mut Task| {
+        next += task
+            .write
+            .as_ref()
+            .map_or(0, |write| write.statements() + 1);
+        at < next
+    };
+    let culprit = tasks.iter_mut().find(|task| is_culprit(task));
+    let rolled_back = matches!(trouble, Trouble::Deadlock | Trouble::Locked);
+    if trouble == Trouble::Lost || (culprit.is_none() && !rolled_back) {
+        *lost_connection = Some(connection.identity());
         connection.discard();
         for task in tasks.iter_mut() {
             if let Some(write) = task.write.take() {
@@ -570,21 +846,16 @@ fn recover(
         }
         return Interrupted::Again(cause);
     }
+    match (trouble, culprit) {
+        (Trouble::Locked, Some(task)) => task.fail(StoreError::Locked),
+        (Trouble::IdsExhausted, Some(task)) => task.try_random_id(statements),
+        _ => {}
+    }
     // The transaction may still be open with the earlier rows in it.
     let mut rollback = Packet::default();
     rollback.push("ROLLBACK");
     if connection.run(&rollback).is_err() {
         connection.discard();
-    }
-    // START TRANSACTION, then two statements for each planned write.
-    let culprit = tasks
-        .iter_mut()
-        .filter(|task| task.write.is_some())
-        .nth(at.saturating_sub(1) / 2);
-    match (trouble, culprit) {
-        (Trouble::Locked, Some(task)) => task.outcome = Some(Err(StoreError::Locked)),
-        (Trouble::IdsExhausted, Some(task)) => task.try_random_id(statements),
-        _ => {}
     }
     for task in tasks.iter_mut() {
         task.write = None;
@@ -601,18 +872,34 @@ fn recover(
 
 /// Makes sure that a lost connection's last statement cannot take effect any more: a packet that
 /// was delayed on its way could still be carried out after we looked.
-fn end_connection(connection: &mut Connection, id: u32) -> Result<(), Interrupted> {
-    const NO_SUCH_THREAD: u16 = 1094;
+fn end_connection(connection: &mut Connection, lost: Identity) -> Result<(), Interrupted> {
+    /// No such thread; or another user's, who has got its number since.
+    const GONE: [u16; 2] = [1094, 1095];
+    let again = |error: mysql::Error| Interrupted::Again(cause(&error));
+    let uptime = Statement::new(include_str!("../sql/server_uptime.sql"), &[]);
+    let uptime = connection
+        .query(&uptime, &[])
+        .map_err(again)?
+        .pop()
+        .map(columns);
+    let uptime: Option<(String, u64)> = uptime.transpose().map_err(again)?;
+    let age_s = lost.opened.elapsed().as_secs();
+    if uptime.is_some_and(|(_, uptime_s)| uptime_s + 1 < age_s) {
+        // It was to an earlier life of the server, and its number may be somebody else's now.
+        return Ok(());
+    }
     let kill = Statement::new("KILL :id", &[]);
     let until = Instant::now() + KILL_PATIENCE;
     loop {
-        match connection.query(&kill, &[("id", Value::Number(id.into()))]) {
-            Err(mysql::Error::MySqlError(error)) if error.code == NO_SUCH_THREAD => return Ok(()),
-            Err(error) => return Err(Interrupted::Again(cause(&error))),
+        match connection.query(&kill, &[("id", Value::Number(lost.id.into()))]) {
+            Err(mysql::Error::MySqlError(error)) if GONE.contains(&error.code) => return Ok(()),
+            Err(error) => return Err(again(error)),
             Ok(_) if Instant::now() > until => {
-                return Err(Interrupted::Again(format!("connection {id} does not end")));
+                return Err(Interrupted::Again(
+                    "a lost connection does not end".to_owned(),
+                ));
             }
-            Ok(_) => std::thread::sleep(KILL_PAUSE),
+            Ok(_) => thread::sleep(KILL_PAUSE),
         }
     }
 }
@@ -634,17 +921,24 @@ impl<'a> Task<'a> {
         self.outcome.is_none()
     }
 
-    fn finish(self, cause: &str) -> Result<Answer, StoreError> {
-        let cause = if cause.is_empty() {
-            "too much contention"
-        } else {
-            cause
+    fn finish(mut self, cause: &str) -> Result<Answer, StoreError> {
+        if self.outcome.is_none() {
+            let cause = if cause.is_empty() {
+                "too much contention"
+            } else {
+                cause
+            };
+            self.fail(StoreError::Unavailable(cause.to_owned()));
         }
-        .to_owned();
-        self.outcome.unwrap_or(Err(match self.sent {
-            Sent::Unknown(_) => StoreError::Unsettled(cause),
-            Sent::Nothing | Sent::Done(_) | Sent::Void => StoreError::Unavailable(cause),
-        }))
+        self.outcome.unwrap_or(Err(StoreError::Internal))
+    }
+
+    /// Ends without an answer, but not without a word if something may have been written.
+    fn fail(&mut self, error: StoreError) {
+        self.outcome = Some(Err(match self.sent {
+            Sent::Done(_) | Sent::Unknown(_) => StoreError::Unsettled(error.to_string()),
+            Sent::Nothing | Sent::Void => error,
+        }));
     }
 
     /// Either the answer or the next write, from the row that was seen.
@@ -655,6 +949,13 @@ impl<'a> Task<'a> {
             } => self
                 .decide_acquire(seen, looked_at, owner_token, *ttl, statements)
                 .map(Answer::Acquire),
+            Operation::Recall {
+                owner_token, ttl, ..
+            } => {
+                let own = seen.filter(|row| row.is_owned_by(owner_token));
+                let lease = own.and_then(|row| row.lease(How::Again, *ttl, looked_at));
+                Some(Answer::Recall(lease))
+            }
             Operation::Release { owner_token, .. } => {
                 let own = seen.filter(|row| row.is_owned_by(owner_token));
                 self.decide_end(own).map(|ended| {
@@ -663,6 +964,16 @@ impl<'a> Task<'a> {
                         Forced::NotHeld => Released::Lost,
                     })
                 })
+            }
+            Operation::Renew {
+                owner_token,
+                ttl,
+                max_hold_ms,
+                ..
+            } => {
+                let own = seen.filter(|row| row.is_owned_by(owner_token));
+                self.decide_renew(own, looked_at, *ttl, *max_hold_ms)
+                    .map(Answer::Renew)
             }
             Operation::Force {
                 fencing_token: only,
@@ -717,32 +1028,74 @@ impl<'a> Task<'a> {
             self.write = Some(row.replace(lease, How::Takeover));
             return None;
         };
-        let Holder::Leased { fencing_token, .. } = holding.holder else {
-            return Some(Acquired::Held(holding));
-        };
         if !row.is_owned_by(owner_token) {
             return Some(Acquired::Held(holding));
         }
-        let (how, expires) = match self.sent {
+        let (how, promised) = match self.sent {
+            // The stored expiry is rounded up; what was asked for is the honest promise.
             Sent::Done(Effect::Granted(how)) | Sent::Unknown(Effect::Granted(how)) => {
-                // The stored expiry is rounded up; what was asked for is the honest promise.
-                (how, holding.expires.min(self.sent_at + ttl.as_duration()))
+                (how, self.sent_at + ttl.as_duration())
             }
             _ => (How::Again, holding.expires),
         };
-        let granted = Lease {
-            owner_token: owner_token.clone(),
-            fencing_token,
-            how,
-            ttl,
-            expires,
-        };
+        let mut granted = row.lease(how, ttl, looked_at)?;
+        granted.expires = granted.expires.min(promised);
         if granted.is_worn() {
             // The write waited for a lock; nobody was told of this lease yet, so it starts afresh.
             self.write = Some(row.replace(lease, how));
             return None;
         }
         Some(Acquired::Granted(granted))
+    }
+
+    fn decide_renew(
+        &mut self,
+        own: Option<Seen>,
+        looked_at: Instant,
+        ttl: Ttl,
+        max_hold_ms: u64,
+    ) -> Option<Renewed> {
+        let Some(row) = own else {
+            return Some(Renewed::Lost);
+        };
+        let Stamp::Lease {
+            fencing_token,
+            owner_token,
+        } = row.stamp.clone()
+        else {
+            return Some(Renewed::Lost);
+        };
+        let held_ms = row.clock_us.saturating_sub(fencing_token.0) / 1_000;
+        let Some(ttl) = ttl.cut_to(max_hold_ms.saturating_sub(held_ms)) else {
+            return Some(Renewed::MaxHold);
+        };
+        let Some(remaining) = row.remaining() else {
+            return Some(Renewed::Lost);
+        };
+        // The row says it, whoever wrote it: this renew, or one like it at the same time, which
+        // makes a second write of the same text no write at all.
+        let expires = looked_at + remaining;
+        let wanted = self.sent_at + ttl.as_duration();
+        let is_renewed = match self.sent {
+            Sent::Done(_) => true,
+            Sent::Void | Sent::Unknown(_) => expires >= wanted,
+            Sent::Nothing => false,
+        };
+        if is_renewed {
+            return Some(Renewed::Renewed {
+                fencing_token,
+                expires: expires.min(wanted),
+            });
+        }
+        let left_us = u64::try_from(remaining.as_micros()).unwrap_or(u64::MAX);
+        self.write = Some(Write::Renew {
+            lease: Wanted { owner_token, ttl },
+            key: row.key,
+            seen: row.stored,
+            fencing_token,
+            expires_us: row.clock_us.saturating_add(left_us),
+        });
+        None
     }
 
     /// Ends the lease in a row that is meant to be ended: who held it, or that nobody did.
@@ -767,12 +1120,16 @@ impl<'a> Task<'a> {
     fn try_random_id(&mut self, statements: &Statements) {
         self.ids_tried += 1;
         if self.ids_tried > ID_TRIES {
-            self.outcome = Some(Err(StoreError::IdsExhausted));
-            return;
+            return self.fail(StoreError::IdsExhausted);
         }
         let mut bytes = [0; 8];
         if getrandom::fill(&mut bytes).is_ok() {
-            self.new_key = Key::Explicit(1 + u64::from_ne_bytes(bytes) % statements.max_key);
+            // Low ones first: they keep the counter's reset possible, which the operator is told of.
+            let among = match self.ids_tried {
+                0..=LOW_ID_TRIES => statements.table.max_key / LOW_IDS_SHARE,
+                _ => statements.table.max_key,
+            };
+            self.new_key = Key::Explicit(1 + u64::from_ne_bytes(bytes) % among.max(1));
         }
     }
 
@@ -816,17 +1173,36 @@ impl Write {
                     Key::Next => Value::Null,
                     Key::Explicit(key) => Value::Number(*key),
                 };
-                let shift_us = lease.ttl.as_ms().cast_signed() - HOLD_MS.cast_signed();
                 let values = [
                     prospect,
                     device,
                     ("key", key),
                     ("seen", seen.as_deref().map_or(Value::Null, Value::Bytes)),
-                    ("shift_us", Value::Signed(shift_us * 1_000 + ROUND_UP_US)),
+                    ("shift_us", shift_us(lease.ttl)),
                     ("fencing_floor", Value::Number(*fencing_floor)),
                     ("owner_token", Value::Text(lease.owner_token.secret())),
                 ];
                 statements.acquire.write(packet, &values);
+                statements.stamp.write(packet, &values);
+            }
+            Self::Renew {
+                lease,
+                key,
+                seen,
+                fencing_token,
+                expires_us,
+            } => {
+                let key = ("key", Value::Number(*key));
+                statements.renew_lock.write(packet, &[key]);
+                let tail = format!("{:016}{}", fencing_token.0, lease.owner_token.secret());
+                let values = [
+                    key,
+                    ("seen", Value::Bytes(seen)),
+                    ("expires_us", Value::Number(*expires_us)),
+                    ("shift_us", shift_us(lease.ttl)),
+                    ("tail", Value::Text(&tail)),
+                ];
+                statements.renew.write(packet, &values);
             }
             Self::Delete { key, seen, .. } => {
                 let seen = ("seen", Value::Bytes(seen));
@@ -838,12 +1214,27 @@ impl Write {
         }
     }
 
+    /// How many statements it takes.
+    fn statements(&self) -> usize {
+        match self {
+            Self::Acquire { .. } | Self::Renew { .. } => 2,
+            Self::Delete { .. } => 1,
+        }
+    }
+
     fn effect(&self) -> Effect {
         match self {
             Self::Acquire { how, .. } => Effect::Granted(*how),
+            Self::Renew { .. } => Effect::Renewed,
             Self::Delete { holder, .. } => Effect::Ended(*holder),
         }
     }
+}
+
+/// What a write adds to the clock to get the stored date.
+fn shift_us(ttl: Ttl) -> Value<'static> {
+    let shift_ms = ttl.as_ms().cast_signed() - HOLD_MS.cast_signed();
+    Value::Signed(shift_ms * 1_000 + ROUND_UP_US)
 }
 
 fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {
@@ -857,4 +1248,3 @@ fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {
 fn seen(reply: Reply) -> mysql::Result<Option<Seen>> {
     reply.rows.into_iter().next().map(Seen::read).transpose()
 }
-

@@ -25,6 +25,30 @@ pub struct Table {
     pub key: String,
     /// The highest id that fits the primary key.
     pub max_key: u64,
+    /// Letter case in `id_device`.
+    pub device_case: LetterCase,
+    /// Letter case in `id_prospect`.
+    pub prospect_case: LetterCase,
+}
+
+/// Whether a column's collation makes a difference between spellings in other letter case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LetterCase {
+    /// It makes none, as in production.
+    Ignored,
+    /// They are two ids.
+    Distinguished,
+}
+
+impl LetterCase {
+    /// One spelling for all that the column takes for the same.
+    #[must_use]
+    pub fn fold(self, id: &str) -> String {
+        match self {
+            Self::Ignored => id.to_lowercase(),
+            Self::Distinguished => id.to_owned(),
+        }
+    }
 }
 
 /// How serious a finding is.
@@ -86,6 +110,19 @@ pub struct Report {
 }
 
 impl Report {
+    /// The report on a server that cannot be reached.
+    #[must_use]
+    pub fn unreachable(cause: &str) -> Self {
+        let mut report = Self {
+            findings: Vec::new(),
+            table: None,
+            writes: Writes::Accepted,
+        };
+        let text = format!("cannot be reached: {cause}; is it running, and DATABASE_URL right?");
+        report.add(Verdict::Problem, "server", text);
+        report
+    }
+
     fn add(&mut self, verdict: Verdict, topic: &'static str, text: impl Into<String>) {
         let text = text.into();
         self.findings.push(Finding {
@@ -138,6 +175,14 @@ pub fn inspect(
 
 /// Creates what is missing.
 pub fn migrate(connection: &mut Connection, name: &str) -> mysql::Result<()> {
+    let status = Statement::new(include_str!("../sql/table_status.sql"), &[]);
+    if !connection
+        .query(&status, &[("table", Value::Text(name))])?
+        .is_empty()
+    {
+        // So that a user without the right to create is not refused for nothing.
+        return Ok(());
+    }
     let create = Statement::new(include_str!("../sql/lock_table.sql"), &[("table", name)]);
     connection.query(&create, &[]).map(drop)
 }
@@ -171,7 +216,7 @@ fn inspect_server(
             "time zone",
             format!(
                 "{configured} is configured, but the database's own zone {zone} is at {offset} now: old programs that \
-                 write NOW() disagree with our leases; set SESSION_LOCK_TIME_ZONE={offset} if there are any"
+                 write NOW() disagree with our leases; set SESSION_LOCK_TIME_ZONE={offset} if there are any, in all servers alike"
             ),
         ),
         None if UTC_NAMES.contains(&zone.as_str()) => report.add(Verdict::Good, "time zone", "UTC"),
@@ -256,6 +301,7 @@ struct Column {
     data_type: String,
     width: u64,
     omittable: bool,
+    nullable: bool,
     counts_up: bool,
     collation: String,
     max: u64,
@@ -278,7 +324,7 @@ fn inspect_shape(
         report.add(
             Verdict::Problem,
             "table",
-            format!("there is no table {name}: name the right one with SESSION_LOCK_TABLE, or create it with `session-lock migrate`"),
+            format!("there is no table {name}, or this user has no right on it: name the right one with SESSION_LOCK_TABLE, or create it with `session-lock migrate`"),
         );
         return Ok(None);
     };
@@ -298,12 +344,14 @@ fn inspect_shape(
     let found = Statement::new(include_str!("../sql/table_columns.sql"), &[]);
     let mut found_columns = Vec::new();
     for row in connection.query(&found, &by_name)? {
-        let (name, data_type, width, omittable, counts_up, collation, max) = columns(row)?;
+        let (name, data_type, width, omittable, nullable, counts_up, collation, max) =
+            columns(row)?;
         found_columns.push(Column {
             name,
             data_type,
             width,
             omittable,
+            nullable,
             counts_up,
             collation,
             max,
@@ -315,6 +363,16 @@ fn inspect_shape(
     let keys = connection.query(&keys, &by_name)?.into_iter().map(columns);
     let keys: Vec<(String, String, bool)> = keys.collect::<mysql::Result<_>>()?;
     inspect_keys(name, &keys, report);
+
+    let triggers = Statement::new(include_str!("../sql/table_triggers.sql"), &[]);
+    for row in connection.query(&triggers, &by_name)? {
+        let (trigger,): (String,) = columns(row)?;
+        report.add(
+            Verdict::Warning,
+            "triggers",
+            format!("{trigger} runs on every lease; if it changes what is written, nobody is granted: DROP TRIGGER {trigger}"),
+        );
+    }
 
     let primary = keys
         .iter()
@@ -350,7 +408,16 @@ fn inspect_shape(
             format!("NEARLY EXHAUSTED: {text}; {advice}"),
         ),
     }
+    let letter_case = |name: &str| {
+        let mut columns = found_columns.iter();
+        match columns.find(|column| column.name == name) {
+            Some(column) if !column.collation.ends_with("_ci") => LetterCase::Distinguished,
+            _ => LetterCase::Ignored,
+        }
+    };
     Ok(Some(Table {
+        device_case: letter_case("id_device"),
+        prospect_case: letter_case("id_prospect"),
         name: name.to_owned(),
         key: primary.name.clone(),
         max_key: primary.max,
@@ -383,12 +450,18 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
             column.data_type.as_str(),
             "varchar" | "text" | "mediumtext" | "longtext" | "tinytext"
         );
-        if !is_text || column.width < width as u64 {
+        // In these, a character has more than the byte that a lease's has.
+        let is_wide = ["utf16", "utf32", "ucs2"]
+            .iter()
+            .any(|wide| column.collation.starts_with(wide));
+        if !is_text || column.width < width as u64 || column.nullable || is_wide {
+            let nullable = if column.nullable { " NULL" } else { "" };
             problem(
                 report,
                 format!(
-                    "{table}.{wanted} is {}({}), but {what}: ALTER TABLE {table} MODIFY {wanted} VARCHAR(255) NOT NULL",
-                    column.data_type, column.width
+                    "{table}.{wanted} is {}({}) {}{nullable}, but {what}, and never NULL: \
+                     ALTER TABLE {table} MODIFY {wanted} VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL",
+                    column.data_type, column.width, column.collation
                 ),
             );
         }
@@ -469,8 +542,7 @@ fn inspect_rights(
         ("INSERT, UPDATE", include_str!("../sql/may_insert.sql")),
         ("DELETE", include_str!("../sql/may_delete.sql")),
     ];
-    let mut granted = Verdict::Good;
-    let mut readable = true;
+    let (mut denied, mut readable) = (Vec::new(), true);
     for (right, file) in tries {
         let Err(error) = connection.query(&Statement::new(file, &table_name), &nobody) else {
             continue;
@@ -481,18 +553,20 @@ fn inspect_rights(
             Trouble::Refused if report.of(Verdict::Problem).next().is_some() => return Ok(false),
             Trouble::Denied | Trouble::Refused => {
                 readable &= right != "SELECT";
-                granted = Verdict::Problem;
-                report.add(
-                    granted,
-                    "rights",
-                    format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {} to this user; {right} failed: {}", table.name, cause(&error)),
-                );
+                denied.push(cause(&error));
             }
             _ => return Err(error),
         }
     }
-    if granted == Verdict::Good && report.writes == Writes::Accepted {
-        report.add(granted, "rights", "SELECT, INSERT, UPDATE, DELETE");
+    if !denied.is_empty() {
+        let text = format!(
+            "this user may not do all that it must: GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO it ({})",
+            table.name,
+            denied.join("; ")
+        );
+        report.add(Verdict::Problem, "rights", text);
+    } else if report.writes == Writes::Accepted {
+        report.add(Verdict::Good, "rights", "SELECT, INSERT, UPDATE, DELETE");
     }
     Ok(readable)
 }

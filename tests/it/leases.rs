@@ -1,5 +1,9 @@
 //! What a lease is: acquire, release, expiry, takeover, tokens.
 
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
 use mysql::prelude::Queryable;
 use serde_json::json;
 
@@ -28,6 +32,8 @@ tests![
     looking_shows_who_holds_but_never_the_owner_token,
     each_outcome_has_its_log_line_and_no_line_has_a_token,
     a_sister_table_with_another_primary_key_works_as_well,
+    the_services_own_clock_changes_nothing,
+    fencing_tokens_rise_when_two_servers_race_for_one_session,
 ];
 
 fn a_free_session_is_granted(world: &World) {
@@ -411,7 +417,7 @@ fn looking_shows_who_holds_but_never_the_owner_token(world: &World) {
         &json!({
             "held": true, "id_prospect": session.prospect, "id_device": session.device,
             "remaining_ms": remaining_ms, "held_ms": held_ms,
-            "fencing_token": granted.number("fencing_token"), "legacy": false,
+            "fencing_token": granted.number("fencing_token"), "legacy": false, "waiters": 0,
         }),
     );
     assert!(!seen.json.to_string().contains(&granted.text("owner_token")));
@@ -424,7 +430,7 @@ fn looking_shows_who_holds_but_never_the_owner_token(world: &World) {
 
 fn each_outcome_has_its_log_line_and_no_line_has_a_token(world: &World) {
     let service = Service::spawn(
-        std::process::Command::new(env!("CARGO_BIN_EXE_session-lock"))
+        Command::new(env!("CARGO_BIN_EXE_session-lock"))
             .args([
                 "serve",
                 "--database-url",
@@ -480,4 +486,67 @@ fn a_sister_table_with_another_primary_key_works_as_well(world: &World) {
     let owner_token = service.hold(&session);
     service.acquire(&session, json!({})).assert_held();
     assert_eq!(service.release(&session, &owner_token).status, 200);
+}
+
+fn the_services_own_clock_changes_nothing(world: &World) {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+    assert!(
+        std::path::Path::new(LIBRARY).exists(),
+        "libfaketime is missing: apt-get install faketime"
+    );
+    for (offset, session) in [("+9h", Session::new()), ("-400d", Session::new())] {
+        let astray = Service::spawn(
+            Command::new(env!("CARGO_BIN_EXE_session-lock"))
+                .args([
+                    "serve",
+                    "--database-url",
+                    &world.database.url("session_lock"),
+                ])
+                .env("LD_PRELOAD", LIBRARY)
+                .env("FAKETIME", offset)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        );
+        astray.wait_for_line("ready");
+        astray.wait_for_line("clock the database's clock and this machine's are");
+        let owner_token = astray.hold(&session);
+        world.service.acquire(&session, json!({})).assert_held();
+        world.age(&session, 25);
+        astray.acquire(&session, json!({})).assert_held();
+        world.age(&session, 6);
+        astray
+            .acquire(&session, json!({}))
+            .assert_granted("takeover");
+        assert_eq!(astray.release(&session, &owner_token).status, 409);
+    }
+}
+
+fn fencing_tokens_rise_when_two_servers_race_for_one_session(world: &World) {
+    let other = world.serve(&[]);
+    let (session, last) = (Session::new(), AtomicU64::new(0));
+    let race = |service: &Service| -> u64 {
+        let mut grants = 0;
+        for _ in 0..120 {
+            let granted = service.acquire(&session, json!({}));
+            if granted.status == 200 {
+                // Recorded before the release is sent: a lower one afterwards is a later lease.
+                let fencing_token = granted.number("fencing_token");
+                let before = last.fetch_max(fencing_token, Ordering::SeqCst);
+                assert!(before < fencing_token, "{fencing_token} after {before}");
+                let released = service.release(&session, &granted.text("owner_token"));
+                assert_eq!(released.status, 200);
+                grants += 1;
+            }
+        }
+        grants
+    };
+    let grants: u64 = thread::scope(|scope| {
+        let services = [&world.service, &other];
+        let racers: Vec<_> = (0..8).map(|n| (services[n % 2], &race)).collect();
+        let racers: Vec<_> = racers
+            .into_iter()
+            .map(|(service, race)| scope.spawn(move || race(service)))
+            .collect();
+        racers.into_iter().map(|racer| racer.join().unwrap()).sum()
+    });
+    assert!(grants > 20, "{grants}");
 }

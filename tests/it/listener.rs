@@ -17,6 +17,8 @@ tests![
     bodies_that_never_come_hold_up_nobody,
     bodies_of_unknown_length_are_refused_and_never_taken_for_requests,
     unusual_headers_are_refused,
+    headers_that_make_tiny_http_panic_cost_no_worker,
+    a_client_that_never_reads_its_answers_holds_up_nobody,
     a_burst_of_kept_alive_connections_is_served,
     no_descriptors_left_ends_in_a_clean_exit,
     sigterm_answers_what_was_accepted,
@@ -217,18 +219,7 @@ fn sigterm_answers_what_was_accepted(world: &World) {
         stream.write_all(request.as_bytes()).unwrap();
         answer(stream)
     });
-    // The request is with the database once somebody waits for the row.
-    crate::world::eventually(
-        || "the service waits for the row",
-        || {
-            let waiting = "SELECT COUNT(*) FROM information_schema.processlist \
-                           WHERE info LIKE CONCAT('%INSERT INTO%', LOWER(HEX(?)), '%')";
-            let prospect = (&session.prospect,);
-            let mut conn = world.database.connect();
-            let waiting: Option<u64> = conn.exec_first(waiting, prospect).unwrap();
-            waiting.filter(|count| *count > 0)
-        },
-    );
+    world.wait_for_write(&session);
     service.signal("-TERM");
     neighbour.query_drop("ROLLBACK").unwrap();
     let answered = asked.join().unwrap();
@@ -250,4 +241,45 @@ fn an_idle_service_is_small(world: &World) {
         .unwrap();
     let resident_kib: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
     assert!(resident_kib < 32 * 1_024, "{resident_kib} KiB");
+}
+
+fn headers_that_make_tiny_http_panic_cost_no_worker(world: &World) {
+    let service = world.serve(&["--workers", "2"]);
+    let codings: Vec<_> = (0..60)
+        .map(|n| {
+            format!(
+                "x{n};q={}",
+                if n % 3 == 0 {
+                    "nan".to_owned()
+                } else {
+                    format!("0.{}", n * 7 % 10)
+                }
+            )
+        })
+        .collect();
+    let request = format!(
+        "GET /healthz HTTP/1.1\r\nTE: {}\r\nConnection: close\r\n\r\n",
+        codings.join(",")
+    );
+    for _ in 0..10 {
+        answer(send(&service, &request));
+    }
+    service.hold(&Session::new());
+}
+
+fn a_client_that_never_reads_its_answers_holds_up_nobody(world: &World) {
+    let service = world.serve(&["--workers", "2"]);
+    let mut deaf = connect(&service);
+    deaf.set_write_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let requests = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
+    // Until neither side's buffers take any more.
+    for _ in 0..100 {
+        if deaf.write_all(requests.as_bytes()).is_err() {
+            break;
+        }
+    }
+    for _ in 0..3 {
+        service.hold(&Session::new());
+    }
 }

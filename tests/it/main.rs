@@ -8,9 +8,13 @@ mod database_failures;
 mod dev;
 mod input;
 mod leases;
+mod line;
 mod listener;
+mod looking;
 mod neighbours;
 mod races;
+mod renewal;
+mod run;
 mod startup;
 mod webhooks;
 mod world;
@@ -23,9 +27,13 @@ use world::{Engine, Test, World};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let tests: [&[Test]; 8] = [
+    let tests: [&[Test]; 12] = [
         leases::TESTS,
         neighbours::TESTS,
+        renewal::TESTS,
+        line::TESTS,
+        looking::TESTS,
+        run::TESTS,
         input::TESTS,
         races::TESTS,
         webhooks::TESTS,

@@ -1,6 +1,8 @@
 //! Old programs on the same table: their rows hold, their reading of ours is right, and whatever
 //! they write or delete ends a lease of ours.
 
+use std::thread;
+
 use mysql::prelude::Queryable;
 use serde_json::json;
 
@@ -16,6 +18,7 @@ tests![
     an_old_programs_delete_ends_our_lease,
     old_readers_see_the_true_expiry_and_never_an_earlier_one,
     an_old_program_takes_over_our_stale_row,
+    an_overwrite_between_our_look_and_our_write_is_respected,
 ];
 
 /// The old program's statements, word for word.
@@ -248,4 +251,31 @@ fn an_old_program_takes_over_our_stale_row(world: &World) {
     assert_eq!(world.service.release(&session, &owner_token).status, 409);
     old_delete(&mut old, &session);
     assert_eq!(world.stored(&session), None);
+}
+
+fn an_overwrite_between_our_look_and_our_write_is_respected(world: &World) {
+    for request in ["acquire", "release"] {
+        let session = Session::new();
+        let owner_token = world.service.hold(&session);
+        if request == "acquire" {
+            world.age(&session, 31);
+        }
+        // The neighbour has written, but not committed: our look does not see it, our write waits.
+        let mut old = world.database.connect();
+        old.query_drop("START TRANSACTION").unwrap();
+        old_upsert(&mut old, &session, "NOW()");
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| match request {
+                "acquire" => world.service.acquire(&session, json!({})),
+                _ => world.service.release(&session, &owner_token),
+            });
+            world.wait_for_write(&session);
+            old.query_drop("COMMIT").unwrap();
+            assert_eq!(asked.join().unwrap().status, 409, "{request}");
+        });
+        assert!(
+            world.stored(&session).unwrap().len() < 62,
+            "{request} left the neighbour's row alone"
+        );
+    }
 }

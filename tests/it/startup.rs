@@ -99,10 +99,15 @@ fn a_missing_column_is_named(world: &World) {
 }
 
 fn a_timestamp_that_cannot_hold_a_lease_is_refused(world: &World) {
-    for wrong in ["VARCHAR(61)", "DATETIME", "TIMESTAMP", "BIGINT"] {
-        let definition = format!(
-            "{COLUMNS}, timestamp {wrong} NOT NULL, UNIQUE KEY u (id_prospect, id_device))"
-        );
+    for wrong in [
+        "VARCHAR(61) NOT NULL",
+        "DATETIME NOT NULL",
+        "BIGINT NOT NULL",
+        "VARCHAR(255)",
+        "VARCHAR(255) CHARACTER SET utf16 NOT NULL",
+    ] {
+        let definition =
+            format!("{COLUMNS}, timestamp {wrong}, UNIQUE KEY u (id_prospect, id_device))");
         assert_says(
             &refused(world, Some(&definition)),
             &["timestamp", "MODIFY timestamp VARCHAR(255)"],
@@ -200,7 +205,7 @@ fn missing_rights_are_named(world: &World) {
     );
     let served = run(&["serve", "--listen", "127.0.0.1:0", "--database-url", &url]);
     assert_eq!(served.status, Some(1), "{served:?}");
-    assert_says(&served.err, &["rights", "GRANT", "DELETE failed"]);
+    assert_says(&served.err, &["rights", "GRANT", "DELETE command denied"]);
     schema.sql(&format!("GRANT DELETE ON {}.* TO {user}@'%'", schema.name));
     assert_eq!(run(&["check", "--database-url", &url]).status, Some(0));
 }
@@ -277,6 +282,17 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
     assert_eq!(printed.status, Some(0), "{printed:?}");
     assert_says(&printed.out, &["warning  time zone"]);
 
+    // What is set is what is written, whatever the server's own zone is.
+    let other = Service::start(&url, &["--time-zone", "-03:00"]);
+    let session = Session::new();
+    other.hold(&session);
+    let age_s: Option<i64> = server
+        .connect()
+        .query_first(format!(
+            "SELECT TIMESTAMPDIFF(SECOND, timestamp, UTC_TIMESTAMP() - INTERVAL 3 HOUR) FROM {TABLE} WHERE {session}"
+        ))
+        .unwrap();
+    assert!((-1..30).contains(&age_s.unwrap()), "{age_s:?}");
     let service = Service::start(&url, &["--time-zone", "+08:00"]);
     crate::input::odd_ids_work(&service);
     // An old neighbour writes local time, and reads ours as local time.
@@ -412,7 +428,7 @@ fn check_lists_what_is_right_too(world: &World) {
     let closed = format!("mysql://root@127.0.0.1:{}/x", crate::world::free_port());
     let printed = run(&["check", "--database-url", &closed]);
     assert_eq!(printed.status, Some(1));
-    assert_says(&printed.err, &["cannot be reached"]);
+    assert_says(&printed.out, &["problem  server", "cannot be reached"]);
 }
 
 fn check_warns_of_ids_running_out_and_of_rows_dated_ahead(world: &World) {

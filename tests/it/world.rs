@@ -154,6 +154,22 @@ impl World {
             .unwrap();
     }
 
+    /// Waits until a service's write of this session's row is with the database, where it waits
+    /// for a lock.
+    pub fn wait_for_write(&self, session: &Session) {
+        let waiting = "SELECT COUNT(*) FROM information_schema.processlist \
+                       WHERE info REGEXP '^ *(INSERT INTO|DELETE)' \
+                       AND info LIKE CONCAT('%', LOWER(HEX(?)), '%')";
+        let mut conn = self.database.connect();
+        eventually(
+            || format!("a write of {session}"),
+            || {
+                let count: Option<u64> = conn.exec_first(waiting, (&session.prospect,)).unwrap();
+                count.filter(|count| *count > 0)
+            },
+        );
+    }
+
     /// Lets time pass for one session: moves its row's date into the past.
     pub fn age(&self, session: &Session, seconds: u64) {
         age(&mut self.database.connect(), session, seconds);
@@ -359,6 +375,26 @@ impl Service {
         let reply = self.acquire(session, json!({}));
         assert_eq!(reply.status, 200, "{reply:?}");
         reply.text("owner_token")
+    }
+
+    pub fn renew(&self, session: &Session, owner_token: &str, ttl_ms: u64) -> Reply {
+        let fields = json!({"owner_token": owner_token, "ttl_ms": ttl_ms});
+        self.post("/v1/renew", session.with(fields))
+    }
+
+    /// How many stand in line for a session.
+    pub fn waiters(&self, session: &Session) -> u64 {
+        self.get(&session.path()).json["waiters"]
+            .as_u64()
+            .unwrap_or(0)
+    }
+
+    /// Waits until so many stand in line.
+    pub fn wait_for_waiters(&self, session: &Session, count: u64) {
+        eventually(
+            || format!("{count} wait for {session}"),
+            || (self.waiters(session) == count).then_some(()),
+        );
     }
 
     pub fn release(&self, session: &Session, owner_token: &str) -> Reply {

@@ -1,0 +1,5 @@
+-- Triggers on the lock table, which could change what a lease writes.
+--   :table   its name, in the connection's database
+-- Columns: name
+SELECT trigger_name FROM information_schema.triggers
+WHERE event_object_schema = DATABASE() AND event_object_table = :table

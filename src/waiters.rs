@@ -1,0 +1,406 @@
+//! Who stands in line for which session: first come, first served, without a thread or a database
+//! connection for those who stand.
+//!
+//! Everything that is done to a session passes through its [`Lines`], one thing at a time. Releases
+//! and renews go first, in their order. Acquires stand in line in the order of their arrival,
+//! whether they may wait or not, so nobody overtakes: when it is the line's turn, its first tries
+//! to acquire, and what that shows of the session is the answer for all who have waited long
+//! enough. A line gets its turn when somebody joins it, after a release, when the lease that was
+//! seen expires, and when its row is found changed.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::lease::{Holding, OwnerToken, RowVersion};
+
+/// Most waiters of one server; whoever comes then is refused without waiting. Each has a
+/// connection, and so a thread, of its own.
+pub const WAITERS_MAX: usize = 10_000;
+
+/// A session's name, the same for all its spellings.
+pub type Name = (String, String);
+
+/// Somebody in line: `T` is what is needed to serve and answer it.
+pub struct Waiter<T> {
+    /// Whose turn it would be.
+    pub owner_token: OwnerToken,
+    /// When it came.
+    pub arrived: Instant,
+    /// Until when it waits.
+    pub until: Instant,
+    /// How to serve it.
+    pub ticket: T,
+}
+
+/// What is to be done next to a session.
+pub enum Turn<T> {
+    /// Something that does not stand in line.
+    Direct(T),
+    /// See whether it holds the session already, before it stands in line.
+    Recall(Waiter<T>),
+    /// Acquire for the first in line.
+    Acquire(Waiter<T>),
+}
+
+/// Somebody whose wait is over, and why.
+pub struct Refused<T> {
+    /// Who it is.
+    pub waiter: Waiter<T>,
+    /// Who holds the session.
+    pub holding: Holding,
+    /// How many still wait.
+    pub waiters: usize,
+}
+
+/// All lines of this server.
+pub struct Lines<T> {
+    state: Mutex<State<T>>,
+    joined: Condvar,
+}
+
+struct State<T> {
+    lines: HashMap<Name, Line<T>>,
+    ready: VecDeque<Name>,
+    waiting: usize,
+    door: Door,
+}
+
+#[derive(PartialEq)]
+enum Door {
+    Open,
+    /// The service stops: nobody waits any more.
+    Closed,
+}
+
+struct Line<T> {
+    direct: VecDeque<Turn<T>>,
+    waiters: VecDeque<Waiter<T>>,
+    turn: TurnState,
+    seen: Option<Look>,
+}
+
+/// What the last look at the session showed.
+struct Look {
+    began: Instant,
+    holding: Holding,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum TurnState {
+    /// Nothing is to be done.
+    Idle,
+    /// Its name is among the ready ones.
+    Ready,
+    /// A worker is at it.
+    Working,
+    /// A worker is at it, and it must have another turn afterwards.
+    WorkingThenReady,
+}
+
+impl<T> Default for Lines<T> {
+    fn default() -> Self {
+        let state = State {
+            lines: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: 0,
+            door: Door::Open,
+        };
+        Self {
+            state: Mutex::new(state),
+            joined: Condvar::new(),
+        }
+    }
+}
+
+impl<T> Lines<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // Whoever panicked did so outside of the few lines that hold the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has something done to a session that does not stand in line.
+    pub fn submit(&self, name: &Name, ticket: T) {
+        let mut state = self.lock();
+        state.line(name).direct.push_back(Turn::Direct(ticket));
+        state.make_ready(name);
+    }
+
+    /// Joins the end of a session's line. Who brings a token of its own may hold the session
+    /// already, and is then not to stand behind those who wait for it.
+    pub fn join(&self, name: &Name, mut waiter: Waiter<T>, token: TokenOrigin) {
+        let mut state = self.lock();
+        if state.waiting >= WAITERS_MAX {
+            waiter.until = waiter.arrived;
+        }
+        let line = state.line(name);
+        let is_alone = line.waiters.is_empty() && line.turn == TurnState::Idle;
+        if token == TokenOrigin::Callers && !is_alone {
+            line.direct.push_back(Turn::Recall(waiter));
+        } else {
+            state.stand(name, waiter);
+        }
+        state.make_ready(name);
+        drop(state);
+        self.joined.notify_all();
+    }
+
+    /// What to do next, and to which session: nobody else gets the same session until the turn is
+    /// reported to be over.
+    pub fn next(&self) -> Option<(Name, Turn<T>)> {
+        let mut state = self.lock();
+        while let Some(name) = state.ready.pop_front() {
+            let line = state.line(&name);
+            let direct = line.direct.pop_front();
+            let turn = direct.or_else(|| line.waiters.pop_front().map(Turn::Acquire));
+            if let Some(turn) = turn {
+                line.turn = TurnState::Working;
+                if matches!(turn, Turn::Acquire(_)) {
+                    state.waiting -= 1;
+                }
+                return Some((name, turn));
+            }
+            line.turn = TurnState::Idle;
+            state.forget_if_empty(&name);
+        }
+        None
+    }
+
+    /// A direct turn is over; the line may try its luck.
+    pub fn done(&self, name: &Name) {
+        self.lock().end_turn(name, Next::Turn);
+    }
+
+    /// A recall showed that the waiter does not hold the session: it takes its place in line.
+    pub fn rejoin(&self, name: &Name, waiter: Waiter<T>) {
+        let mut state = self.lock();
+        state.stand(name, waiter);
+        state.end_turn(name, Next::Turn);
+    }
+
+    /// A turn that acquired showed who holds the session, as of a look that began at `began`:
+    /// somebody else than `first`, who goes on waiting or not. Who has waited long enough.
+    pub fn held(
+        &self,
+        name: &Name,
+        first: Option<Waiter<T>>,
+        began: Instant,
+        holding: Holding,
+    ) -> Vec<Refused<T>> {
+        let mut state = self.lock();
+        state.line(name).seen = Some(Look { began, holding });
+        if let Some(first) = first {
+            state.stand(name, first);
+        }
+        let refused = state.refuse(name, Instant::now());
+        state.end_turn(name, Next::Rest);
+        refused
+    }
+
+    /// A turn failed: those it was taken for, and who cannot be told more.
+    pub fn failed(&self, name: &Name, began: Instant) -> Vec<Waiter<T>> {
+        let mut state = self.lock();
+        let line = state.line(name);
+        let all = std::mem::take(&mut line.waiters);
+        let (failed, newcomers) = all.into_iter().partition(|waiter| waiter.arrived < began);
+        line.waiters = newcomers;
+        let failed: Vec<_> = VecDeque::into(failed);
+        state.waiting -= failed.len();
+        state.end_turn(name, Next::Turn);
+        failed
+    }
+
+    /// Takes everybody out of the line who has the token of the lease that was just granted: the
+    /// same worker, asking again.
+    pub fn take_same(&self, name: &Name, owner_token: &OwnerToken) -> Vec<Waiter<T>> {
+        let mut state = self.lock();
+        let line = state.line(name);
+        let all = std::mem::take(&mut line.waiters);
+        let (same, others) = all
+            .into_iter()
+            .partition(|waiter| waiter.owner_token == *owner_token);
+        line.waiters = others;
+        let same: Vec<_> = VecDeque::into(same);
+        state.waiting -= same.len();
+        same
+    }
+
+    /// Those whose wait is over now; lines whose lease has expired get their turn.
+    pub fn tick(&self, now: Instant) -> Vec<Refused<T>> {
+        let mut state = self.lock();
+        let mut refused = Vec::new();
+        let names: Vec<_> = state.lines.keys().cloned().collect();
+        for name in names {
+            refused.extend(state.refuse(&name, now));
+            let line = state.line(&name);
+            let expired = line
+                .seen
+                .as_ref()
+                .is_some_and(|look| look.holding.expires <= now);
+            if expired && !line.waiters.is_empty() && line.turn == TurnState::Idle {
+                state.make_ready(&name);
+            }
+            state.forget_if_empty(&name);
+        }
+        refused
+    }
+
+    /// The rows that lines wait for.
+    pub fn watched(&self) -> Vec<RowVersion> {
+        let state = self.lock();
+        let idle = state
+            .lines
+            .values()
+            .filter(|line| line.turn == TurnState::Idle);
+        let waiting = idle.filter(|line| !line.waiters.is_empty());
+        waiting
+            .filter_map(|line| line.seen.as_ref().map(|look| look.holding.row))
+            .collect()
+    }
+
+    /// These rows changed: their lines get their turn.
+    pub fn changed(&self, rows: &[RowVersion]) {
+        let rows: HashSet<_> = rows.iter().collect();
+        let mut state = self.lock();
+        let changed = |line: &Line<T>| {
+            let row = line.seen.as_ref().map(|look| look.holding.row);
+            line.turn == TurnState::Idle && row.is_some_and(|row| rows.contains(&row))
+        };
+        let lines = state.lines.iter().filter(|(_, line)| changed(line));
+        for name in lines.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            state.make_ready(&name);
+        }
+    }
+
+    /// Whether any session is ready for a worker.
+    pub fn is_ready(&self) -> bool {
+        !self.lock().ready.is_empty()
+    }
+
+    /// How many stand in a session's line.
+    pub fn waiters(&self, name: &Name) -> usize {
+        self.lock()
+            .lines
+            .get(name)
+            .map_or(0, |line| line.waiters.len())
+    }
+
+    /// Blocks until somebody waits, at most so long; whether anybody does.
+    pub fn wait_for_waiters(&self, patience: Duration) -> bool {
+        let nobody = |state: &mut State<T>| state.waiting == 0 && state.door == Door::Open;
+        let waited = self
+            .joined
+            .wait_timeout_while(self.lock(), patience, nobody);
+        waited.is_ok_and(|(state, _)| state.waiting > 0)
+    }
+
+    /// Nobody waits any more: all who did.
+    pub fn close(&self) -> Vec<Waiter<T>> {
+        let mut state = self.lock();
+        state.door = Door::Closed;
+        state.waiting = 0;
+        let lines = state.lines.values_mut();
+        let waiters = lines
+            .flat_map(|line| std::mem::take(&mut line.waiters))
+            .collect();
+        drop(state);
+        self.joined.notify_all();
+        waiters
+    }
+}
+
+/// Where an owner token came from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TokenOrigin {
+    /// The caller drew it, and may have used it before.
+    Callers,
+    /// We did, for this request.
+    Ours,
+}
+
+/// What follows a turn.
+#[derive(Clone, Copy)]
+enum Next {
+    /// Another, if there is anybody for it.
+    Turn,
+    /// Nothing, until something happens.
+    Rest,
+}
+
+impl<T> State<T> {
+    fn line(&mut self, name: &Name) -> &mut Line<T> {
+        if !self.lines.contains_key(name) {
+            let line = Line {
+                direct: VecDeque::new(),
+                waiters: VecDeque::new(),
+                turn: TurnState::Idle,
+                seen: None,
+            };
+            self.lines.insert(name.clone(), line);
+        }
+        self.lines.get_mut(name).expect("it is there")
+    }
+
+    /// In the order of arrival.
+    fn stand(&mut self, name: &Name, mut waiter: Waiter<T>) {
+        if self.door == Door::Closed {
+            waiter.until = waiter.arrived;
+        }
+        let waiters = &mut self.line(name).waiters;
+        let place = waiters.partition_point(|other| other.arrived <= waiter.arrived);
+        waiters.insert(place, waiter);
+        self.waiting += 1;
+    }
+
+    fn make_ready(&mut self, name: &Name) {
+        let line = self.line(name);
+        match line.turn {
+            TurnState::Idle => {
+                line.turn = TurnState::Ready;
+                self.ready.push_back(name.clone());
+            }
+            TurnState::Working => line.turn = TurnState::WorkingThenReady,
+            TurnState::Ready | TurnState::WorkingThenReady => {}
+        }
+    }
+
+    fn end_turn(&mut self, name: &Name, next: Next) {
+        let line = self.line(name);
+        let again = line.turn == TurnState::WorkingThenReady || matches!(next, Next::Turn);
+        let anybody = !line.direct.is_empty() || !line.waiters.is_empty();
+        line.turn = TurnState::Idle;
+        if again && anybody {
+            self.make_ready(name);
+        } else {
+            self.forget_if_empty(name);
+        }
+    }
+
+    fn forget_if_empty(&mut self, name: &Name) {
+        let line = self.line(name);
+        if line.turn == TurnState::Idle && line.direct.is_empty() && line.waiters.is_empty() {
+            self.lines.remove(name);
+        }
+    }
+
+    /// Takes those out of a line whose wait is over, and who came before the last look began.
+    fn refuse(&mut self, name: &Name, now: Instant) -> Vec<Refused<T>> {
+        let line = self.line(name);
+        let Some(Look { began, holding }) = &line.seen else {
+            return Vec::new();
+        };
+        let (began, holding) = (*began, holding.clone());
+        let is_over = |waiter: &Waiter<T>| waiter.until <= now && waiter.arrived <= began;
+        let all = std::mem::take(&mut line.waiters);
+        let (over, others): (VecDeque<_>, _) = all.into_iter().partition(is_over);
+        line.waiters = others;
+        let waiters = line.waiters.len();
+        self.waiting -= over.len();
+        let refused = over.into_iter().map(|waiter| Refused {
+            waiter,
+            holding: holding.clone(),
+            waiters,
+        });
+        refused.collect()
+    }
+}
