@@ -2,18 +2,20 @@
 # make test    every test, on MariaDB and MySQL
 # make check   what CI runs: formatting, lints, documentation, tests, the unit file
 # make dist    the static binary, in dist/
+# make mutants  break each promise on purpose and see the tests notice (half an hour)
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.
 
 musl = x86_64-unknown-linux-musl
+needed = compiler mariadb mysql curl faketime
 
-.PHONY: run test check dist
+.PHONY: run test check dist mutants
 
 run:
 	tests/install compiler server
 	cargo run --release -- dev
 
 test:
-	tests/install compiler mariadb mysql curl faketime
+	tests/install $(needed)
 	cargo test
 
 check: test
@@ -27,3 +29,7 @@ dist:
 	tests/install compiler musl
 	cargo build --release --target $(musl)
 	install -D -t dist target/$(musl)/release/session-lock
+
+mutants:
+	tests/install $(needed)
+	tests/mutants
