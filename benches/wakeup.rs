@@ -12,7 +12,7 @@ use session_lock::dev::PrivateDatabase;
 
 const ROUNDS: usize = 300;
 
-fn post(agent: &ureq::Agent, url: &str, fields: Value) -> Value {
+fn post(agent: &ureq::Agent, url: &str, fields: &Value) -> Value {
     let mut body = json!({"id_device": "bot1", "id_prospect": "60123456789"});
     body.as_object_mut()
         .unwrap()
@@ -49,20 +49,24 @@ fn main() {
     );
     let mut waits = Vec::new();
     for _ in 0..ROUNDS {
-        let held = post(&holder, &acquire, json!({}));
+        let held = post(&holder, &acquire, &json!({}));
         let (granted, grant) = channel();
         let (waiter, next, free) = (agent(), acquire.clone(), release.clone());
         let waiting = thread::spawn(move || {
-            let lease = post(&waiter, &next, json!({"wait_ms": 10_000}));
+            let lease = post(&waiter, &next, &json!({"wait_ms": 10_000}));
             granted.send(Instant::now()).unwrap();
-            post(&waiter, &free, json!({"owner_token": lease["owner_token"]}));
+            post(
+                &waiter,
+                &free,
+                &json!({"owner_token": lease["owner_token"]}),
+            );
         });
         thread::sleep(Duration::from_millis(20));
         let released_at = Instant::now();
         post(
             &holder,
             &release,
-            json!({"owner_token": held["owner_token"]}),
+            &json!({"owner_token": held["owner_token"]}),
         );
         waits.push(grant.recv().unwrap() - released_at);
         waiting.join().unwrap();

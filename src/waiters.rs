@@ -176,6 +176,7 @@ impl<T> Lines<T> {
         let mut state = self.lock();
         state.stand(name, waiter);
         state.end_turn(name, Next::Turn);
+        self.joined.notify_all();
     }
 
     /// A turn that acquired showed who holds the session, as of a look that began at `began`:
@@ -191,6 +192,7 @@ impl<T> Lines<T> {
         state.line(name).seen = Some(Look { began, holding });
         if let Some(first) = first {
             state.stand(name, first);
+            self.joined.notify_all();
         }
         let refused = state.refuse(name, Instant::now());
         state.end_turn(name, Next::Rest);

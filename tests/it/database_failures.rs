@@ -25,11 +25,7 @@ tests![
 fn a_locked_row_is_unavailable_and_holds_up_nobody_else(world: &World) {
     let session = Session::new();
     world.store(&session, "garbage");
-    let mut neighbour = world.database.connect();
-    neighbour.query_drop("START TRANSACTION").unwrap();
-    neighbour
-        .query_drop(format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE"))
-        .unwrap();
+    let mut neighbour = world.lock_row(&session);
     let refused = world.service.acquire(&session, json!({}));
     let message = refused.assert_refused(503, "unavailable");
     assert!(
@@ -49,11 +45,7 @@ fn a_locked_row_is_unavailable_and_holds_up_nobody_else(world: &World) {
 fn a_lease_that_waited_for_a_row_lock_starts_afresh(world: &World) {
     let session = Session::new();
     world.store(&session, "garbage");
-    let mut neighbour = world.database.connect();
-    neighbour.query_drop("START TRANSACTION").unwrap();
-    neighbour
-        .query_drop(format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE"))
-        .unwrap();
+    let mut neighbour = world.lock_row(&session);
     let unlocks = thread::spawn(move || {
         thread::sleep(Duration::from_millis(800));
         neighbour.query_drop("ROLLBACK").unwrap();

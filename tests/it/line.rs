@@ -14,6 +14,7 @@ tests![
     fifty_waiters_are_served_in_the_order_of_their_arrival,
     nobody_who_does_not_wait_overtakes_the_line,
     a_wait_ends_in_time_with_a_plain_refusal,
+    a_lone_waiter_is_never_forgotten,
     an_expiry_wakes_the_first_in_line,
     a_release_elsewhere_wakes_the_first_in_line,
     a_holder_that_asks_again_does_not_stand_in_line,
@@ -118,6 +119,20 @@ fn a_wait_ends_in_time_with_a_plain_refusal(world: &World) {
         "{waited:?}"
     );
     assert_eq!(world.service.waiters(&session), 0);
+}
+
+fn a_lone_waiter_is_never_forgotten(world: &World) {
+    // Nobody else's wait keeps the service's clockwork awake.
+    let service = world.serve(&[]);
+    let session = Session::new();
+    service
+        .acquire(&session, json!({"ttl_ms": 600_000}))
+        .assert_granted("new");
+    for _ in 0..60 {
+        wait(&service, &session, 10).assert_held();
+        // Long enough for that to go to sleep.
+        thread::sleep(Duration::from_millis(15));
+    }
 }
 
 fn an_expiry_wakes_the_first_in_line(world: &World) {
@@ -285,11 +300,7 @@ fn a_thousand_waiters_hold_up_nobody(world: &World) {
 fn a_locked_row_refuses_those_who_wait_for_it(world: &World) {
     let session = Session::new();
     world.store(&session, "garbage");
-    let mut neighbour = world.database.connect();
-    neighbour.query_drop("START TRANSACTION").unwrap();
-    neighbour
-        .query_drop(format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE"))
-        .unwrap();
+    let mut neighbour = world.lock_row(&session);
     thread::scope(|scope| {
         let asked: Vec<_> = (0..3)
             .map(|_| scope.spawn(|| wait(&world.service, &session, 20_000)))

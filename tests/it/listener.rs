@@ -9,7 +9,7 @@ use std::time::Duration;
 use mysql::prelude::Queryable;
 use serde_json::json;
 
-use crate::world::{PATIENCE, Service, Session, TABLE, World, tests};
+use crate::world::{PATIENCE, Service, Session, World, tests};
 
 tests![
     forged_lengths_are_refused_and_the_process_lives,
@@ -203,11 +203,7 @@ fn sigterm_answers_what_was_accepted(world: &World) {
     let mut service = world.serve(&["--workers", "2"]);
     let session = Session::new();
     world.store(&session, "garbage");
-    let mut neighbour = world.database.connect();
-    neighbour.query_drop("START TRANSACTION").unwrap();
-    neighbour
-        .query_drop(format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE"))
-        .unwrap();
+    let mut neighbour = world.lock_row(&session);
     let (address, body) = (service.address, session.with(json!({})).to_string());
     let asked = thread::spawn(move || {
         let mut stream = TcpStream::connect(address).unwrap();

@@ -99,20 +99,13 @@ fn a_lease_that_expires_while_its_renew_waits_is_not_revived(world: &World) {
         .acquire(&session, json!({"ttl_ms": 60_000}))
         .text("owner_token");
     // Half a second to a second and a half are left.
-    let mut neighbour = world.database.connect();
-    neighbour.query_drop("START TRANSACTION").unwrap();
     let stored = world.stored(&session).unwrap();
-    let soon = format!(
-        "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(NOW() - INTERVAL 30 SECOND + INTERVAL 1 SECOND, \
-         '%Y-%m-%d %H:%i:%s'), '{}') WHERE {session}",
+    world.sql(format!(
+        "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(NOW() - INTERVAL 29 SECOND, '%Y-%m-%d %H:%i:%s'), '{}') \
+         WHERE {session}",
         &stored[19..]
-    );
-    neighbour.query_drop(&soon).unwrap();
-    neighbour.query_drop("COMMIT").unwrap();
-    neighbour.query_drop("START TRANSACTION").unwrap();
-    neighbour
-        .query_drop(format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE"))
-        .unwrap();
+    ));
+    let mut neighbour = world.lock_row(&session);
     let expiring = world.stored(&session);
     thread::scope(|scope| {
         let renewed = scope.spawn(|| world.service.renew(&session, &owner_token, 30_000));

@@ -154,6 +154,15 @@ impl World {
             .unwrap();
     }
 
+    /// A neighbour that holds the row's lock until it says `ROLLBACK`.
+    pub fn lock_row(&self, session: &Session) -> mysql::Conn {
+        let mut neighbour = self.database.connect();
+        neighbour.query_drop("START TRANSACTION").unwrap();
+        let sql = format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE");
+        neighbour.query_drop(sql).unwrap();
+        neighbour
+    }
+
     /// Waits until a service's write of this session's row is with the database, where it waits
     /// for a lock.
     pub fn wait_for_write(&self, session: &Session) {
