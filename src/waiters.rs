@@ -279,12 +279,11 @@ impl<T> Lines<T> {
         !self.lock().ready.is_empty()
     }
 
-    /// How many stand in a session's line.
+    /// How many stand in a session's line, and may wait.
     pub fn waiters(&self, name: &Name) -> usize {
-        self.lock()
-            .lines
-            .get(name)
-            .map_or(0, |line| line.waiters.len())
+        let state = self.lock();
+        let line = state.lines.get(name);
+        line.map_or(0, |line| line.standing(Instant::now()))
     }
 
     /// Blocks until somebody waits, at most so long; whether anybody does.
@@ -327,6 +326,16 @@ enum Next {
     Turn,
     /// Nothing, until something happens.
     Rest,
+}
+
+impl<T> Line<T> {
+    /// How many may wait; the others stand there only until it was looked for them.
+    fn standing(&self, now: Instant) -> usize {
+        self.waiters
+            .iter()
+            .filter(|waiter| waiter.until > now)
+            .count()
+    }
 }
 
 impl<T> State<T> {
@@ -396,7 +405,7 @@ impl<T> State<T> {
         let all = std::mem::take(&mut line.waiters);
         let (over, others): (VecDeque<_>, _) = all.into_iter().partition(is_over);
         line.waiters = others;
-        let waiters = line.waiters.len();
+        let waiters = line.standing(now);
         self.waiting -= over.len();
         let refused = over.into_iter().map(|waiter| Refused {
             waiter,

@@ -16,6 +16,7 @@ use crate::world::{Service, Session, TABLE, World, age, run, tests};
 tests![
     a_locked_row_is_unavailable_and_holds_up_nobody_else,
     a_lease_that_waited_for_a_row_lock_starts_afresh,
+    a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for,
     an_exhausted_primary_key_touches_nobody_elses_row,
     lost_connections_are_replaced_without_an_error,
     an_acquire_and_a_release_take_three_round_trips_at_most,
@@ -54,6 +55,29 @@ fn a_lease_that_waited_for_a_row_lock_starts_afresh(world: &World) {
     unlocks.join().unwrap();
     reply.assert_granted("takeover");
     assert!(reply.number("remaining_ms") >= 500, "{reply:?}");
+}
+
+fn a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for(world: &World) {
+    // As long as this stands, another server's lease may have come and gone.
+    let session = Session::new();
+    let mut neighbour = world.database.connect();
+    neighbour.query_drop("START TRANSACTION").unwrap();
+    let Session { device, prospect } = &session;
+    let insert = "INSERT INTO ai_whatsapp_session_nodepath (id_device, id_prospect, timestamp) VALUES (?, ?, '')";
+    neighbour.exec_drop(insert, (device, prospect)).unwrap();
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| world.service.acquire(&session, json!({})));
+        world.wait_for_write(&session);
+        let clock = "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)";
+        let gone_at: Option<u64> = neighbour.query_first(clock).unwrap();
+        neighbour.query_drop("ROLLBACK").unwrap();
+        let granted = asked.join().unwrap();
+        granted.assert_granted("new");
+        assert!(
+            Some(granted.number("fencing_token")) > gone_at,
+            "{granted:?} {gone_at:?}"
+        );
+    });
 }
 
 fn an_exhausted_primary_key_touches_nobody_elses_row(world: &World) {
