@@ -4,11 +4,19 @@
 --   :seen               the stored bytes that were seen
 --   :expires_us         the expiry that was seen, in microseconds since 1970: never revive
 --   :shift_us           new ttl - 30 s, in microseconds, rounded up as in acquire.sql
+--   :latest_us          the end of the longest hold, in microseconds since 1970
+--   :latest_shift_us    the longest hold - 30 s, rounded up likewise, after the grant
+--   :granted_us         the grant, which is the fencing token
 --   :tail               the seen fencing token and owner token, which stay
 -- The outcome is read with look.sql in the same transaction.
 UPDATE {table}
 SET timestamp = CONCAT(
-    DATE_FORMAT(NOW(6) + INTERVAL :shift_us MICROSECOND, '%Y-%m-%d %H:%i:%s.000000'), :tail)
+    DATE_FORMAT(
+        LEAST(
+            NOW(6) + INTERVAL :shift_us MICROSECOND,
+            FROM_UNIXTIME(:granted_us / 1000000) + INTERVAL :latest_shift_us MICROSECOND),
+        '%Y-%m-%d %H:%i:%s.000000'),
+    :tail)
 WHERE {key} = :key
     AND CAST(timestamp AS BINARY) = :seen
-    AND CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED) < :expires_us
+    AND CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED) < LEAST(:expires_us, :latest_us)

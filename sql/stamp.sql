@@ -5,6 +5,7 @@
 -- A statement reads its clock when it begins, and an INSERT may wait for a lock after that: for so
 -- long that another server's lease of the session came and went, whose fencing token is higher
 -- then. This clock is later than anything that happened to the session, and the ttl begins here.
+-- ROW_COUNT() is that of acquire.sql: what it did not write is somebody else's, and stays.
 UPDATE {table}
 SET timestamp = CONCAT(
     DATE_FORMAT(NOW(6) + INTERVAL :shift_us MICROSECOND, '%Y-%m-%d %H:%i:%s.000000'),
@@ -13,3 +14,4 @@ SET timestamp = CONCAT(
 WHERE {key} = IFNULL(:key, LAST_INSERT_ID())
     AND CONCAT(id_prospect) = :id_prospect AND CONCAT(id_device) = :id_device
     AND RIGHT(CAST(timestamp AS BINARY), 20) = :owner_token
+    AND ROW_COUNT() > 0

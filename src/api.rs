@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -52,8 +53,6 @@ pub struct Request<'a> {
     pub authorization: Option<&'a str>,
     /// The body, at most [`BODY_MAX_BYTES`].
     pub body: &'a [u8],
-    /// Who asks, as far as the listener knows.
-    pub peer: Option<SocketAddr>,
 }
 
 /// A response: JSON, with the few headers that depend on the answer.
@@ -164,6 +163,7 @@ pub type Reply = Box<dyn FnOnce(Response) + Send>;
 pub struct Api {
     store: Store,
     lines: Lines<Ticket>,
+    closed: AtomicBool,
     max_hold_ms: u64,
     token: Option<ApiToken>,
 }
@@ -256,6 +256,7 @@ impl Api {
         Self {
             store,
             lines: Lines::default(),
+            closed: AtomicBool::new(false),
             max_hold_ms,
             token,
         }
@@ -267,11 +268,12 @@ impl Api {
         &self.store
     }
 
-    /// Takes what a request asks for. What is done to a session's lease takes its turn in
+    /// Takes what a request of `peer` asks for. What is done to a session's lease takes its turn in
     /// [`Api::work`], everything else is answered at once.
     pub fn take(&self, asked: Asked, peer: Option<SocketAddr>, reply: Reply) {
         match asked {
             Asked::Answered(response) => reply(response),
+            _ if self.closed.load(Ordering::Relaxed) => reply(stopping()),
             Asked::Direct(operation) => {
                 let name = self.store.name(operation.session());
                 self.lines.submit(
@@ -318,8 +320,12 @@ impl Api {
         while let Some((name, turn)) = self.lines.next() {
             match turn {
                 Turn::Direct(ticket) => {
+                    let began = Instant::now();
                     let answer = self.run(&ticket.operation);
-                    self.lines.done(&name);
+                    match &answer {
+                        Ok(_) => self.lines.done(&name),
+                        Err(error) => self.fail_others(&name, began, error),
+                    }
                     let refused = |error| Refusal::from(error).into();
                     let response = answer.map_or_else(refused, |answer| direct(&ticket, &answer));
                     (ticket.reply)(response);
@@ -354,11 +360,12 @@ impl Api {
         self.lines.wait_for_waiters(patience)
     }
 
-    /// Answers everybody who waits, and lets nobody wait any more.
+    /// Ends the service: what is begun is finished, and everything else refused, to be asked of
+    /// the next.
     pub fn close(&self) {
-        for waiter in self.lines.close() {
-            let message = "the server is stopping; repeat the same request";
-            (waiter.ticket.reply)(Refusal::Unavailable(message.to_owned(), None).into());
+        self.closed.store(true, Ordering::Relaxed);
+        for ticket in self.lines.close() {
+            (ticket.reply)(stopping());
         }
     }
 
@@ -471,7 +478,7 @@ impl Api {
             }
             Ok(_) => self.lines.rejoin(name, waiter),
             Err(error) => {
-                self.lines.done(name);
+                self.fail_others(name, Instant::now(), &error);
                 (waiter.ticket.reply)(Refusal::from(error).into());
             }
         }
@@ -502,21 +509,23 @@ impl Api {
                 (waiter.ticket.reply)(Refusal::Internal.into());
             }
             Err(error) => {
-                let others = self.lines.failed(name, began);
-                // Nothing was written for those behind the first.
-                let message = error.to_string();
+                self.fail_others(name, began, &error);
                 let refusal = match error {
                     StoreError::Unsettled(_) => {
-                        Refusal::Unavailable(message.clone(), Some(waiter.owner_token))
+                        Refusal::Unavailable(error.to_string(), Some(waiter.owner_token))
                     }
                     _ => error.into(),
                 };
                 (waiter.ticket.reply)(refusal.into());
-                for other in others {
-                    let refusal = Refusal::Unavailable(message.clone(), None);
-                    (other.ticket.reply)(refusal.into());
-                }
             }
+        }
+    }
+
+    /// Ends a turn that failed, for all who would only fail as slowly one after the other.
+    fn fail_others(&self, name: &Name, began: Instant, error: &StoreError) {
+        for ticket in self.lines.failed(name, began) {
+            // Nothing was written for them.
+            (ticket.reply)(Refusal::Unavailable(error.to_string(), None).into());
         }
     }
 
@@ -595,6 +604,11 @@ impl Api {
         }
         Ok(Response::new(200, body))
     }
+}
+
+fn stopping() -> Response {
+    let message = "the server is stopping; repeat the same request";
+    Refusal::Unavailable(message.to_owned(), None).into()
 }
 
 fn refuse(refused: Vec<Refused<Ticket>>) {

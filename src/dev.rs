@@ -28,7 +28,7 @@ folder=$1; shift
 exec 3<&0
 "$@" </dev/null >"$folder/server.log" 2>&1 &
 server=$!
-( read -r _ <&3; kill "$server" ) &
+( read -r _ <&3; kill "$server"; kill -CONT "$server" ) &
 reader=$!
 wait "$server"
 if kill "$reader" 2>/dev/null; then exit 1; fi
@@ -98,6 +98,12 @@ impl PrivateDatabase {
             "mysql://root@localhost/{DATABASE}?socket={}",
             self.folder.path().join("socket").display()
         )
+    }
+
+    /// Where its data, socket, log and pid are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn wait_until_ready(&mut self) -> Result<(), String> {

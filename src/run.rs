@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 
 use crate::api::WAIT_MAX_MS;
 use crate::client::{ANSWER_PATIENCE, Client, Ids};
@@ -20,6 +20,9 @@ const RENEW_AT: u32 = 3;
 const STOP_AT: u32 = 8;
 const KILL_AT: u32 = 9;
 const TENTHS: u32 = 10;
+
+/// How long a command may take to stop once its lease is lost.
+const LOST_GRACE: Duration = Duration::from_secs(5);
 
 /// Between two tries to renew while the server does not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -119,11 +122,13 @@ pub fn run(client: &Client, task: &Task) -> Outcome {
     outcome
 }
 
-/// Signals to us are for the command.
+/// Signals to us are for the command. Being stopped is not: a lease that nobody renews would end
+/// under a command that goes on.
 fn watch_signals(events: Sender<Event>) {
-    if let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]) {
+    let ours = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP];
+    if let Ok(mut signals) = signal_hook::iterator::Signals::new(ours) {
         thread::spawn(move || {
-            for signal in signals.forever() {
+            for signal in signals.forever().filter(|signal| *signal != SIGTSTP) {
                 let _ = events.send(Event::Signal(signal));
             }
         });
@@ -160,6 +165,7 @@ fn acquire(
             }
             Ok(answer) if answer.status == 409 => {
                 if Instant::now() < until {
+                    thread::sleep(RETRY_PAUSE);
                     continue;
                 }
                 let word = format!(
@@ -207,16 +213,22 @@ fn supervise(
             log::error!("the lease ends, and cannot be renewed; stopping the command");
             return stop(group, deadlines.kill, happened);
         }
-        let patience = deadlines.stop - sent_at;
+        let patience = SERVER_PATIENCE.min(deadlines.stop - sent_at);
         match client.post("/v1/renew", &task.ids, fields.clone(), patience) {
             Ok(answer) if answer.status == 200 => {
                 let remaining = Duration::from_millis(answer.number("remaining_ms"));
                 deadlines = Deadlines::new(sent_at, remaining.min(task.ttl));
+                if remaining < task.ttl * STOP_AT / TENTHS {
+                    // Cut short by the longest hold: there is no more to be had.
+                    deadlines.renew = deadlines.stop;
+                }
                 continue;
             }
             Ok(answer) if answer.status == 409 => {
                 log::error!("the lease is {}; stopping the command", answer.reason());
-                return stop(group, deadlines.kill, happened);
+                // Somebody else may be at it already.
+                let kill = deadlines.kill.min(Instant::now() + LOST_GRACE);
+                return stop(group, kill, happened);
             }
             Ok(answer) => log::warn!("could not renew the lease: {}", answer.complaint()),
             Err(error) => log::warn!("could not renew the lease: {error}"),

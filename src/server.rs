@@ -1,15 +1,16 @@
 //! The listener: `tiny_http`, worker threads, limits, stopping.
 //!
 //! `tiny_http` 0.12 does a few things badly, and every remedy is in this file, with its reason:
-//! a forged `Content-Length` ([`Shared::refuse_unread`]), a body that never comes ([`read_body`]),
-//! connections that it accepts and forgets ([`Nudger`]), an accept that fails ([`Ending::Failed`]).
+//! a forged `Content-Length` (`refuse_unread`), a body that never comes (`read_body`),
+//! connections that it accepts and forgets (`Nudger`), an accept that fails ([`Ending::Failed`]), answers that wait for each other (`InTurn`).
 
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ const SKIP_MAX_BYTES: usize = 1024 * 1024;
 /// each costs a thread and two descriptors, and systemd's default is 1,024 of those to begin with.
 const LEFT_BEHIND_MAX: usize = 200;
 
+/// Requests that a client may send before its last one is answered.
+const PIPELINED_MAX: usize = 16;
+
 /// A client that does not read its answers is cut off after this.
 const SEND_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -48,6 +52,10 @@ const NUDGE_IDLE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Between two tries to reach the database at the start.
 const OPEN_PERIOD: Duration = Duration::from_millis(500);
+
+/// How often, and how long each time, a worker looks for further requests at the end.
+const DRAIN_LOOKS: u32 = 10;
+const DRAIN_PATIENCE: Duration = Duration::from_millis(10);
 
 /// Connections for the start, the watch and the sweep, beside one for each worker.
 const SPARE_CONNECTIONS: usize = 3;
@@ -148,6 +156,10 @@ impl Server {
             stopping: AtomicBool::new(false),
             left_behind: AtomicUsize::new(0),
             endings,
+            unanswered: Mutex::default(),
+            next_up: Mutex::default(),
+            receiving: Mutex::default(),
+            rung: AtomicBool::new(false),
         });
         info!("listening on {}", self.address);
         let opener = Arc::clone(&shared);
@@ -188,6 +200,43 @@ struct Shared {
     stopping: AtomicBool,
     left_behind: AtomicUsize,
     endings: Sender<Ending>,
+    /// Clients with a request that is not answered yet, and what they sent besides.
+    unanswered: Mutex<HashMap<SocketAddr, VecDeque<tiny_http::Request>>>,
+    /// What of that has its turn now.
+    next_up: Mutex<VecDeque<tiny_http::Request>>,
+    /// Held by the one worker that receives: requests are taken in the order they came in.
+    receiving: Mutex<()>,
+    /// Whether a worker was woken that has not looked yet.
+    rung: AtomicBool,
+}
+
+/// Holds back what a client pipelines until its last request is answered. `tiny_http` writes the
+/// answers of a connection in the order of its requests: an answer behind one that stands in line
+/// would block whoever writes it.
+struct InTurn {
+    shared: Arc<Shared>,
+    peer: Option<SocketAddr>,
+}
+
+impl Drop for InTurn {
+    fn drop(&mut self) {
+        let Some(peer) = self.peer else { return };
+        let mut unanswered = lock(&self.shared.unanswered);
+        let next = unanswered.get_mut(&peer).and_then(VecDeque::pop_front);
+        if next.is_none() {
+            unanswered.remove(&peer);
+        }
+        drop(unanswered);
+        if let Some(next) = next {
+            lock(&self.shared.next_up).push_back(next);
+            self.shared.ring_if(true);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that could panic happens under these.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
@@ -216,30 +265,85 @@ impl Shared {
     }
 
     /// Answers requests until the service stops.
-    fn work(&self) {
+    fn work(self: &Arc<Self>) {
         loop {
-            match self.http.recv() {
-                Ok(request) => {
-                    self.nudger.note_traffic();
-                    self.handle(request);
-                    self.api.work();
-                }
-                // Unblocked, not failed: by `stop`, or because of a line whose turn has come.
+            match self.receive(|http| http.recv().map(Some)) {
+                Ok(Some(request)) => self.handle(request),
+                Ok(None) => {}
+                // Unblocked, not failed: by `stop`, or because there is something to do.
                 Err(error) if error.raw_os_error().is_none() => {
-                    self.api.work();
-                    if self.stopping.load(Ordering::Relaxed) {
-                        return;
-                    }
+                    self.rung.store(false, Ordering::Relaxed);
                 }
                 // tiny_http's accepting thread ends with the first error, for good.
                 Err(error) => self.end(Ending::Failed(format!(
                     "a connection could not be accepted ({error}); out of descriptors? (LimitNOFILE)"
                 ))),
             }
+            self.do_what_is_ready();
+            if self.stopping.load(Ordering::Relaxed) {
+                return self.drain();
+            }
         }
     }
 
-    fn handle(&self, mut request: tiny_http::Request) {
+    fn do_what_is_ready(self: &Arc<Self>) {
+        self.api.work();
+        loop {
+            let next = lock(&self.next_up).pop_front();
+            let Some(request) = next else { return };
+            self.handle(request);
+            self.api.work();
+        }
+    }
+
+    /// Answers what was accepted before the end.
+    fn drain(self: &Arc<Self>) {
+        let mut looks = 0;
+        // A look may find nothing but another worker's wake-up.
+        while looks < DRAIN_LOOKS {
+            looks += 1;
+            if let Ok(Some(request)) = self.receive(|http| http.recv_timeout(DRAIN_PATIENCE)) {
+                self.handle(request);
+                looks = 0;
+            }
+            self.do_what_is_ready();
+        }
+    }
+
+    /// The next request; `None` if it is kept until its client's last one is answered. Two workers
+    /// must not do this at once: a client's second request could get in before its first.
+    fn receive(
+        &self,
+        next: impl Fn(&tiny_http::Server) -> io::Result<Option<tiny_http::Request>>,
+    ) -> io::Result<Option<tiny_http::Request>> {
+        let receiving = lock(&self.receiving);
+        let Some(request) = next(&self.http)? else {
+            return Ok(None);
+        };
+        self.nudger.note_traffic();
+        let Some(peer) = request.remote_addr().copied() else {
+            return Ok(Some(request));
+        };
+        let mut unanswered = lock(&self.unanswered);
+        let Some(kept) = unanswered.get_mut(&peer) else {
+            unanswered.insert(peer, VecDeque::new());
+            return Ok(Some(request));
+        };
+        kept.push_back(request);
+        let too_many = kept.len() > PIPELINED_MAX;
+        drop((unanswered, receiving));
+        if too_many {
+            shut_down(Some(peer), Shutdown::Both);
+        }
+        Ok(None)
+    }
+
+    fn handle(self: &Arc<Self>, mut request: tiny_http::Request) {
+        let peer = request.remote_addr().copied();
+        let in_turn = InTurn {
+            shared: Arc::clone(self),
+            peer,
+        };
         let body = match read_body(&mut request) {
             Ok(body) => body,
             Err(Unread { refusal, rest }) => {
@@ -255,13 +359,14 @@ impl Shared {
             target: request.url(),
             authorization: authorization.map(|header| header.value.as_str()),
             body: &body,
-            peer: request.remote_addr().copied(),
         };
-        let peer = asked.peer;
         // One request's bug must not take a worker away from all others.
         let asked = catch_unwind(AssertUnwindSafe(|| self.api.read(&asked)));
         let asked = asked.unwrap_or_else(|_| Asked::Answered(Refusal::Internal.into()));
-        let reply = Box::new(move |response| respond(request, &response));
+        let reply = Box::new(move |response| {
+            respond(request, &response);
+            drop(in_turn);
+        });
         self.api.take(asked, peer, reply);
     }
 
@@ -306,7 +411,10 @@ impl Shared {
     /// Wakes a worker, if there is something to do.
     fn ring_if(&self, ready: bool) {
         if ready {
-            self.http.unblock();
+            // Once is enough: whoever wakes does all there is to do.
+            if !self.rung.swap(true, Ordering::Relaxed) {
+                self.http.unblock();
+            }
         }
     }
 
@@ -364,9 +472,10 @@ impl Shared {
         let ending = ending.recv().unwrap_or(Ending::Stopped);
         self.stopping.store(true, Ordering::Relaxed);
         self.api.close();
-        // Each ends one worker, behind the requests that wait already.
-        for _ in &workers {
+        // A worker may take another's wake-up, so this goes on until the last has ended.
+        while workers.iter().any(|worker| !worker.is_finished()) {
             self.http.unblock();
+            thread::sleep(TICK_PERIOD);
         }
         for worker in workers {
             if worker.join().is_err() {

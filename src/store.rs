@@ -383,6 +383,7 @@ enum Write {
         seen: Vec<u8>,
         fencing_token: FencingToken,
         expires_us: u64,
+        max_hold_ms: u64,
     },
     Delete {
         key: u64,
@@ -564,23 +565,26 @@ impl Store {
         let values = [
             ("id_device", device),
             ("after", Value::Number(after)),
-            ("limit", Value::Number(rows)),
+            // One more, to see whether the table goes on.
+            ("limit", Value::Number(rows + 1)),
         ];
         let looked_at = Instant::now();
-        let found = self.query(&self.statements()?.list, &values)?;
-        let is_full = found.len() as u64 == rows;
-        for row in found {
+        let mut found = self.query(&self.statements()?.list, &values)?;
+        let goes_on = found.len() as u64 > rows;
+        found.truncate(usize::try_from(rows).unwrap_or(usize::MAX));
+        let mut found = found.into_iter();
+        for row in found.by_ref() {
             let row =
                 ListedRow::read(row).map_err(|error| StoreError::Unavailable(cause(&error)))?;
             page.next = Some(row.seen.key);
             if let (true, Some(holding)) = (row.is_meant, row.seen.holding(looked_at)) {
                 page.holdings.push((row.session, holding));
                 if page.holdings.len() as u64 == limit {
-                    return Ok(page);
+                    break;
                 }
             }
         }
-        if !is_full {
+        if !goes_on && found.len() == 0 {
             page.next = None;
         }
         Ok(page)
@@ -638,9 +642,8 @@ impl Store {
                     holder,
                 };
                 delete.append(&session, statements, &mut packet);
-                let replies = self.pooled()?.run(&packet);
-                let deleted =
-                    replies.map_err(|failed| StoreError::Unavailable(cause(&failed.error)))?;
+                // One that somebody holds a lock on is for the next sweep.
+                let deleted = self.pooled()?.run(&packet).unwrap_or_default();
                 swept.rows += deleted.iter().map(|reply| reply.affected).sum::<u64>();
             }
         }
@@ -656,6 +659,8 @@ impl Store {
         loop {
             match self.pooled()?.query(sql, values) {
                 Ok(rows) => return Ok(rows),
+                // No row can have a text that its column cannot hold.
+                Err(error) if Trouble::of(&error) == Trouble::Incomparable => return Ok(Vec::new()),
                 Err(error) if Trouble::of(&error) == Trouble::Lost && Instant::now() < until => {}
                 Err(error) => return Err(StoreError::Unavailable(cause(&error))),
             }
@@ -1094,6 +1099,7 @@ impl<'a> Task<'a> {
             seen: row.stored,
             fencing_token,
             expires_us: row.clock_us.saturating_add(left_us),
+            max_hold_ms,
         });
         None
     }
@@ -1178,7 +1184,7 @@ impl Write {
                     device,
                     ("key", key),
                     ("seen", seen.as_deref().map_or(Value::Null, Value::Bytes)),
-                    ("shift_us", shift_us(lease.ttl)),
+                    ("shift_us", shift_us(lease.ttl.as_ms())),
                     ("fencing_floor", Value::Number(*fencing_floor)),
                     ("owner_token", Value::Text(lease.owner_token.secret())),
                 ];
@@ -1189,17 +1195,22 @@ impl Write {
                 lease,
                 key,
                 seen,
-                fencing_token,
+                fencing_token: FencingToken(granted_us),
                 expires_us,
+                max_hold_ms,
             } => {
                 let key = ("key", Value::Number(*key));
                 statements.renew_lock.write(packet, &[key]);
-                let tail = format!("{:016}{}", fencing_token.0, lease.owner_token.secret());
+                let tail = format!("{granted_us:016}{}", lease.owner_token.secret());
+                let latest_us = granted_us.saturating_add(max_hold_ms * 1_000);
                 let values = [
                     key,
                     ("seen", Value::Bytes(seen)),
                     ("expires_us", Value::Number(*expires_us)),
-                    ("shift_us", shift_us(lease.ttl)),
+                    ("shift_us", shift_us(lease.ttl.as_ms())),
+                    ("granted_us", Value::Number(*granted_us)),
+                    ("latest_us", Value::Number(latest_us)),
+                    ("latest_shift_us", shift_us(*max_hold_ms)),
                     ("tail", Value::Text(&tail)),
                 ];
                 statements.renew.write(packet, &values);
@@ -1232,8 +1243,8 @@ impl Write {
 }
 
 /// What a write adds to the clock to get the stored date.
-fn shift_us(ttl: Ttl) -> Value<'static> {
-    let shift_ms = ttl.as_ms().cast_signed() - HOLD_MS.cast_signed();
+fn shift_us(lasts_ms: u64) -> Value<'static> {
+    let shift_ms = lasts_ms.cast_signed() - HOLD_MS.cast_signed();
     Value::Signed(shift_ms * 1_000 + ROUND_UP_US)
 }
 

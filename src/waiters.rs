@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use crate::lease::{Holding, OwnerToken, RowVersion};
 
 /// Most waiters of one server; whoever comes then is refused without waiting. Each has a
-/// connection, and so a thread, of its own.
-pub const WAITERS_MAX: usize = 10_000;
+/// connection of its own, with a thread and two descriptors: half of the unit's 8,192.
+pub const WAITERS_MAX: usize = 2_000;
 
 /// A session's name, the same for all its spellings.
 pub type Name = (String, String);
@@ -41,6 +41,15 @@ pub enum Turn<T> {
     Recall(Waiter<T>),
     /// Acquire for the first in line.
     Acquire(Waiter<T>),
+}
+
+impl<T> Turn<T> {
+    fn ticket(self) -> T {
+        match self {
+            Self::Direct(ticket) => ticket,
+            Self::Recall(waiter) | Self::Acquire(waiter) => waiter.ticket,
+        }
+    }
 }
 
 /// Somebody whose wait is over, and why.
@@ -166,9 +175,12 @@ impl<T> Lines<T> {
         None
     }
 
-    /// A direct turn is over; the line may try its luck.
+    /// A direct turn is over, and may have changed who holds the session: the line may try its
+    /// luck.
     pub fn done(&self, name: &Name) {
-        self.lock().end_turn(name, Next::Turn);
+        let mut state = self.lock();
+        state.line(name).seen = None;
+        state.end_turn(name, Next::Turn);
     }
 
     /// A recall showed that the waiter does not hold the session: it takes its place in line.
@@ -199,17 +211,20 @@ impl<T> Lines<T> {
         refused
     }
 
-    /// A turn failed: those it was taken for, and who cannot be told more.
-    pub fn failed(&self, name: &Name, began: Instant) -> Vec<Waiter<T>> {
+    /// A turn failed: those who came before it began, and cannot be told more; and everything
+    /// that was to be done after it, which would only fail as slowly.
+    pub fn failed(&self, name: &Name, began: Instant) -> Vec<T> {
         let mut state = self.lock();
         let line = state.line(name);
         let all = std::mem::take(&mut line.waiters);
         let (failed, newcomers) = all.into_iter().partition(|waiter| waiter.arrived < began);
         line.waiters = newcomers;
-        let failed: Vec<_> = VecDeque::into(failed);
+        let failed: VecDeque<Waiter<T>> = failed;
+        let direct = std::mem::take(&mut line.direct);
         state.waiting -= failed.len();
         state.end_turn(name, Next::Turn);
-        failed
+        let failed = failed.into_iter().map(|waiter| waiter.ticket);
+        failed.chain(direct.into_iter().map(Turn::ticket)).collect()
     }
 
     /// Takes everybody out of the line who has the token of the lease that was just granted: the
@@ -295,18 +310,19 @@ impl<T> Lines<T> {
         waited.is_ok_and(|(state, _)| state.waiting > 0)
     }
 
-    /// Nobody waits any more: all who did.
-    pub fn close(&self) -> Vec<Waiter<T>> {
+    /// Nobody waits any more: all who did, and all that is not begun.
+    pub fn close(&self) -> Vec<T> {
         let mut state = self.lock();
         state.door = Door::Closed;
         state.waiting = 0;
-        let lines = state.lines.values_mut();
-        let waiters = lines
-            .flat_map(|line| std::mem::take(&mut line.waiters))
-            .collect();
+        let mut tickets = Vec::new();
+        for line in state.lines.values_mut() {
+            tickets.extend(line.waiters.drain(..).map(|waiter| waiter.ticket));
+            tickets.extend(line.direct.drain(..).map(Turn::ticket));
+        }
         drop(state);
         self.joined.notify_all();
-        waiters
+        tickets
     }
 }
 
@@ -400,6 +416,10 @@ impl<T> State<T> {
         let Some(Look { began, holding }) = &line.seen else {
             return Vec::new();
         };
+        if holding.expires <= now {
+            // What was seen is over; the line's turn shows what is now.
+            return Vec::new();
+        }
         let (began, holding) = (*began, holding.clone());
         let is_over = |waiter: &Waiter<T>| waiter.until <= now && waiter.arrived <= began;
         let all = std::mem::take(&mut line.waiters);

@@ -22,6 +22,8 @@ tests![
     a_burst_of_kept_alive_connections_is_served,
     no_descriptors_left_ends_in_a_clean_exit,
     sigterm_answers_what_was_accepted,
+    what_is_pipelined_behind_a_wait_holds_up_nobody,
+    sigterm_answers_what_waits_behind_a_hanging_database,
     an_idle_service_is_small,
 ];
 
@@ -278,4 +280,91 @@ fn a_client_that_never_reads_its_answers_holds_up_nobody(world: &World) {
     for _ in 0..3 {
         service.hold(&Session::new());
     }
+}
+
+fn what_is_pipelined_behind_a_wait_holds_up_nobody(world: &World) {
+    let service = world.serve(&["--workers", "2"]);
+    let (session, other) = (Session::new(), Session::new());
+    for session in [&session, &other] {
+        service
+            .acquire(session, json!({"ttl_ms": 600_000}))
+            .assert_granted("new");
+    }
+    let post = |session: &Session, wait_ms: u64| {
+        let body = session.with(json!({"wait_ms": wait_ms})).to_string();
+        format!(
+            "POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let looks = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(8);
+    let mut stream = send(
+        &service,
+        &(post(&session, 2_000) + &post(&other, 10) + &looks),
+    );
+    service.wait_for_waiters(&session, 1);
+    // Neither the workers nor what ends waits in time is held up by the answers behind.
+    service
+        .acquire(&other, json!({"wait_ms": 100}))
+        .assert_held();
+    service.hold(&Session::new());
+    assert_eq!(service.waiters(&session), 1, "the first still waits");
+    // The answers come in the order of the requests.
+    let mut answers = String::new();
+    let mut buffer = [0; 4_096];
+    while answers.matches("HTTP/1.1 ").count() < 10 {
+        let length = stream.read(&mut buffer).unwrap();
+        assert!(length > 0, "{answers}");
+        answers.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
+    let statuses: Vec<_> = answers
+        .split("HTTP/1.1 ")
+        .skip(1)
+        .map(|answer| &answer[..3])
+        .collect();
+    assert_eq!(
+        statuses,
+        [
+            "409", "409", "200", "200", "200", "200", "200", "200", "200", "200"
+        ]
+    );
+}
+
+fn sigterm_answers_what_waits_behind_a_hanging_database(world: &World) {
+    let server = crate::world::DatabaseServer::start(world.engine, &[]);
+    let url = server.url("session_lock");
+    assert_eq!(
+        crate::world::run(&["migrate", "--database-url", &url]).status,
+        Some(0)
+    );
+    let mut service = Service::start(&url, &["--workers", "2"]);
+    let session = Session::new();
+    service
+        .acquire(&session, json!({"ttl_ms": 1_000}))
+        .assert_granted("new");
+    let address = service.address;
+    let ask = move |body: String| {
+        thread::spawn(move || {
+            let request = format!(
+                "POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            answer(stream)
+        })
+    };
+    server.freeze();
+    let waiters = (0..4).map(|_| ask(session.with(json!({"wait_ms": 20_000})).to_string()));
+    let others = (0..12).map(|_| ask(Session::new().with(json!({})).to_string()));
+    let asked: Vec<_> = waiters.chain(others).collect();
+    thread::sleep(Duration::from_millis(1_500));
+    service.signal("-TERM");
+    for asked in asked {
+        let answered = asked.join().unwrap();
+        assert!(answered.starts_with("HTTP/1.1 503 "), "{answered}");
+    }
+    assert_eq!(service.wait(), Some(0));
+    server.thaw();
 }

@@ -85,6 +85,26 @@ impl DatabaseServer {
         }
     }
 
+    /// Stops the server process without ending it: it hangs.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = std::fs::read_to_string(self.private.folder().join("pid")).unwrap();
+        assert!(
+            Command::new("kill")
+                .args([signal, pid.trim()])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
     pub fn url(&self, schema: &str) -> String {
         format!("mysql://root@127.0.0.1:{}/{schema}", self.port)
     }
