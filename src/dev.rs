@@ -148,6 +148,8 @@ fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
         install.args([
             "--no-defaults",
             "--auth-root-authentication-method=normal",
+            // Where the machine's own name cannot be looked up.
+            "--force",
             "--skip-test-db",
         ]);
         install
