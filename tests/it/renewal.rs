@@ -1,6 +1,7 @@
 //! A lease that lasts exactly as long as the work: renew, and the longest hold.
 
 use std::thread;
+use std::time::Duration;
 
 use mysql::prelude::Queryable;
 use serde_json::json;
@@ -15,6 +16,7 @@ tests![
     a_lease_that_expires_while_its_renew_waits_is_not_revived,
     a_renew_is_repeated_and_doubled_without_harm,
     a_lease_is_held_no_longer_than_the_longest_hold,
+    a_renew_that_waits_for_the_row_keeps_to_the_longest_hold,
 ];
 
 const LOST: &str = r#"{"renewed":false,"reason":"lost"}"#;
@@ -191,4 +193,35 @@ fn a_lease_is_held_no_longer_than_the_longest_hold(world: &World) {
     service
         .renew(&session, &owner_token, 30_000)
         .assert(409, &lost());
+}
+
+fn a_renew_that_waits_for_the_row_keeps_to_the_longest_hold(world: &World) {
+    let service = world.serve(&["--max-hold-ms", "60000"]);
+    let session = Session::new();
+    let granted = service.acquire(&session, json!({}));
+    let granted_us = granted.number("fencing_token") - 57_000_000;
+    world.sql(format!(
+        "UPDATE {TABLE} SET timestamp = INSERT(timestamp, 27, 16, '{granted_us}') WHERE {session}"
+    ));
+    let mut neighbour = world.lock_row(&session);
+    let renewed = thread::scope(|scope| {
+        let renewed = scope.spawn(|| service.renew(&session, &granted.text("owner_token"), 30_000));
+        thread::sleep(Duration::from_millis(800));
+        neighbour.query_drop("ROLLBACK").unwrap();
+        renewed.join().unwrap()
+    });
+    assert!(matches!(renewed.status, 200 | 503), "{renewed:?}");
+    if renewed.status == 200 {
+        let lasts_us: Option<i64> = world
+            .rows(format!(
+                "SELECT TIMESTAMPDIFF(MICROSECOND, FROM_UNIXTIME({granted_us} / 1000000), timestamp) + 30000000 \
+                 FROM {TABLE} WHERE {session}"
+            ))
+            .pop();
+        // A whole second of rounding, and no more.
+        assert!(
+            lasts_us.is_some_and(|lasts_us| lasts_us < 61_000_000),
+            "{lasts_us:?}"
+        );
+    }
 }
