@@ -17,9 +17,11 @@
 //! | [`server`] | the listener, worker threads, stopping |
 //! | [`dev`] | a private database for trying it out |
 //!
-//! The life of a request: [`server`] takes it from `tiny_http` and hands its bytes to [`api`],
-//! which makes an [`Operation`](store::Operation) of it and runs it on the [`store`]. The
-//! statements are in the folder `sql/`, one a file: they are the protocol's specification.
+//! The life of a request: a worker of [`server`] takes it from `tiny_http` and hands its bytes to
+//! [`api`], which makes an [`Operation`](store::Operation) of it. The operation takes its turn in
+//! its session's line ([`waiters`]) and runs on the [`store`], by whichever worker is free; the
+//! answer goes back through the request that asked. The statements are in the folder `sql/`, one a
+//! file: they are the protocol's specification.
 
 pub mod api;
 pub mod client;

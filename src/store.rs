@@ -893,7 +893,7 @@ fn end_connection(connection: &mut Connection, lost: Identity) -> Result<(), Int
         // It was to an earlier life of the server, and its number may be somebody else's now.
         return Ok(());
     }
-    let kill = Statement::new("KILL :id", &[]);
+    let kill = Statement::new(include_str!("../sql/kill.sql"), &[]);
     let until = Instant::now() + KILL_PATIENCE;
     loop {
         match connection.query(&kill, &[("id", Value::Number(lost.id.into()))]) {
