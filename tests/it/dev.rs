@@ -1,8 +1,8 @@
 //! `session-lock dev`: a newcomer's first minute.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::world::eventually;
 
@@ -19,6 +19,8 @@ pub const TESTS: &[(&str, fn())] = &[
 
 struct Dev {
     child: Child,
+    /// Kept open: it may have more to say.
+    _output: BufReader<ChildStdout>,
     curls: Vec<String>,
     database_folder: String,
 }
@@ -35,9 +37,8 @@ impl Dev {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap())
-            .lines()
-            .map_while(Result::ok);
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let lines = output.by_ref().lines().map_while(Result::ok);
         let curls: Vec<_> = lines
             .filter(|line| line.starts_with("curl "))
             .take(3)
@@ -52,6 +53,7 @@ impl Dev {
         assert!(Path::new(&database_folder).join("socket").exists());
         Self {
             child,
+            _output: output,
             curls,
             database_folder,
         }
