@@ -21,18 +21,30 @@ const START_PAUSE: Duration = Duration::from_millis(50);
 /// The database that is created in it.
 pub const DATABASE: &str = "session_lock";
 
+/// Where a server keeps its temporary tables. It must be a server's own: MariaDB begins by deleting
+/// all that it finds there, and another server that loses its tables so crashes.
+const TEMPORARY: &str = "TMPDIR";
+
 /// Runs the server and ends it, with its folder, when this process closes its end of a pipe:
-/// also when it is killed. $1 is the folder, the rest the server's command.
+/// also when it is killed. $1 is the folder, the rest the server's command. A server that takes
+/// more than 20 s to end is killed: nobody needs its data.
 const KEEPER: &str = r#"
 folder=$1; shift
 exec 3<&0
 "$@" </dev/null >"$folder/server.log" 2>&1 &
 server=$!
-( read -r _ <&3; kill "$server"; kill -CONT "$server" ) &
+(
+    read -r _ <&3
+    : >"$folder/ending"
+    kill "$server"
+    kill -CONT "$server"
+    for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 2; done
+    kill -KILL "$server"
+) &
 reader=$!
 wait "$server"
-if kill "$reader" 2>/dev/null; then exit 1; fi
-rm -rf "$folder"
+kill "$reader" 2>/dev/null
+[ -e "$folder/ending" ] && rm -rf "$folder"
 "#;
 
 /// A running private server. It ends when this is dropped.
@@ -79,6 +91,7 @@ impl PrivateDatabase {
             .args(options);
         // Ctrl-C is for us, who end the server in good order.
         keeper
+            .env(TEMPORARY, folder.path())
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -120,8 +133,7 @@ impl PrivateDatabase {
                 let log = std::fs::read_to_string(self.folder.path().join("server.log"))
                     .unwrap_or_default();
                 return Err(format!(
-                    "the private database does not start: {error}\n{}",
-                    last_lines(&log)
+                    "the private database does not start: {error}\n{log}"
                 ));
             }
             thread::sleep(START_PAUSE);
@@ -166,6 +178,7 @@ fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
     let (out, err) =
         log.map_err(|error| format!("cannot write {}: {error}", log_path.display()))?;
     let status = install
+        .env(TEMPORARY, folder)
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)
@@ -175,8 +188,7 @@ fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
         Ok(status) => {
             let log = std::fs::read_to_string(&log_path).unwrap_or_default();
             Err(format!(
-                "the private database cannot be set up ({status}):\n{}",
-                last_lines(&log)
+                "the private database cannot be set up ({status}):\n{log}"
             ))
         }
         Err(error) => Err(format!("the private database cannot be set up: {error}")),
@@ -203,10 +215,4 @@ fn find_program(name: &str) -> Option<PathBuf> {
     folders
         .map(|folder| folder.join(OsStr::new(name)))
         .find(|program| program.is_file())
-}
-
-fn last_lines(log: &str) -> String {
-    const LINES: usize = 15;
-    let lines: Vec<_> = log.lines().collect();
-    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }

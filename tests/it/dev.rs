@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::world::eventually;
 
-pub const TESTS: &[(&str, fn())] = &[
+pub const TESTS: [(&str, fn()); 2] = [
     (
         "dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c",
         dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c,

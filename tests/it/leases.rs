@@ -440,7 +440,7 @@ fn each_outcome_has_its_log_line_and_no_line_has_a_token(world: &World) {
             ])
             .env("RUST_LOG", "debug"),
     );
-    service.wait_for_line("ready");
+    service.wait_for_line("INFO  ready");
     let refused = service.get("/v1/locks/a/b");
     refused.assert_refused(401, "unauthorized");
 
@@ -506,7 +506,7 @@ fn the_services_own_clock_changes_nothing(world: &World) {
                 .env("FAKETIME", offset)
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         );
-        astray.wait_for_line("ready");
+        astray.wait_for_line("INFO  ready");
         astray.wait_for_line("clock the database's clock and this machine's are");
         let owner_token = astray.hold(&session);
         world.service.acquire(&session, json!({})).assert_held();

@@ -192,7 +192,7 @@ fn no_descriptors_left_ends_in_a_clean_exit(world: &World) {
     let url = world.database.url("session_lock");
     let script = format!("ulimit -n 60; exec {binary} serve --workers 2 --database-url {url}");
     let mut service = Service::spawn(Command::new("sh").args(["-c", &script]));
-    service.wait_for_line("ready");
+    service.wait_for_line("INFO  ready");
     let crowd: Vec<_> = (0..60)
         .map_while(|_| TcpStream::connect(service.address).ok())
         .collect();

@@ -19,11 +19,17 @@ mod startup;
 mod webhooks;
 mod world;
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
+use std::time::Duration;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
 use world::{Engine, Test, World};
+
+/// Far longer than any test takes on a machine that is busy with other things.
+const TEST_PATIENCE: Duration = Duration::from_secs(240);
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -51,25 +57,32 @@ fn main() {
         let world = engines.iter().find(|world| world.engine == engine).cloned();
         for (name, run) in tests.iter().copied().flatten() {
             let world = world.clone();
-            trials.push(Trial::test(
-                format!("{}::{name}", engine.name()),
-                move || {
-                    run(&world.expect("listing runs nothing"));
-                    Ok(())
-                },
-            ));
+            trials.push(trial(format!("{}::{name}", engine.name()), move || {
+                run(&world.expect("listing runs nothing"));
+            }));
         }
     }
-    for (name, run) in dev::TESTS {
-        trials.push(Trial::test(*name, || {
-            run();
-            Ok(())
-        }));
-    }
+    trials.extend(dev::TESTS.map(|(name, run)| trial(name.to_owned(), run)));
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the databases; `exit` would leave them to the keeper.
     drop(engines);
     conclusion.exit();
+}
+
+/// Runs a test in a thread of its own and name: one that hangs fails, and the others go on.
+fn trial(name: String, run: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name.clone(), move || {
+        let (done, finished) = channel::<()>();
+        let test = thread::Builder::new().name(name).spawn(move || {
+            let _done = done;
+            run();
+        });
+        if finished.recv_timeout(TEST_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            return Err(Failed::from(format!("it hangs, after {TEST_PATIENCE:?}")));
+        }
+        // Resumed here, the panic is shown with its test, at the end of all.
+        test?.join().map_err(|panic| resume_unwind(panic))
+    })
 }
 
 fn start_engines() -> Vec<Arc<World>> {

@@ -4,6 +4,7 @@ use crate::world::{
     DatabaseServer, PATIENCE, Printed, Schema, Service, Session, TABLE, World, run, tests,
 };
 use mysql::prelude::Queryable;
+use session_lock::dev::DATABASE;
 use std::time::Instant;
 
 tests![
@@ -314,8 +315,6 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
         .unwrap();
     assert!((-1..30).contains(&age_s.unwrap()), "{age_s:?}");
 
-    root("SET GLOBAL innodb_flush_log_at_trx_commit = 2");
-    root("SET GLOBAL sync_binlog = 0");
     let printed = check(&["--time-zone", "+08:00"]);
     assert_eq!(printed.status, Some(0), "{printed:?}");
     assert_says(
@@ -401,12 +400,11 @@ fn a_read_only_database_is_waited_for(world: &World) {
 }
 
 fn check_lists_what_is_right_too(world: &World) {
-    let schema = world.schema();
-    assert_eq!(
-        run(&["migrate", "--database-url", &schema.url()]).status,
-        Some(0)
-    );
-    let printed = run(&["check", "--database-url", &schema.url()]);
+    let durable = ["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"];
+    let server = DatabaseServer::start(world.engine, &durable);
+    let url = server.url(DATABASE);
+    assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+    let printed = run(&["check", "--database-url", &url]);
     assert_eq!(printed.status, Some(0), "{printed:?}");
     for topic in [
         "server",

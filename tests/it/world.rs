@@ -76,6 +76,9 @@ impl DatabaseServer {
             port_option.as_str(),
             "--bind-address=127.0.0.1",
             "--max-connections=400",
+            // No test cuts the power, and a busy disk keeps nobody waiting like this.
+            "--innodb-flush-log-at-trx-commit=2",
+            "--sync-binlog=0",
         ];
         all.extend(options);
         let private = PrivateDatabase::start(&engine.program(), &all);
@@ -304,7 +307,7 @@ impl Service {
     /// Starts it and waits until it is ready.
     pub fn start(url: &str, flags: &[&str]) -> Self {
         let service = Self::start_unready(url, flags);
-        service.wait_for_line("ready");
+        service.wait_for_line("INFO  ready");
         service
     }
 
