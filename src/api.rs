@@ -1,7 +1,6 @@
 //! The HTTP interface: a request's bytes in, a status and JSON out. Knows no listener and no
 //! database; what each answer means is in the README.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use percent_encoding::percent_decode_str;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::config::ApiToken;
+use crate::fields::{Fields, Invalid};
 use crate::lease::{
-    Acquired, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, OwnerToken, Released,
-    Renewed, Session, TTL_MAX_MS, Ttl,
+    Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, MessageId,
+    OwnerToken, Recalled, Record, Released, Renewed, Session, TTL_MAX_MS, Ttl,
 };
-use crate::store::{Answer, Operation, Store, StoreError};
-use crate::waiters::{Lines, Name, Refused, TokenOrigin, Turn, Waiter};
+use crate::operation::{Answer, Operation, StoreError};
+use crate::store::Store;
+use crate::waiters::{Claim, Lines, Name, Refused, TokenOrigin, Turn, Waiter};
 
 /// Longest body of a request. Ids, tokens and numbers fit several times over, and the listener
 /// reads a body of this size in one go.
@@ -60,8 +60,8 @@ pub struct Request<'a> {
 pub struct Response {
     /// The status.
     pub status: u16,
-    /// The body.
-    pub body: Value,
+    /// The body: JSON.
+    pub body: String,
     /// Seconds for `Retry-After`.
     pub retry_after_s: Option<u64>,
     /// Methods for `Allow`.
@@ -69,13 +69,22 @@ pub struct Response {
 }
 
 impl Response {
-    fn new(status: u16, body: Value) -> Self {
+    fn new(status: u16, body: &Value) -> Self {
         Self {
             status,
-            body,
+            body: body.to_string(),
             retry_after_s: None,
             allow: None,
         }
+    }
+
+    /// A refusal because the message is answered, with what its worker left, byte for byte.
+    fn duplicate(body: &Value, record: &Record) -> Self {
+        let mut response = Self::new(409, body);
+        let result = record.result.as_deref().unwrap_or("null");
+        let fields = response.body.trim_end_matches('}');
+        response.body = format!("{fields},\"result\":{result}}}");
+        response
     }
 }
 
@@ -99,6 +108,12 @@ pub enum Refusal {
     /// The database is not there, or not in time: 503. Whoever was refused a lease whose fate is
     /// unknown is given its owner token, to ask again with.
     Unavailable(String, Option<OwnerToken>),
+}
+
+impl From<Invalid> for Refusal {
+    fn from(Invalid(wrong): Invalid) -> Self {
+        Self::InvalidRequest(wrong)
+    }
 }
 
 impl From<Refusal> for Response {
@@ -132,15 +147,14 @@ impl From<Refusal> for Response {
             ),
             Refusal::Unavailable(message, _) => (503, "unavailable", message.as_str()),
         };
-        let mut response = Self::new(status, json!({"error": {"code": code, "message": message}}));
+        let mut body = json!({"error": {"code": code, "message": message}});
+        if let Refusal::Unavailable(_, Some(token)) = &refusal {
+            body["owner_token"] = json!(token.secret());
+        }
+        let mut response = Self::new(status, &body);
         match refusal {
             Refusal::MethodNotAllowed(allow) => response.allow = Some(allow),
-            Refusal::Unavailable(_, owner_token) => {
-                response.retry_after_s = Some(RETRY_AFTER_UNAVAILABLE_S);
-                if let Some(token) = owner_token {
-                    response.body["owner_token"] = json!(token.secret());
-                }
-            }
+            Refusal::Unavailable(..) => response.retry_after_s = Some(RETRY_AFTER_UNAVAILABLE_S),
             _ => {}
         }
         response
@@ -187,8 +201,10 @@ pub enum Asked {
         origin: TokenOrigin,
         /// for so long,
         ttl: Ttl,
-        /// waiting so long.
+        /// waiting so long,
         wait: Duration,
+        /// to answer this message.
+        message_id: Option<MessageId>,
     },
     /// Something else that is done to one session.
     Direct(Operation),
@@ -199,6 +215,7 @@ pub enum Asked {
 enum Route {
     Acquire,
     Renew,
+    Commit,
     Release,
     Locks,
     Lock(Session),
@@ -211,6 +228,7 @@ impl Route {
         match path {
             "/v1/acquire" => Ok(Self::Acquire),
             "/v1/renew" => Ok(Self::Renew),
+            "/v1/commit" => Ok(Self::Commit),
             "/v1/release" => Ok(Self::Release),
             "/v1/locks" => Ok(Self::Locks),
             "/healthz" => Ok(Self::Healthz),
@@ -232,20 +250,20 @@ impl Route {
 
     fn methods(&self) -> &'static str {
         match self {
-            Self::Acquire | Self::Renew | Self::Release => "POST",
+            Self::Acquire | Self::Renew | Self::Commit | Self::Release => "POST",
             Self::Locks | Self::Lock(_) | Self::Healthz | Self::Readyz => "GET, HEAD",
         }
     }
 }
 
-fn decoded_id(name: &str, encoded: &str) -> Result<Id, Refusal> {
-    Id::as_stored(&decoded(name, encoded)?).map_err(|wrong| invalid(name, wrong))
+fn decoded_id(name: &str, encoded: &str) -> Result<Id, Invalid> {
+    Id::as_stored(&decoded(name, encoded)?).map_err(|wrong| Invalid::field(name, wrong))
 }
 
-fn decoded(name: &str, encoded: &str) -> Result<String, Refusal> {
+fn decoded(name: &str, encoded: &str) -> Result<String, Invalid> {
     match percent_decode_str(encoded).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(invalid(name, "is not UTF-8 once percent-decoded")),
+        Err(_) => Err(Invalid::field(name, "is not UTF-8 once percent-decoded")),
     }
 }
 
@@ -291,6 +309,7 @@ impl Api {
                 origin,
                 ttl,
                 wait,
+                message_id,
             } => {
                 let name = self.store.name(&session);
                 let arrived = Instant::now();
@@ -298,6 +317,7 @@ impl Api {
                     session,
                     owner_token: owner_token.clone(),
                     ttl,
+                    message_id: message_id.clone(),
                 };
                 let ticket = Ticket {
                     operation,
@@ -305,7 +325,10 @@ impl Api {
                     reply,
                 };
                 let waiter = Waiter {
-                    owner_token,
+                    claim: Claim {
+                        owner_token,
+                        message_id,
+                    },
                     arrived,
                     until: arrived + wait,
                     ticket,
@@ -331,6 +354,7 @@ impl Api {
                     (ticket.reply)(response);
                 }
                 Turn::Recall(waiter) => self.recall(&name, waiter),
+                Turn::Refuse(refused) => self.refuse_unanswered(&name, refused),
                 Turn::Acquire(waiter) => self.acquire_for(&name, waiter),
             }
         }
@@ -339,7 +363,7 @@ impl Api {
     /// Answers those whose wait is over; whether there is anything to do for a worker now.
     #[must_use]
     pub fn tick(&self) -> bool {
-        refuse(self.lines.tick(Instant::now()));
+        self.refuse(self.lines.tick(Instant::now()));
         self.lines.is_ready()
     }
 
@@ -393,28 +417,32 @@ impl Api {
             return Err(Refusal::MethodNotAllowed(route.methods()));
         }
         match route {
-            Route::Acquire => self.read_acquire(Fields::read(request.body)?),
-            Route::Renew => self.read_renew(Fields::read(request.body)?),
-            Route::Release => read_release(Fields::read(request.body)?),
+            Route::Acquire => Ok(self.read_acquire(Fields::read(request.body)?)?),
+            Route::Renew => Ok(self.read_renew(Fields::read(request.body)?)?),
+            Route::Commit => Ok(self.read_commit(Fields::read(request.body)?)?),
+            Route::Release => Ok(self.read_release(Fields::read(request.body)?)?),
             Route::Locks => self.list(query).map(Asked::Answered),
             Route::Lock(session) => self.look(&session).map(Asked::Answered),
-            Route::Healthz => Ok(Asked::Answered(Response::new(200, json!({"status": "ok"})))),
+            Route::Healthz => Ok(Asked::Answered(Response::new(
+                200,
+                &json!({"status": "ok"}),
+            ))),
             Route::Readyz => {
                 self.store.ready()?;
                 Ok(Asked::Answered(Response::new(
                     200,
-                    json!({"status": "ready"}),
+                    &json!({"status": "ready"}),
                 )))
             }
         }
     }
 
-    fn read_acquire(&self, mut fields: Fields) -> Result<Asked, Refusal> {
+    fn read_acquire(&self, mut fields: Fields) -> Result<Asked, Invalid> {
         let session = fields.session(Id::new)?;
         let ttl = fields.ttl(self.max_hold_ms)?;
         let wait_ms = fields.integer("wait_ms")?.unwrap_or(0);
         if wait_ms > WAIT_MAX_MS {
-            return Err(invalid(
+            return Err(Invalid::field(
                 "wait_ms",
                 format!("must be 0-{WAIT_MAX_MS} milliseconds"),
             ));
@@ -423,7 +451,9 @@ impl Api {
             Some(token) => (token, TokenOrigin::Callers),
             None => (OwnerToken::draw(), TokenOrigin::Ours),
         };
+        let message_id = fields.message_id()?;
         fields.finish()?;
+        self.allow_message(message_id.as_ref())?;
         let wait = Duration::from_millis(wait_ms);
         Ok(Asked::Acquire {
             session,
@@ -431,15 +461,24 @@ impl Api {
             origin,
             ttl,
             wait,
+            message_id,
         })
     }
 
-    fn read_renew(&self, mut fields: Fields) -> Result<Asked, Refusal> {
+    /// Refuses a message if there is nowhere to record it.
+    fn allow_message(&self, message_id: Option<&MessageId>) -> Result<(), Invalid> {
+        match message_id.map(|_| self.store.keeps_messages()) {
+            Some(Err(why)) => Err(Invalid::field("message_id", format!("is refused: {why}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn read_renew(&self, mut fields: Fields) -> Result<Asked, Invalid> {
         let session = fields.session(Id::new)?;
         let ttl = fields.ttl(self.max_hold_ms)?;
         let owner_token = fields
             .owner_token()?
-            .ok_or_else(|| invalid("owner_token", "is missing"))?;
+            .ok_or_else(|| Invalid::field("owner_token", "is missing"))?;
         fields.finish()?;
         let max_hold_ms = self.max_hold_ms;
         Ok(Asked::Direct(Operation::Renew {
@@ -447,6 +486,54 @@ impl Api {
             owner_token,
             ttl,
             max_hold_ms,
+        }))
+    }
+
+    fn read_commit(&self, mut fields: Fields) -> Result<Asked, Invalid> {
+        let session = fields.session(Id::new)?;
+        let owner_token = fields
+            .owner_token()?
+            .ok_or_else(|| Invalid::field("owner_token", "is missing"))?;
+        let message = fields
+            .message()?
+            .ok_or_else(|| Invalid::field("message_id", "is missing"))?;
+        fields.finish()?;
+        self.allow_message(Some(&message.id))?;
+        Ok(Asked::Direct(Operation::Commit {
+            session,
+            owner_token,
+            message,
+        }))
+    }
+
+    fn read_release(&self, mut fields: Fields) -> Result<Asked, Invalid> {
+        if fields.flag("force")? {
+            let session = fields.session(Id::as_stored)?;
+            let fencing_token = fields.integer("fencing_token")?.map(FencingToken);
+            if fields.owner_token()?.is_some() {
+                return Err(Invalid::field("owner_token", "and force: send one of them"));
+            }
+            fields.finish()?;
+            return Ok(Asked::Direct(Operation::Force {
+                session,
+                fencing_token,
+            }));
+        }
+        let session = fields.session(Id::new)?;
+        let missing = || {
+            Invalid::field(
+                "owner_token",
+                "is missing (or \"force\": true, for an operator)",
+            )
+        };
+        let owner_token = fields.owner_token()?.ok_or_else(missing)?;
+        let message = fields.message()?;
+        fields.finish()?;
+        self.allow_message(message.as_ref().map(|message| &message.id))?;
+        Ok(Asked::Direct(Operation::Release {
+            session,
+            owner_token,
+            message,
         }))
     }
 
@@ -458,28 +545,75 @@ impl Api {
         answer.unwrap_or(Err(StoreError::Internal))
     }
 
-    fn recall(&self, name: &Name, waiter: Waiter<Ticket>) {
+    /// What becomes of an acquire without standing in line.
+    fn recall_for(&self, ticket: &Ticket) -> Result<Option<Response>, StoreError> {
         let Operation::Acquire {
             session,
             owner_token,
             ttl,
-        } = waiter.ticket.operation.clone()
+            message_id,
+        } = ticket.operation.clone()
         else {
-            return self.lines.done(name);
+            return Err(StoreError::Internal);
         };
-        match self.run(&Operation::Recall {
-            session: session.clone(),
+        let recall = Operation::Recall {
+            session,
             owner_token,
             ttl,
-        }) {
-            Ok(Answer::Recall(Some(lease))) => {
-                self.lines.done(name);
-                (waiter.ticket.reply)(granted(&session, &lease));
+            message_id,
+        };
+        match self.run(&recall)? {
+            Answer::Recall(Recalled::Lease(lease)) => {
+                Ok(Some(granted(ticket.operation.session(), &lease)))
             }
-            Ok(_) => self.lines.rejoin(name, waiter),
+            Answer::Recall(Recalled::Duplicate(record)) => {
+                Ok(Some(duplicate(&ticket.operation, &record)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn recall(&self, name: &Name, waiter: Waiter<Ticket>) {
+        match self.recall_for(&waiter.ticket) {
+            Ok(Some(response)) => {
+                self.lines.done(name);
+                (waiter.ticket.reply)(response);
+            }
+            Ok(None) => self.lines.rejoin(name, waiter),
             Err(error) => {
                 self.fail_others(name, Instant::now(), &error);
                 (waiter.ticket.reply)(Refusal::from(error).into());
+            }
+        }
+    }
+
+    /// Answers those whose wait is over. Who would answer a message is not told that the session
+    /// is held before it is clear that the message is unanswered: that is another look.
+    fn refuse(&self, refused: Vec<Refused<Ticket>>) {
+        for refused in refused {
+            if refused.waiter.claim.message_id.is_none() {
+                reply_held(refused);
+            } else {
+                let session = refused.waiter.ticket.operation.session();
+                self.lines
+                    .refuse_in_turn(&self.store.name(session), refused);
+            }
+        }
+    }
+
+    fn refuse_unanswered(&self, name: &Name, refused: Refused<Ticket>) {
+        match self.recall_for(&refused.waiter.ticket) {
+            Ok(Some(response)) => {
+                self.lines.rest(name);
+                (refused.waiter.ticket.reply)(response);
+            }
+            Ok(None) => {
+                self.lines.rest(name);
+                reply_held(refused);
+            }
+            Err(error) => {
+                self.fail_others(name, Instant::now(), &error);
+                (refused.waiter.ticket.reply)(Refusal::from(error).into());
             }
         }
     }
@@ -489,7 +623,7 @@ impl Api {
         let session = waiter.ticket.operation.session().clone();
         match self.run(&waiter.ticket.operation) {
             Ok(Answer::Acquire(Acquired::Granted(lease))) => {
-                let same = self.lines.take_same(name, &lease.owner_token);
+                let same = self.lines.take_same(name, &waiter.claim);
                 let refused = self.lines.held(name, None, began, lease.holding());
                 (waiter.ticket.reply)(granted(&session, &lease));
                 for waiter in same {
@@ -499,10 +633,15 @@ impl Api {
                     };
                     (waiter.ticket.reply)(granted(&session, &again));
                 }
-                refuse(refused);
+                self.refuse(refused);
             }
             Ok(Answer::Acquire(Acquired::Held(holding))) => {
-                refuse(self.lines.held(name, Some(waiter), began, holding));
+                self.refuse(self.lines.held(name, Some(waiter), began, holding));
+            }
+            Ok(Answer::Acquire(Acquired::Duplicate(record))) => {
+                self.lines.done(name);
+                let response = duplicate(&waiter.ticket.operation, &record);
+                (waiter.ticket.reply)(response);
             }
             Ok(_) => {
                 self.lines.done(name);
@@ -512,7 +651,7 @@ impl Api {
                 self.fail_others(name, began, &error);
                 let refusal = match error {
                     StoreError::Unsettled(_) => {
-                        Refusal::Unavailable(error.to_string(), Some(waiter.owner_token))
+                        Refusal::Unavailable(error.to_string(), Some(waiter.claim.owner_token))
                     }
                     _ => error.into(),
                 };
@@ -555,11 +694,11 @@ impl Api {
             return Err(Refusal::Internal);
         };
         let Some(holding) = holding else {
-            return Ok(Response::new(200, json!({"held": false})));
+            return Ok(Response::new(200, &json!({"held": false})));
         };
         let mut body = json!({"held": true});
         describe(&mut body, session, &holding, waiters);
-        Ok(Response::new(200, body))
+        Ok(Response::new(200, &body))
     }
 
     fn list(&self, query: &str) -> Result<Response, Refusal> {
@@ -569,22 +708,24 @@ impl Api {
             let value = decoded(name, value)?;
             match name {
                 "id_device" => {
-                    device = Some(Id::as_stored(&value).map_err(|wrong| invalid(name, wrong))?);
+                    device =
+                        Some(Id::as_stored(&value).map_err(|wrong| Invalid::field(name, wrong))?);
                 }
                 "limit" => {
                     let number = value
                         .parse()
                         .ok()
                         .filter(|limit| (1..=LIST_MAX).contains(limit));
-                    limit = number.ok_or_else(|| invalid(name, format!("must be 1-{LIST_MAX}")))?;
+                    limit = number
+                        .ok_or_else(|| Invalid::field(name, format!("must be 1-{LIST_MAX}")))?;
                 }
                 "after" => {
                     let key = value.parse();
                     after = key.map_err(|_| {
-                        invalid(name, "must be what \"next\" of the page before said")
+                        Invalid::field(name, "must be what \"next\" of the page before said")
                     })?;
                 }
-                _ => return Err(invalid(name, "is not a parameter of this request")),
+                _ => return Err(Invalid::field(name, "is not a parameter of this request").into()),
             }
         }
         let page = self.store.list(device.as_ref(), after, limit)?;
@@ -602,7 +743,7 @@ impl Api {
         if let Some(next) = page.next {
             body["next"] = json!(next.to_string());
         }
-        Ok(Response::new(200, body))
+        Ok(Response::new(200, &body))
     }
 }
 
@@ -611,57 +752,60 @@ fn stopping() -> Response {
     Refusal::Unavailable(message.to_owned(), None).into()
 }
 
-fn refuse(refused: Vec<Refused<Ticket>>) {
-    for Refused {
+fn reply_held(refused: Refused<Ticket>) {
+    let Refused {
         waiter,
         holding,
         waiters,
-    } in refused
-    {
-        let response = held(waiter.ticket.operation.session(), &holding, waiters);
-        (waiter.ticket.reply)(response);
-    }
+    } = refused;
+    let response = held(waiter.ticket.operation.session(), &holding, waiters);
+    (waiter.ticket.reply)(response);
 }
 
-fn read_release(mut fields: Fields) -> Result<Asked, Refusal> {
-    if fields.flag("force")? {
-        let session = fields.session(Id::as_stored)?;
-        let fencing_token = fields.integer("fencing_token")?.map(FencingToken);
-        if fields.owner_token()?.is_some() {
-            return Err(invalid("owner_token", "and force: send one of them"));
-        }
-        fields.finish()?;
-        return Ok(Asked::Direct(Operation::Force {
-            session,
-            fencing_token,
-        }));
-    }
-    let session = fields.session(Id::new)?;
-    let missing = || {
-        invalid(
-            "owner_token",
-            "is missing (or \"force\": true, for an operator)",
-        )
-    };
-    let owner_token = fields.owner_token()?.ok_or_else(missing)?;
-    fields.finish()?;
-    Ok(Asked::Direct(Operation::Release {
-        session,
-        owner_token,
-    }))
+/// The answer to an acquire whose message is answered.
+fn duplicate(operation: &Operation, record: &Record) -> Response {
+    let session = operation.session();
+    let message_id = operation.message_id().map(MessageId::as_str);
+    let committed_ms_ago = whole_ms(record.committed_ago);
+    info!(
+        "Message answered already, duplicate rejected {session} message_id={:?} committed_ms_ago={committed_ms_ago}",
+        message_id.unwrap_or_default()
+    );
+    let body = json!({
+        "granted": false, "reason": "duplicate", "message_id": message_id, "committed_ms_ago": committed_ms_ago,
+    });
+    Response::duplicate(&body, record)
 }
 
 /// The answer to what does not stand in line.
 fn direct(ticket: &Ticket, answer: &Answer) -> Response {
     let session = ticket.operation.session();
+    let message = ticket.operation.message_id();
+    let message = message.map_or(String::new(), |id| format!(" message_id={:?}", id.as_str()));
     match answer {
         Answer::Release(Released::Released) => {
-            info!("Session lock released and cleaned up successfully {session}");
-            Response::new(200, json!({"released": true}))
+            info!("Session lock released and cleaned up successfully {session}{message}");
+            Response::new(200, &json!({"released": true}))
+        }
+        Answer::Commit(Committed::New) => {
+            info!("Message committed {session}{message}");
+            Response::new(200, &json!({"committed": true, "how": "new"}))
+        }
+        Answer::Commit(Committed::Again) => {
+            debug!("Message committed again by its worker {session}{message}");
+            Response::new(200, &json!({"committed": true, "how": "again"}))
+        }
+        Answer::Commit(Committed::Lost) => {
+            info!("Session lock lost before its commit {session}{message}");
+            Response::new(409, &json!({"committed": false, "reason": "lost"}))
+        }
+        Answer::Commit(Committed::Duplicate(record)) => {
+            info!("Message answered already, commit rejected {session}{message}");
+            Response::duplicate(&json!({"committed": false, "reason": "duplicate"}), record)
         }
         Answer::Release(Released::Lost) => {
             info!("Session lock lost before its release {session}");
-            Response::new(409, json!({"released": false, "reason": "lost"}))
+            Response::new(409, &json!({"released": false, "reason": "lost"}))
         }
         Answer::Renew(Renewed::Renewed {
             fencing_token: FencingToken(number),
@@ -673,17 +817,17 @@ fn direct(ticket: &Ticket, answer: &Answer) -> Response {
             );
             let body =
                 json!({"renewed": true, "remaining_ms": remaining_ms, "fencing_token": number});
-            Response::new(200, body)
+            Response::new(200, &body)
         }
         Answer::Renew(Renewed::Lost) => {
             info!("Session lock lost before its renewal {session}");
-            Response::new(409, json!({"renewed": false, "reason": "lost"}))
+            Response::new(409, &json!({"renewed": false, "reason": "lost"}))
         }
         Answer::Renew(Renewed::MaxHold) => {
             warn!(
                 "Session lock held for as long as it can be (SESSION_LOCK_MAX_HOLD_MS) {session}"
             );
-            Response::new(409, json!({"renewed": false, "reason": "max_hold"}))
+            Response::new(409, &json!({"renewed": false, "reason": "max_hold"}))
         }
         Answer::Force(Forced::Released(holder)) => {
             let peer = ticket
@@ -693,10 +837,10 @@ fn direct(ticket: &Ticket, answer: &Answer) -> Response {
                 "Session lock released by force {session} by {peer}, {}",
                 ended(*holder)
             );
-            Response::new(200, json!({"released": true}))
+            Response::new(200, &json!({"released": true}))
         }
         Answer::Force(Forced::NotHeld) => {
-            Response::new(409, json!({"released": false, "reason": "not_held"}))
+            Response::new(409, &json!({"released": false, "reason": "not_held"}))
         }
         Answer::Acquire(_) | Answer::Recall(_) | Answer::Look(_) => Refusal::Internal.into(),
     }
@@ -743,7 +887,7 @@ fn granted(session: &Session, lease: &Lease) -> Response {
     );
     Response::new(
         200,
-        json!({
+        &json!({
             "granted": true,
             "owner_token": owner_token.secret(),
             "fencing_token": fencing_token,
@@ -779,7 +923,7 @@ fn held(session: &Session, holding: &Holding, waiters: usize) -> Response {
         .unwrap_or(u64::MAX);
     Response {
         retry_after_s: Some(retry_after_s.clamp(1, RETRY_AFTER_MAX_S)),
-        ..Response::new(409, body)
+        ..Response::new(409, &body)
     }
 }
 
@@ -798,117 +942,3 @@ fn ended(holder: Holder) -> String {
 fn whole_ms(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
-
-fn invalid(field: &str, wrong: impl AsRef<str>) -> Refusal {
-    Refusal::InvalidRequest(format!("{field} {}", wrong.as_ref()))
-}
-
-/// A request's JSON object. Every field is taken by its name; one that is left over, or there
-/// twice, is refused, so that a typo never silently changes a lease.
-struct Fields(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields = Map::new();
-        while let Some((name, value)) = map.next_entry::<String, Value>()? {
-            if fields.contains_key(&name) {
-                return Err(de::Error::custom(format!("{name:?} is there twice")));
-            }
-            fields.insert(name, value);
-        }
-        Ok(Fields(fields))
-    }
-}
-
-impl Fields {
-    fn read(body: &[u8]) -> Result<Self, Refusal> {
-        serde_json::from_slice(body).map_err(|error| {
-            Refusal::InvalidRequest(format!("the body must be a JSON object: {error}"))
-        })
-    }
-
-    fn text(&mut self, name: &str) -> Result<Option<String>, Refusal> {
-        match self.0.shift_remove(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(invalid(name, "must be a string")),
-        }
-    }
-
-    fn integer(&mut self, name: &str) -> Result<Option<u64>, Refusal> {
-        match self.0.shift_remove(name) {
-            None => Ok(None),
-            Some(number) => match number.as_u64() {
-                Some(number) => Ok(Some(number)),
-                None => Err(invalid(
-                    name,
-                    "must be a whole number, not negative and without quotes",
-                )),
-            },
-        }
-    }
-
-    fn ttl(&mut self, max_hold_ms: u64) -> Result<Ttl, Refusal> {
-        match self.integer("ttl_ms")? {
-            Some(ttl_ms) => Ttl::new(ttl_ms, max_hold_ms).map_err(|wrong| invalid("ttl_ms", wrong)),
-            None => Ok(Ttl::default_within(max_hold_ms)),
-        }
-    }
-
-    /// A field that may be `true` or absent.
-    fn flag(&mut self, name: &str) -> Result<bool, Refusal> {
-        match self.0.shift_remove(name) {
-            None => Ok(false),
-            Some(Value::Bool(true)) => Ok(true),
-            Some(_) => Err(invalid(name, "must be true, or absent")),
-        }
-    }
-
-    fn id(&mut self, name: &str, read: IdReader) -> Result<Id, Refusal> {
-        let text = self
-            .text(name)?
-            .ok_or_else(|| invalid(name, "is missing"))?;
-        read(&text).map_err(|wrong| invalid(name, wrong))
-    }
-
-    fn session(&mut self, read: IdReader) -> Result<Session, Refusal> {
-        let id_prospect = self.id("id_prospect", read)?;
-        let id_device = self.id("id_device", read)?;
-        Ok(Session {
-            id_device,
-            id_prospect,
-        })
-    }
-
-    fn owner_token(&mut self) -> Result<Option<OwnerToken>, Refusal> {
-        let text = self.text("owner_token")?;
-        text.map(|text| OwnerToken::new(&text).map_err(|wrong| invalid("owner_token", wrong)))
-            .transpose()
-    }
-
-    fn finish(self) -> Result<(), Refusal> {
-        match self.0.keys().next() {
-            None => Ok(()),
-            Some(name) => Err(invalid(
-                &format!("{name:?}"),
-                "is not a field of this request",
-            )),
-        }
-    }
-}
-
-type IdReader = fn(&str) -> Result<Id, &'static str>;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use mysql::Opts;
@@ -30,6 +31,16 @@ pub const MAX_HOLD_DEFAULT_MS: u64 = 15 * 60_000;
 /// A day: nobody waits longer for an answer in a chat, however often the lease is renewed.
 pub const MAX_HOLD_MAX_MS: u64 = 24 * 3_600_000;
 
+/// How long it is remembered that a message is answered: providers deliver one again for up to
+/// seven days.
+pub const MESSAGE_RETENTION_DEFAULT_MS: u64 = 8 * 24 * 3_600_000;
+
+/// A redelivery a minute later is the least that a record is for.
+const MESSAGE_RETENTION_MIN_MS: u64 = 60_000;
+
+/// Ten years: longer than any bot remembers.
+const MESSAGE_RETENTION_MAX_MS: u64 = 3_650 * 24 * 3_600_000;
+
 /// The longest name of a table in MySQL and MariaDB.
 const TABLE_NAME_MAX_CHARS: usize = 64;
 
@@ -48,6 +59,9 @@ pub struct Config {
     pub api_token: Option<ApiToken>,
     /// Longest hold of a lease in milliseconds: `SESSION_LOCK_MAX_HOLD_MS`.
     pub max_hold_ms: u64,
+    /// How long records of answered messages are kept, in milliseconds:
+    /// `SESSION_LOCK_MESSAGE_RETENTION_MS`.
+    pub message_retention_ms: u64,
     /// The database sessions' fixed offset, if set: `SESSION_LOCK_TIME_ZONE`.
     pub time_zone: Option<String>,
 }
@@ -88,7 +102,7 @@ pub struct Setting {
 }
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 7] = [
+pub const SETTINGS: [Setting; 8] = [
     Setting {
         variable: "DATABASE_URL",
         flag: "database-url",
@@ -118,6 +132,11 @@ pub const SETTINGS: [Setting; 7] = [
         variable: "SESSION_LOCK_MAX_HOLD_MS",
         flag: "max-hold-ms",
         help: "no lease is held longer, however often renewed, 1000-86400000 [900000]",
+    },
+    Setting {
+        variable: "SESSION_LOCK_MESSAGE_RETENTION_MS",
+        flag: "message-retention-ms",
+        help: "how long answered messages are remembered, 60000-315360000000 [691200000]",
     },
     Setting {
         variable: "SESSION_LOCK_TIME_ZONE",
@@ -152,8 +171,15 @@ impl Config {
                 .unwrap_or(WORKERS_DEFAULT),
             api_token: given.parse("SESSION_LOCK_API_TOKEN", api_token)?,
             max_hold_ms: given
-                .parse("SESSION_LOCK_MAX_HOLD_MS", max_hold_ms)?
+                .parse("SESSION_LOCK_MAX_HOLD_MS", |text| {
+                    milliseconds(text, TTL_MIN_MS..=MAX_HOLD_MAX_MS)
+                })?
                 .unwrap_or(MAX_HOLD_DEFAULT_MS),
+            message_retention_ms: given
+                .parse("SESSION_LOCK_MESSAGE_RETENTION_MS", |text| {
+                    milliseconds(text, MESSAGE_RETENTION_MIN_MS..=MESSAGE_RETENTION_MAX_MS)
+                })?
+                .unwrap_or(MESSAGE_RETENTION_DEFAULT_MS),
             time_zone: given.parse("SESSION_LOCK_TIME_ZONE", time_zone)?,
         })
     }
@@ -390,12 +416,10 @@ fn api_token(text: &str) -> Result<ApiToken, String> {
     }
 }
 
-fn max_hold_ms(text: &str) -> Result<u64, String> {
-    let number = text
-        .parse()
-        .ok()
-        .filter(|ms| (TTL_MIN_MS..=MAX_HOLD_MAX_MS).contains(ms));
-    number.ok_or_else(|| format!("must be {TTL_MIN_MS}-{MAX_HOLD_MAX_MS} milliseconds"))
+fn milliseconds(text: &str, allowed: RangeInclusive<u64>) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|ms| allowed.contains(ms));
+    let (least, most) = allowed.into_inner();
+    number.ok_or_else(|| format!("must be {least}-{most} milliseconds"))
 }
 
 fn time_zone(text: &str) -> Result<String, String> {
@@ -473,6 +497,7 @@ mod tests {
             ("SESSION_LOCK_API_TOKEN", "a b"),
             ("SESSION_LOCK_MAX_HOLD_MS", "999"),
             ("SESSION_LOCK_MAX_HOLD_MS", "86400001"),
+            ("SESSION_LOCK_MESSAGE_RETENTION_MS", "59999"),
             ("SESSION_LOCK_TIME_ZONE", "Europe/Berlin"),
             ("SESSION_LOCK_TIME_ZONE", "+1:00"),
             ("SESSION_LOCK_TIME_ZONE", "+13:30"),

@@ -146,6 +146,18 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// How many statements it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.statements
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.statements == 0
+    }
+
     /// Appends a statement that has no values, `COMMIT` for instance.
     pub fn push(&mut self, sql: &str) {
         Statement::new(sql, &[]).write(self, &[]);

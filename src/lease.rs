@@ -162,6 +162,56 @@ impl fmt::Debug for OwnerToken {
     }
 }
 
+/// Longest message id: what the table holds. Providers' ids have some 30 to 130 characters.
+pub const MESSAGE_ID_MAX_CHARS: usize = 255;
+
+/// Longest result of an answered message, in bytes: a reference to the reply, such as its id at
+/// the provider, and not the reply itself.
+pub const RESULT_MAX_BYTES: usize = 512;
+
+/// The message that a lease is for, by the name that its provider gave it. Compared exactly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageId(String);
+
+impl MessageId {
+    /// An id of 1–255 printable ASCII characters.
+    ///
+    /// # Errors
+    /// A phrase that says what a message id is.
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if printable && (1..=MESSAGE_ID_MAX_CHARS).contains(&text.len()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be 1-255 printable ASCII characters")
+        }
+    }
+
+    /// The id's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A message that is answered, and what its worker leaves for those who bring it again.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// JSON text of at most [`RESULT_MAX_BYTES`], given back byte for byte.
+    pub result: Option<String>,
+}
+
+/// Everybody's view of an answered message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// How long ago it was committed, by the database's clock.
+    pub committed_ago: Duration,
+    /// What its worker left, as JSON text.
+    pub result: Option<String>,
+}
+
 /// Rises with every new lease of a session: the database clock's microseconds since 1970 at the
 /// grant. Public; a resource that remembers the highest one seen can refuse a late worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -338,6 +388,32 @@ pub enum Acquired {
     Granted(Lease),
     /// Somebody else does.
     Held(Holding),
+    /// The message that the lease would be for is answered already.
+    Duplicate(Record),
+}
+
+/// The answer to a recall.
+#[derive(Clone, Debug)]
+pub enum Recalled {
+    /// The worker holds the session already.
+    Lease(Lease),
+    /// Its message is answered already.
+    Duplicate(Record),
+    /// Neither.
+    Nothing,
+}
+
+/// The answer to a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// The message is the caller's to answer, and nobody else's.
+    New,
+    /// The caller has committed it before: an answer was lost and asked for again.
+    Again,
+    /// The lease is not the caller's any more, or it expired; nothing was recorded.
+    Lost,
+    /// Somebody else has committed it.
+    Duplicate(Record),
 }
 
 /// The answer to a renew.

@@ -8,9 +8,11 @@
 //! | [`lease`] | the words: ids, tokens, leases, answers, and the 62 stored characters |
 //! | [`database`] | the way to the database: pool, statements, packets, errors |
 //! | [`table`] | what the lock table must be like, and what is wrong with it |
+//! | [`operation`] | one operation: what is seen decides what is written |
 //! | [`store`] | operations in, answers out: look, decide, write, look again |
 //! | [`waiters`] | who stands in line for which session |
 //! | [`api`] | HTTP requests and answers as JSON |
+//! | [`fields`] | the fields of a request |
 //! | [`client`] | the other end of that interface |
 //! | [`run`] | a command under a lease |
 //! | [`config`] | settings and their defaults |
@@ -18,7 +20,7 @@
 //! | [`dev`] | a private database for trying it out |
 //!
 //! The life of a request: a worker of [`server`] takes it from `tiny_http` and hands its bytes to
-//! [`api`], which makes an [`Operation`](store::Operation) of it. The operation takes its turn in
+//! [`api`], which makes an [`Operation`](operation::Operation) of it. The operation takes its turn in
 //! its session's line ([`waiters`]) and runs on the [`store`], by whichever worker is free; the
 //! answer goes back through the request that asked. The statements are in the folder `sql/`, one a
 //! file: they are the protocol's specification.
@@ -28,7 +30,9 @@ pub mod client;
 pub mod config;
 pub mod database;
 pub mod dev;
+pub mod fields;
 pub mod lease;
+pub mod operation;
 pub mod run;
 pub mod server;
 pub mod store;

@@ -14,7 +14,7 @@ use session_lock::lease::TTL_DEFAULT_MS;
 use session_lock::run;
 use session_lock::server::{Ending, Server};
 use session_lock::store::Store;
-use session_lock::table::{Report, Verdict};
+use session_lock::table::{MESSAGE_TABLE, Report, Verdict};
 
 /// What a command ended with, other than success.
 enum Failure {
@@ -185,12 +185,11 @@ fn migrate(config: &Config) -> Result<(), Failure> {
     );
     let failed = |cause| {
         Failure::Failed(format!(
-            "session-lock: cannot create {}: {cause}",
-            config.table
+            "session-lock: cannot create what is missing: {cause}"
         ))
     };
     store.migrate().map_err(failed)?;
-    println!("{} is in place", config.table);
+    println!("{} and {MESSAGE_TABLE} are in place", config.table);
     Ok(())
 }
 

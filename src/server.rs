@@ -93,6 +93,7 @@ pub struct Server {
     api: Api,
     address: SocketAddr,
     workers: usize,
+    message_retention: Duration,
 }
 
 impl Server {
@@ -129,12 +130,14 @@ impl Server {
             config.time_zone.as_deref(),
             connections,
         );
+        let message_retention = Duration::from_millis(config.message_retention_ms);
         let api = Api::new(store, config.max_hold_ms, config.api_token.clone());
         Ok(Self {
             http,
             api,
             address,
             workers: config.workers,
+            message_retention,
         })
     }
 
@@ -167,7 +170,7 @@ impl Server {
         let opener = Arc::clone(&shared);
         spawn("sweeper", move || {
             opener.open();
-            opener.sweep();
+            opener.sweep(self.message_retention);
         });
         let nudging = Arc::clone(&shared);
         let thread = spawn("nudger", move || {
@@ -392,8 +395,9 @@ impl Shared {
         }
     }
 
-    /// Deletes what crashed holders left, if their customers never write again.
-    fn sweep(&self) {
+    /// Deletes what crashed holders left, if their customers never write again, and records of
+    /// messages that nobody delivers any more.
+    fn sweep(&self, message_retention: Duration) {
         while !self.stopping.load(Ordering::Relaxed) {
             let mut after = Some(0);
             while let Some(page) = after {
@@ -406,7 +410,26 @@ impl Shared {
                 after = swept.ok().and_then(|swept| swept.next);
                 thread::sleep(SWEEP_PAUSE);
             }
+            self.forget_messages(message_retention);
             thread::sleep(SWEEP_PERIOD);
+        }
+    }
+
+    fn forget_messages(&self, retention: Duration) {
+        let mut records = 0;
+        while !self.stopping.load(Ordering::Relaxed) {
+            match self.api.store().forget_messages(retention) {
+                Ok(0) => break,
+                Ok(forgotten) => records += forgotten,
+                Err(error) => {
+                    debug!("could not forget messages: {error}");
+                    break;
+                }
+            }
+            thread::sleep(SWEEP_PAUSE);
+        }
+        if records > 0 {
+            info!("forgot {records} messages that were answered long ago");
         }
     }
 

@@ -12,21 +12,19 @@
 //! looking.
 
 use std::collections::HashSet;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mysql::{Opts, Row};
 
 use crate::database::{
-    Connection, Database, Identity, Packet, PacketError, Pooled, Reply, Statement, Trouble, Value,
-    cause, columns,
+    Connection, Database, Identity, Packet, PacketError, Pooled, Statement, Trouble, Value, cause,
+    columns,
 };
-use crate::lease::{
-    Acquired, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, OwnerToken, Released,
-    Renewed, RowVersion, Session, Stamp, Ttl,
-};
-use crate::table::{self, Finding, Report, Table, Verdict, Writes};
+use crate::lease::{Holding, Id, RowVersion, Session};
+use crate::operation::{Answer, Operation, Seen, Statements, StoreError, Task};
+use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
 
 /// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
 /// within 10 s, before a webhook's provider gives up.
@@ -42,144 +40,14 @@ const KILL_PAUSE: Duration = Duration::from_millis(5);
 /// or two of the database's time.
 const SCAN_ROWS: u64 = 1_000;
 
+/// Records of answered messages that are deleted in one transaction.
+const FORGET_RECORDS: u64 = 100;
+
+/// A table of messages that was missing is looked for again after this, when somebody needs it.
+const MESSAGES_LOOK_PAUSE: Duration = Duration::from_secs(1);
+
 /// Rows that are watched with one statement.
 const WATCH_ROWS: usize = 1_000;
-
-/// A crashed holder's row is left for so long after its expiry: until then, the next acquire finds
-/// it and says `takeover`, which tells the bot that a worker died.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
-
-/// So many of them among the lowest ids, which are one in so many.
-const LOW_ID_TRIES: u32 = 8;
-const LOW_IDS_SHARE: u64 = 1_000;
-
-/// Added to an expiry before its fraction is cut off, so that a lease never ends early.
-const ROUND_UP_US: i64 = 999_999;
-
-/// Random ids that are tried when the table has none left to give: enough to find one free of a
-/// table that is nine tenths full.
-const ID_TRIES: u32 = 20;
-
-/// Something to do to one session's lease.
-#[derive(Clone, Debug)]
-pub enum Operation {
-    /// Take the lease.
-    Acquire {
-        /// Of this session.
-        session: Session,
-        /// For the worker that knows this token.
-        owner_token: OwnerToken,
-        /// For this long.
-        ttl: Ttl,
-    },
-    /// See whether this worker has the lease already.
-    Recall {
-        /// Of this session.
-        session: Session,
-        /// The worker that knows this token.
-        owner_token: OwnerToken,
-        /// What it would ask for.
-        ttl: Ttl,
-    },
-    /// Give the lease back.
-    Release {
-        /// Of this session.
-        session: Session,
-        /// By the worker that knows this token.
-        owner_token: OwnerToken,
-    },
-    /// Give the lease a new expiry.
-    Renew {
-        /// Of this session.
-        session: Session,
-        /// By the worker that knows this token.
-        owner_token: OwnerToken,
-        /// From now on.
-        ttl: Ttl,
-        /// But never so that the lease is held for longer than this since its grant.
-        max_hold_ms: u64,
-    },
-    /// End the lease without being its owner: an operator's release.
-    Force {
-        /// Of this session.
-        session: Session,
-        /// Only this lease, if it is named.
-        fencing_token: Option<FencingToken>,
-    },
-    /// Look who holds it.
-    Look {
-        /// This session.
-        session: Session,
-    },
-}
-
-impl Operation {
-    /// The session it is about.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        match self {
-            Self::Acquire { session, .. }
-            | Self::Recall { session, .. }
-            | Self::Release { session, .. }
-            | Self::Renew { session, .. }
-            | Self::Force { session, .. }
-            | Self::Look { session } => session,
-        }
-    }
-}
-
-/// What came of an [`Operation`] of the same name.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// Of an acquire.
-    Acquire(Acquired),
-    /// Of a recall: the lease, if the worker has it.
-    Recall(Option<Lease>),
-    /// Of a release.
-    Release(Released),
-    /// Of a renew.
-    Renew(Renewed),
-    /// Of a forced release.
-    Force(Forced),
-    /// Of a look: who holds the session, if anybody does.
-    Look(Option<Holding>),
-}
-
-/// Why there is no answer. None of these says anything about who holds what.
-#[derive(Clone, Debug)]
-pub enum StoreError {
-    /// The database cannot be reached, or refused; nothing was written.
-    Unavailable(String),
-    /// Another program held a lock on the row or the table for longer than we wait; nothing was
-    /// written.
-    Locked,
-    /// The table has no AUTO_INCREMENT id left, and no free one was found.
-    IdsExhausted,
-    /// The database vanished in the middle of a write and could not be asked what became of it.
-    Unsettled(String),
-    /// A bug of ours.
-    Internal,
-}
-
-impl std::fmt::Display for StoreError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unavailable(cause) => write!(f, "the database is not available ({cause}); nothing was written, try again"),
-            Self::Locked => f.write_str(
-                "another program holds a database lock on this session's row or on the table; nothing was written, try again",
-            ),
-            Self::Internal => f.write_str("a bug in session-lock; its log has a line about it"),
-            Self::IdsExhausted => f.write_str(
-                "the lock table has no AUTO_INCREMENT id left; nothing was written; the operator can run \
-                 ALTER TABLE ... AUTO_INCREMENT = 1 while the table is nearly empty",
-            ),
-            Self::Unsettled(cause) => write!(
-                f,
-                "the database vanished during the write ({cause}); repeat the same request with the same owner_token"
-            ),
-        }
-    }
-}
 
 /// What came of an attempt to open the store.
 #[derive(Debug)]
@@ -216,48 +84,7 @@ pub struct Store {
     table_name: String,
     configured_offset: Option<String>,
     opened: OnceLock<Statements>,
-}
-
-/// The statements of the hot path, with the table's and its key's names in them.
-struct Statements {
-    look: Statement,
-    acquire: Statement,
-    stamp: Statement,
-    release: Statement,
-    renew_lock: Statement,
-    renew: Statement,
-    list: Statement,
-    watch: Statement,
-    may_delete: Statement,
-    table: Table,
-}
-
-impl Statements {
-    fn new(table: &Table) -> Self {
-        let names = [("table", table.name.as_str()), ("key", table.key.as_str())];
-        Self {
-            look: Statement::new(include_str!("../sql/look.sql"), &names),
-            acquire: Statement::new(include_str!("../sql/acquire.sql"), &names),
-            stamp: Statement::new(include_str!("../sql/stamp.sql"), &names),
-            release: Statement::new(include_str!("../sql/release.sql"), &names),
-            renew_lock: Statement::new(include_str!("../sql/renew_lock.sql"), &names),
-            renew: Statement::new(include_str!("../sql/renew.sql"), &names),
-            list: Statement::new(include_str!("../sql/list.sql"), &names),
-            watch: Statement::new(include_str!("../sql/watch.sql"), &names),
-            may_delete: Statement::new(include_str!("../sql/may_delete.sql"), &names),
-            table: table.clone(),
-        }
-    }
-}
-
-/// One session's row at one look.
-struct Seen {
-    key: u64,
-    stored: Vec<u8>,
-    stamp: Stamp,
-    /// Time until its expiry by the database's clock: negative when past, `None` for what is no date.
-    remaining_us: Option<i64>,
-    clock_us: u64,
+    messages: Mutex<(Messages, Instant)>,
 }
 
 /// A row of the table's list.
@@ -283,164 +110,6 @@ impl ListedRow {
     }
 }
 
-impl Seen {
-    fn read(row: Row) -> mysql::Result<Self> {
-        let (key, stored, age_us, clock_us) = columns(row)?;
-        Ok(Self::new(key, stored, age_us, clock_us))
-    }
-
-    fn new(key: u64, stored: Vec<u8>, age_us: Option<i64>, clock_us: u64) -> Self {
-        let hold_us = i64::try_from(HOLD_MS * 1_000).expect("30 s fit");
-        let stamp = Stamp::parse(&stored);
-        let remaining_us = age_us.map(|age_us| hold_us.saturating_sub(age_us));
-        Self {
-            key,
-            stored,
-            stamp,
-            remaining_us,
-            clock_us,
-        }
-    }
-
-    /// Whether a crashed holder left it, so long ago that nobody is told of a takeover any more.
-    fn is_forgotten(&self) -> bool {
-        let past_us = self
-            .remaining_us
-            .and_then(|left_us| u64::try_from(-left_us).ok());
-        matches!(self.stamp, Stamp::Lease { .. })
-            && past_us.is_some_and(|past_us| Duration::from_micros(past_us) > FORGOTTEN_AFTER)
-    }
-
-    /// Time until its expiry; `None` once it is stale.
-    fn remaining(&self) -> Option<Duration> {
-        let left_us = self
-            .remaining_us
-            .and_then(|left_us| u64::try_from(left_us).ok());
-        left_us
-            .filter(|left_us| *left_us > 0)
-            .map(Duration::from_micros)
-    }
-
-    fn holder(&self) -> Holder {
-        match self.stamp {
-            Stamp::Lease { fencing_token, .. } => {
-                let held_ms = self.clock_us.saturating_sub(fencing_token.0) / 1_000;
-                Holder::Leased {
-                    fencing_token,
-                    held_ms,
-                }
-            }
-            Stamp::Foreign => Holder::Legacy,
-        }
-    }
-
-    /// Who holds the session, if the row does; `looked_at` is when the look was sent.
-    fn holding(&self, looked_at: Instant) -> Option<Holding> {
-        let remaining = self.remaining()?;
-        Some(Holding {
-            expires: looked_at + remaining,
-            holder: self.holder(),
-            row: RowVersion::new(self.key, &self.stored),
-        })
-    }
-
-    /// The lease in the row, for its owner's eyes.
-    fn lease(&self, how: How, ttl: Ttl, looked_at: Instant) -> Option<Lease> {
-        let Holding { expires, row, .. } = self.holding(looked_at)?;
-        match self.stamp.clone() {
-            Stamp::Lease {
-                fencing_token,
-                owner_token,
-            } => Some(Lease {
-                owner_token,
-                fencing_token,
-                how,
-                ttl,
-                expires,
-                row,
-            }),
-            Stamp::Foreign => None,
-        }
-    }
-
-    fn is_owned_by(&self, token: &OwnerToken) -> bool {
-        matches!(&self.stamp, Stamp::Lease { owner_token, .. } if owner_token == token)
-    }
-}
-
-/// A write that a look calls for.
-enum Write {
-    Acquire {
-        lease: Wanted,
-        key: Key,
-        seen: Option<Vec<u8>>,
-        fencing_floor: u64,
-        how: How,
-    },
-    Renew {
-        lease: Wanted,
-        key: u64,
-        seen: Vec<u8>,
-        fencing_token: FencingToken,
-        expires_us: u64,
-        max_hold_ms: u64,
-    },
-    Delete {
-        key: u64,
-        seen: Vec<u8>,
-        holder: Holder,
-    },
-}
-
-/// The lease that an acquire asks for.
-#[derive(Clone)]
-struct Wanted {
-    owner_token: OwnerToken,
-    ttl: Ttl,
-}
-
-/// The id of the row that an acquire writes.
-#[derive(Clone, Copy)]
-enum Key {
-    /// The next one of the table's counter.
-    Next,
-    /// This one: the row's that it replaces, or a random one when the counter is exhausted.
-    Explicit(u64),
-}
-
-/// What became of the last write.
-#[derive(Clone, Copy)]
-enum Sent {
-    Nothing,
-    /// It was committed, and changed the row.
-    Done(Effect),
-    /// It was committed, and changed nothing: the row was not what had been seen.
-    Void,
-    /// The connection died under it.
-    Unknown(Effect),
-}
-
-/// What a write does if it takes effect.
-#[derive(Clone, Copy)]
-enum Effect {
-    Granted(How),
-    Renewed,
-    Ended(Holder),
-}
-
-/// One operation on its way to its answer.
-struct Task<'a> {
-    operation: &'a Operation,
-    write: Option<Write>,
-    sent: Sent,
-    /// When the last write was sent.
-    sent_at: Instant,
-    /// The id that an acquire writes if the session has no row.
-    new_key: Key,
-    ids_tried: u32,
-    outcome: Option<Result<Answer, StoreError>>,
-}
-
 /// Why a round ended before every task had its answer.
 enum Interrupted {
     /// Worth looking again.
@@ -464,6 +133,7 @@ impl Store {
             table_name: table_name.to_owned(),
             configured_offset: configured_offset.map(str::to_owned),
             opened: OnceLock::new(),
+            messages: Mutex::new((Messages::default(), Instant::now())),
         }
     }
 
@@ -486,7 +156,7 @@ impl Store {
             let said = cause(&error);
             let text = format!("the database refuses this login ({said}): check user, password, database and grants in DATABASE_URL");
             let finding = Finding { verdict: Verdict::Problem, topic: "login", text };
-            Ok(Report { findings: vec![finding], table: None, writes: Writes::Accepted })
+            Ok(Report { findings: vec![finding], ..Report::default() })
         })
     }
 
@@ -517,9 +187,38 @@ impl Store {
             }
             Some(table) => {
                 self.opened.get_or_init(|| Statements::new(table));
+                *self.messages() = (report.messages.clone(), Instant::now());
                 Opened::Ready(report.of(Verdict::Warning).cloned().collect())
             }
         }
+    }
+
+    /// Whether messages can be recorded: whether their table is as it must be. One that was not may
+    /// have been mended since.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do.
+    pub fn keeps_messages(&self) -> Result<(), String> {
+        let (messages, looked_at) = self.messages().clone();
+        let messages = match (messages, &self.opened.get()) {
+            (Messages::Refused(_), Some(_)) if looked_at.elapsed() > MESSAGES_LOOK_PAUSE => {
+                let Ok(Report { messages, .. }) = self.inspect() else {
+                    return Ok(()); // The request itself will say so, in better words.
+                };
+                *self.messages() = (messages.clone(), Instant::now());
+                messages
+            }
+            (messages, _) => messages,
+        };
+        match messages {
+            Messages::Kept => Ok(()),
+            Messages::Refused(why) => Err(why),
+        }
+    }
+
+    fn messages(&self) -> MutexGuard<'_, (Messages, Instant)> {
+        // Nothing that could panic happens under it.
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether leases could be written now.
@@ -635,13 +334,7 @@ impl Store {
             if seen.is_forgotten() {
                 // One at a time, so that it is in nobody's way.
                 let mut packet = Packet::default();
-                let holder = seen.holder();
-                let delete = Write::Delete {
-                    key: seen.key,
-                    seen: seen.stored,
-                    holder,
-                };
-                delete.append(&session, statements, &mut packet);
+                statements.append_delete(&mut packet, &session, seen.key, &seen.stored);
                 // One that somebody holds a lock on is for the next sweep.
                 let deleted = self.pooled()?.run(&packet).unwrap_or_default();
                 swept.rows += deleted.iter().map(|reply| reply.affected).sum::<u64>();
@@ -651,6 +344,49 @@ impl Store {
             swept.next = None;
         }
         Ok(swept)
+    }
+
+    /// Deletes some of the records of messages that were committed longer ago than this; how many.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub fn forget_messages(&self, kept: Duration) -> Result<u64, StoreError> {
+        let statements = self.statements()?;
+        if self.messages().0 != Messages::Kept {
+            return Ok(0);
+        }
+        let kept_us = u64::try_from(kept.as_micros()).unwrap_or(u64::MAX);
+        let values = [
+            ("kept_us", Value::Number(kept_us)),
+            ("limit", Value::Number(FORGET_RECORDS)),
+        ];
+        // No commit is ever in the way of these: a message so old is not delivered any more.
+        let mut packet = Packet::default();
+        packet.push("START TRANSACTION");
+        for row in self.query(&statements.old_messages, &values)? {
+            let (prospect, device, message_id, committed_us): (String, String, Vec<u8>, u64) =
+                columns(row).map_err(|error| StoreError::Unavailable(cause(&error)))?;
+            let values = [
+                ("id_prospect", Value::Text(&prospect)),
+                ("id_device", Value::Text(&device)),
+                ("message_id", Value::Bytes(&message_id)),
+                ("committed_us", Value::Number(committed_us)),
+            ];
+            statements.forget_message.write(&mut packet, &values);
+        }
+        let found = packet.len() > 1;
+        packet.push("COMMIT");
+        let deleted = if found {
+            let mut connection = self.pooled()?;
+            connection.run(&packet).map_err(|failed| {
+                // Its transaction ends with it.
+                connection.discard();
+                StoreError::Unavailable(cause(&failed.error))
+            })?
+        } else {
+            Vec::new()
+        };
+        Ok(deleted.iter().map(|reply| reply.affected).sum())
     }
 
     /// Runs a statement that reads, again if the connection turns out to be dead.
@@ -724,7 +460,7 @@ impl Store {
             return Err(Interrupted::Again("it answers too slowly".to_owned()));
         }
         look(&mut connection, statements, tasks)?;
-        while tasks.iter().any(|task| task.write.is_some()) && Instant::now() < until {
+        while tasks.iter().any(Task::is_writing) && Instant::now() < until {
             if let Err(failed) = write(&mut connection, statements, tasks) {
                 return Err(recover(
                     &mut connection,
@@ -747,23 +483,24 @@ fn look(
 ) -> Result<(), Interrupted> {
     let looked_at = Instant::now();
     let mut packet = Packet::default();
-    for task in tasks.iter().filter(|task| task.is_open()) {
-        task.write_look(statements, &mut packet);
+    let mut open: Vec<_> = tasks.iter_mut().filter(|task| task.is_open()).collect();
+    for task in &mut open {
+        task.append_look(statements, &mut packet);
     }
-    let open = tasks.iter_mut().filter(|task| task.is_open());
     match connection.run(&packet) {
         Ok(replies) => {
-            for (task, reply) in open.zip(replies) {
-                let row = seen(reply).map_err(|error| Interrupted::Refused(cause(&error)))?;
-                task.decide(row, looked_at, statements);
+            let mut replies = replies.into_iter();
+            for task in open {
+                task.read(&mut replies, looked_at, statements)
+                    .map_err(|error| Interrupted::Refused(cause(&error)))?;
             }
             Ok(())
         }
         Err(PacketError { at, error }) if Trouble::of(&error) == Trouble::Incomparable => {
-            // No row can have this id; the others are looked at again without it.
-            open.skip(at)
-                .take(1)
-                .for_each(|task| task.decide(None, looked_at, statements));
+            // The others are looked at again without it.
+            if let Some(task) = open.into_iter().find(|task| task.sent_statement(at)) {
+                task.read_nothing(looked_at, statements);
+            }
             Err(Interrupted::Again(cause(&error)))
         }
         Err(PacketError { error, .. }) => Err(match Trouble::of(&error) {
@@ -785,36 +522,16 @@ fn write(
     let mut packet = Packet::default();
     packet.push("START TRANSACTION");
     let sent_at = Instant::now();
-    for task in tasks.iter_mut() {
-        if let Some(write) = &task.write {
-            task.sent_at = sent_at;
-            write.append(task.operation.session(), statements, &mut packet);
-            task.write_look(statements, &mut packet);
-        }
+    let mut writing: Vec<_> = tasks.iter_mut().filter(|task| task.is_writing()).collect();
+    for task in &mut writing {
+        task.append_write(statements, &mut packet, sent_at);
     }
     packet.push("COMMIT");
     // Nothing is believed before the COMMIT, the packet's last reply, has come back.
     let mut replies = connection.run(&packet)?.into_iter().skip(1);
-    for task in tasks.iter_mut() {
-        let Some(write) = task.write.take() else {
-            continue;
-        };
-        // `run` gives a reply for every statement; anything else would be a bug of the driver's.
-        let changed: u64 = replies
-            .by_ref()
-            .take(write.statements())
-            .map(|reply| reply.affected)
-            .sum();
-        let Some(looked) = replies.next() else { break };
-        task.sent = if changed > 0 {
-            Sent::Done(write.effect())
-        } else {
-            Sent::Void
-        };
-        match seen(looked) {
-            Ok(row) => task.decide(row, sent_at, statements),
-            Err(error) => return Err(PacketError { at: 0, error }),
-        }
+    for task in writing {
+        task.read(&mut replies, sent_at, statements)
+            .map_err(|error| PacketError { at: 0, error })?;
     }
     Ok(())
 }
@@ -830,25 +547,13 @@ fn recover(
     let PacketError { at, error } = failed;
     let trouble = Trouble::of(&error);
     let cause = cause(&error);
-    // START TRANSACTION, then each planned write and its look, then COMMIT.
-    let mut next = 1;
-    let mut is_culprit = |task: &&mut Task| {
-        next += task
-            .write
-            .as_ref()
-            .map_or(0, |write| write.statements() + 1);
-        at < next
-    };
-    let culprit = tasks.iter_mut().find(|task| is_culprit(task));
+    let mut writing = tasks.iter_mut().filter(|task| task.is_writing());
+    let culprit = writing.find(|task| task.sent_statement(at));
     let rolled_back = matches!(trouble, Trouble::Deadlock | Trouble::Locked);
     if trouble == Trouble::Lost || (culprit.is_none() && !rolled_back) {
         *lost_connection = Some(connection.identity());
         connection.discard();
-        for task in tasks.iter_mut() {
-            if let Some(write) = task.write.take() {
-                task.sent = Sent::Unknown(write.effect());
-            }
-        }
+        tasks.iter_mut().for_each(Task::lose_write);
         return Interrupted::Again(cause);
     }
     match (trouble, culprit) {
@@ -862,9 +567,7 @@ fn recover(
     if connection.run(&rollback).is_err() {
         connection.discard();
     }
-    for task in tasks.iter_mut() {
-        task.write = None;
-    }
+    tasks.iter_mut().for_each(Task::forget_write);
     match trouble {
         Trouble::Deadlock | Trouble::Locked | Trouble::IdsExhausted => Interrupted::Again(cause),
         _ => {
@@ -907,355 +610,4 @@ fn end_connection(connection: &mut Connection, lost: Identity) -> Result<(), Int
             Ok(_) => thread::sleep(KILL_PAUSE),
         }
     }
-}
-
-impl<'a> Task<'a> {
-    fn new(operation: &'a Operation, now: Instant) -> Self {
-        Self {
-            operation,
-            write: None,
-            sent: Sent::Nothing,
-            sent_at: now,
-            new_key: Key::Next,
-            ids_tried: 0,
-            outcome: None,
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        self.outcome.is_none()
-    }
-
-    fn finish(mut self, cause: &str) -> Result<Answer, StoreError> {
-        if self.outcome.is_none() {
-            let cause = if cause.is_empty() {
-                "too much contention"
-            } else {
-                cause
-            };
-            self.fail(StoreError::Unavailable(cause.to_owned()));
-        }
-        self.outcome.unwrap_or(Err(StoreError::Internal))
-    }
-
-    /// Ends without an answer, but not without a word if something may have been written.
-    fn fail(&mut self, error: StoreError) {
-        self.outcome = Some(Err(match self.sent {
-            Sent::Done(_) | Sent::Unknown(_) => StoreError::Unsettled(error.to_string()),
-            Sent::Nothing | Sent::Void => error,
-        }));
-    }
-
-    /// Either the answer or the next write, from the row that was seen.
-    fn decide(&mut self, seen: Option<Seen>, looked_at: Instant, statements: &Statements) {
-        let answer = match self.operation {
-            Operation::Acquire {
-                owner_token, ttl, ..
-            } => self
-                .decide_acquire(seen, looked_at, owner_token, *ttl, statements)
-                .map(Answer::Acquire),
-            Operation::Recall {
-                owner_token, ttl, ..
-            } => {
-                let own = seen.filter(|row| row.is_owned_by(owner_token));
-                let lease = own.and_then(|row| row.lease(How::Again, *ttl, looked_at));
-                Some(Answer::Recall(lease))
-            }
-            Operation::Release { owner_token, .. } => {
-                let own = seen.filter(|row| row.is_owned_by(owner_token));
-                self.decide_end(own).map(|ended| {
-                    Answer::Release(match ended {
-                        Forced::Released(_) => Released::Released,
-                        Forced::NotHeld => Released::Lost,
-                    })
-                })
-            }
-            Operation::Renew {
-                owner_token,
-                ttl,
-                max_hold_ms,
-                ..
-            } => {
-                let own = seen.filter(|row| row.is_owned_by(owner_token));
-                self.decide_renew(own, looked_at, *ttl, *max_hold_ms)
-                    .map(Answer::Renew)
-            }
-            Operation::Force {
-                fencing_token: only,
-                ..
-            } => {
-                let meant = seen.filter(|row| match (only, &row.stamp) {
-                    (None, _) => true,
-                    (Some(only), Stamp::Lease { fencing_token, .. }) => only == fencing_token,
-                    (Some(_), Stamp::Foreign) => false,
-                });
-                self.decide_end(meant).map(Answer::Force)
-            }
-            Operation::Look { .. } => {
-                Some(Answer::Look(seen.and_then(|row| row.holding(looked_at))))
-            }
-        };
-        if let Some(answer) = answer {
-            self.outcome = Some(Ok(answer));
-        }
-    }
-
-    fn decide_acquire(
-        &mut self,
-        seen: Option<Seen>,
-        looked_at: Instant,
-        owner_token: &OwnerToken,
-        ttl: Ttl,
-        statements: &Statements,
-    ) -> Option<Acquired> {
-        let lease = Wanted {
-            owner_token: owner_token.clone(),
-            ttl,
-        };
-        let Some(row) = seen else {
-            if matches!(self.sent, Sent::Void) {
-                // Nothing was in the way, and yet nothing was written: MySQL's word for "no id".
-                self.try_random_id(statements);
-            }
-            let key = self.new_key;
-            if self.is_open() {
-                self.write = Some(Write::Acquire {
-                    lease,
-                    key,
-                    seen: None,
-                    fencing_floor: 0,
-                    how: How::New,
-                });
-            }
-            return None;
-        };
-        let Some(holding) = row.holding(looked_at) else {
-            self.write = Some(row.replace(lease, How::Takeover));
-            return None;
-        };
-        if !row.is_owned_by(owner_token) {
-            return Some(Acquired::Held(holding));
-        }
-        let (how, promised) = match self.sent {
-            // The stored expiry is rounded up; what was asked for is the honest promise.
-            Sent::Done(Effect::Granted(how)) | Sent::Unknown(Effect::Granted(how)) => {
-                (how, self.sent_at + ttl.as_duration())
-            }
-            _ => (How::Again, holding.expires),
-        };
-        let mut granted = row.lease(how, ttl, looked_at)?;
-        granted.expires = granted.expires.min(promised);
-        if granted.is_worn() {
-            // The write waited for a lock; nobody was told of this lease yet, so it starts afresh.
-            self.write = Some(row.replace(lease, how));
-            return None;
-        }
-        Some(Acquired::Granted(granted))
-    }
-
-    fn decide_renew(
-        &mut self,
-        own: Option<Seen>,
-        looked_at: Instant,
-        ttl: Ttl,
-        max_hold_ms: u64,
-    ) -> Option<Renewed> {
-        let Some(row) = own else {
-            return Some(Renewed::Lost);
-        };
-        let Stamp::Lease {
-            fencing_token,
-            owner_token,
-        } = row.stamp.clone()
-        else {
-            return Some(Renewed::Lost);
-        };
-        let held_ms = row.clock_us.saturating_sub(fencing_token.0) / 1_000;
-        let Some(ttl) = ttl.cut_to(max_hold_ms.saturating_sub(held_ms)) else {
-            return Some(Renewed::MaxHold);
-        };
-        let Some(remaining) = row.remaining() else {
-            return Some(Renewed::Lost);
-        };
-        // The row says it, whoever wrote it: this renew, or one like it at the same time, which
-        // makes a second write of the same text no write at all.
-        let expires = looked_at + remaining;
-        let wanted = self.sent_at + ttl.as_duration();
-        let is_renewed = match self.sent {
-            Sent::Done(_) => true,
-            Sent::Void | Sent::Unknown(_) => expires >= wanted,
-            Sent::Nothing => false,
-        };
-        if is_renewed {
-            return Some(Renewed::Renewed {
-                fencing_token,
-                expires: expires.min(wanted),
-            });
-        }
-        let left_us = u64::try_from(remaining.as_micros()).unwrap_or(u64::MAX);
-        self.write = Some(Write::Renew {
-            lease: Wanted { owner_token, ttl },
-            key: row.key,
-            seen: row.stored,
-            fencing_token,
-            expires_us: row.clock_us.saturating_add(left_us),
-            max_hold_ms,
-        });
-        None
-    }
-
-    /// Ends the lease in a row that is meant to be ended: who held it, or that nobody did.
-    fn decide_end(&mut self, meant: Option<Seen>) -> Option<Forced> {
-        match (self.sent, meant) {
-            (Sent::Done(Effect::Ended(holder)), _)
-            | (Sent::Unknown(Effect::Ended(holder)), None) => Some(Forced::Released(holder)),
-            (_, Some(row)) if row.remaining().is_some() => {
-                let holder = row.holder();
-                self.write = Some(Write::Delete {
-                    key: row.key,
-                    seen: row.stored,
-                    holder,
-                });
-                None
-            }
-            _ => Some(Forced::NotHeld),
-        }
-    }
-
-    /// Any id will do when the counter has none left, if only its row is free.
-    fn try_random_id(&mut self, statements: &Statements) {
-        self.ids_tried += 1;
-        if self.ids_tried > ID_TRIES {
-            return self.fail(StoreError::IdsExhausted);
-        }
-        let mut bytes = [0; 8];
-        if getrandom::fill(&mut bytes).is_ok() {
-            // Low ones first: they keep the counter's reset possible, which the operator is told of.
-            let among = match self.ids_tried {
-                0..=LOW_ID_TRIES => statements.table.max_key / LOW_IDS_SHARE,
-                _ => statements.table.max_key,
-            };
-            self.new_key = Key::Explicit(1 + u64::from_ne_bytes(bytes) % among.max(1));
-        }
-    }
-
-    fn write_look(&self, statements: &Statements, packet: &mut Packet) {
-        statements
-            .look
-            .write(packet, &session_values(self.operation.session()));
-    }
-}
-
-impl Seen {
-    /// The write that puts a lease in this row's place.
-    fn replace(self, lease: Wanted, how: How) -> Write {
-        let fencing_floor = match self.stamp {
-            Stamp::Lease { fencing_token, .. } => fencing_token.0 + 1,
-            Stamp::Foreign => 0,
-        };
-        let (key, seen) = (Key::Explicit(self.key), Some(self.stored));
-        Write::Acquire {
-            lease,
-            key,
-            seen,
-            fencing_floor,
-            how,
-        }
-    }
-}
-
-impl Write {
-    fn append(&self, session: &Session, statements: &Statements, packet: &mut Packet) {
-        let [prospect, device] = session_values(session);
-        match self {
-            Self::Acquire {
-                lease,
-                key,
-                seen,
-                fencing_floor,
-                ..
-            } => {
-                let key = match key {
-                    Key::Next => Value::Null,
-                    Key::Explicit(key) => Value::Number(*key),
-                };
-                let values = [
-                    prospect,
-                    device,
-                    ("key", key),
-                    ("seen", seen.as_deref().map_or(Value::Null, Value::Bytes)),
-                    ("shift_us", shift_us(lease.ttl.as_ms())),
-                    ("fencing_floor", Value::Number(*fencing_floor)),
-                    ("owner_token", Value::Text(lease.owner_token.secret())),
-                ];
-                statements.acquire.write(packet, &values);
-                statements.stamp.write(packet, &values);
-            }
-            Self::Renew {
-                lease,
-                key,
-                seen,
-                fencing_token: FencingToken(granted_us),
-                expires_us,
-                max_hold_ms,
-            } => {
-                let key = ("key", Value::Number(*key));
-                statements.renew_lock.write(packet, &[key]);
-                let tail = format!("{granted_us:016}{}", lease.owner_token.secret());
-                let latest_us = granted_us.saturating_add(max_hold_ms * 1_000);
-                let values = [
-                    key,
-                    ("seen", Value::Bytes(seen)),
-                    ("expires_us", Value::Number(*expires_us)),
-                    ("shift_us", shift_us(lease.ttl.as_ms())),
-                    ("granted_us", Value::Number(*granted_us)),
-                    ("latest_us", Value::Number(latest_us)),
-                    ("latest_shift_us", shift_us(*max_hold_ms)),
-                    ("tail", Value::Text(&tail)),
-                ];
-                statements.renew.write(packet, &values);
-            }
-            Self::Delete { key, seen, .. } => {
-                let seen = ("seen", Value::Bytes(seen));
-                statements.release.write(
-                    packet,
-                    &[prospect, device, ("key", Value::Number(*key)), seen],
-                );
-            }
-        }
-    }
-
-    /// How many statements it takes.
-    fn statements(&self) -> usize {
-        match self {
-            Self::Acquire { .. } | Self::Renew { .. } => 2,
-            Self::Delete { .. } => 1,
-        }
-    }
-
-    fn effect(&self) -> Effect {
-        match self {
-            Self::Acquire { how, .. } => Effect::Granted(*how),
-            Self::Renew { .. } => Effect::Renewed,
-            Self::Delete { holder, .. } => Effect::Ended(*holder),
-        }
-    }
-}
-
-/// What a write adds to the clock to get the stored date.
-fn shift_us(lasts_ms: u64) -> Value<'static> {
-    let shift_ms = lasts_ms.cast_signed() - HOLD_MS.cast_signed();
-    Value::Signed(shift_ms * 1_000 + ROUND_UP_US)
-}
-
-fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {
-    [
-        ("id_prospect", Value::Text(session.id_prospect.as_str())),
-        ("id_device", Value::Text(session.id_device.as_str())),
-    ]
-}
-
-/// The row that a look gave, if there is one.
-fn seen(reply: Reply) -> mysql::Result<Option<Seen>> {
-    reply.rows.into_iter().next().map(Seen::read).transpose()
 }

@@ -14,6 +14,9 @@ const CLOCK_TOLERANCE_S: u64 = 5;
 /// it in winter, and leave it in summer.
 const UTC_NAMES: [&str; 3] = ["UTC", "Etc/UTC", "+00:00"];
 
+/// Where answered messages are recorded, in a table of our own.
+pub const MESSAGE_TABLE: &str = "session_lock_message";
+
 const COLUMNS: [&str; 3] = ["id_prospect", "id_device", "timestamp"];
 
 /// What is known of the lock table once it was looked at.
@@ -90,21 +93,39 @@ impl fmt::Display for Finding {
 }
 
 /// Whether the server takes writes at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Writes {
     /// It does.
+    #[default]
     Accepted,
     /// A replica, or a failover under way.
     ReadOnly,
 }
 
+/// Whether answered messages can be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Messages {
+    /// Their table is as it must be.
+    Kept,
+    /// It is not: what is wrong, and what to do.
+    Refused(String),
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self::Refused("the database has not been reached yet".to_owned())
+    }
+}
+
 /// Everything that was found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// In the order of looking.
     pub findings: Vec<Finding>,
     /// The table, if it can be used.
     pub table: Option<Table>,
+    /// Whether answered messages can be recorded.
+    pub messages: Messages,
     /// Whether the server takes writes at present.
     pub writes: Writes,
 }
@@ -113,11 +134,7 @@ impl Report {
     /// The report on a server that cannot be reached.
     #[must_use]
     pub fn unreachable(cause: &str) -> Self {
-        let mut report = Self {
-            findings: Vec::new(),
-            table: None,
-            writes: Writes::Accepted,
-        };
+        let mut report = Self::default();
         let text = format!("cannot be reached: {cause}; is it running, and DATABASE_URL right?");
         report.add(Verdict::Problem, "server", text);
         report
@@ -150,11 +167,7 @@ pub fn inspect(
     name: &str,
     configured_offset: Option<&str>,
 ) -> mysql::Result<Report> {
-    let mut report = Report {
-        findings: Vec::new(),
-        table: None,
-        writes: Writes::Accepted,
-    };
+    let mut report = Report::default();
     inspect_server(connection, configured_offset, &mut report)?;
     inspect_durability(connection, &mut report)?;
     let Some(table) = inspect_shape(connection, name, &mut report)? else {
@@ -163,6 +176,7 @@ pub fn inspect(
     if inspect_rights(connection, &table, &mut report)? {
         inspect_rows(connection, &table, &mut report)?;
     }
+    inspect_messages(connection, &table, &mut report)?;
     if report.of(Verdict::Problem).next().is_none() {
         report.table = Some(table);
     }
@@ -175,16 +189,23 @@ pub fn inspect(
 
 /// Creates what is missing.
 pub fn migrate(connection: &mut Connection, name: &str) -> mysql::Result<()> {
-    let status = Statement::new(include_str!("../sql/table_status.sql"), &[]);
-    if !connection
-        .query(&status, &[("table", Value::Text(name))])?
-        .is_empty()
-    {
+    for (table, file) in [
+        (name, include_str!("../sql/lock_table.sql")),
+        (MESSAGE_TABLE, include_str!("../sql/message_table.sql")),
+    ] {
         // So that a user without the right to create is not refused for nothing.
-        return Ok(());
+        if status(connection, table)?.is_none() {
+            connection.query(&Statement::new(file, &[("table", name)]), &[])?;
+        }
     }
-    let create = Statement::new(include_str!("../sql/lock_table.sql"), &[("table", name)]);
-    connection.query(&create, &[]).map(drop)
+    Ok(())
+}
+
+/// A table's engine and its next AUTO_INCREMENT id, if it is there.
+fn status(connection: &mut Connection, table: &str) -> mysql::Result<Option<(String, u64)>> {
+    let status = Statement::new(include_str!("../sql/table_status.sql"), &[]);
+    let mut rows = connection.query(&status, &[("table", Value::Text(table))])?;
+    rows.pop().map(columns).transpose()
 }
 
 fn inspect_server(
@@ -307,6 +328,39 @@ struct Column {
     max: u64,
 }
 
+impl Column {
+    fn read(row: mysql::Row) -> mysql::Result<Self> {
+        let (name, data_type, width, omittable, nullable, counts_up, collation, max) =
+            columns(row)?;
+        Ok(Self {
+            name,
+            data_type,
+            width,
+            omittable,
+            nullable,
+            counts_up,
+            collation,
+            max,
+        })
+    }
+}
+
+fn found_columns(connection: &mut Connection, table: &str) -> mysql::Result<Vec<Column>> {
+    let found = Statement::new(include_str!("../sql/table_columns.sql"), &[]);
+    let rows = connection.query(&found, &[("table", Value::Text(table))])?;
+    rows.into_iter().map(Column::read).collect()
+}
+
+/// Name, columns in alphabetical order, and whether only the beginning of a column counts.
+type UniqueKey = (String, String, bool);
+
+/// The primary key comes first.
+fn unique_keys(connection: &mut Connection, table: &str) -> mysql::Result<Vec<UniqueKey>> {
+    let keys = Statement::new(include_str!("../sql/table_keys.sql"), &[]);
+    let rows = connection.query(&keys, &[("table", Value::Text(table))])?;
+    rows.into_iter().map(columns).collect()
+}
+
 /// The table's engine, columns and keys; `None` if they cannot be used at all.
 fn inspect_shape(
     connection: &mut Connection,
@@ -319,8 +373,7 @@ fn inspect_shape(
         &Statement::new(include_str!("../sql/stats_now.sql"), &[]),
         &[],
     );
-    let status = Statement::new(include_str!("../sql/table_status.sql"), &[]);
-    let Some(row) = connection.query(&status, &by_name)?.pop() else {
+    let Some((engine, next_id)) = status(connection, name)? else {
         report.add(
             Verdict::Problem,
             "table",
@@ -328,7 +381,6 @@ fn inspect_shape(
         );
         return Ok(None);
     };
-    let (engine, next_id): (String, u64) = columns(row)?;
     if engine == "InnoDB" {
         report.add(Verdict::Good, "table", format!("{name}, InnoDB"));
     } else {
@@ -341,27 +393,9 @@ fn inspect_shape(
         );
     }
 
-    let found = Statement::new(include_str!("../sql/table_columns.sql"), &[]);
-    let mut found_columns = Vec::new();
-    for row in connection.query(&found, &by_name)? {
-        let (name, data_type, width, omittable, nullable, counts_up, collation, max) =
-            columns(row)?;
-        found_columns.push(Column {
-            name,
-            data_type,
-            width,
-            omittable,
-            nullable,
-            counts_up,
-            collation,
-            max,
-        });
-    }
+    let found_columns = found_columns(connection, name)?;
     inspect_columns(name, &found_columns, report);
-
-    let keys = Statement::new(include_str!("../sql/table_keys.sql"), &[]);
-    let keys = connection.query(&keys, &by_name)?.into_iter().map(columns);
-    let keys: Vec<(String, String, bool)> = keys.collect::<mysql::Result<_>>()?;
+    let keys = unique_keys(connection, name)?;
     inspect_keys(name, &keys, report);
 
     let triggers = Statement::new(include_str!("../sql/table_triggers.sql"), &[]);
@@ -502,7 +536,7 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
     }
 }
 
-fn inspect_keys(table: &str, keys: &[(String, String, bool)], report: &mut Report) {
+fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) {
     const SESSION: &str = "id_device,id_prospect";
     let mut session_key = None;
     for (name, columns, shortened) in keys.iter().filter(|(name, ..)| name != "PRIMARY") {
@@ -602,4 +636,88 @@ fn inspect_rows(
         }
     }
     Ok(())
+}
+
+/// Whether answered messages can be recorded. Leases work without.
+fn inspect_messages(
+    connection: &mut Connection,
+    table: &Table,
+    report: &mut Report,
+) -> mysql::Result<()> {
+    report.messages = match wrong_with_messages(connection, table)? {
+        None => Messages::Kept,
+        Some(wrong) => Messages::Refused(format!(
+            "answered messages cannot be recorded: {wrong}; until then, message_id is refused"
+        )),
+    };
+    match report.messages.clone() {
+        Messages::Kept => report.add(Verdict::Good, "messages", MESSAGE_TABLE),
+        Messages::Refused(why) => report.add(Verdict::Warning, "messages", why),
+    }
+    Ok(())
+}
+
+/// What is wrong with the table of messages, and what to do.
+fn wrong_with_messages(
+    connection: &mut Connection,
+    table: &Table,
+) -> mysql::Result<Option<String>> {
+    const KEY: &str = "id_device,id_prospect,message_id";
+    let Some((engine, _)) = status(connection, MESSAGE_TABLE)? else {
+        return Ok(Some(format!(
+            "there is no table {MESSAGE_TABLE}, or this user has no right on it: run `session-lock migrate`"
+        )));
+    };
+    let lock_columns = found_columns(connection, &table.name)?;
+    let found = found_columns(connection, MESSAGE_TABLE)?;
+    let compares_alike = ["id_prospect", "id_device"].iter().all(|name| {
+        let collation = |columns: &[Column]| {
+            let mut columns = columns.iter().filter(|column| column.name == *name);
+            columns.next().map(|column| column.collation.clone())
+        };
+        collation(&found) == collation(&lock_columns)
+    });
+    let keys = unique_keys(connection, MESSAGE_TABLE)?;
+    let is_unique = matches!(&keys[..], [(_, columns, false)] if columns == KEY);
+    if engine != "InnoDB" || !compares_alike || !is_unique {
+        return Ok(Some(format!(
+            "{MESSAGE_TABLE} is not as `session-lock migrate` creates it for {} (InnoDB, its ids with the same \
+             collation, one unique key: {KEY}): rename it, and run `session-lock migrate`",
+            table.name
+        )));
+    }
+    let names = [("table", table.name.as_str()), ("key", table.key.as_str())];
+    let nobody = [
+        ("id_prospect", Value::Text("")),
+        ("id_device", Value::Text("")),
+        ("message_id", Value::Bytes(b"")),
+        ("owner_token", Value::Bytes(b"")),
+        ("committed_us", Value::Number(0)),
+        ("result", Value::Null),
+        ("key", Value::Number(0)),
+        ("seen", Value::Bytes(b"")),
+        ("expires_us", Value::Number(0)),
+    ];
+    for file in [
+        include_str!("../sql/look_message.sql"),
+        include_str!("../sql/commit.sql"),
+        include_str!("../sql/forget_message.sql"),
+    ] {
+        let Err(error) = connection.query(&Statement::new(file, &names), &nobody) else {
+            continue;
+        };
+        match Trouble::of(&error) {
+            // That is said of the lock table, in its place.
+            Trouble::ReadOnly => {}
+            Trouble::Denied => {
+                return Ok(Some(format!(
+                    "this user may not do all that it must: GRANT SELECT, INSERT, UPDATE, DELETE ON {MESSAGE_TABLE} TO it ({})",
+                    cause(&error)
+                )));
+            }
+            Trouble::Refused => return Ok(Some(cause(&error))),
+            _ => return Err(error),
+        }
+    }
+    Ok(None)
 }

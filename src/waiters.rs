@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::lease::{Holding, OwnerToken, RowVersion};
+use crate::lease::{Holding, MessageId, OwnerToken, RowVersion};
 
 /// Most waiters of one server; whoever comes then is refused without waiting. Each has a
 /// connection of its own, with a thread and two descriptors: half of the unit's 8,192.
@@ -21,10 +21,19 @@ pub const WAITERS_MAX: usize = 2_000;
 /// A session's name, the same for all its spellings.
 pub type Name = (String, String);
 
+/// Who waits, and what for. The same worker that asks again has the same claim.
+#[derive(PartialEq)]
+pub struct Claim {
+    /// Whose lease it would be.
+    pub owner_token: OwnerToken,
+    /// The message that it would answer.
+    pub message_id: Option<MessageId>,
+}
+
 /// Somebody in line: `T` is what is needed to serve and answer it.
 pub struct Waiter<T> {
     /// Whose turn it would be.
-    pub owner_token: OwnerToken,
+    pub claim: Claim,
     /// When it came.
     pub arrived: Instant,
     /// Until when it waits.
@@ -39,6 +48,8 @@ pub enum Turn<T> {
     Direct(T),
     /// See whether it holds the session already, before it stands in line.
     Recall(Waiter<T>),
+    /// See whether its message is answered, before it is refused.
+    Refuse(Refused<T>),
     /// Acquire for the first in line.
     Acquire(Waiter<T>),
 }
@@ -48,6 +59,7 @@ impl<T> Turn<T> {
         match self {
             Self::Direct(ticket) => ticket,
             Self::Recall(waiter) | Self::Acquire(waiter) => waiter.ticket,
+            Self::Refuse(refused) => refused.waiter.ticket,
         }
     }
 }
@@ -183,6 +195,18 @@ impl<T> Lines<T> {
         state.end_turn(name, Next::Turn);
     }
 
+    /// Has somebody refused in its turn, whose wait is over.
+    pub fn refuse_in_turn(&self, name: &Name, refused: Refused<T>) {
+        let mut state = self.lock();
+        state.line(name).direct.push_back(Turn::Refuse(refused));
+        state.make_ready(name);
+    }
+
+    /// A turn is over that changed nothing.
+    pub fn rest(&self, name: &Name) {
+        self.lock().end_turn(name, Next::Rest);
+    }
+
     /// A recall showed that the waiter does not hold the session: it takes its place in line.
     pub fn rejoin(&self, name: &Name, waiter: Waiter<T>) {
         let mut state = self.lock();
@@ -227,15 +251,13 @@ impl<T> Lines<T> {
         failed.chain(direct.into_iter().map(Turn::ticket)).collect()
     }
 
-    /// Takes everybody out of the line who has the token of the lease that was just granted: the
-    /// same worker, asking again.
-    pub fn take_same(&self, name: &Name, owner_token: &OwnerToken) -> Vec<Waiter<T>> {
+    /// Takes everybody out of the line who has the claim that was just granted: the same worker,
+    /// asking again.
+    pub fn take_same(&self, name: &Name, claim: &Claim) -> Vec<Waiter<T>> {
         let mut state = self.lock();
         let line = state.line(name);
         let all = std::mem::take(&mut line.waiters);
-        let (same, others) = all
-            .into_iter()
-            .partition(|waiter| waiter.owner_token == *owner_token);
+        let (same, others) = all.into_iter().partition(|waiter| waiter.claim == *claim);
         line.waiters = others;
         let same: Vec<_> = VecDeque::into(same);
         state.waiting -= same.len();

@@ -60,11 +60,7 @@ fn a_lease_that_waited_for_a_row_lock_starts_afresh(world: &World) {
 fn a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for(world: &World) {
     // As long as this stands, another server's lease may have come and gone.
     let session = Session::new();
-    let mut neighbour = world.database.connect();
-    neighbour.query_drop("START TRANSACTION").unwrap();
-    let Session { device, prospect } = &session;
-    let insert = "INSERT INTO ai_whatsapp_session_nodepath (id_device, id_prospect, timestamp) VALUES (?, ?, '')";
-    neighbour.exec_drop(insert, (device, prospect)).unwrap();
+    let mut neighbour = world.insert_row(&session);
     thread::scope(|scope| {
         let asked = scope.spawn(|| world.service.acquire(&session, json!({})));
         world.wait_for_write(&session);

@@ -59,7 +59,6 @@ fn every_wrong_field_is_refused_by_name(world: &World) {
         ("tll_ms", acquire(json!({"tll_ms": 30_000}))),
         ("wait_ms", acquire(json!({"wait_ms": 25_001}))),
         ("wait_ms", acquire(json!({"wait_ms": "1s"}))),
-        ("message_id", acquire(json!({"message_id": "m"}))),
         ("force", acquire(json!({"force": true}))),
         ("owner_token", release(json!({}))),
         (
@@ -82,10 +81,6 @@ fn every_wrong_field_is_refused_by_name(world: &World) {
         (
             "ttl_ms",
             release(json!({"ttl_ms": 30_000, "owner_token": token})),
-        ),
-        (
-            "message_id",
-            release(json!({"message_id": "m", "owner_token": token})),
         ),
     ];
     for (path, fields) in [acquire(json!({})), release(json!({"owner_token": token}))] {

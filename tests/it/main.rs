@@ -11,7 +11,9 @@ mod leases;
 mod line;
 mod listener;
 mod looking;
+mod messages;
 mod neighbours;
+mod provider;
 mod races;
 mod renewal;
 mod run;
@@ -33,7 +35,7 @@ const TEST_PATIENCE: Duration = Duration::from_secs(240);
 
 fn main() {
     let arguments = Arguments::from_args();
-    let tests: [&[Test]; 12] = [
+    let tests: [&[Test]; 14] = [
         leases::TESTS,
         neighbours::TESTS,
         renewal::TESTS,
@@ -42,6 +44,8 @@ fn main() {
         run::TESTS,
         input::TESTS,
         races::TESTS,
+        messages::TESTS,
+        provider::TESTS,
         webhooks::TESTS,
         startup::TESTS,
         database_failures::TESTS,

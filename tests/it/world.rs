@@ -186,6 +186,17 @@ impl World {
         neighbour
     }
 
+    /// A neighbour that has inserted the session's row, and may still undo that.
+    pub fn insert_row(&self, session: &Session) -> mysql::Conn {
+        let Session { device, prospect } = session;
+        let mut neighbour = self.database.connect();
+        neighbour.query_drop("START TRANSACTION").unwrap();
+        let sql =
+            format!("INSERT INTO {TABLE} (id_device, id_prospect, timestamp) VALUES (?, ?, '')");
+        neighbour.exec_drop(sql, (device, prospect)).unwrap();
+        neighbour
+    }
+
     /// Waits until a service's write of this session's row is with the database, where it waits
     /// for a lock.
     pub fn wait_for_write(&self, session: &Session) {
@@ -199,6 +210,19 @@ impl World {
                 let count: Option<u64> = conn.exec_first(waiting, (&session.prospect,)).unwrap();
                 count.filter(|count| *count > 0)
             },
+        );
+    }
+
+    /// Waits until somebody waits for the lock on a session's row.
+    pub fn wait_for_row_lock(&self, session: &Session) {
+        let key: u64 = self.rows(format!("SELECT id_sessionX FROM {TABLE} WHERE {session}"))[0];
+        let waiting = format!(
+            "SELECT COUNT(*) FROM information_schema.innodb_trx \
+             WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%= {key} FOR UPDATE%'"
+        );
+        eventually(
+            || format!("somebody waits for {session}"),
+            || (self.rows::<u64>(&waiting)[0] > 0).then_some(()),
         );
     }
 
@@ -429,6 +453,18 @@ impl Service {
         );
     }
 
+    /// Acquires a free session for a message; the owner token.
+    pub fn hold_for(&self, session: &Session, message_id: &str) -> String {
+        let reply = self.acquire(session, json!({"message_id": message_id}));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.text("owner_token")
+    }
+
+    pub fn commit(&self, session: &Session, owner_token: &str, message_id: &str) -> Reply {
+        let fields = json!({"owner_token": owner_token, "message_id": message_id});
+        self.post("/v1/commit", session.with(fields))
+    }
+
     pub fn release(&self, session: &Session, owner_token: &str) -> Reply {
         self.post(
             "/v1/release",
@@ -448,23 +484,33 @@ impl Drop for Service {
 pub struct Reply {
     pub status: u16,
     pub json: Value,
+    /// The body, byte for byte.
+    pub text: String,
     pub retry_after_s: Option<u64>,
 }
 
 impl Reply {
     fn read(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Self {
-        let mut response = response.unwrap();
-        let text = response.body_mut().read_to_string().unwrap();
+        Self::try_read(response).unwrap()
+    }
+
+    /// The answer, if it came whole.
+    pub fn try_read(
+        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Self, ureq::Error> {
+        let mut response = response?;
+        let text = response.body_mut().read_to_string()?;
         let retry_after = response
             .headers()
             .get("retry-after")
             .map(|value| value.to_str().unwrap().parse().unwrap());
         let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
-        Self {
+        Ok(Self {
             status: response.status().as_u16(),
             json,
+            text,
             retry_after_s: retry_after,
-        }
+        })
     }
 
     pub fn number(&self, field: &str) -> u64 {

@@ -1,0 +1,12 @@
+-- Record that a message is answered, right after release.sql has ended its lease.
+--   :id_prospect :id_device   the session
+--   :message_id :owner_token :result   what to record
+-- ROW_COUNT() is that of release.sql: without a lease that ended there is nothing to record. A
+-- record that is there already stays as it is.
+INSERT INTO session_lock_message (id_prospect, id_device, message_id, owner_token, committed_us, result)
+SELECT
+    :id_prospect, :id_device, :message_id, :owner_token,
+    CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED), :result
+FROM DUAL
+WHERE ROW_COUNT() > 0
+ON DUPLICATE KEY UPDATE session_lock_message.message_id = session_lock_message.message_id

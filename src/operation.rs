@@ -1,0 +1,959 @@
+//! One operation on its way to its answer: what was seen of its session decides what is written,
+//! and what is seen after the write is the answer. No connection is used here.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use mysql::Row;
+
+use crate::database::{Packet, Reply, Statement, Value, columns};
+use crate::lease::{
+    Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, Message,
+    MessageId, OwnerToken, Recalled, Record, Released, Renewed, RowVersion, Session, Stamp, Ttl,
+};
+use crate::table::Table;
+
+/// A crashed holder's row is left for so long after its expiry: until then, the next acquire finds
+/// it and says `takeover`, which tells the bot that a worker died.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// So many of them among the lowest ids, which are one in so many.
+const LOW_ID_TRIES: u32 = 8;
+const LOW_IDS_SHARE: u64 = 1_000;
+
+/// Added to an expiry before its fraction is cut off, so that a lease never ends early.
+const ROUND_UP_US: i64 = 999_999;
+
+/// Random ids that are tried when the table has none left to give: enough to find one free of a
+/// table that is nine tenths full.
+const ID_TRIES: u32 = 20;
+
+/// Something to do to one session's lease.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Take the lease.
+    Acquire {
+        /// Of this session.
+        session: Session,
+        /// For the worker that knows this token.
+        owner_token: OwnerToken,
+        /// For this long.
+        ttl: Ttl,
+        /// To answer this message, if it is not answered already.
+        message_id: Option<MessageId>,
+    },
+    /// See whether this worker has the lease already, or its message is answered.
+    Recall {
+        /// Of this session.
+        session: Session,
+        /// The worker that knows this token.
+        owner_token: OwnerToken,
+        /// What it would ask for.
+        ttl: Ttl,
+        /// To answer this message.
+        message_id: Option<MessageId>,
+    },
+    /// Record that a message is answered, as the one worker that may answer it.
+    Commit {
+        /// Of this session.
+        session: Session,
+        /// By the worker that knows this token.
+        owner_token: OwnerToken,
+        /// This message.
+        message: Message,
+    },
+    /// Give the lease back.
+    Release {
+        /// Of this session.
+        session: Session,
+        /// By the worker that knows this token.
+        owner_token: OwnerToken,
+        /// And record that this message is answered.
+        message: Option<Message>,
+    },
+    /// Give the lease a new expiry.
+    Renew {
+        /// Of this session.
+        session: Session,
+        /// By the worker that knows this token.
+        owner_token: OwnerToken,
+        /// From now on.
+        ttl: Ttl,
+        /// But never so that the lease is held for longer than this since its grant.
+        max_hold_ms: u64,
+    },
+    /// End the lease without being its owner: an operator's release.
+    Force {
+        /// Of this session.
+        session: Session,
+        /// Only this lease, if it is named.
+        fencing_token: Option<FencingToken>,
+    },
+    /// Look who holds it.
+    Look {
+        /// This session.
+        session: Session,
+    },
+}
+
+impl Operation {
+    /// The session it is about.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        match self {
+            Self::Acquire { session, .. }
+            | Self::Recall { session, .. }
+            | Self::Commit { session, .. }
+            | Self::Release { session, .. }
+            | Self::Renew { session, .. }
+            | Self::Force { session, .. }
+            | Self::Look { session } => session,
+        }
+    }
+
+    /// The message it is about, if it names one.
+    #[must_use]
+    pub fn message_id(&self) -> Option<&MessageId> {
+        match self {
+            Self::Acquire { message_id, .. } | Self::Recall { message_id, .. } => {
+                message_id.as_ref()
+            }
+            Self::Commit { message, .. } => Some(&message.id),
+            Self::Release { message, .. } => message.as_ref().map(|message| &message.id),
+            Self::Renew { .. } | Self::Force { .. } | Self::Look { .. } => None,
+        }
+    }
+}
+
+/// What came of an [`Operation`] of the same name.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Of an acquire.
+    Acquire(Acquired),
+    /// Of a recall.
+    Recall(Recalled),
+    /// Of a commit.
+    Commit(Committed),
+    /// Of a release.
+    Release(Released),
+    /// Of a renew.
+    Renew(Renewed),
+    /// Of a forced release.
+    Force(Forced),
+    /// Of a look: who holds the session, if anybody does.
+    Look(Option<Holding>),
+}
+
+/// Why there is no answer. None of these says anything about who holds what.
+#[derive(Clone, Debug)]
+pub enum StoreError {
+    /// The database cannot be reached, or refused; nothing was written.
+    Unavailable(String),
+    /// Another program held a lock on the row or the table for longer than we wait; nothing was
+    /// written.
+    Locked,
+    /// The table has no AUTO_INCREMENT id left, and no free one was found.
+    IdsExhausted,
+    /// The database vanished in the middle of a write and could not be asked what became of it.
+    Unsettled(String),
+    /// A bug of ours.
+    Internal,
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unavailable(cause) => write!(f, "the database is not available ({cause}); nothing was written, try again"),
+            Self::Locked => f.write_str(
+                "another program holds a database lock on this session's row or on the table; nothing was written, try again",
+            ),
+            Self::Internal => f.write_str("a bug in session-lock; its log has a line about it"),
+            Self::IdsExhausted => f.write_str(
+                "the lock table has no AUTO_INCREMENT id left; nothing was written; the operator can run \
+                 ALTER TABLE ... AUTO_INCREMENT = 1 while the table is nearly empty",
+            ),
+            Self::Unsettled(cause) => write!(
+                f,
+                "the database vanished during the write ({cause}); repeat the same request with the same owner_token"
+            ),
+        }
+    }
+}
+
+/// The statements of operations and of the background, with the table's and its key's names in them.
+pub(crate) struct Statements {
+    look: Statement,
+    acquire: Statement,
+    stamp: Statement,
+    release: Statement,
+    lock_row: Statement,
+    renew: Statement,
+    look_message: Statement,
+    withdraw: Statement,
+    commit: Statement,
+    release_message: Statement,
+    pub old_messages: Statement,
+    pub forget_message: Statement,
+    pub list: Statement,
+    pub watch: Statement,
+    pub may_delete: Statement,
+    pub table: Table,
+}
+
+impl Statements {
+    pub fn new(table: &Table) -> Self {
+        let names = [("table", table.name.as_str()), ("key", table.key.as_str())];
+        Self {
+            look: Statement::new(include_str!("../sql/look.sql"), &names),
+            acquire: Statement::new(include_str!("../sql/acquire.sql"), &names),
+            stamp: Statement::new(include_str!("../sql/stamp.sql"), &names),
+            release: Statement::new(include_str!("../sql/release.sql"), &names),
+            lock_row: Statement::new(include_str!("../sql/lock_row.sql"), &names),
+            renew: Statement::new(include_str!("../sql/renew.sql"), &names),
+            look_message: Statement::new(include_str!("../sql/look_message.sql"), &names),
+            withdraw: Statement::new(include_str!("../sql/withdraw.sql"), &names),
+            commit: Statement::new(include_str!("../sql/commit.sql"), &names),
+            release_message: Statement::new(include_str!("../sql/release_message.sql"), &names),
+            old_messages: Statement::new(include_str!("../sql/old_messages.sql"), &names),
+            forget_message: Statement::new(include_str!("../sql/forget_message.sql"), &names),
+            list: Statement::new(include_str!("../sql/list.sql"), &names),
+            watch: Statement::new(include_str!("../sql/watch.sql"), &names),
+            may_delete: Statement::new(include_str!("../sql/may_delete.sql"), &names),
+            table: table.clone(),
+        }
+    }
+
+    /// Appends the deletion of a row that is as it was seen.
+    pub fn append_delete(&self, packet: &mut Packet, session: &Session, key: u64, seen: &[u8]) {
+        let [prospect, device] = session_values(session);
+        let (key, seen) = (("key", Value::Number(key)), ("seen", Value::Bytes(seen)));
+        self.release.write(packet, &[prospect, device, key, seen]);
+    }
+}
+
+/// One session's row at one look.
+pub(crate) struct Seen {
+    pub key: u64,
+    pub stored: Vec<u8>,
+    stamp: Stamp,
+    /// Time until its expiry by the database's clock: negative when past, `None` for what is no date.
+    remaining_us: Option<i64>,
+    clock_us: u64,
+}
+
+impl Seen {
+    fn read(row: Row) -> mysql::Result<Self> {
+        let (key, stored, age_us, clock_us) = columns(row)?;
+        Ok(Self::new(key, stored, age_us, clock_us))
+    }
+
+    pub fn new(key: u64, stored: Vec<u8>, age_us: Option<i64>, clock_us: u64) -> Self {
+        let hold_us = i64::try_from(HOLD_MS * 1_000).expect("30 s fit");
+        let stamp = Stamp::parse(&stored);
+        let remaining_us = age_us.map(|age_us| hold_us.saturating_sub(age_us));
+        Self {
+            key,
+            stored,
+            stamp,
+            remaining_us,
+            clock_us,
+        }
+    }
+
+    /// Whether a crashed holder left it, so long ago that nobody is told of a takeover any more.
+    pub fn is_forgotten(&self) -> bool {
+        let past_us = self
+            .remaining_us
+            .and_then(|left_us| u64::try_from(-left_us).ok());
+        matches!(self.stamp, Stamp::Lease { .. })
+            && past_us.is_some_and(|past_us| Duration::from_micros(past_us) > FORGOTTEN_AFTER)
+    }
+
+    /// Time until its expiry; `None` once it is stale.
+    fn remaining(&self) -> Option<Duration> {
+        let left_us = self
+            .remaining_us
+            .and_then(|left_us| u64::try_from(left_us).ok());
+        left_us
+            .filter(|left_us| *left_us > 0)
+            .map(Duration::from_micros)
+    }
+
+    /// Its expiry by the database's clock, in microseconds since 1970; the clock, once it is stale.
+    fn expires_us(&self) -> u64 {
+        let left_us = self.remaining().unwrap_or_default().as_micros();
+        self.clock_us
+            .saturating_add(u64::try_from(left_us).unwrap_or(u64::MAX))
+    }
+
+    pub fn holder(&self) -> Holder {
+        match self.stamp {
+            Stamp::Lease { fencing_token, .. } => {
+                let held_ms = self.clock_us.saturating_sub(fencing_token.0) / 1_000;
+                Holder::Leased {
+                    fencing_token,
+                    held_ms,
+                }
+            }
+            Stamp::Foreign => Holder::Legacy,
+        }
+    }
+
+    /// Who holds the session, if the row does; `looked_at` is when the look was sent.
+    pub fn holding(&self, looked_at: Instant) -> Option<Holding> {
+        let remaining = self.remaining()?;
+        Some(Holding {
+            expires: looked_at + remaining,
+            holder: self.holder(),
+            row: RowVersion::new(self.key, &self.stored),
+        })
+    }
+
+    /// The lease in the row, for its owner's eyes.
+    fn lease(&self, how: How, ttl: Ttl, looked_at: Instant) -> Option<Lease> {
+        let Holding { expires, row, .. } = self.holding(looked_at)?;
+        match self.stamp.clone() {
+            Stamp::Lease {
+                fencing_token,
+                owner_token,
+            } => Some(Lease {
+                owner_token,
+                fencing_token,
+                how,
+                ttl,
+                expires,
+                row,
+            }),
+            Stamp::Foreign => None,
+        }
+    }
+
+    fn is_owned_by(&self, token: &OwnerToken) -> bool {
+        matches!(&self.stamp, Stamp::Lease { owner_token, .. } if owner_token == token)
+    }
+}
+
+/// A write that a look calls for.
+enum Write {
+    Acquire {
+        lease: Wanted,
+        key: Key,
+        seen: Option<Vec<u8>>,
+        fencing_floor: u64,
+        how: How,
+    },
+    Renew {
+        lease: Wanted,
+        key: u64,
+        seen: Vec<u8>,
+        fencing_token: FencingToken,
+        expires_us: u64,
+        max_hold_ms: u64,
+    },
+    Commit {
+        key: u64,
+        seen: Vec<u8>,
+        expires_us: u64,
+    },
+    Delete {
+        key: u64,
+        seen: Vec<u8>,
+        holder: Holder,
+    },
+}
+
+/// The lease that an acquire asks for.
+#[derive(Clone)]
+struct Wanted {
+    owner_token: OwnerToken,
+    ttl: Ttl,
+}
+
+/// The id of the row that an acquire writes.
+#[derive(Clone, Copy)]
+enum Key {
+    /// The next one of the table's counter.
+    Next,
+    /// This one: the row's that it replaces, or a random one when the counter is exhausted.
+    Explicit(u64),
+}
+
+/// What became of the last write.
+#[derive(Clone, Copy)]
+enum Sent {
+    Nothing,
+    /// It was committed, and changed something.
+    Done(Effect),
+    /// It was committed, and changed nothing: the row was not what had been seen.
+    Void,
+    /// The connection died under it.
+    Unknown(Effect),
+}
+
+/// What a write does if it takes effect.
+#[derive(Clone, Copy)]
+enum Effect {
+    Granted(How),
+    Renewed,
+    Committed,
+    Ended(Holder),
+}
+
+/// One operation on its way to its answer.
+pub(crate) struct Task<'a> {
+    operation: &'a Operation,
+    write: Option<Write>,
+    sent: Sent,
+    /// When the last write was sent.
+    sent_at: Instant,
+    /// Where in the last packet its statements are.
+    place: Range<usize>,
+    /// The id that an acquire writes if the session has no row.
+    new_key: Key,
+    ids_tried: u32,
+    outcome: Option<Result<Answer, StoreError>>,
+}
+
+/// What one look showed.
+pub(crate) struct Look {
+    began: Instant,
+    row: Option<Seen>,
+    record: Option<SeenRecord>,
+}
+
+/// A message's record at one look.
+struct SeenRecord {
+    owner_token: Vec<u8>,
+    record: Record,
+}
+
+impl SeenRecord {
+    fn read(row: Row) -> mysql::Result<Self> {
+        let (owner_token, age_us, result): (_, i64, Option<Vec<u8>>) = columns(row)?;
+        let committed_ago = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
+        // The API takes nothing but JSON, which is UTF-8.
+        let result = result.and_then(|result| String::from_utf8(result).ok());
+        Ok(Self {
+            owner_token,
+            record: Record {
+                committed_ago,
+                result,
+            },
+        })
+    }
+}
+
+impl<'a> Task<'a> {
+    pub fn new(operation: &'a Operation, now: Instant) -> Self {
+        Self {
+            operation,
+            write: None,
+            sent: Sent::Nothing,
+            sent_at: now,
+            place: 0..0,
+            new_key: Key::Next,
+            ids_tried: 0,
+            outcome: None,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.outcome.is_none()
+    }
+
+    /// Whether a look has shown that something must be written.
+    pub fn is_writing(&self) -> bool {
+        self.write.is_some()
+    }
+
+    /// Whether this statement of the last packet was its own.
+    pub fn sent_statement(&self, at: usize) -> bool {
+        self.place.contains(&at)
+    }
+
+    /// The planned write will not be sent, or was undone.
+    pub fn forget_write(&mut self) {
+        self.write = None;
+    }
+
+    /// Nobody knows whether the write took effect.
+    pub fn lose_write(&mut self) {
+        if let Some(write) = self.write.take() {
+            self.sent = Sent::Unknown(write.effect());
+        }
+    }
+
+    pub fn finish(mut self, cause: &str) -> Result<Answer, StoreError> {
+        if self.outcome.is_none() {
+            let cause = if cause.is_empty() {
+                "too much contention"
+            } else {
+                cause
+            };
+            self.fail(StoreError::Unavailable(cause.to_owned()));
+        }
+        self.outcome.unwrap_or(Err(StoreError::Internal))
+    }
+
+    /// Ends without an answer, but not without a word if something may have been written.
+    pub fn fail(&mut self, error: StoreError) {
+        self.outcome = Some(Err(match self.sent {
+            Sent::Done(_) | Sent::Unknown(_) => StoreError::Unsettled(error.to_string()),
+            Sent::Nothing | Sent::Void => error,
+        }));
+    }
+
+    /// Appends a look at the session's row, and at the message's record if there is a message.
+    pub fn append_look(&mut self, statements: &Statements, packet: &mut Packet) {
+        self.place = packet.len()..packet.len();
+        self.append_looks(statements, packet);
+    }
+
+    /// Appends the planned write, and a look at what came of it.
+    pub fn append_write(&mut self, statements: &Statements, packet: &mut Packet, now: Instant) {
+        self.place = packet.len()..packet.len();
+        if let Some(write) = &self.write {
+            self.sent_at = now;
+            write.append(self.operation, statements, packet);
+        }
+        self.append_looks(statements, packet);
+    }
+
+    fn append_looks(&mut self, statements: &Statements, packet: &mut Packet) {
+        let [prospect, device] = session_values(self.operation.session());
+        statements.look.write(packet, &[prospect, device]);
+        if let Some(message_id) = self.operation.message_id() {
+            let values = [prospect, device, message_value(message_id)];
+            statements.look_message.write(packet, &values);
+        }
+        self.place.end = packet.len();
+    }
+
+    /// Reads the replies to its statements, the next ones of the packet, and decides.
+    pub fn read(
+        &mut self,
+        replies: &mut impl Iterator<Item = Reply>,
+        began: Instant,
+        statements: &Statements,
+    ) -> mysql::Result<()> {
+        let looks = 1 + usize::from(self.operation.message_id().is_some());
+        if let Some(write) = self.write.take() {
+            let written = replies.take(self.place.len() - looks);
+            let changed: u64 = written.map(|reply| reply.affected).sum();
+            self.sent = if changed > 0 {
+                Sent::Done(write.effect())
+            } else {
+                Sent::Void
+            };
+        }
+        let mut rows = replies
+            .take(looks)
+            .map(|reply| reply.rows.into_iter().next());
+        let row = rows.next().flatten().map(Seen::read).transpose()?;
+        let record = rows.next().flatten().map(SeenRecord::read).transpose()?;
+        drop(rows);
+        self.decide(Look { began, row, record }, statements);
+        Ok(())
+    }
+
+    /// No row can have this session's ids: they cannot even be compared with the columns.
+    pub fn read_nothing(&mut self, began: Instant, statements: &Statements) {
+        let look = Look {
+            began,
+            row: None,
+            record: None,
+        };
+        self.decide(look, statements);
+    }
+
+    /// Either the answer or the next write, from what was seen.
+    fn decide(&mut self, look: Look, statements: &Statements) {
+        let Look {
+            began: looked_at,
+            row: seen,
+            record,
+        } = look;
+        let own = |seen: Option<Seen>, token| seen.filter(|row| row.is_owned_by(token));
+        let answer = match self.operation {
+            Operation::Acquire {
+                owner_token, ttl, ..
+            } => {
+                let acquired = match record {
+                    Some(SeenRecord { record, .. }) => Some(Acquired::Duplicate(record)),
+                    None => self.decide_acquire(seen, looked_at, owner_token, *ttl, statements),
+                };
+                acquired.map(Answer::Acquire)
+            }
+            Operation::Recall {
+                owner_token, ttl, ..
+            } => Some(Answer::Recall(match record {
+                Some(SeenRecord { record, .. }) => Recalled::Duplicate(record),
+                None => own(seen, owner_token)
+                    .and_then(|row| row.lease(How::Again, *ttl, looked_at))
+                    .map_or(Recalled::Nothing, Recalled::Lease),
+            })),
+            Operation::Commit { owner_token, .. } => self
+                .decide_commit(own(seen, owner_token), record, owner_token)
+                .map(Answer::Commit),
+            Operation::Release {
+                owner_token,
+                message,
+                ..
+            } => {
+                let is_recorded = message.is_none() || record.is_some();
+                self.decide_end(own(seen, owner_token)).map(|ended| {
+                    Answer::Release(match (ended, self.sent) {
+                        // Gone, but not by us: we would have left a record.
+                        (Forced::Released(_), Sent::Unknown(_)) if !is_recorded => Released::Lost,
+                        (Forced::Released(_), _) => Released::Released,
+                        (Forced::NotHeld, _) => Released::Lost,
+                    })
+                })
+            }
+            Operation::Renew {
+                owner_token,
+                ttl,
+                max_hold_ms,
+                ..
+            } => self
+                .decide_renew(own(seen, owner_token), looked_at, *ttl, *max_hold_ms)
+                .map(Answer::Renew),
+            Operation::Force {
+                fencing_token: only,
+                ..
+            } => {
+                let meant = seen.filter(|row| match (only, &row.stamp) {
+                    (None, _) => true,
+                    (Some(only), Stamp::Lease { fencing_token, .. }) => only == fencing_token,
+                    (Some(_), Stamp::Foreign) => false,
+                });
+                self.decide_end(meant).map(Answer::Force)
+            }
+            Operation::Look { .. } => {
+                Some(Answer::Look(seen.and_then(|row| row.holding(looked_at))))
+            }
+        };
+        if let Some(answer) = answer {
+            self.outcome = Some(Ok(answer));
+        }
+    }
+
+    fn decide_commit(
+        &mut self,
+        own: Option<Seen>,
+        record: Option<SeenRecord>,
+        owner_token: &OwnerToken,
+    ) -> Option<Committed> {
+        match (record, own) {
+            (
+                Some(SeenRecord {
+                    owner_token: by, ..
+                }),
+                _,
+            ) if by == owner_token.secret().as_bytes() => Some(match self.sent {
+                Sent::Done(_) | Sent::Unknown(_) => Committed::New,
+                Sent::Nothing | Sent::Void => Committed::Again,
+            }),
+            (Some(SeenRecord { record, .. }), _) => Some(Committed::Duplicate(record)),
+            (None, Some(row)) if row.remaining().is_some() => {
+                self.write = Some(Write::Commit {
+                    expires_us: row.expires_us(),
+                    key: row.key,
+                    seen: row.stored,
+                });
+                None
+            }
+            (None, _) => Some(Committed::Lost),
+        }
+    }
+
+    fn decide_acquire(
+        &mut self,
+        seen: Option<Seen>,
+        looked_at: Instant,
+        owner_token: &OwnerToken,
+        ttl: Ttl,
+        statements: &Statements,
+    ) -> Option<Acquired> {
+        let lease = Wanted {
+            owner_token: owner_token.clone(),
+            ttl,
+        };
+        let Some(row) = seen else {
+            if matches!(self.sent, Sent::Void) {
+                // Nothing was in the way, and yet nothing was written: MySQL's word for "no id".
+                self.try_random_id(statements);
+            }
+            let key = self.new_key;
+            if self.is_open() {
+                self.write = Some(Write::Acquire {
+                    lease,
+                    key,
+                    seen: None,
+                    fencing_floor: 0,
+                    how: How::New,
+                });
+            }
+            return None;
+        };
+        let Some(holding) = row.holding(looked_at) else {
+            self.write = Some(row.replace(lease, How::Takeover));
+            return None;
+        };
+        if !row.is_owned_by(owner_token) {
+            return Some(Acquired::Held(holding));
+        }
+        let (how, promised) = match self.sent {
+            // The stored expiry is rounded up; what was asked for is the honest promise.
+            Sent::Done(Effect::Granted(how)) | Sent::Unknown(Effect::Granted(how)) => {
+                (how, self.sent_at + ttl.as_duration())
+            }
+            _ => (How::Again, holding.expires),
+        };
+        let mut granted = row.lease(how, ttl, looked_at)?;
+        granted.expires = granted.expires.min(promised);
+        if granted.is_worn() {
+            // The write waited for a lock; nobody was told of this lease yet, so it starts afresh.
+            self.write = Some(row.replace(lease, how));
+            return None;
+        }
+        Some(Acquired::Granted(granted))
+    }
+
+    fn decide_renew(
+        &mut self,
+        own: Option<Seen>,
+        looked_at: Instant,
+        ttl: Ttl,
+        max_hold_ms: u64,
+    ) -> Option<Renewed> {
+        let Some(row) = own else {
+            return Some(Renewed::Lost);
+        };
+        let Stamp::Lease {
+            fencing_token,
+            owner_token,
+        } = row.stamp.clone()
+        else {
+            return Some(Renewed::Lost);
+        };
+        let held_ms = row.clock_us.saturating_sub(fencing_token.0) / 1_000;
+        let Some(ttl) = ttl.cut_to(max_hold_ms.saturating_sub(held_ms)) else {
+            return Some(Renewed::MaxHold);
+        };
+        let Some(remaining) = row.remaining() else {
+            return Some(Renewed::Lost);
+        };
+        // The row says it, whoever wrote it: this renew, or one like it at the same time, which
+        // makes a second write of the same text no write at all.
+        let expires = looked_at + remaining;
+        let wanted = self.sent_at + ttl.as_duration();
+        let is_renewed = match self.sent {
+            Sent::Done(_) => true,
+            Sent::Void | Sent::Unknown(_) => expires >= wanted,
+            Sent::Nothing => false,
+        };
+        if is_renewed {
+            return Some(Renewed::Renewed {
+                fencing_token,
+                expires: expires.min(wanted),
+            });
+        }
+        self.write = Some(Write::Renew {
+            lease: Wanted { owner_token, ttl },
+            expires_us: row.expires_us(),
+            key: row.key,
+            seen: row.stored,
+            fencing_token,
+            max_hold_ms,
+        });
+        None
+    }
+
+    /// Ends the lease in a row that is meant to be ended: who held it, or that nobody did.
+    fn decide_end(&mut self, meant: Option<Seen>) -> Option<Forced> {
+        match (self.sent, meant) {
+            (Sent::Done(Effect::Ended(holder)), _)
+            | (Sent::Unknown(Effect::Ended(holder)), None) => Some(Forced::Released(holder)),
+            (_, Some(row)) if row.remaining().is_some() => {
+                let holder = row.holder();
+                self.write = Some(Write::Delete {
+                    key: row.key,
+                    seen: row.stored,
+                    holder,
+                });
+                None
+            }
+            _ => Some(Forced::NotHeld),
+        }
+    }
+
+    /// Any id will do when the counter has none left, if only its row is free.
+    pub fn try_random_id(&mut self, statements: &Statements) {
+        self.ids_tried += 1;
+        if self.ids_tried > ID_TRIES {
+            return self.fail(StoreError::IdsExhausted);
+        }
+        let mut bytes = [0; 8];
+        if getrandom::fill(&mut bytes).is_ok() {
+            // Low ones first: they keep the counter's reset possible, which the operator is told of.
+            let among = match self.ids_tried {
+                0..=LOW_ID_TRIES => statements.table.max_key / LOW_IDS_SHARE,
+                _ => statements.table.max_key,
+            };
+            self.new_key = Key::Explicit(1 + u64::from_ne_bytes(bytes) % among.max(1));
+        }
+    }
+}
+
+impl Seen {
+    /// The write that puts a lease in this row's place.
+    fn replace(self, lease: Wanted, how: How) -> Write {
+        let fencing_floor = match self.stamp {
+            Stamp::Lease { fencing_token, .. } => fencing_token.0 + 1,
+            Stamp::Foreign => 0,
+        };
+        let (key, seen) = (Key::Explicit(self.key), Some(self.stored));
+        Write::Acquire {
+            lease,
+            key,
+            seen,
+            fencing_floor,
+            how,
+        }
+    }
+}
+
+impl Write {
+    fn append(&self, operation: &Operation, statements: &Statements, packet: &mut Packet) {
+        let [prospect, device] = session_values(operation.session());
+        match self {
+            Self::Acquire {
+                lease,
+                key,
+                seen,
+                fencing_floor,
+                ..
+            } => {
+                let key = match key {
+                    Key::Next => Value::Null,
+                    Key::Explicit(key) => Value::Number(*key),
+                };
+                let values = [
+                    prospect,
+                    device,
+                    ("key", key),
+                    ("seen", seen.as_deref().map_or(Value::Null, Value::Bytes)),
+                    ("shift_us", shift_us(lease.ttl.as_ms())),
+                    ("fencing_floor", Value::Number(*fencing_floor)),
+                    ("owner_token", Value::Text(lease.owner_token.secret())),
+                ];
+                statements.acquire.write(packet, &values);
+                statements.stamp.write(packet, &values);
+                if let Some(message_id) = operation.message_id() {
+                    let owner_token = ("owner_token", Value::Text(lease.owner_token.secret()));
+                    let message_id = message_value(message_id);
+                    let values = [prospect, device, ("key", key), owner_token, message_id];
+                    statements.withdraw.write(packet, &values);
+                }
+            }
+            Self::Renew {
+                lease,
+                key,
+                seen,
+                fencing_token: FencingToken(granted_us),
+                expires_us,
+                max_hold_ms,
+            } => {
+                let key = ("key", Value::Number(*key));
+                statements.lock_row.write(packet, &[key]);
+                let tail = format!("{granted_us:016}{}", lease.owner_token.secret());
+                let latest_us = granted_us.saturating_add(max_hold_ms * 1_000);
+                let values = [
+                    key,
+                    ("seen", Value::Bytes(seen)),
+                    ("expires_us", Value::Number(*expires_us)),
+                    ("shift_us", shift_us(lease.ttl.as_ms())),
+                    ("granted_us", Value::Number(*granted_us)),
+                    ("latest_us", Value::Number(latest_us)),
+                    ("latest_shift_us", shift_us(*max_hold_ms)),
+                    ("tail", Value::Text(&tail)),
+                ];
+                statements.renew.write(packet, &values);
+            }
+            Self::Commit {
+                key,
+                seen,
+                expires_us,
+            } => {
+                let key = ("key", Value::Number(*key));
+                statements.lock_row.write(packet, &[key]);
+                let seen = ("seen", Value::Bytes(seen));
+                let expires_us = ("expires_us", Value::Number(*expires_us));
+                if let Some(record) = record_values(operation) {
+                    let values = [&[key, seen, expires_us, prospect, device], &record[..]].concat();
+                    statements.commit.write(packet, &values);
+                }
+            }
+            Self::Delete { key, seen, .. } => {
+                statements.append_delete(packet, operation.session(), *key, seen);
+                if let Some(record) = record_values(operation) {
+                    let values = [&[prospect, device], &record[..]].concat();
+                    statements.release_message.write(packet, &values);
+                }
+            }
+        }
+    }
+
+    fn effect(&self) -> Effect {
+        match self {
+            Self::Acquire { how, .. } => Effect::Granted(*how),
+            Self::Renew { .. } => Effect::Renewed,
+            Self::Commit { .. } => Effect::Committed,
+            Self::Delete { holder, .. } => Effect::Ended(*holder),
+        }
+    }
+}
+
+/// What a write adds to the clock to get the stored date.
+fn shift_us(lasts_ms: u64) -> Value<'static> {
+    let shift_ms = lasts_ms.cast_signed() - HOLD_MS.cast_signed();
+    Value::Signed(shift_ms * 1_000 + ROUND_UP_US)
+}
+
+fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {
+    [
+        ("id_prospect", Value::Text(session.id_prospect.as_str())),
+        ("id_device", Value::Text(session.id_device.as_str())),
+    ]
+}
+
+fn message_value(message_id: &MessageId) -> (&'static str, Value<'_>) {
+    ("message_id", Value::Bytes(message_id.as_str().as_bytes()))
+}
+
+/// What the record of the operation's message says, if it is to write one.
+fn record_values(operation: &Operation) -> Option<[(&'static str, Value<'_>); 3]> {
+    let (message, owner_token) = match operation {
+        Operation::Commit {
+            message,
+            owner_token,
+            ..
+        } => (message, owner_token),
+        Operation::Release {
+            message,
+            owner_token,
+            ..
+        } => (message.as_ref()?, owner_token),
+        _ => return None,
+    };
+    let result = message.result.as_ref();
+    Some([
+        message_value(&message.id),
+        ("owner_token", Value::Bytes(owner_token.secret().as_bytes())),
+        (
+            "result",
+            result.map_or(Value::Null, |result| Value::Bytes(result.as_bytes())),
+        ),
+    ])
+}
