@@ -30,11 +30,15 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Failed, Trial};
 use world::{Engine, Test, World};
 
+/// Tests that run at once: most of their time, they wait.
+const TEST_THREADS: usize = 6;
+
 /// Far longer than any test takes on a machine that is busy with other things.
 const TEST_PATIENCE: Duration = Duration::from_secs(240);
 
 fn main() {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(TEST_THREADS);
     let tests: [&[Test]; 14] = [
         leases::TESTS,
         neighbours::TESTS,
