@@ -24,6 +24,10 @@ use crate::waiters::{Claim, Lines, Name, Refused, TokenOrigin, Turn, Waiter};
 /// reads a body of this size in one go.
 pub const BODY_MAX_BYTES: usize = 1024;
 
+/// Operations that go to the database in one transaction. More than this gain little, and make all
+/// of them wait for one that fails.
+pub const BATCH_MAX: usize = 64;
+
 /// Longest wait in line. Providers of webhooks give up, and send again, after 30 s or so.
 pub const WAIT_MAX_MS: u64 = 25_000;
 
@@ -338,25 +342,53 @@ impl Api {
         }
     }
 
-    /// Does what is ready to be done, until nothing is.
+    /// Does what is ready to be done, until nothing is: all that is ready at one time goes to the
+    /// database together.
     pub fn work(&self) {
-        while let Some((name, turn)) = self.lines.next() {
-            match turn {
-                Turn::Direct(ticket) => {
-                    let began = Instant::now();
-                    let answer = self.run(&ticket.operation);
-                    match &answer {
-                        Ok(_) => self.lines.done(&name),
-                        Err(error) => self.fail_others(&name, began, error),
-                    }
-                    let refused = |error| Refusal::from(error).into();
-                    let response = answer.map_or_else(refused, |answer| direct(&ticket, &answer));
-                    (ticket.reply)(response);
-                }
-                Turn::Recall(waiter) => self.recall(&name, waiter),
-                Turn::Refuse(refused) => self.refuse_unanswered(&name, refused),
-                Turn::Acquire(waiter) => self.acquire_for(&name, waiter),
+        loop {
+            let turns = self.lines.next(BATCH_MAX);
+            if turns.is_empty() {
+                return;
             }
+            let began = Instant::now();
+            let operations: Vec<_> = turns.iter().map(|(_, turn)| operation(turn)).collect();
+            let answers = self.run(&operations);
+            for ((name, turn), answer) in turns.into_iter().zip(answers) {
+                self.finish(&name, turn, began, answer);
+            }
+        }
+    }
+
+    /// Answers a turn, and gives the line what follows from it.
+    fn finish(
+        &self,
+        name: &Name,
+        turn: Turn<Ticket>,
+        began: Instant,
+        answer: Result<Answer, StoreError>,
+    ) {
+        match (turn, answer) {
+            (Turn::Direct(ticket), Ok(answer)) => {
+                self.lines.done(name);
+                let response = direct(&ticket, &answer);
+                (ticket.reply)(response);
+            }
+            (Turn::Recall(waiter), Ok(answer)) => match recalled(&waiter.ticket, answer) {
+                Some(response) => {
+                    self.lines.done(name);
+                    (waiter.ticket.reply)(response);
+                }
+                None => self.lines.rejoin(name, waiter),
+            },
+            (Turn::Refuse(refused), Ok(answer)) => {
+                self.lines.changed_nothing(name);
+                match recalled(&refused.waiter.ticket, answer) {
+                    Some(response) => (refused.waiter.ticket.reply)(response),
+                    None => reply_held(refused),
+                }
+            }
+            (Turn::Acquire(waiter), Ok(answer)) => self.acquired(name, waiter, began, answer),
+            (turn, Err(error)) => self.failed(name, turn, began, &error),
         }
     }
 
@@ -537,54 +569,16 @@ impl Api {
         }))
     }
 
-    fn run(&self, operation: &Operation) -> Result<Answer, StoreError> {
+    fn run(&self, operations: &[Operation]) -> Vec<Result<Answer, StoreError>> {
         // One request's bug must take neither a worker nor a session away from all others.
-        let operations = std::slice::from_ref(operation);
         let ran = catch_unwind(AssertUnwindSafe(|| self.store.run(operations)));
-        let answer = ran.ok().and_then(|mut answers| answers.pop());
-        answer.unwrap_or(Err(StoreError::Internal))
-    }
-
-    /// What becomes of an acquire without standing in line.
-    fn recall_for(&self, ticket: &Ticket) -> Result<Option<Response>, StoreError> {
-        let Operation::Acquire {
-            session,
-            owner_token,
-            ttl,
-            message_id,
-        } = ticket.operation.clone()
-        else {
-            return Err(StoreError::Internal);
+        let internal = |_| {
+            operations
+                .iter()
+                .map(|_| Err(StoreError::Internal))
+                .collect()
         };
-        let recall = Operation::Recall {
-            session,
-            owner_token,
-            ttl,
-            message_id,
-        };
-        match self.run(&recall)? {
-            Answer::Recall(Recalled::Lease(lease)) => {
-                Ok(Some(granted(ticket.operation.session(), &lease)))
-            }
-            Answer::Recall(Recalled::Duplicate(record)) => {
-                Ok(Some(duplicate(&ticket.operation, &record)))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    fn recall(&self, name: &Name, waiter: Waiter<Ticket>) {
-        match self.recall_for(&waiter.ticket) {
-            Ok(Some(response)) => {
-                self.lines.done(name);
-                (waiter.ticket.reply)(response);
-            }
-            Ok(None) => self.lines.rejoin(name, waiter),
-            Err(error) => {
-                self.fail_others(name, Instant::now(), &error);
-                (waiter.ticket.reply)(Refusal::from(error).into());
-            }
-        }
+        ran.unwrap_or_else(internal)
     }
 
     /// Answers those whose wait is over. Who would answer a message is not told that the session
@@ -601,28 +595,11 @@ impl Api {
         }
     }
 
-    fn refuse_unanswered(&self, name: &Name, refused: Refused<Ticket>) {
-        match self.recall_for(&refused.waiter.ticket) {
-            Ok(Some(response)) => {
-                self.lines.rest(name);
-                (refused.waiter.ticket.reply)(response);
-            }
-            Ok(None) => {
-                self.lines.rest(name);
-                reply_held(refused);
-            }
-            Err(error) => {
-                self.fail_others(name, Instant::now(), &error);
-                (refused.waiter.ticket.reply)(Refusal::from(error).into());
-            }
-        }
-    }
-
-    fn acquire_for(&self, name: &Name, waiter: Waiter<Ticket>) {
-        let began = Instant::now();
-        let session = waiter.ticket.operation.session().clone();
-        match self.run(&waiter.ticket.operation) {
-            Ok(Answer::Acquire(Acquired::Granted(lease))) => {
+    /// What came of the first in line.
+    fn acquired(&self, name: &Name, waiter: Waiter<Ticket>, began: Instant, answer: Answer) {
+        match answer {
+            Answer::Acquire(Acquired::Granted(lease)) => {
+                let session = waiter.ticket.operation.session().clone();
                 let same = self.lines.take_same(name, &waiter.claim);
                 let refused = self.lines.held(name, None, began, lease.holding());
                 (waiter.ticket.reply)(granted(&session, &lease));
@@ -635,37 +612,38 @@ impl Api {
                 }
                 self.refuse(refused);
             }
-            Ok(Answer::Acquire(Acquired::Held(holding))) => {
+            Answer::Acquire(Acquired::Held(holding)) => {
                 self.refuse(self.lines.held(name, Some(waiter), began, holding));
             }
-            Ok(Answer::Acquire(Acquired::Duplicate(record))) => {
+            Answer::Acquire(Acquired::Duplicate(record)) => {
                 self.lines.done(name);
                 let response = duplicate(&waiter.ticket.operation, &record);
                 (waiter.ticket.reply)(response);
             }
-            Ok(_) => {
+            _ => {
                 self.lines.done(name);
                 (waiter.ticket.reply)(Refusal::Internal.into());
-            }
-            Err(error) => {
-                self.fail_others(name, began, &error);
-                let refusal = match error {
-                    StoreError::Unsettled(_) => {
-                        Refusal::Unavailable(error.to_string(), Some(waiter.claim.owner_token))
-                    }
-                    _ => error.into(),
-                };
-                (waiter.ticket.reply)(refusal.into());
             }
         }
     }
 
     /// Ends a turn that failed, for all who would only fail as slowly one after the other.
-    fn fail_others(&self, name: &Name, began: Instant, error: &StoreError) {
+    fn failed(&self, name: &Name, turn: Turn<Ticket>, began: Instant, error: &StoreError) {
         for ticket in self.lines.failed(name, began) {
             // Nothing was written for them.
             (ticket.reply)(Refusal::Unavailable(error.to_string(), None).into());
         }
+        let owner_token = match (&turn, error) {
+            (Turn::Acquire(waiter), StoreError::Unsettled(_)) => {
+                Some(waiter.claim.owner_token.clone())
+            }
+            _ => None,
+        };
+        let refusal = match error {
+            StoreError::Internal => Refusal::Internal,
+            _ => Refusal::Unavailable(error.to_string(), owner_token),
+        };
+        (turn.into_ticket().reply)(refusal.into());
     }
 
     fn authorize(&self, request: &Request) -> Result<(), Refusal> {
@@ -687,10 +665,11 @@ impl Api {
 
     fn look(&self, session: &Session) -> Result<Response, Refusal> {
         let waiters = self.lines.waiters(&self.store.name(session));
-        let Answer::Look(holding) = self.run(&Operation::Look {
+        let look = Operation::Look {
             session: session.clone(),
-        })?
-        else {
+        };
+        let answer = self.run(&[look]).pop();
+        let Some(Answer::Look(holding)) = answer.transpose()? else {
             return Err(Refusal::Internal);
         };
         let Some(holding) = holding else {
@@ -750,6 +729,39 @@ impl Api {
 fn stopping() -> Response {
     let message = "the server is stopping; repeat the same request";
     Refusal::Unavailable(message.to_owned(), None).into()
+}
+
+/// What is asked of the database in this turn.
+fn operation(turn: &Turn<Ticket>) -> Operation {
+    let waiter = match turn {
+        Turn::Direct(ticket) => return ticket.operation.clone(),
+        Turn::Acquire(waiter) => return waiter.ticket.operation.clone(),
+        Turn::Recall(waiter) => waiter,
+        Turn::Refuse(refused) => &refused.waiter,
+    };
+    match waiter.ticket.operation.clone() {
+        Operation::Acquire {
+            session,
+            owner_token,
+            ttl,
+            message_id,
+        } => Operation::Recall {
+            session,
+            owner_token,
+            ttl,
+            message_id,
+        },
+        other => other,
+    }
+}
+
+/// The answer to an acquire that has not stood in line, if there is one.
+fn recalled(ticket: &Ticket, answer: Answer) -> Option<Response> {
+    match answer {
+        Answer::Recall(Recalled::Lease(lease)) => Some(granted(ticket.operation.session(), &lease)),
+        Answer::Recall(Recalled::Duplicate(record)) => Some(duplicate(&ticket.operation, &record)),
+        _ => None,
+    }
 }
 
 fn reply_held(refused: Refused<Ticket>) {

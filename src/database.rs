@@ -28,10 +28,12 @@ pub struct Statement(Vec<Piece>);
 enum Piece {
     Sql(String),
     Parameter(String),
+    /// Written once for every row, with this in between.
+    Each(String, Vec<Piece>),
 }
 
 /// A value in a statement.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// Text, compared by the collation of the column it meets.
     Text(&'a str),
@@ -47,54 +49,103 @@ pub enum Value<'a> {
     Null,
 }
 
+/// The values of a statement by the names of its parameters.
+pub type Values<'a> = [(&'static str, Value<'a>)];
+
 impl Statement {
     /// Reads a file of `sql/`: comments go, `{name}` becomes a quoted identifier, `:name` a
-    /// place for a value.
+    /// place for a value. What is between `/*each X*/` and `/*end*/` is written once for every row
+    /// of values, with X in between.
     #[must_use]
     pub fn new(file: &str, identifiers: &[(&str, &str)]) -> Self {
         let code = file.lines().filter(|line| !line.starts_with("--"));
-        let sql = code.collect::<Vec<_>>().join(" ");
-        let named = |sql: &str| {
-            identifiers
-                .iter()
-                .fold(sql.to_owned(), |sql, (name, identifier)| {
-                    let quoted = format!("`{}`", identifier.replace('`', "``"));
-                    sql.replace(&format!("{{{name}}}"), &quoted)
-                })
-        };
+        let sql = code.map(str::trim).collect::<Vec<_>>().join(" ");
         let mut pieces = Vec::new();
         let mut rest = sql.as_str();
-        while let Some((before, after)) = split_at_parameter(rest) {
-            pieces.push(Piece::Sql(named(before)));
-            let end = after.find(|c: char| !is_name(c)).unwrap_or(after.len());
-            pieces.push(Piece::Parameter(after[..end].to_owned()));
-            rest = &after[end..];
+        while let Some((before, after)) = rest.split_once("/*each") {
+            pieces.extend(read_pieces(before, identifiers));
+            let (separator, after) = after.split_once("*/").unwrap_or(("", after));
+            let (each, after) = after.split_once("/*end*/").unwrap_or((after, ""));
+            pieces.push(Piece::Each(
+                separator.to_owned(),
+                read_pieces(each, identifiers),
+            ));
+            rest = after;
         }
-        pieces.push(Piece::Sql(named(rest)));
+        pieces.extend(read_pieces(rest, identifiers));
         Self(pieces)
     }
 
-    /// Appends the statement to a packet.
+    /// Appends the statement to a packet, with one row of values.
     ///
     /// # Panics
     /// If a parameter of the file is not among the values: a mistake of ours that every use of
     /// the statement would show.
-    pub fn write(&self, packet: &mut Packet, values: &[(&str, Value)]) {
+    pub fn write(&self, packet: &mut Packet, values: &Values) {
+        self.write_rows(packet, &[values]);
+    }
+
+    /// Appends the statement to a packet, with some rows of values. What is outside of the
+    /// repeated parts is the first row's.
+    ///
+    /// # Panics
+    /// As [`Statement::write`] does, or if there is no row.
+    pub fn write_rows<'a>(&self, packet: &mut Packet, rows: &[impl AsRef<Values<'a>>]) {
         if packet.statements > 0 {
             packet.text.push(';');
         }
         packet.statements += 1;
         for piece in &self.0 {
             match piece {
-                Piece::Sql(sql) => packet.text.push_str(sql),
-                Piece::Parameter(name) => {
-                    let value = values.iter().find(|(given, _)| given == name);
-                    let (_, value) = value.unwrap_or_else(|| panic!("no value for :{name}"));
-                    value.write(&mut packet.text);
+                Piece::Each(separator, pieces) => {
+                    for (number, row) in rows.iter().enumerate() {
+                        if number > 0 {
+                            packet.text.push_str(separator);
+                        }
+                        for piece in pieces {
+                            piece.write(&mut packet.text, row.as_ref());
+                        }
+                    }
                 }
+                piece => piece.write(&mut packet.text, rows[0].as_ref()),
             }
         }
     }
+}
+
+impl Piece {
+    fn write(&self, text: &mut String, values: &Values) {
+        match self {
+            Self::Sql(sql) => text.push_str(sql),
+            Self::Parameter(name) => {
+                let value = values.iter().find(|(given, _)| given == name);
+                let (_, value) = value.unwrap_or_else(|| panic!("no value for :{name}"));
+                value.write(text);
+            }
+            Self::Each(..) => unreachable!("what is repeated does not repeat anything"),
+        }
+    }
+}
+
+fn read_pieces(sql: &str, identifiers: &[(&str, &str)]) -> Vec<Piece> {
+    let named = |sql: &str| {
+        identifiers
+            .iter()
+            .fold(sql.to_owned(), |sql, (name, identifier)| {
+                let quoted = format!("`{}`", identifier.replace('`', "``"));
+                sql.replace(&format!("{{{name}}}"), &quoted)
+            })
+    };
+    let mut pieces = Vec::new();
+    let mut rest = sql;
+    while let Some((before, after)) = split_at_parameter(rest) {
+        pieces.push(Piece::Sql(named(before)));
+        let end = after.find(|c: char| !is_name(c)).unwrap_or(after.len());
+        pieces.push(Piece::Parameter(after[..end].to_owned()));
+        rest = &after[end..];
+    }
+    pieces.push(Piece::Sql(named(rest)));
+    pieces
 }
 
 fn is_name(c: char) -> bool {
@@ -173,11 +224,11 @@ pub struct Reply {
     pub affected: u64,
 }
 
-/// The statement of a packet that failed, and how.
+/// A packet of which a statement failed.
 #[derive(Debug)]
 pub struct PacketError {
-    /// Its place in the packet, from 0.
-    pub at: usize,
+    /// Whether that was the last one, the `COMMIT` of a transaction.
+    pub is_last: bool,
     /// What the database or the connection said.
     pub error: mysql::Error,
 }
@@ -278,7 +329,7 @@ impl Connection {
                 self.discard();
             }
             PacketError {
-                at: replies.len(),
+                is_last: replies.len() + 1 == packet.statements,
                 error,
             }
         })?;
@@ -296,7 +347,7 @@ impl Connection {
     }
 
     /// Runs one statement.
-    pub fn query(&mut self, sql: &Statement, values: &[(&str, Value)]) -> mysql::Result<Vec<Row>> {
+    pub fn query(&mut self, sql: &Statement, values: &Values) -> mysql::Result<Vec<Row>> {
         let mut packet = Packet::default();
         sql.write(&mut packet, values);
         let mut replies = self.run(&packet).map_err(|failed| failed.error)?;
@@ -413,18 +464,16 @@ mod tests {
     #[test]
     fn values_cannot_be_read_as_sql() {
         let statement = Statement::new(
-            "-- a :comment\nSELECT :a, '%H:%i', :b FROM {t}",
+            "-- a :comment\nSELECT :a, '%H:%i', :b FROM {t}\n  WHERE /*each OR*/ x = :a/*end*/",
             &[("t", "x`:y")],
         );
         let mut packet = Packet::default();
-        statement.write(
-            &mut packet,
-            &[("a", Value::Text("'; :b")), ("b", Value::Null)],
-        );
+        let row = |a| [("a", Value::Text(a)), ("b", Value::Null)];
+        statement.write_rows(&mut packet, &[row("'; :b"), row("")]);
         packet.push("COMMIT");
         assert_eq!(
             packet.text,
-            "SELECT _utf8mb4 x'273b203a62', '%H:%i', NULL FROM `x``:y`;COMMIT"
+            "SELECT _utf8mb4 x'273b203a62', '%H:%i', NULL FROM `x``:y` WHERE  x = _utf8mb4 x'273b203a62' OR x = _utf8mb4 x'';COMMIT"
         );
     }
 }

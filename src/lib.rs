@@ -9,6 +9,7 @@
 //! | [`database`] | the way to the database: pool, statements, packets, errors |
 //! | [`table`] | what the lock table must be like, and what is wrong with it |
 //! | [`operation`] | one operation: what is seen decides what is written |
+//! | `statements` | looks and writes as SQL, several operations in one packet |
 //! | [`store`] | operations in, answers out: look, decide, write, look again |
 //! | [`waiters`] | who stands in line for which session |
 //! | [`api`] | HTTP requests and answers as JSON |
@@ -35,6 +36,7 @@ pub mod lease;
 pub mod operation;
 pub mod run;
 pub mod server;
+mod statements;
 pub mod store;
 pub mod table;
 pub mod waiters;

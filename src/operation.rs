@@ -1,17 +1,12 @@
 //! One operation on its way to its answer: what was seen of its session decides what is written,
 //! and what is seen after the write is the answer. No connection is used here.
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use mysql::Row;
-
-use crate::database::{Packet, Reply, Statement, Value, columns};
 use crate::lease::{
     Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, Message,
     MessageId, OwnerToken, Recalled, Record, Released, Renewed, RowVersion, Session, Stamp, Ttl,
 };
-use crate::table::Table;
 
 /// A crashed holder's row is left for so long after its expiry: until then, the next acquire finds
 /// it and says `takeover`, which tells the bot that a worker died.
@@ -20,9 +15,6 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
 /// So many of them among the lowest ids, which are one in so many.
 const LOW_ID_TRIES: u32 = 8;
 const LOW_IDS_SHARE: u64 = 1_000;
-
-/// Added to an expiry before its fraction is cut off, so that a lease never ends early.
-const ROUND_UP_US: i64 = 999_999;
 
 /// Random ids that are tried when the table has none left to give: enough to find one free of a
 /// table that is nine tenths full.
@@ -180,57 +172,6 @@ impl std::fmt::Display for StoreError {
     }
 }
 
-/// The statements of operations and of the background, with the table's and its key's names in them.
-pub(crate) struct Statements {
-    look: Statement,
-    acquire: Statement,
-    stamp: Statement,
-    release: Statement,
-    lock_row: Statement,
-    renew: Statement,
-    look_message: Statement,
-    withdraw: Statement,
-    commit: Statement,
-    release_message: Statement,
-    pub old_messages: Statement,
-    pub forget_message: Statement,
-    pub list: Statement,
-    pub watch: Statement,
-    pub may_delete: Statement,
-    pub table: Table,
-}
-
-impl Statements {
-    pub fn new(table: &Table) -> Self {
-        let names = [("table", table.name.as_str()), ("key", table.key.as_str())];
-        Self {
-            look: Statement::new(include_str!("../sql/look.sql"), &names),
-            acquire: Statement::new(include_str!("../sql/acquire.sql"), &names),
-            stamp: Statement::new(include_str!("../sql/stamp.sql"), &names),
-            release: Statement::new(include_str!("../sql/release.sql"), &names),
-            lock_row: Statement::new(include_str!("../sql/lock_row.sql"), &names),
-            renew: Statement::new(include_str!("../sql/renew.sql"), &names),
-            look_message: Statement::new(include_str!("../sql/look_message.sql"), &names),
-            withdraw: Statement::new(include_str!("../sql/withdraw.sql"), &names),
-            commit: Statement::new(include_str!("../sql/commit.sql"), &names),
-            release_message: Statement::new(include_str!("../sql/release_message.sql"), &names),
-            old_messages: Statement::new(include_str!("../sql/old_messages.sql"), &names),
-            forget_message: Statement::new(include_str!("../sql/forget_message.sql"), &names),
-            list: Statement::new(include_str!("../sql/list.sql"), &names),
-            watch: Statement::new(include_str!("../sql/watch.sql"), &names),
-            may_delete: Statement::new(include_str!("../sql/may_delete.sql"), &names),
-            table: table.clone(),
-        }
-    }
-
-    /// Appends the deletion of a row that is as it was seen.
-    pub fn append_delete(&self, packet: &mut Packet, session: &Session, key: u64, seen: &[u8]) {
-        let [prospect, device] = session_values(session);
-        let (key, seen) = (("key", Value::Number(key)), ("seen", Value::Bytes(seen)));
-        self.release.write(packet, &[prospect, device, key, seen]);
-    }
-}
-
 /// One session's row at one look.
 pub(crate) struct Seen {
     pub key: u64,
@@ -242,11 +183,6 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    fn read(row: Row) -> mysql::Result<Self> {
-        let (key, stored, age_us, clock_us) = columns(row)?;
-        Ok(Self::new(key, stored, age_us, clock_us))
-    }
-
     pub fn new(key: u64, stored: Vec<u8>, age_us: Option<i64>, clock_us: u64) -> Self {
         let hold_us = i64::try_from(HOLD_MS * 1_000).expect("30 s fit");
         let stamp = Stamp::parse(&stored);
@@ -334,7 +270,7 @@ impl Seen {
 }
 
 /// A write that a look calls for.
-enum Write {
+pub(crate) enum Write {
     Acquire {
         lease: Wanted,
         key: Key,
@@ -364,14 +300,14 @@ enum Write {
 
 /// The lease that an acquire asks for.
 #[derive(Clone)]
-struct Wanted {
-    owner_token: OwnerToken,
-    ttl: Ttl,
+pub(crate) struct Wanted {
+    pub owner_token: OwnerToken,
+    pub ttl: Ttl,
 }
 
 /// The id of the row that an acquire writes.
 #[derive(Clone, Copy)]
-enum Key {
+pub(crate) enum Key {
     /// The next one of the table's counter.
     Next,
     /// This one: the row's that it replaces, or a random one when the counter is exhausted.
@@ -392,7 +328,7 @@ enum Sent {
 
 /// What a write does if it takes effect.
 #[derive(Clone, Copy)]
-enum Effect {
+pub(crate) enum Effect {
     Granted(How),
     Renewed,
     Committed,
@@ -401,45 +337,57 @@ enum Effect {
 
 /// One operation on its way to its answer.
 pub(crate) struct Task<'a> {
-    operation: &'a Operation,
-    write: Option<Write>,
+    pub operation: &'a Operation,
+    /// What is to be written, by the last look.
+    pub write: Option<Write>,
     sent: Sent,
     /// When the last write was sent.
     sent_at: Instant,
-    /// Where in the last packet its statements are.
-    place: Range<usize>,
+    /// Whether others may be in its packets.
+    pub company: Company,
     /// The id that an acquire writes if the session has no row.
     new_key: Key,
     ids_tried: u32,
     outcome: Option<Result<Answer, StoreError>>,
 }
 
+/// Whether an operation goes to the database together with others.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Company {
+    Welcome,
+    /// Something went wrong with them together: it goes alone, to see whose fault it was.
+    Alone,
+}
+
 /// What one look showed.
+#[derive(Default)]
 pub(crate) struct Look {
-    began: Instant,
-    row: Option<Seen>,
-    record: Option<SeenRecord>,
+    pub row: Option<Seen>,
+    pub record: Option<SeenRecord>,
 }
 
 /// A message's record at one look.
-struct SeenRecord {
+pub(crate) struct SeenRecord {
     owner_token: Vec<u8>,
     record: Record,
 }
 
 impl SeenRecord {
-    fn read(row: Row) -> mysql::Result<Self> {
-        let (owner_token, age_us, result): (_, i64, Option<Vec<u8>>) = columns(row)?;
+    fn is_by(&self, owner_token: &OwnerToken) -> bool {
+        self.owner_token == owner_token.secret().as_bytes()
+    }
+
+    pub fn new(owner_token: Vec<u8>, age_us: i64, result: Option<Vec<u8>>) -> Self {
         let committed_ago = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
         // The API takes nothing but JSON, which is UTF-8.
         let result = result.and_then(|result| String::from_utf8(result).ok());
-        Ok(Self {
+        Self {
             owner_token,
             record: Record {
                 committed_ago,
                 result,
             },
-        })
+        }
     }
 }
 
@@ -450,7 +398,7 @@ impl<'a> Task<'a> {
             write: None,
             sent: Sent::Nothing,
             sent_at: now,
-            place: 0..0,
+            company: Company::Welcome,
             new_key: Key::Next,
             ids_tried: 0,
             outcome: None,
@@ -459,21 +407,6 @@ impl<'a> Task<'a> {
 
     pub fn is_open(&self) -> bool {
         self.outcome.is_none()
-    }
-
-    /// Whether a look has shown that something must be written.
-    pub fn is_writing(&self) -> bool {
-        self.write.is_some()
-    }
-
-    /// Whether this statement of the last packet was its own.
-    pub fn sent_statement(&self, at: usize) -> bool {
-        self.place.contains(&at)
-    }
-
-    /// The planned write will not be sent, or was undone.
-    pub fn forget_write(&mut self) {
-        self.write = None;
     }
 
     /// Nobody knows whether the write took effect.
@@ -503,76 +436,25 @@ impl<'a> Task<'a> {
         }));
     }
 
-    /// Appends a look at the session's row, and at the message's record if there is a message.
-    pub fn append_look(&mut self, statements: &Statements, packet: &mut Packet) {
-        self.place = packet.len()..packet.len();
-        self.append_looks(statements, packet);
+    /// Remembers that the planned write is being sent.
+    pub fn send(&mut self, now: Instant) {
+        self.sent_at = now;
     }
 
-    /// Appends the planned write, and a look at what came of it.
-    pub fn append_write(&mut self, statements: &Statements, packet: &mut Packet, now: Instant) {
-        self.place = packet.len()..packet.len();
-        if let Some(write) = &self.write {
-            self.sent_at = now;
-            write.append(self.operation, statements, packet);
-        }
-        self.append_looks(statements, packet);
-    }
-
-    fn append_looks(&mut self, statements: &Statements, packet: &mut Packet) {
-        let [prospect, device] = session_values(self.operation.session());
-        statements.look.write(packet, &[prospect, device]);
-        if let Some(message_id) = self.operation.message_id() {
-            let values = [prospect, device, message_value(message_id)];
-            statements.look_message.write(packet, &values);
-        }
-        self.place.end = packet.len();
-    }
-
-    /// Reads the replies to its statements, the next ones of the packet, and decides.
-    pub fn read(
-        &mut self,
-        replies: &mut impl Iterator<Item = Reply>,
-        began: Instant,
-        statements: &Statements,
-    ) -> mysql::Result<()> {
-        let looks = 1 + usize::from(self.operation.message_id().is_some());
+    /// The write was committed, and changed this many rows.
+    pub fn wrote(&mut self, rows: u64) {
         if let Some(write) = self.write.take() {
-            let written = replies.take(self.place.len() - looks);
-            let changed: u64 = written.map(|reply| reply.affected).sum();
-            self.sent = if changed > 0 {
+            self.sent = if rows > 0 {
                 Sent::Done(write.effect())
             } else {
                 Sent::Void
             };
         }
-        let mut rows = replies
-            .take(looks)
-            .map(|reply| reply.rows.into_iter().next());
-        let row = rows.next().flatten().map(Seen::read).transpose()?;
-        let record = rows.next().flatten().map(SeenRecord::read).transpose()?;
-        drop(rows);
-        self.decide(Look { began, row, record }, statements);
-        Ok(())
-    }
-
-    /// No row can have this session's ids: they cannot even be compared with the columns.
-    pub fn read_nothing(&mut self, began: Instant, statements: &Statements) {
-        let look = Look {
-            began,
-            row: None,
-            record: None,
-        };
-        self.decide(look, statements);
     }
 
     /// Either the answer or the next write, from what was seen.
-    fn decide(&mut self, look: Look, statements: &Statements) {
-        let Look {
-            began: looked_at,
-            row: seen,
-            record,
-        } = look;
+    pub fn decide(&mut self, look: Look, looked_at: Instant, max_key: u64) {
+        let Look { row: seen, record } = look;
         let own = |seen: Option<Seen>, token| seen.filter(|row| row.is_owned_by(token));
         let answer = match self.operation {
             Operation::Acquire {
@@ -580,7 +462,7 @@ impl<'a> Task<'a> {
             } => {
                 let acquired = match record {
                     Some(SeenRecord { record, .. }) => Some(Acquired::Duplicate(record)),
-                    None => self.decide_acquire(seen, looked_at, owner_token, *ttl, statements),
+                    None => self.decide_acquire(seen, looked_at, owner_token, *ttl, max_key),
                 };
                 acquired.map(Answer::Acquire)
             }
@@ -600,11 +482,15 @@ impl<'a> Task<'a> {
                 message,
                 ..
             } => {
-                let is_recorded = message.is_none() || record.is_some();
+                let is_recorded = record.is_some_and(|record| record.is_by(owner_token));
                 self.decide_end(own(seen, owner_token)).map(|ended| {
                     Answer::Release(match (ended, self.sent) {
                         // Gone, but not by us: we would have left a record.
-                        (Forced::Released(_), Sent::Unknown(_)) if !is_recorded => Released::Lost,
+                        (Forced::Released(_), Sent::Unknown(_))
+                            if message.is_some() && !is_recorded =>
+                        {
+                            Released::Lost
+                        }
                         (Forced::Released(_), _) => Released::Released,
                         (Forced::NotHeld, _) => Released::Lost,
                     })
@@ -645,12 +531,7 @@ impl<'a> Task<'a> {
         owner_token: &OwnerToken,
     ) -> Option<Committed> {
         match (record, own) {
-            (
-                Some(SeenRecord {
-                    owner_token: by, ..
-                }),
-                _,
-            ) if by == owner_token.secret().as_bytes() => Some(match self.sent {
+            (Some(record), _) if record.is_by(owner_token) => Some(match self.sent {
                 Sent::Done(_) | Sent::Unknown(_) => Committed::New,
                 Sent::Nothing | Sent::Void => Committed::Again,
             }),
@@ -673,7 +554,7 @@ impl<'a> Task<'a> {
         looked_at: Instant,
         owner_token: &OwnerToken,
         ttl: Ttl,
-        statements: &Statements,
+        max_key: u64,
     ) -> Option<Acquired> {
         let lease = Wanted {
             owner_token: owner_token.clone(),
@@ -682,7 +563,7 @@ impl<'a> Task<'a> {
         let Some(row) = seen else {
             if matches!(self.sent, Sent::Void) {
                 // Nothing was in the way, and yet nothing was written: MySQL's word for "no id".
-                self.try_random_id(statements);
+                self.try_random_id(max_key);
             }
             let key = self.new_key;
             if self.is_open() {
@@ -789,7 +670,7 @@ impl<'a> Task<'a> {
     }
 
     /// Any id will do when the counter has none left, if only its row is free.
-    pub fn try_random_id(&mut self, statements: &Statements) {
+    pub fn try_random_id(&mut self, max_key: u64) {
         self.ids_tried += 1;
         if self.ids_tried > ID_TRIES {
             return self.fail(StoreError::IdsExhausted);
@@ -798,8 +679,8 @@ impl<'a> Task<'a> {
         if getrandom::fill(&mut bytes).is_ok() {
             // Low ones first: they keep the counter's reset possible, which the operator is told of.
             let among = match self.ids_tried {
-                0..=LOW_ID_TRIES => statements.table.max_key / LOW_IDS_SHARE,
-                _ => statements.table.max_key,
+                0..=LOW_ID_TRIES => max_key / LOW_IDS_SHARE,
+                _ => max_key,
             };
             self.new_key = Key::Explicit(1 + u64::from_ne_bytes(bytes) % among.max(1));
         }
@@ -825,86 +706,6 @@ impl Seen {
 }
 
 impl Write {
-    fn append(&self, operation: &Operation, statements: &Statements, packet: &mut Packet) {
-        let [prospect, device] = session_values(operation.session());
-        match self {
-            Self::Acquire {
-                lease,
-                key,
-                seen,
-                fencing_floor,
-                ..
-            } => {
-                let key = match key {
-                    Key::Next => Value::Null,
-                    Key::Explicit(key) => Value::Number(*key),
-                };
-                let values = [
-                    prospect,
-                    device,
-                    ("key", key),
-                    ("seen", seen.as_deref().map_or(Value::Null, Value::Bytes)),
-                    ("shift_us", shift_us(lease.ttl.as_ms())),
-                    ("fencing_floor", Value::Number(*fencing_floor)),
-                    ("owner_token", Value::Text(lease.owner_token.secret())),
-                ];
-                statements.acquire.write(packet, &values);
-                statements.stamp.write(packet, &values);
-                if let Some(message_id) = operation.message_id() {
-                    let owner_token = ("owner_token", Value::Text(lease.owner_token.secret()));
-                    let message_id = message_value(message_id);
-                    let values = [prospect, device, ("key", key), owner_token, message_id];
-                    statements.withdraw.write(packet, &values);
-                }
-            }
-            Self::Renew {
-                lease,
-                key,
-                seen,
-                fencing_token: FencingToken(granted_us),
-                expires_us,
-                max_hold_ms,
-            } => {
-                let key = ("key", Value::Number(*key));
-                statements.lock_row.write(packet, &[key]);
-                let tail = format!("{granted_us:016}{}", lease.owner_token.secret());
-                let latest_us = granted_us.saturating_add(max_hold_ms * 1_000);
-                let values = [
-                    key,
-                    ("seen", Value::Bytes(seen)),
-                    ("expires_us", Value::Number(*expires_us)),
-                    ("shift_us", shift_us(lease.ttl.as_ms())),
-                    ("granted_us", Value::Number(*granted_us)),
-                    ("latest_us", Value::Number(latest_us)),
-                    ("latest_shift_us", shift_us(*max_hold_ms)),
-                    ("tail", Value::Text(&tail)),
-                ];
-                statements.renew.write(packet, &values);
-            }
-            Self::Commit {
-                key,
-                seen,
-                expires_us,
-            } => {
-                let key = ("key", Value::Number(*key));
-                statements.lock_row.write(packet, &[key]);
-                let seen = ("seen", Value::Bytes(seen));
-                let expires_us = ("expires_us", Value::Number(*expires_us));
-                if let Some(record) = record_values(operation) {
-                    let values = [&[key, seen, expires_us, prospect, device], &record[..]].concat();
-                    statements.commit.write(packet, &values);
-                }
-            }
-            Self::Delete { key, seen, .. } => {
-                statements.append_delete(packet, operation.session(), *key, seen);
-                if let Some(record) = record_values(operation) {
-                    let values = [&[prospect, device], &record[..]].concat();
-                    statements.release_message.write(packet, &values);
-                }
-            }
-        }
-    }
-
     fn effect(&self) -> Effect {
         match self {
             Self::Acquire { how, .. } => Effect::Granted(*how),
@@ -913,47 +714,4 @@ impl Write {
             Self::Delete { holder, .. } => Effect::Ended(*holder),
         }
     }
-}
-
-/// What a write adds to the clock to get the stored date.
-fn shift_us(lasts_ms: u64) -> Value<'static> {
-    let shift_ms = lasts_ms.cast_signed() - HOLD_MS.cast_signed();
-    Value::Signed(shift_ms * 1_000 + ROUND_UP_US)
-}
-
-fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {
-    [
-        ("id_prospect", Value::Text(session.id_prospect.as_str())),
-        ("id_device", Value::Text(session.id_device.as_str())),
-    ]
-}
-
-fn message_value(message_id: &MessageId) -> (&'static str, Value<'_>) {
-    ("message_id", Value::Bytes(message_id.as_str().as_bytes()))
-}
-
-/// What the record of the operation's message says, if it is to write one.
-fn record_values(operation: &Operation) -> Option<[(&'static str, Value<'_>); 3]> {
-    let (message, owner_token) = match operation {
-        Operation::Commit {
-            message,
-            owner_token,
-            ..
-        } => (message, owner_token),
-        Operation::Release {
-            message,
-            owner_token,
-            ..
-        } => (message.as_ref()?, owner_token),
-        _ => return None,
-    };
-    let result = message.result.as_ref();
-    Some([
-        message_value(&message.id),
-        ("owner_token", Value::Bytes(owner_token.secret().as_bytes())),
-        (
-            "result",
-            result.map_or(Value::Null, |result| Value::Bytes(result.as_bytes())),
-        ),
-    ])
 }

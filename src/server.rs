@@ -20,7 +20,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_nodelay};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tiny_http::{Header, Method};
 
-use crate::api::{Api, Asked, BODY_MAX_BYTES, Refusal, Request, Response};
+use crate::api::{Api, Asked, BATCH_MAX, BODY_MAX_BYTES, Refusal, Request, Response};
 use crate::config::Config;
 use crate::store::{Opened, Store, Swept};
 use crate::table::Finding;
@@ -215,6 +215,22 @@ struct Shared {
     rung: AtomicBool,
 }
 
+/// What a worker took from the listener.
+struct Received {
+    requests: Vec<tiny_http::Request>,
+    error: Option<io::Error>,
+}
+
+/// What becomes of a request.
+enum Kept {
+    /// It is to be handled now.
+    Now(tiny_http::Request),
+    /// After its client's last one.
+    Later,
+    /// Its client has sent too many besides.
+    TooMany,
+}
+
 /// Holds back what a client pipelines until its last request is answered. `tiny_http` writes the
 /// answers of a connection in the order of its requests: an answer behind one that stands in line
 /// would block whoever writes it.
@@ -269,26 +285,28 @@ impl Shared {
         }
     }
 
-    /// Answers requests until the service stops.
+    /// Answers requests until the service stops: takes all that wait, so that they go to the
+    /// database together, and never waits for company.
     fn work(self: &Arc<Self>) {
-        loop {
-            match self.receive(|http| http.recv().map(Some)) {
-                Ok(Some(request)) => self.handle(request),
-                Ok(None) => {}
+        while !self.stopping.load(Ordering::Relaxed) {
+            let Received { requests, error } = self.receive(|http| http.recv().map(Some));
+            for request in requests {
+                self.handle(request);
+            }
+            // Whoever rang may have been taken for the end of the queue.
+            self.rung.store(false, Ordering::Relaxed);
+            match error {
                 // Unblocked, not failed: by `stop`, or because there is something to do.
-                Err(error) if error.raw_os_error().is_none() => {
-                    self.rung.store(false, Ordering::Relaxed);
-                }
+                Some(error) if error.raw_os_error().is_none() => {}
                 // tiny_http's accepting thread ends with the first error, for good.
-                Err(error) => self.end(Ending::Failed(format!(
+                Some(error) => self.end(Ending::Failed(format!(
                     "a connection could not be accepted ({error}); out of descriptors? (LimitNOFILE)"
                 ))),
+                None => {}
             }
             self.do_what_is_ready();
-            if self.stopping.load(Ordering::Relaxed) {
-                return self.drain();
-            }
         }
+        self.drain();
     }
 
     fn do_what_is_ready(self: &Arc<Self>) {
@@ -307,7 +325,8 @@ impl Shared {
         // A look may find nothing but another worker's wake-up.
         while looks < DRAIN_LOOKS {
             looks += 1;
-            if let Ok(Some(request)) = self.receive(|http| http.recv_timeout(DRAIN_PATIENCE)) {
+            let received = self.receive(|http| http.recv_timeout(DRAIN_PATIENCE));
+            for request in received.requests {
                 self.handle(request);
                 looks = 0;
             }
@@ -315,32 +334,57 @@ impl Shared {
         }
     }
 
-    /// The next request; `None` if it is kept until its client's last one is answered. Two workers
-    /// must not do this at once: a client's second request could get in before its first.
+    /// The next request and all that wait behind it, but for those that are kept until their
+    /// client's last one is answered. Two workers must not do this at once: a client's second
+    /// request could get in before its first.
     fn receive(
         &self,
-        next: impl Fn(&tiny_http::Server) -> io::Result<Option<tiny_http::Request>>,
-    ) -> io::Result<Option<tiny_http::Request>> {
+        first: impl Fn(&tiny_http::Server) -> io::Result<Option<tiny_http::Request>>,
+    ) -> Received {
         let receiving = lock(&self.receiving);
-        let Some(request) = next(&self.http)? else {
-            return Ok(None);
+        let mut next = first(&self.http);
+        let (mut requests, mut too_many) = (Vec::new(), Vec::new());
+        let error = loop {
+            let request = match next {
+                Ok(Some(request)) => request,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            };
+            self.nudger.note_traffic();
+            let peer = request.remote_addr().copied();
+            match self.keep(peer, request) {
+                Kept::Now(request) => requests.push(request),
+                Kept::TooMany => too_many.push(peer),
+                Kept::Later => {}
+            }
+            if requests.len() >= BATCH_MAX {
+                break None;
+            }
+            next = self.http.try_recv();
         };
-        self.nudger.note_traffic();
-        let Some(peer) = request.remote_addr().copied() else {
-            return Ok(Some(request));
+        drop(receiving);
+        for peer in too_many {
+            shut_down(peer, Shutdown::Both);
+        }
+        Received { requests, error }
+    }
+
+    /// Keeps a request if its client's last one is not answered yet.
+    fn keep(&self, peer: Option<SocketAddr>, request: tiny_http::Request) -> Kept {
+        let Some(peer) = peer else {
+            return Kept::Now(request);
         };
         let mut unanswered = lock(&self.unanswered);
         let Some(kept) = unanswered.get_mut(&peer) else {
             unanswered.insert(peer, VecDeque::new());
-            return Ok(Some(request));
+            return Kept::Now(request);
         };
         kept.push_back(request);
-        let too_many = kept.len() > PIPELINED_MAX;
-        drop((unanswered, receiving));
-        if too_many {
-            shut_down(Some(peer), Shutdown::Both);
+        if kept.len() > PIPELINED_MAX {
+            Kept::TooMany
+        } else {
+            Kept::Later
         }
-        Ok(None)
     }
 
     fn handle(self: &Arc<Self>, mut request: tiny_http::Request) {

@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 use mysql::{Opts, Row};
 
 use crate::database::{
-    Connection, Database, Identity, Packet, PacketError, Pooled, Statement, Trouble, Value, cause,
-    columns,
+    Connection, Database, Identity, Packet, PacketError, Pooled, Statement, Trouble, Value, Values,
+    cause, columns,
 };
 use crate::lease::{Holding, Id, RowVersion, Session};
-use crate::operation::{Answer, Operation, Seen, Statements, StoreError, Task};
+use crate::operation::{Answer, Company, Look, Operation, Seen, StoreError, Task};
+use crate::statements::{Statements, read_look};
 use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
 
 /// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
@@ -186,8 +187,8 @@ impl Store {
                 Opened::NotYet("the database is read-only".to_owned())
             }
             Some(table) => {
-                self.opened.get_or_init(|| Statements::new(table));
                 *self.messages() = (report.messages.clone(), Instant::now());
+                self.opened.get_or_init(|| Statements::new(table));
                 Opened::Ready(report.of(Verdict::Warning).cloned().collect())
             }
         }
@@ -199,20 +200,27 @@ impl Store {
     /// # Errors
     /// What is wrong with it, and what to do.
     pub fn keeps_messages(&self) -> Result<(), String> {
-        let (messages, looked_at) = self.messages().clone();
-        let messages = match (messages, &self.opened.get()) {
-            (Messages::Refused(_), Some(_)) if looked_at.elapsed() > MESSAGES_LOOK_PAUSE => {
-                let Ok(Report { messages, .. }) = self.inspect() else {
-                    return Ok(()); // The request itself will say so, in better words.
-                };
-                *self.messages() = (messages.clone(), Instant::now());
-                messages
-            }
-            (messages, _) => messages,
+        let mut known = self.messages();
+        let Messages::Refused(why) = known.0.clone() else {
+            // What is not known yet, the request itself will show.
+            return Ok(());
         };
+        if known.1.elapsed() < MESSAGES_LOOK_PAUSE {
+            return Err(why);
+        }
+        known.1 = Instant::now();
+        drop(known);
+        let look = |statements: &Statements| {
+            let mut connection = self.database.connect()?;
+            table::inspect_messages(&mut connection, &statements.table)
+        };
+        let Some(Ok(messages)) = self.opened.get().map(look) else {
+            return Err(why);
+        };
+        self.messages().0 = messages.clone();
         match messages {
-            Messages::Kept => Ok(()),
             Messages::Refused(why) => Err(why),
+            Messages::Kept | Messages::Unknown => Ok(()),
         }
     }
 
@@ -390,7 +398,7 @@ impl Store {
     }
 
     /// Runs a statement that reads, again if the connection turns out to be dead.
-    fn query(&self, sql: &Statement, values: &[(&str, Value)]) -> Result<Vec<Row>, StoreError> {
+    fn query(&self, sql: &Statement, values: &Values) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.pooled()?.query(sql, values) {
@@ -432,21 +440,30 @@ impl Store {
         let mut refusal = None;
         let mut last_cause = String::new();
         while tasks.iter().any(Task::is_open) && refusal.is_none() && Instant::now() < until {
-            match self.round(statements, &mut tasks, &mut lost_connection, until) {
-                Ok(()) => {}
-                Err(Interrupted::Again(cause)) => last_cause = cause,
-                Err(Interrupted::Refused(cause)) => refusal = Some(cause),
+            let open = tasks.iter_mut().filter(|task| task.is_open());
+            let (together, alone): (Vec<_>, Vec<_>) =
+                open.partition(|task| task.company == Company::Welcome);
+            let groups = alone.into_iter().map(|task| vec![task]);
+            for mut group in [together].into_iter().chain(groups) {
+                if group.is_empty() {
+                    continue;
+                }
+                match self.round(statements, &mut group, &mut lost_connection, until) {
+                    Ok(()) => {}
+                    Err(Interrupted::Again(cause)) => last_cause = cause,
+                    Err(Interrupted::Refused(cause)) => refusal = Some(cause),
+                }
             }
         }
         let cause = refusal.unwrap_or(last_cause);
         tasks.into_iter().map(|task| task.finish(&cause)).collect()
     }
 
-    /// One look at every open task, and the writes that come of it.
+    /// One look at all these tasks, and the writes that come of it.
     fn round(
         &self,
         statements: &Statements,
-        tasks: &mut [Task],
+        tasks: &mut [&mut Task],
         lost_connection: &mut Option<Identity>,
         until: Instant,
     ) -> Result<(), Interrupted> {
@@ -460,78 +477,89 @@ impl Store {
             return Err(Interrupted::Again("it answers too slowly".to_owned()));
         }
         look(&mut connection, statements, tasks)?;
-        while tasks.iter().any(Task::is_writing) && Instant::now() < until {
-            if let Err(failed) = write(&mut connection, statements, tasks) {
+        loop {
+            let mut writing: Vec<_> = tasks
+                .iter_mut()
+                .filter(|task| task.write.is_some())
+                .map(|task| &mut **task)
+                .collect();
+            if writing.is_empty() || Instant::now() >= until {
+                return Ok(());
+            }
+            if let Err(failed) = write(&mut connection, statements, &mut writing) {
                 return Err(recover(
                     &mut connection,
                     failed,
                     statements,
-                    tasks,
+                    &mut writing,
                     lost_connection,
                 ));
             }
         }
-        Ok(())
     }
 }
 
-/// Looks at the rows of all open tasks, in one packet, and lets each decide.
+/// Looks at the rows of all these tasks, in one packet, and lets each decide.
 fn look(
     connection: &mut Connection,
     statements: &Statements,
-    tasks: &mut [Task],
+    tasks: &mut [&mut Task],
 ) -> Result<(), Interrupted> {
     let looked_at = Instant::now();
+    let max_key = statements.table.max_key;
     let mut packet = Packet::default();
-    let mut open: Vec<_> = tasks.iter_mut().filter(|task| task.is_open()).collect();
-    for task in &mut open {
-        task.append_look(statements, &mut packet);
-    }
-    match connection.run(&packet) {
-        Ok(replies) => {
-            let mut replies = replies.into_iter();
-            for task in open {
-                task.read(&mut replies, looked_at, statements)
-                    .map_err(|error| Interrupted::Refused(cause(&error)))?;
-            }
-            Ok(())
+    statements.append_look(tasks, &mut packet);
+    let looks = match connection.run(&packet) {
+        Ok(replies) => read_look(tasks, &mut replies.into_iter())
+            .map_err(|error| Interrupted::Refused(cause(&error)))?,
+        Err(PacketError { error, .. }) => {
+            return match (Trouble::of(&error), tasks) {
+                (Trouble::Incomparable, [task]) => {
+                    // No row can have these ids.
+                    task.decide(Look::default(), looked_at, max_key);
+                    Ok(())
+                }
+                (Trouble::Incomparable, tasks) => Err(separate(tasks, cause(&error))),
+                (Trouble::Lost | Trouble::Deadlock | Trouble::Locked, _) => {
+                    Err(Interrupted::Again(cause(&error)))
+                }
+                _ => Err(Interrupted::Refused(cause(&error))),
+            };
         }
-        Err(PacketError { at, error }) if Trouble::of(&error) == Trouble::Incomparable => {
-            // The others are looked at again without it.
-            if let Some(task) = open.into_iter().find(|task| task.sent_statement(at)) {
-                task.read_nothing(looked_at, statements);
-            }
-            Err(Interrupted::Again(cause(&error)))
-        }
-        Err(PacketError { error, .. }) => Err(match Trouble::of(&error) {
-            Trouble::Lost | Trouble::Deadlock | Trouble::Locked => {
-                Interrupted::Again(cause(&error))
-            }
-            _ => Interrupted::Refused(cause(&error)),
-        }),
+    };
+    for (task, look) in tasks.iter_mut().zip(looks) {
+        task.decide(look, looked_at, max_key);
     }
+    Ok(())
 }
 
-/// Runs all planned writes, each followed by a look, as one transaction in one packet, and lets
-/// each task decide from what it saw there.
+/// Runs the planned writes of all these tasks and a look at what came of them, as one transaction
+/// in one packet, and lets each task decide from what it saw there.
 fn write(
     connection: &mut Connection,
     statements: &Statements,
-    tasks: &mut [Task],
+    tasks: &mut [&mut Task],
 ) -> Result<(), PacketError> {
     let mut packet = Packet::default();
     packet.push("START TRANSACTION");
-    let sent_at = Instant::now();
-    let mut writing: Vec<_> = tasks.iter_mut().filter(|task| task.is_writing()).collect();
-    for task in &mut writing {
-        task.append_write(statements, &mut packet, sent_at);
-    }
+    let places = statements.append_writes(tasks, &mut packet);
+    let look_at = packet.len();
+    statements.append_look(tasks, &mut packet);
     packet.push("COMMIT");
+    let sent_at = Instant::now();
+    for task in tasks.iter_mut() {
+        task.send(sent_at);
+    }
     // Nothing is believed before the COMMIT, the packet's last reply, has come back.
-    let mut replies = connection.run(&packet)?.into_iter().skip(1);
-    for task in writing {
-        task.read(&mut replies, sent_at, statements)
-            .map_err(|error| PacketError { at: 0, error })?;
+    let mut replies = connection.run(&packet)?;
+    let looked = replies.split_off(look_at);
+    let looks = read_look(tasks, &mut looked.into_iter()).map_err(|error| PacketError {
+        is_last: true,
+        error,
+    })?;
+    for ((task, place), look) in tasks.iter_mut().zip(places).zip(looks) {
+        task.wrote(replies[place].iter().map(|reply| reply.affected).sum());
+        task.decide(look, sent_at, statements.table.max_key);
     }
     Ok(())
 }
@@ -541,25 +569,22 @@ fn recover(
     connection: &mut Connection,
     failed: PacketError,
     statements: &Statements,
-    tasks: &mut [Task],
+    tasks: &mut [&mut Task],
     lost_connection: &mut Option<Identity>,
 ) -> Interrupted {
-    let PacketError { at, error } = failed;
+    let PacketError { is_last, error } = failed;
     let trouble = Trouble::of(&error);
     let cause = cause(&error);
-    let mut writing = tasks.iter_mut().filter(|task| task.is_writing());
-    let culprit = writing.find(|task| task.sent_statement(at));
-    let rolled_back = matches!(trouble, Trouble::Deadlock | Trouble::Locked);
-    if trouble == Trouble::Lost || (culprit.is_none() && !rolled_back) {
+    // A COMMIT that fails has perhaps taken effect all the same.
+    if trouble == Trouble::Lost
+        || (is_last && !matches!(trouble, Trouble::Deadlock | Trouble::Locked))
+    {
         *lost_connection = Some(connection.identity());
         connection.discard();
-        tasks.iter_mut().for_each(Task::lose_write);
+        for task in tasks {
+            task.lose_write();
+        }
         return Interrupted::Again(cause);
-    }
-    match (trouble, culprit) {
-        (Trouble::Locked, Some(task)) => task.fail(StoreError::Locked),
-        (Trouble::IdsExhausted, Some(task)) => task.try_random_id(statements),
-        _ => {}
     }
     // The transaction may still be open with the earlier rows in it.
     let mut rollback = Packet::default();
@@ -567,15 +592,34 @@ fn recover(
     if connection.run(&rollback).is_err() {
         connection.discard();
     }
-    tasks.iter_mut().for_each(Task::forget_write);
-    match trouble {
-        Trouble::Deadlock | Trouble::Locked | Trouble::IdsExhausted => Interrupted::Again(cause),
+    for task in tasks.iter_mut() {
+        task.write = None;
+    }
+    match (trouble, tasks) {
+        (Trouble::Deadlock, _) => Interrupted::Again(cause),
+        (_, tasks @ [_, _, ..]) => separate(tasks, cause),
+        (Trouble::Locked, [task]) => {
+            task.fail(StoreError::Locked);
+            Interrupted::Again(cause)
+        }
+        (Trouble::IdsExhausted, [task]) => {
+            task.try_random_id(statements.table.max_key);
+            Interrupted::Again(cause)
+        }
         _ => {
             // Read-only after a failover, for one: the next connection may reach another server.
             connection.discard();
             Interrupted::Refused(cause)
         }
     }
+}
+
+/// Has each of these go alone from now on: one of them has a trouble that is not the others'.
+fn separate(tasks: &mut [&mut Task], cause: String) -> Interrupted {
+    for task in tasks {
+        task.company = Company::Alone;
+    }
+    Interrupted::Again(cause)
 }
 
 /// Makes sure that a lost connection's last statement cannot take effect any more: a packet that

@@ -26,12 +26,26 @@ pub struct Table {
     pub name: String,
     /// Its primary key's name: `id_sessionX` or a sister's.
     pub key: String,
+    /// The name of the unique key on the session.
+    pub session_key: String,
     /// The highest id that fits the primary key.
     pub max_key: u64,
     /// Letter case in `id_device`.
     pub device_case: LetterCase,
     /// Letter case in `id_prospect`.
     pub prospect_case: LetterCase,
+}
+
+impl Table {
+    /// The names that statements have places for.
+    #[must_use]
+    pub fn names(&self) -> [(&'static str, &str); 3] {
+        [
+            ("table", &self.name),
+            ("key", &self.key),
+            ("session_key", &self.session_key),
+        ]
+    }
 }
 
 /// Whether a column's collation makes a difference between spellings in other letter case.
@@ -103,18 +117,15 @@ pub enum Writes {
 }
 
 /// Whether answered messages can be recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Messages {
+    /// The database has not been asked yet.
+    #[default]
+    Unknown,
     /// Their table is as it must be.
     Kept,
     /// It is not: what is wrong, and what to do.
     Refused(String),
-}
-
-impl Default for Messages {
-    fn default() -> Self {
-        Self::Refused("the database has not been reached yet".to_owned())
-    }
 }
 
 /// Everything that was found.
@@ -176,7 +187,11 @@ pub fn inspect(
     if inspect_rights(connection, &table, &mut report)? {
         inspect_rows(connection, &table, &mut report)?;
     }
-    inspect_messages(connection, &table, &mut report)?;
+    report.messages = inspect_messages(connection, &table)?;
+    match report.messages.clone() {
+        Messages::Refused(why) => report.add(Verdict::Warning, "messages", why),
+        Messages::Kept | Messages::Unknown => report.add(Verdict::Good, "messages", MESSAGE_TABLE),
+    }
     if report.of(Verdict::Problem).next().is_none() {
         report.table = Some(table);
     }
@@ -396,7 +411,7 @@ fn inspect_shape(
     let found_columns = found_columns(connection, name)?;
     inspect_columns(name, &found_columns, report);
     let keys = unique_keys(connection, name)?;
-    inspect_keys(name, &keys, report);
+    let session_key = inspect_keys(name, &keys, report);
 
     let triggers = Statement::new(include_str!("../sql/table_triggers.sql"), &[]);
     for row in connection.query(&triggers, &by_name)? {
@@ -454,6 +469,7 @@ fn inspect_shape(
         prospect_case: letter_case("id_prospect"),
         name: name.to_owned(),
         key: primary.name.clone(),
+        session_key: session_key.unwrap_or_default(),
         max_key: primary.max,
     }))
 }
@@ -536,7 +552,8 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
     }
 }
 
-fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) {
+/// The name of the one key that makes a session unique.
+fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) -> Option<String> {
     const SESSION: &str = "id_device,id_prospect";
     let mut session_key = None;
     for (name, columns, shortened) in keys.iter().filter(|(name, ..)| name != "PRIMARY") {
@@ -558,6 +575,7 @@ fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) {
             format!("{table} has no unique key on (id_prospect, id_device), so two workers could hold one session: ALTER TABLE {table} ADD UNIQUE KEY (id_prospect, id_device)"),
         ),
     }
+    session_key.cloned()
 }
 
 /// Whether rows may be read; adds what may be done besides.
@@ -566,8 +584,9 @@ fn inspect_rights(
     table: &Table,
     report: &mut Report,
 ) -> mysql::Result<bool> {
-    let table_name = [("table", table.name.as_str()), ("key", table.key.as_str())];
+    let names = table.names();
     let nobody = [
+        ("at", Value::Null),
         ("id_prospect", Value::Text("")),
         ("id_device", Value::Text("")),
     ];
@@ -578,7 +597,7 @@ fn inspect_rights(
     ];
     let (mut denied, mut readable) = (Vec::new(), true);
     for (right, file) in tries {
-        let Err(error) = connection.query(&Statement::new(file, &table_name), &nobody) else {
+        let Err(error) = connection.query(&Statement::new(file, &names), &nobody) else {
             continue;
         };
         match Trouble::of(&error) {
@@ -639,22 +658,13 @@ fn inspect_rows(
 }
 
 /// Whether answered messages can be recorded. Leases work without.
-fn inspect_messages(
-    connection: &mut Connection,
-    table: &Table,
-    report: &mut Report,
-) -> mysql::Result<()> {
-    report.messages = match wrong_with_messages(connection, table)? {
-        None => Messages::Kept,
-        Some(wrong) => Messages::Refused(format!(
+pub fn inspect_messages(connection: &mut Connection, table: &Table) -> mysql::Result<Messages> {
+    let wrong = wrong_with_messages(connection, table)?;
+    Ok(wrong.map_or(Messages::Kept, |wrong| {
+        Messages::Refused(format!(
             "answered messages cannot be recorded: {wrong}; until then, message_id is refused"
-        )),
-    };
-    match report.messages.clone() {
-        Messages::Kept => report.add(Verdict::Good, "messages", MESSAGE_TABLE),
-        Messages::Refused(why) => report.add(Verdict::Warning, "messages", why),
-    }
-    Ok(())
+        ))
+    }))
 }
 
 /// What is wrong with the table of messages, and what to do.
@@ -679,15 +689,24 @@ fn wrong_with_messages(
     });
     let keys = unique_keys(connection, MESSAGE_TABLE)?;
     let is_unique = matches!(&keys[..], [(_, columns, false)] if columns == KEY);
-    if engine != "InnoDB" || !compares_alike || !is_unique {
+    let is_wide = |name: &str, data_type: &str, width: usize| {
+        let mut columns = found.iter().filter(|column| column.name == name);
+        columns.any(|column| column.data_type == data_type && column.width >= width as u64)
+    };
+    let holds_all = is_wide("message_id", "varbinary", lease::MESSAGE_ID_MAX_CHARS)
+        && is_wide("owner_token", "varbinary", lease::OWNER_TOKEN_DIGITS)
+        && is_wide("committed_us", "bigint", 0)
+        && is_wide("result", "varbinary", lease::RESULT_MAX_BYTES);
+    if engine != "InnoDB" || !compares_alike || !is_unique || !holds_all {
         return Ok(Some(format!(
-            "{MESSAGE_TABLE} is not as `session-lock migrate` creates it for {} (InnoDB, its ids with the same \
-             collation, one unique key: {KEY}): rename it, and run `session-lock migrate`",
+            "{MESSAGE_TABLE} is not as `session-lock migrate` creates it for {0} (InnoDB, its columns, \
+             its ids compared as in {0}, one unique key: {KEY}): rename it, and run `session-lock migrate`",
             table.name
         )));
     }
-    let names = [("table", table.name.as_str()), ("key", table.key.as_str())];
+    let names = table.names();
     let nobody = [
+        ("at", Value::Null),
         ("id_prospect", Value::Text("")),
         ("id_device", Value::Text("")),
         ("message_id", Value::Bytes(b"")),

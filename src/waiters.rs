@@ -55,7 +55,8 @@ pub enum Turn<T> {
 }
 
 impl<T> Turn<T> {
-    fn ticket(self) -> T {
+    /// What is needed to answer it.
+    pub fn into_ticket(self) -> T {
         match self {
             Self::Direct(ticket) => ticket,
             Self::Recall(waiter) | Self::Acquire(waiter) => waiter.ticket,
@@ -166,11 +167,14 @@ impl<T> Lines<T> {
         self.joined.notify_all();
     }
 
-    /// What to do next, and to which session: nobody else gets the same session until the turn is
-    /// reported to be over.
-    pub fn next(&self) -> Option<(Name, Turn<T>)> {
+    /// What to do next, and to which sessions, at most so many: nobody else gets the same session
+    /// until its turn is reported to be over.
+    pub fn next(&self, limit: usize) -> Vec<(Name, Turn<T>)> {
         let mut state = self.lock();
-        while let Some(name) = state.ready.pop_front() {
+        let mut turns = Vec::new();
+        while turns.len() < limit
+            && let Some(name) = state.ready.pop_front()
+        {
             let line = state.line(&name);
             let direct = line.direct.pop_front();
             let turn = direct.or_else(|| line.waiters.pop_front().map(Turn::Acquire));
@@ -179,12 +183,13 @@ impl<T> Lines<T> {
                 if matches!(turn, Turn::Acquire(_)) {
                     state.waiting -= 1;
                 }
-                return Some((name, turn));
+                turns.push((name, turn));
+            } else {
+                line.turn = TurnState::Idle;
+                state.forget_if_empty(&name);
             }
-            line.turn = TurnState::Idle;
-            state.forget_if_empty(&name);
         }
-        None
+        turns
     }
 
     /// A direct turn is over, and may have changed who holds the session: the line may try its
@@ -202,9 +207,10 @@ impl<T> Lines<T> {
         state.make_ready(name);
     }
 
-    /// A turn is over that changed nothing.
-    pub fn rest(&self, name: &Name) {
-        self.lock().end_turn(name, Next::Rest);
+    /// A turn is over that changed nothing. It may have had the place of somebody else, who came
+    /// when the line was ready anyway.
+    pub fn changed_nothing(&self, name: &Name) {
+        self.lock().end_turn(name, Next::Turn);
     }
 
     /// A recall showed that the waiter does not hold the session: it takes its place in line.
@@ -248,7 +254,9 @@ impl<T> Lines<T> {
         state.waiting -= failed.len();
         state.end_turn(name, Next::Turn);
         let failed = failed.into_iter().map(|waiter| waiter.ticket);
-        failed.chain(direct.into_iter().map(Turn::ticket)).collect()
+        failed
+            .chain(direct.into_iter().map(Turn::into_ticket))
+            .collect()
     }
 
     /// Takes everybody out of the line who has the claim that was just granted: the same worker,
@@ -340,7 +348,7 @@ impl<T> Lines<T> {
         let mut tickets = Vec::new();
         for line in state.lines.values_mut() {
             tickets.extend(line.waiters.drain(..).map(|waiter| waiter.ticket));
-            tickets.extend(line.direct.drain(..).map(Turn::ticket));
+            tickets.extend(line.direct.drain(..).map(Turn::into_ticket));
         }
         drop(state);
         self.joined.notify_all();
@@ -455,5 +463,90 @@ impl<T> State<T> {
             waiters,
         });
         refused.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lease::Holder;
+
+    const BATCH: usize = 10;
+
+    fn name() -> Name {
+        ("bot1".to_owned(), "60123456789".to_owned())
+    }
+
+    fn holding() -> Holding {
+        Holding {
+            expires: Instant::now() + Duration::from_secs(60),
+            holder: Holder::Legacy,
+            row: RowVersion::new(1, b""),
+        }
+    }
+
+    fn waiter(ticket: &'static str) -> Waiter<&'static str> {
+        let claim = Claim {
+            owner_token: OwnerToken::draw(),
+            message_id: None,
+        };
+        let arrived = Instant::now();
+        Waiter {
+            claim,
+            arrived,
+            until: arrived,
+            ticket,
+        }
+    }
+
+    fn refused(ticket: &'static str) -> Refused<&'static str> {
+        Refused {
+            waiter: waiter(ticket),
+            holding: holding(),
+            waiters: 0,
+        }
+    }
+
+    /// Takes turns until there are none, as a worker does: whose they were, in their order.
+    fn take_turns(lines: &Lines<&'static str>) -> Vec<&'static str> {
+        let mut tickets = Vec::new();
+        while let Some((name, turn)) = lines.next(BATCH).pop() {
+            let began = Instant::now();
+            match turn {
+                Turn::Refuse(_) => lines.changed_nothing(&name),
+                Turn::Acquire(_) => drop(lines.held(&name, None, began, holding())),
+                Turn::Recall(_) | Turn::Direct(_) => lines.done(&name),
+            }
+            tickets.push(turn.into_ticket());
+        }
+        tickets
+    }
+
+    #[test]
+    fn all_that_is_to_be_done_to_a_session_has_its_turn() {
+        let lines = Lines::default();
+        lines.refuse_in_turn(&name(), refused("a"));
+        lines.refuse_in_turn(&name(), refused("b"));
+        lines.submit(&name(), "release");
+        lines.join(&name(), waiter("c"), TokenOrigin::Ours);
+        assert_eq!(take_turns(&lines), ["a", "b", "release", "c"]);
+    }
+
+    #[test]
+    fn who_joins_while_another_is_looked_up_is_not_forgotten() {
+        let lines = Lines::default();
+        lines.join(&name(), waiter("a"), TokenOrigin::Ours);
+        let (_, turn) = lines.next(BATCH).pop().unwrap();
+        let began = Instant::now();
+        lines.join(&name(), waiter("b"), TokenOrigin::Ours);
+        let Turn::Acquire(first) = turn else {
+            panic!("an acquire");
+        };
+        for refused in lines.held(&name(), Some(first), began, holding()) {
+            lines.refuse_in_turn(&name(), refused);
+        }
+        assert_eq!(take_turns(&lines), ["a", "b"]);
     }
 }

@@ -11,6 +11,7 @@ tests![
     an_answered_message_is_a_duplicate,
     an_answered_message_is_a_duplicate_even_while_the_session_is_held,
     a_waiter_whose_message_is_answered_meanwhile_gets_no_lease,
+    a_crowd_with_messages_is_answered_in_time,
     a_message_whose_worker_died_can_be_acquired_again,
     a_commit_needs_a_live_lease,
     a_commit_can_be_repeated_even_after_its_lease_has_ended,
@@ -158,6 +159,33 @@ fn a_waiter_whose_message_is_answered_meanwhile_gets_no_lease(world: &World) {
             }
             second.join().unwrap().assert_granted("new");
         });
+    }
+}
+
+fn a_crowd_with_messages_is_answered_in_time(world: &World) {
+    let service = &world.service;
+    for _ in 0..5 {
+        let session = Session::new();
+        let held = service.acquire(&session, json!({"ttl_ms": 600_000}));
+        let token = held.text("owner_token");
+        thread::scope(|scope| {
+            // Some do not wait, some stop waiting all at once, and meanwhile the holder renews.
+            let asked: Vec<_> = (0..24)
+                .map(|number| {
+                    let session = &session;
+                    let fields =
+                        json!({"message_id": format!("m{number}"), "wait_ms": number % 2 * 100});
+                    scope.spawn(move || service.acquire(session, fields))
+                })
+                .collect();
+            for _ in 0..20 {
+                assert_eq!(service.renew(&session, &token, 600_000).status, 200);
+            }
+            for asked in asked {
+                asked.join().unwrap().assert_held();
+            }
+        });
+        assert_eq!(service.release(&session, &token).status, 200);
     }
 }
 

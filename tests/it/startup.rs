@@ -339,6 +339,7 @@ fn a_database_that_is_not_there_yet_is_waited_for(world: &World) {
     for reply in [
         service.get("/readyz"),
         service.acquire(&Session::new(), serde_json::json!({})),
+        service.acquire(&Session::new(), serde_json::json!({"message_id": "m"})),
     ] {
         reply.assert_refused(503, "unavailable");
         assert_eq!(reply.retry_after_s, Some(1));

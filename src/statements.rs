@@ -1,0 +1,298 @@
+//! Looks and writes as SQL: how operations become the statements of `sql/`, several operations in
+//! one packet, and how the replies are told apart.
+
+use std::ops::Range;
+
+use crate::database::{Packet, Reply, Statement, Value, columns};
+use crate::lease::{HOLD_MS, MessageId, Session, Ttl};
+use crate::operation::{Key, Look, Operation, Seen, SeenRecord, Task, Write};
+use crate::table::Table;
+
+/// Added to an expiry before its fraction is cut off, so that a lease never ends early.
+const ROUND_UP_US: i64 = 999_999;
+
+/// The statements, with the table's and its keys' names in them.
+pub(crate) struct Statements {
+    look: Statement,
+    look_message: Statement,
+    acquire: Statement,
+    date: Statement,
+    withdraw: Statement,
+    lock_row: Statement,
+    renew: Statement,
+    commit: Statement,
+    release: Statement,
+    release_message: Statement,
+    pub list: Statement,
+    pub watch: Statement,
+    pub may_delete: Statement,
+    pub old_messages: Statement,
+    pub forget_message: Statement,
+    pub table: Table,
+}
+
+impl Statements {
+    pub fn new(table: &Table) -> Self {
+        let names = table.names();
+        let read = |file| Statement::new(file, &names);
+        Self {
+            look: read(include_str!("../sql/look.sql")),
+            look_message: read(include_str!("../sql/look_message.sql")),
+            acquire: read(include_str!("../sql/acquire.sql")),
+            date: read(include_str!("../sql/date.sql")),
+            withdraw: read(include_str!("../sql/withdraw.sql")),
+            lock_row: read(include_str!("../sql/lock_row.sql")),
+            renew: read(include_str!("../sql/renew.sql")),
+            commit: read(include_str!("../sql/commit.sql")),
+            release: read(include_str!("../sql/release.sql")),
+            release_message: read(include_str!("../sql/release_message.sql")),
+            list: read(include_str!("../sql/list.sql")),
+            watch: read(include_str!("../sql/watch.sql")),
+            may_delete: read(include_str!("../sql/may_delete.sql")),
+            old_messages: read(include_str!("../sql/old_messages.sql")),
+            forget_message: read(include_str!("../sql/forget_message.sql")),
+            table: table.clone(),
+        }
+    }
+
+    /// Appends one look at the sessions of all these tasks, and one at their messages.
+    pub fn append_look(&self, tasks: &[&mut Task], packet: &mut Packet) {
+        let (mut sessions, mut messages) = (Vec::new(), Vec::new());
+        for (at, task) in (0..).zip(tasks) {
+            let [prospect, device] = session_values(task.operation.session());
+            let at = ("at", Value::Number(at));
+            sessions.push([at, prospect, device]);
+            if let Some(message_id) = task.operation.message_id() {
+                messages.push([at, prospect, device, message_value(message_id)]);
+            }
+        }
+        self.look.write_rows(packet, &sessions);
+        if !messages.is_empty() {
+            self.look_message.write_rows(packet, &messages);
+        }
+    }
+
+    /// Appends the planned writes of these tasks; where in the packet each has its statements.
+    pub fn append_writes(&self, tasks: &[&mut Task], packet: &mut Packet) -> Vec<Range<usize>> {
+        let mut places = vec![0..0; tasks.len()];
+        for (place, task) in places.iter_mut().zip(tasks) {
+            place.start = packet.len();
+            if let Some(write) = &task.write {
+                self.append_write(write, task.operation, packet);
+            }
+            place.end = packet.len();
+        }
+        let claims: Vec<_> = tasks.iter().filter_map(|task| claim(task)).collect();
+        if !claims.is_empty() {
+            let all = packet.len()..packet.len() + 1;
+            let rows: Vec<_> = claims.iter().map(Claim::values).collect();
+            self.acquire.write_rows(packet, &rows);
+            for claim in &claims {
+                if let Some(message_id) = claim.message_id {
+                    let values = [&claim.values()[..], &[message_value(message_id)]].concat();
+                    self.withdraw.write(packet, &values);
+                }
+            }
+            self.append_dates(&claims, packet);
+            for (place, task) in places.iter_mut().zip(tasks) {
+                if matches!(task.write, Some(Write::Acquire { .. })) {
+                    *place = all.clone();
+                }
+            }
+        }
+        places
+    }
+
+    /// One statement for each ttl; most of the time there is one.
+    fn append_dates(&self, claims: &[Claim], packet: &mut Packet) {
+        let mut ttls_ms: Vec<_> = claims.iter().map(|claim| claim.ttl.as_ms()).collect();
+        ttls_ms.sort_unstable();
+        ttls_ms.dedup();
+        for ttl_ms in ttls_ms {
+            let alike = claims.iter().filter(|claim| claim.ttl.as_ms() == ttl_ms);
+            self.date
+                .write_rows(packet, &alike.map(Claim::values).collect::<Vec<_>>());
+        }
+    }
+
+    fn append_write(&self, write: &Write, operation: &Operation, packet: &mut Packet) {
+        let [prospect, device] = session_values(operation.session());
+        match write {
+            // All together, in `append_writes`.
+            Write::Acquire { .. } => {}
+            Write::Renew {
+                lease,
+                key,
+                seen,
+                fencing_token,
+                expires_us,
+                max_hold_ms,
+            } => {
+                let granted_us = fencing_token.0;
+                let key = ("key", Value::Number(*key));
+                self.lock_row.write(packet, &[key]);
+                let tail = format!("{granted_us:016}{}", lease.owner_token.secret());
+                let latest_us = granted_us.saturating_add(max_hold_ms * 1_000);
+                let values = [
+                    key,
+                    ("seen", Value::Bytes(seen)),
+                    ("expires_us", Value::Number(*expires_us)),
+                    ("shift_us", shift_us(lease.ttl.as_ms())),
+                    ("granted_us", Value::Number(granted_us)),
+                    ("latest_us", Value::Number(latest_us)),
+                    ("latest_shift_us", shift_us(*max_hold_ms)),
+                    ("tail", Value::Text(&tail)),
+                ];
+                self.renew.write(packet, &values);
+            }
+            Write::Commit {
+                key,
+                seen,
+                expires_us,
+            } => {
+                let key = ("key", Value::Number(*key));
+                self.lock_row.write(packet, &[key]);
+                let seen = ("seen", Value::Bytes(seen));
+                let expires_us = ("expires_us", Value::Number(*expires_us));
+                if let Some(record) = record_values(operation) {
+                    let values = [&[key, seen, expires_us, prospect, device], &record[..]].concat();
+                    self.commit.write(packet, &values);
+                }
+            }
+            Write::Delete { key, seen, .. } => {
+                self.append_delete(packet, operation.session(), *key, seen);
+                if let Some(record) = record_values(operation) {
+                    let values = [&[prospect, device], &record[..]].concat();
+                    self.release_message.write(packet, &values);
+                }
+            }
+        }
+    }
+
+    /// Appends the deletion of a row that is as it was seen.
+    pub fn append_delete(&self, packet: &mut Packet, session: &Session, key: u64, seen: &[u8]) {
+        let [prospect, device] = session_values(session);
+        let (key, seen) = (("key", Value::Number(key)), ("seen", Value::Bytes(seen)));
+        self.release.write(packet, &[prospect, device, key, seen]);
+    }
+}
+
+/// Reads the replies to a look at these tasks, the next ones of the packet: what each task has seen.
+pub(crate) fn read_look(
+    tasks: &[&mut Task],
+    replies: &mut impl Iterator<Item = Reply>,
+) -> mysql::Result<Vec<Look>> {
+    let mut looks: Vec<Look> = tasks.iter().map(|_| Look::default()).collect();
+    let mut rows = || replies.next().map(|reply| reply.rows).unwrap_or_default();
+    for row in rows() {
+        let (at, key, stored, age_us, clock_us): (usize, _, _, _, _) = columns(row)?;
+        if let Some(look) = looks.get_mut(at) {
+            look.row = Some(Seen::new(key, stored, age_us, clock_us));
+        }
+    }
+    if tasks
+        .iter()
+        .any(|task| task.operation.message_id().is_some())
+    {
+        for row in rows() {
+            let (at, owner_token, age_us, result): (usize, _, _, _) = columns(row)?;
+            if let Some(look) = looks.get_mut(at) {
+                look.record = Some(SeenRecord::new(owner_token, age_us, result));
+            }
+        }
+    }
+    Ok(looks)
+}
+
+/// A lease on its way: its text without a date, and what is written with it.
+struct Claim<'a> {
+    session: &'a Session,
+    message_id: Option<&'a MessageId>,
+    key: Key,
+    seen: Option<&'a [u8]>,
+    text: String,
+    ttl: Ttl,
+}
+
+fn claim<'a>(task: &'a Task) -> Option<Claim<'a>> {
+    let Some(Write::Acquire {
+        lease,
+        key,
+        seen,
+        fencing_floor,
+        ..
+    }) = &task.write
+    else {
+        return None;
+    };
+    let owner_token = lease.owner_token.secret();
+    Some(Claim {
+        session: task.operation.session(),
+        message_id: task.operation.message_id(),
+        key: *key,
+        seen: seen.as_deref(),
+        text: format!("1970-01-01 00:00:00.000000{fencing_floor:016}{owner_token}"),
+        ttl: lease.ttl,
+    })
+}
+
+impl Claim<'_> {
+    fn values(&self) -> [(&'static str, Value<'_>); 6] {
+        let [prospect, device] = session_values(self.session);
+        let key = match self.key {
+            Key::Next => Value::Null,
+            Key::Explicit(key) => Value::Number(key),
+        };
+        [
+            prospect,
+            device,
+            ("key", key),
+            ("seen", self.seen.map_or(Value::Null, Value::Bytes)),
+            ("claim", Value::Bytes(self.text.as_bytes())),
+            ("shift_us", shift_us(self.ttl.as_ms())),
+        ]
+    }
+}
+
+/// What a write adds to the clock to get the stored date.
+fn shift_us(lasts_ms: u64) -> Value<'static> {
+    let shift_ms = lasts_ms.cast_signed() - HOLD_MS.cast_signed();
+    Value::Signed(shift_ms * 1_000 + ROUND_UP_US)
+}
+
+fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {
+    [
+        ("id_prospect", Value::Text(session.id_prospect.as_str())),
+        ("id_device", Value::Text(session.id_device.as_str())),
+    ]
+}
+
+fn message_value(message_id: &MessageId) -> (&'static str, Value<'_>) {
+    ("message_id", Value::Bytes(message_id.as_str().as_bytes()))
+}
+
+/// What the record of the operation's message says, if it is to write one.
+fn record_values(operation: &Operation) -> Option<[(&'static str, Value<'_>); 3]> {
+    let (message, owner_token) = match operation {
+        Operation::Commit {
+            message,
+            owner_token,
+            ..
+        } => (message, owner_token),
+        Operation::Release {
+            message,
+            owner_token,
+            ..
+        } => (message.as_ref()?, owner_token),
+        _ => return None,
+    };
+    let result = message.result.as_ref();
+    Some([
+        message_value(&message.id),
+        ("owner_token", Value::Bytes(owner_token.secret().as_bytes())),
+        (
+            "result",
+            result.map_or(Value::Null, |result| Value::Bytes(result.as_bytes())),
+        ),
+    ])
+}
