@@ -1,15 +1,15 @@
 -- Look whether some messages are answered: at most one row comes back for each.
---   :at                       which session it is, as in look.sql
 --   :id_prospect :id_device   the session
 --   :message_id               the message
--- Columns: which session | owner token that committed it | time since then in microseconds
--- | result, may be NULL
-/*each UNION ALL*/
+-- Columns: owner token that committed it | time since then in microseconds | result, may be NULL
+-- | id_prospect | id_device
 SELECT
-    :at,
     owner_token,
     CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - CAST(committed_us AS SIGNED),
-    result
+    result,
+    id_prospect,
+    id_device
 FROM session_lock_message
-WHERE id_prospect = :id_prospect AND id_device = :id_device AND message_id = :message_id
-/*end*/
+WHERE /*each OR*/
+    (id_prospect = :id_prospect AND id_device = :id_device AND message_id = :message_id)
+    /*end*/

@@ -19,7 +19,7 @@ pub const TABLE_DEFAULT: &str = "ai_whatsapp_session_nodepath";
 /// Worker threads, each with one database connection. Waiting for the disk takes most of an
 /// acquire, so more than the cores of a small VPS are of use, and few enough that the database
 /// of a small VPS does not notice.
-pub const WORKERS_DEFAULT: usize = 8;
+pub const WORKERS_DEFAULT: usize = 2;
 
 /// Each worker holds a database connection, of which MySQL has 151 for everybody by default.
 pub const WORKERS_MAX: usize = 64;

@@ -1,6 +1,7 @@
 //! Looks and writes as SQL: how operations become the statements of `sql/`, several operations in
 //! one packet, and how the replies are told apart.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::database::{Packet, Reply, Statement, Value, columns};
@@ -58,12 +59,11 @@ impl Statements {
     /// Appends one look at the sessions of all these tasks, and one at their messages.
     pub fn append_look(&self, tasks: &[&mut Task], packet: &mut Packet) {
         let (mut sessions, mut messages) = (Vec::new(), Vec::new());
-        for (at, task) in (0..).zip(tasks) {
+        for task in tasks {
             let [prospect, device] = session_values(task.operation.session());
-            let at = ("at", Value::Number(at));
-            sessions.push([at, prospect, device]);
+            sessions.push([prospect, device]);
             if let Some(message_id) = task.operation.message_id() {
-                messages.push([at, prospect, device, message_value(message_id)]);
+                messages.push([prospect, device, message_value(message_id)]);
             }
         }
         self.look.write_rows(packet, &sessions);
@@ -177,31 +177,85 @@ impl Statements {
     }
 }
 
-/// Reads the replies to a look at these tasks, the next ones of the packet: what each task has seen.
+/// What a look at some tasks showed.
+pub(crate) enum Looked {
+    /// Of each.
+    Each(Vec<Look>),
+    /// A row whose ids are spelled like those of no task, or of several: the column's collation
+    /// takes more texts for the same than we do. Alone, a task knows that it is its own.
+    Mixed,
+}
+
+/// Reads the replies to a look at these tasks, the next ones of the packet.
 pub(crate) fn read_look(
     tasks: &[&mut Task],
     replies: &mut impl Iterator<Item = Reply>,
-) -> mysql::Result<Vec<Look>> {
+) -> mysql::Result<Looked> {
+    let places = Places::new(tasks);
     let mut looks: Vec<Look> = tasks.iter().map(|_| Look::default()).collect();
     let mut rows = || replies.next().map(|reply| reply.rows).unwrap_or_default();
     for row in rows() {
-        let (at, key, stored, age_us, clock_us): (usize, _, _, _, _) = columns(row)?;
-        if let Some(look) = looks.get_mut(at) {
-            look.row = Some(Seen::new(key, stored, age_us, clock_us));
-        }
+        let (key, stored, age_us, clock_us, prospect, device): (_, _, _, _, String, String) =
+            columns(row)?;
+        let Some(at) = places.find(&prospect, &device) else {
+            return Ok(Looked::Mixed);
+        };
+        looks[at].row = Some(Seen::new(key, stored, age_us, clock_us));
     }
     if tasks
         .iter()
         .any(|task| task.operation.message_id().is_some())
     {
         for row in rows() {
-            let (at, owner_token, age_us, result): (usize, _, _, _) = columns(row)?;
-            if let Some(look) = looks.get_mut(at) {
-                look.record = Some(SeenRecord::new(owner_token, age_us, result));
+            let (owner_token, age_us, result, prospect, device): (_, _, _, String, String) =
+                columns(row)?;
+            let Some(at) = places.find(&prospect, &device) else {
+                return Ok(Looked::Mixed);
+            };
+            looks[at].record = Some(SeenRecord::new(owner_token, age_us, result));
+        }
+    }
+    Ok(Looked::Each(looks))
+}
+
+/// Which task a row belongs to, by its ids.
+enum Places {
+    /// There is but one.
+    Only,
+    /// By the ids in small letters; `None` for several tasks that are told apart by their case.
+    ByIds(HashMap<(String, String), Option<usize>>),
+}
+
+impl Places {
+    fn new(tasks: &[&mut Task]) -> Self {
+        if tasks.len() == 1 {
+            return Self::Only;
+        }
+        let mut places = HashMap::new();
+        for (at, task) in tasks.iter().enumerate() {
+            let Session {
+                id_prospect,
+                id_device,
+            } = task.operation.session();
+            let ids = (
+                id_prospect.as_str().to_lowercase(),
+                id_device.as_str().to_lowercase(),
+            );
+            let place = places.entry(ids);
+            place.and_modify(|place| *place = None).or_insert(Some(at));
+        }
+        Self::ByIds(places)
+    }
+
+    fn find(&self, prospect: &str, device: &str) -> Option<usize> {
+        match self {
+            Self::Only => Some(0),
+            Self::ByIds(places) => {
+                let ids = (prospect.to_lowercase(), device.to_lowercase());
+                places.get(&ids).copied().flatten()
             }
         }
     }
-    Ok(looks)
 }
 
 /// A lease on its way: its text without a date, and what is written with it.

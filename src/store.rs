@@ -24,7 +24,7 @@ use crate::database::{
 };
 use crate::lease::{Holding, Id, RowVersion, Session};
 use crate::operation::{Answer, Company, Look, Operation, Seen, StoreError, Task};
-use crate::statements::{Statements, read_look};
+use crate::statements::{Looked, Statements, read_look};
 use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
 
 /// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
@@ -509,7 +509,7 @@ fn look(
     let max_key = statements.table.max_key;
     let mut packet = Packet::default();
     statements.append_look(tasks, &mut packet);
-    let looks = match connection.run(&packet) {
+    let looked = match connection.run(&packet) {
         Ok(replies) => read_look(tasks, &mut replies.into_iter())
             .map_err(|error| Interrupted::Refused(cause(&error)))?,
         Err(PacketError { error, .. }) => {
@@ -527,10 +527,15 @@ fn look(
             };
         }
     };
-    for (task, look) in tasks.iter_mut().zip(looks) {
-        task.decide(look, looked_at, max_key);
+    match looked {
+        Looked::Each(looks) => {
+            for (task, look) in tasks.iter_mut().zip(looks) {
+                task.decide(look, looked_at, max_key);
+            }
+            Ok(())
+        }
+        Looked::Mixed => Err(separate(tasks, "ids that compare alike".to_owned())),
     }
-    Ok(())
 }
 
 /// Runs the planned writes of all these tasks and a look at what came of them, as one transaction
@@ -553,10 +558,18 @@ fn write(
     // Nothing is believed before the COMMIT, the packet's last reply, has come back.
     let mut replies = connection.run(&packet)?;
     let looked = replies.split_off(look_at);
-    let looks = read_look(tasks, &mut looked.into_iter()).map_err(|error| PacketError {
+    let looked = read_look(tasks, &mut looked.into_iter()).map_err(|error| PacketError {
         is_last: true,
         error,
     })?;
+    let Looked::Each(looks) = looked else {
+        // What was written is found by looking again.
+        for task in tasks.iter_mut() {
+            task.lose_write();
+            task.company = Company::Alone;
+        }
+        return Ok(());
+    };
     for ((task, place), look) in tasks.iter_mut().zip(places).zip(looks) {
         task.wrote(replies[place].iter().map(|reply| reply.affected).sum());
         task.decide(look, sent_at, statements.table.max_key);

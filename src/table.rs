@@ -586,7 +586,6 @@ fn inspect_rights(
 ) -> mysql::Result<bool> {
     let names = table.names();
     let nobody = [
-        ("at", Value::Null),
         ("id_prospect", Value::Text("")),
         ("id_device", Value::Text("")),
     ];
@@ -706,7 +705,6 @@ fn wrong_with_messages(
     }
     let names = table.names();
     let nobody = [
-        ("at", Value::Null),
         ("id_prospect", Value::Text("")),
         ("id_device", Value::Text("")),
         ("message_id", Value::Bytes(b"")),
