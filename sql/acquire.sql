@@ -13,6 +13,6 @@
 -- the row of the highest id, and would overwrite that one, whoever holds it.
 INSERT INTO {table} ({key}, id_prospect, id_device, timestamp)
 VALUES /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/
-ON DUPLICATE KEY UPDATE timestamp = CASE /*each*/
+ON DUPLICATE KEY UPDATE timestamp = CASE WHEN FALSE THEN timestamp /*each-with seen*/
     WHEN id_prospect = :id_prospect AND id_device = :id_device AND CAST(timestamp AS BINARY) = :seen THEN :claim
     /*end*/ ELSE timestamp END

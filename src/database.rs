@@ -28,8 +28,8 @@ pub struct Statement(Vec<Piece>);
 enum Piece {
     Sql(String),
     Parameter(String),
-    /// Written once for every row, with this in between.
-    Each(String, Vec<Piece>),
+    /// Written once for every row, with this in between; or only for those with this value.
+    Each(String, Option<String>, Vec<Piece>),
 }
 
 /// A value in a statement.
@@ -55,7 +55,8 @@ pub type Values<'a> = [(&'static str, Value<'a>)];
 impl Statement {
     /// Reads a file of `sql/`: comments go, `{name}` becomes a quoted identifier, `:name` a
     /// place for a value. What is between `/*each X*/` and `/*end*/` is written once for every row
-    /// of values, with X in between.
+    /// of values, with X in between; after `/*each-with name*/` only for those whose `:name` is not
+    /// NULL.
     #[must_use]
     pub fn new(file: &str, identifiers: &[(&str, &str)]) -> Self {
         let code = file.lines().filter(|line| !line.starts_with("--"));
@@ -66,10 +67,10 @@ impl Statement {
             pieces.extend(read_pieces(before, identifiers));
             let (separator, after) = after.split_once("*/").unwrap_or(("", after));
             let (each, after) = after.split_once("/*end*/").unwrap_or((after, ""));
-            pieces.push(Piece::Each(
-                separator.to_owned(),
-                read_pieces(each, identifiers),
-            ));
+            let needed = separator.strip_prefix("-with ").map(str::to_owned);
+            let separator = if needed.is_some() { "" } else { separator };
+            let each = read_pieces(each, identifiers);
+            pieces.push(Piece::Each(separator.to_owned(), needed, each));
             rest = after;
         }
         pieces.extend(read_pieces(rest, identifiers));
@@ -97,13 +98,19 @@ impl Statement {
         packet.statements += 1;
         for piece in &self.0 {
             match piece {
-                Piece::Each(separator, pieces) => {
-                    for (number, row) in rows.iter().enumerate() {
+                Piece::Each(separator, needed, pieces) => {
+                    let has = |row: &Values, name: &String| {
+                        row.iter()
+                            .any(|(given, value)| given == name && *value != Value::Null)
+                    };
+                    let rows = rows.iter().map(AsRef::as_ref);
+                    let rows = rows.filter(|row| needed.as_ref().is_none_or(|name| has(row, name)));
+                    for (number, row) in rows.enumerate() {
                         if number > 0 {
                             packet.text.push_str(separator);
                         }
                         for piece in pieces {
-                            piece.write(&mut packet.text, row.as_ref());
+                            piece.write(&mut packet.text, row);
                         }
                     }
                 }
@@ -464,7 +471,7 @@ mod tests {
     #[test]
     fn values_cannot_be_read_as_sql() {
         let statement = Statement::new(
-            "-- a :comment\nSELECT :a, '%H:%i', :b FROM {t}\n  WHERE /*each OR*/ x = :a/*end*/",
+            "-- a :comment\nSELECT :a, '%H:%i', :b FROM {t}\n  WHERE /*each OR*/ x = :a/*end*//*each-with b*/ AND b/*end*/",
             &[("t", "x`:y")],
         );
         let mut packet = Packet::default();

@@ -436,20 +436,25 @@ impl<'a> Task<'a> {
         }));
     }
 
-    /// Remembers that the planned write is being sent.
-    pub fn send(&mut self, now: Instant) {
-        self.sent_at = now;
+    /// The write, sent at this time, was committed. Its statement, which may be others' too, changed
+    /// this many rows, and this was seen then.
+    pub fn wrote(&mut self, rows: u64, sent_at: Instant, look: &Look) {
+        let Some(write) = self.write.take() else {
+            return;
+        };
+        // Nobody can put a row in the place of one that was deleted before the transaction ends.
+        let is_still_there = matches!(write, Write::Delete { .. }) && look.row.is_some();
+        self.sent_at = sent_at;
+        self.sent = if rows > 0 && !is_still_there {
+            Sent::Done(write.effect())
+        } else {
+            Sent::Void
+        };
     }
 
-    /// The write was committed, and changed this many rows.
-    pub fn wrote(&mut self, rows: u64) {
-        if let Some(write) = self.write.take() {
-            self.sent = if rows > 0 {
-                Sent::Done(write.effect())
-            } else {
-                Sent::Void
-            };
-        }
+    /// Whether all there is to know of its write is whether the row is gone.
+    pub fn only_deletes(&self) -> bool {
+        matches!(self.write, Some(Write::Delete { .. })) && self.operation.message_id().is_none()
     }
 
     /// Either the answer or the next write, from what was seen.

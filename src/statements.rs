@@ -73,6 +73,7 @@ impl Statements {
     }
 
     /// Appends the planned writes of these tasks; where in the packet each has its statements.
+    /// Those of the same kind have one together, if one will do.
     pub fn append_writes(&self, tasks: &[&mut Task], packet: &mut Packet) -> Vec<Range<usize>> {
         let mut places = vec![0..0; tasks.len()];
         for (place, task) in places.iter_mut().zip(tasks) {
@@ -81,6 +82,16 @@ impl Statements {
                 self.append_write(write, task.operation, packet);
             }
             place.end = packet.len();
+        }
+        let ends: Vec<_> = tasks.iter().filter_map(|task| end(task)).collect();
+        if !ends.is_empty() {
+            let all = packet.len()..packet.len() + 1;
+            self.release.write_rows(packet, &ends);
+            for (place, task) in places.iter_mut().zip(tasks) {
+                if end(task).is_some() {
+                    *place = all.clone();
+                }
+            }
         }
         let claims: Vec<_> = tasks.iter().filter_map(|task| claim(task)).collect();
         if !claims.is_empty() {
@@ -120,6 +131,7 @@ impl Statements {
         match write {
             // All together, in `append_writes`.
             Write::Acquire { .. } => {}
+            Write::Delete { .. } if operation.message_id().is_none() => {}
             Write::Renew {
                 lease,
                 key,
@@ -171,9 +183,8 @@ impl Statements {
 
     /// Appends the deletion of a row that is as it was seen.
     pub fn append_delete(&self, packet: &mut Packet, session: &Session, key: u64, seen: &[u8]) {
-        let [prospect, device] = session_values(session);
-        let (key, seen) = (("key", Value::Number(key)), ("seen", Value::Bytes(seen)));
-        self.release.write(packet, &[prospect, device, key, seen]);
+        self.release
+            .write(packet, &delete_values(session, key, seen));
     }
 }
 
@@ -319,6 +330,26 @@ fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {
         ("id_prospect", Value::Text(session.id_prospect.as_str())),
         ("id_device", Value::Text(session.id_device.as_str())),
     ]
+}
+
+fn delete_values<'a>(
+    session: &'a Session,
+    key: u64,
+    seen: &'a [u8],
+) -> [(&'static str, Value<'a>); 4] {
+    let [prospect, device] = session_values(session);
+    let (key, seen) = (("key", Value::Number(key)), ("seen", Value::Bytes(seen)));
+    [prospect, device, key, seen]
+}
+
+/// What is deleted for a task, if that is all there is to it.
+fn end<'a>(task: &'a Task) -> Option<[(&'static str, Value<'a>); 4]> {
+    match &task.write {
+        Some(Write::Delete { key, seen, .. }) if task.operation.message_id().is_none() => {
+            Some(delete_values(task.operation.session(), *key, seen))
+        }
+        _ => None,
+    }
 }
 
 fn message_value(message_id: &MessageId) -> (&'static str, Value<'_>) {

@@ -549,19 +549,24 @@ fn write(
     packet.push("START TRANSACTION");
     let places = statements.append_writes(tasks, &mut packet);
     let look_at = packet.len();
-    statements.append_look(tasks, &mut packet);
+    // One row that is deleted, or not, shows in the count.
+    let needs_look = !matches!(tasks, [task] if task.only_deletes());
+    if needs_look {
+        statements.append_look(tasks, &mut packet);
+    }
     packet.push("COMMIT");
     let sent_at = Instant::now();
-    for task in tasks.iter_mut() {
-        task.send(sent_at);
-    }
     // Nothing is believed before the COMMIT, the packet's last reply, has come back.
     let mut replies = connection.run(&packet)?;
-    let looked = replies.split_off(look_at);
-    let looked = read_look(tasks, &mut looked.into_iter()).map_err(|error| PacketError {
-        is_last: true,
-        error,
-    })?;
+    let mut looked = replies.split_off(look_at).into_iter();
+    let looked = if needs_look {
+        read_look(tasks, &mut looked).map_err(|error| PacketError {
+            is_last: true,
+            error,
+        })?
+    } else {
+        Looked::Each(tasks.iter().map(|_| Look::default()).collect())
+    };
     let Looked::Each(looks) = looked else {
         // What was written is found by looking again.
         for task in tasks.iter_mut() {
@@ -571,8 +576,11 @@ fn write(
         return Ok(());
     };
     for ((task, place), look) in tasks.iter_mut().zip(places).zip(looks) {
-        task.wrote(replies[place].iter().map(|reply| reply.affected).sum());
-        task.decide(look, sent_at, statements.table.max_key);
+        let changed = replies[place].iter().map(|reply| reply.affected).sum();
+        task.wrote(changed, sent_at, &look);
+        if needs_look || changed > 0 {
+            task.decide(look, sent_at, statements.table.max_key);
+        } // Else it looks again, before anybody is told that it is lost.
     }
     Ok(())
 }

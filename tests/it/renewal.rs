@@ -15,6 +15,7 @@ tests![
     an_expired_lease_is_never_revived,
     a_lease_that_expires_while_its_renew_waits_is_not_revived,
     a_renew_is_repeated_and_doubled_without_harm,
+    a_release_ends_a_lease_that_was_renewed_under_its_hands,
     a_lease_is_held_no_longer_than_the_longest_hold,
     a_renew_that_waits_for_the_row_keeps_to_the_longest_hold,
 ];
@@ -150,6 +151,25 @@ fn a_renew_is_repeated_and_doubled_without_harm(world: &World) {
             assert_eq!(renews.join().unwrap(), [200; 10]);
         }
     });
+}
+
+fn a_release_ends_a_lease_that_was_renewed_under_its_hands(world: &World) {
+    let session = Session::new();
+    let owner_token = world.service.hold(&session);
+    let mut neighbour = world.lock_row(&session);
+    thread::scope(|scope| {
+        let released = scope.spawn(|| world.service.release(&session, &owner_token));
+        world.wait_for_write(&session);
+        // As a renew through another server does.
+        let renew = format!(
+            "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(NOW() + INTERVAL 60 SECOND, '%Y-%m-%d %H:%i:%s'), \
+             SUBSTRING(timestamp, 20)) WHERE {session}"
+        );
+        neighbour.query_drop(renew).unwrap();
+        neighbour.query_drop("COMMIT").unwrap();
+        assert_eq!(released.join().unwrap().status, 200);
+    });
+    assert_eq!(world.stored(&session), None);
 }
 
 fn a_lease_is_held_no_longer_than_the_longest_hold(world: &World) {
