@@ -115,7 +115,7 @@ impl fmt::Display for Session {
 
 /// Proof of ownership, drawn anew for every lease. Displayed and debugged as its last four
 /// digits, so that no log shows it; [`OwnerToken::secret`] is the way to the whole.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OwnerToken(String);
 
 impl OwnerToken {

@@ -10,6 +10,7 @@
 //! | [`table`] | what the lock table must be like, and what is wrong with it |
 //! | [`operation`] | one operation: what is seen decides what is written |
 //! | `statements` | looks and writes as SQL, several operations in one packet |
+//! | `grants` | leases that are remembered, to spare a look |
 //! | [`store`] | operations in, answers out: look, decide, write, look again |
 //! | [`waiters`] | who stands in line for which session |
 //! | [`api`] | HTTP requests and answers as JSON |
@@ -32,6 +33,7 @@ pub mod config;
 pub mod database;
 pub mod dev;
 pub mod fields;
+mod grants;
 pub mod lease;
 pub mod operation;
 pub mod run;

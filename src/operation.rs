@@ -103,6 +103,19 @@ impl Operation {
         }
     }
 
+    /// The owner token it comes with, if it does.
+    #[must_use]
+    pub fn owner_token(&self) -> Option<&OwnerToken> {
+        match self {
+            Self::Acquire { owner_token, .. }
+            | Self::Recall { owner_token, .. }
+            | Self::Commit { owner_token, .. }
+            | Self::Release { owner_token, .. }
+            | Self::Renew { owner_token, .. } => Some(owner_token),
+            Self::Force { .. } | Self::Look { .. } => None,
+        }
+    }
+
     /// The message it is about, if it names one.
     #[must_use]
     pub fn message_id(&self) -> Option<&MessageId> {
@@ -173,6 +186,7 @@ impl std::fmt::Display for StoreError {
 }
 
 /// One session's row at one look.
+#[derive(Clone)]
 pub(crate) struct Seen {
     pub key: u64,
     pub stored: Vec<u8>,
@@ -205,8 +219,19 @@ impl Seen {
             && past_us.is_some_and(|past_us| Duration::from_micros(past_us) > FORGOTTEN_AFTER)
     }
 
+    /// The row as it must be now, if nobody touched it since it was seen.
+    pub fn aged(&self, looked_at: Instant) -> Self {
+        let elapsed_us = u64::try_from(looked_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let mut row = self.clone();
+        row.clock_us = row.clock_us.saturating_add(elapsed_us);
+        row.remaining_us = row
+            .remaining_us
+            .map(|left_us| left_us.saturating_sub_unsigned(elapsed_us));
+        row
+    }
+
     /// Time until its expiry; `None` once it is stale.
-    fn remaining(&self) -> Option<Duration> {
+    pub fn remaining(&self) -> Option<Duration> {
         let left_us = self
             .remaining_us
             .and_then(|left_us| u64::try_from(left_us).ok());
@@ -326,6 +351,14 @@ enum Sent {
     Unknown(Effect),
 }
 
+/// What a planned write rests on.
+#[derive(Clone, Copy)]
+enum Basis {
+    Look,
+    /// What is remembered. That it was out of date means nothing.
+    Memory,
+}
+
 /// What a write does if it takes effect.
 #[derive(Clone, Copy)]
 pub(crate) enum Effect {
@@ -343,12 +376,15 @@ pub(crate) struct Task<'a> {
     sent: Sent,
     /// When the last write was sent.
     sent_at: Instant,
+    basis: Basis,
     /// Whether others may be in its packets.
     pub company: Company,
     /// The id that an acquire writes if the session has no row.
     new_key: Key,
     ids_tried: u32,
     outcome: Option<Result<Answer, StoreError>>,
+    /// The row of its lease, as it was seen last, and when.
+    pub lease_row: Option<(Seen, Instant)>,
 }
 
 /// Whether an operation goes to the database together with others.
@@ -398,10 +434,12 @@ impl<'a> Task<'a> {
             write: None,
             sent: Sent::Nothing,
             sent_at: now,
+            basis: Basis::Look,
             company: Company::Welcome,
             new_key: Key::Next,
             ids_tried: 0,
             outcome: None,
+            lease_row: None,
         }
     }
 
@@ -445,16 +483,24 @@ impl<'a> Task<'a> {
         // Nobody can put a row in the place of one that was deleted before the transaction ends.
         let is_still_there = matches!(write, Write::Delete { .. }) && look.row.is_some();
         self.sent_at = sent_at;
-        self.sent = if rows > 0 && !is_still_there {
-            Sent::Done(write.effect())
-        } else {
-            Sent::Void
+        self.sent = match self.basis {
+            _ if rows > 0 && !is_still_there => Sent::Done(write.effect()),
+            Basis::Look => Sent::Void,
+            Basis::Memory => Sent::Nothing,
         };
+        self.basis = Basis::Look;
     }
 
     /// Whether all there is to know of its write is whether the row is gone.
     pub fn only_deletes(&self) -> bool {
         matches!(self.write, Some(Write::Delete { .. })) && self.operation.message_id().is_none()
+    }
+
+    /// The write that follows from what is remembered. An answer never does.
+    pub fn plan(&mut self, remembered: Look, now: Instant, max_key: u64) {
+        self.decide(remembered, now, max_key);
+        self.outcome = None;
+        self.basis = Basis::Memory;
     }
 
     /// Either the answer or the next write, from what was seen.
@@ -480,7 +526,7 @@ impl<'a> Task<'a> {
                     .map_or(Recalled::Nothing, Recalled::Lease),
             })),
             Operation::Commit { owner_token, .. } => self
-                .decide_commit(own(seen, owner_token), record, owner_token)
+                .decide_commit(own(seen, owner_token), record, looked_at, owner_token)
                 .map(Answer::Commit),
             Operation::Release {
                 owner_token,
@@ -533,13 +579,17 @@ impl<'a> Task<'a> {
         &mut self,
         own: Option<Seen>,
         record: Option<SeenRecord>,
+        looked_at: Instant,
         owner_token: &OwnerToken,
     ) -> Option<Committed> {
         match (record, own) {
-            (Some(record), _) if record.is_by(owner_token) => Some(match self.sent {
-                Sent::Done(_) | Sent::Unknown(_) => Committed::New,
-                Sent::Nothing | Sent::Void => Committed::Again,
-            }),
+            (Some(record), own) if record.is_by(owner_token) => {
+                self.lease_row = own.map(|row| (row, looked_at));
+                Some(match self.sent {
+                    Sent::Done(_) | Sent::Unknown(_) => Committed::New,
+                    Sent::Nothing | Sent::Void => Committed::Again,
+                })
+            }
             (Some(SeenRecord { record, .. }), _) => Some(Committed::Duplicate(record)),
             (None, Some(row)) if row.remaining().is_some() => {
                 self.write = Some(Write::Commit {
@@ -603,6 +653,7 @@ impl<'a> Task<'a> {
             self.write = Some(row.replace(lease, how));
             return None;
         }
+        self.lease_row = Some((row, looked_at));
         Some(Acquired::Granted(granted))
     }
 
@@ -640,6 +691,7 @@ impl<'a> Task<'a> {
             Sent::Nothing => false,
         };
         if is_renewed {
+            self.lease_row = Some((row, looked_at));
             return Some(Renewed::Renewed {
                 fencing_token,
                 expires: expires.min(wanted),

@@ -22,6 +22,7 @@ use crate::database::{
     Connection, Database, Identity, Packet, PacketError, Pooled, Statement, Trouble, Value, Values,
     cause, columns,
 };
+use crate::grants::Grants;
 use crate::lease::{Holding, Id, RowVersion, Session};
 use crate::operation::{Answer, Company, Look, Operation, Seen, StoreError, Task};
 use crate::statements::{Looked, Statements, read_look};
@@ -86,6 +87,7 @@ pub struct Store {
     configured_offset: Option<String>,
     opened: OnceLock<Statements>,
     messages: Mutex<(Messages, Instant)>,
+    grants: Grants,
 }
 
 /// A row of the table's list.
@@ -135,6 +137,7 @@ impl Store {
             configured_offset: configured_offset.map(str::to_owned),
             opened: OnceLock::new(),
             messages: Mutex::new((Messages::default(), Instant::now())),
+            grants: Grants::default(),
         }
     }
 
@@ -436,6 +439,11 @@ impl Store {
             .iter()
             .map(|operation| Task::new(operation, started))
             .collect();
+        for task in &mut tasks {
+            if let Some(look) = self.grants.take(task.operation) {
+                task.plan(look, started, statements.table.max_key);
+            }
+        }
         let mut lost_connection = None;
         let mut refusal = None;
         let mut last_cause = String::new();
@@ -455,11 +463,16 @@ impl Store {
                 }
             }
         }
+        for task in &mut tasks {
+            if let Some((row, looked_at)) = task.lease_row.take() {
+                self.grants.note(task.operation, row, looked_at);
+            }
+        }
         let cause = refusal.unwrap_or(last_cause);
         tasks.into_iter().map(|task| task.finish(&cause)).collect()
     }
 
-    /// One look at all these tasks, and the writes that come of it.
+    /// One look at all these tasks that have nothing to write yet, and the writes that come of it.
     fn round(
         &self,
         statements: &Statements,
@@ -476,7 +489,14 @@ impl Store {
         if Instant::now() >= until {
             return Err(Interrupted::Again("it answers too slowly".to_owned()));
         }
-        look(&mut connection, statements, tasks)?;
+        let mut unseen: Vec<_> = tasks
+            .iter_mut()
+            .filter(|task| task.write.is_none())
+            .map(|task| &mut **task)
+            .collect();
+        if !unseen.is_empty() {
+            look(&mut connection, statements, &mut unseen)?;
+        }
         loop {
             let mut writing: Vec<_> = tasks
                 .iter_mut()

@@ -180,8 +180,11 @@ impl World {
     /// A neighbour that holds the row's lock until it says `ROLLBACK`.
     pub fn lock_row(&self, session: &Session) -> mysql::Conn {
         let mut neighbour = self.database.connect();
+        // By its primary key: otherwise the database may scan, and lock, what other tests need.
+        let key = format!("SELECT id_sessionX FROM {TABLE} WHERE {session}");
+        let key: u64 = neighbour.query_first(key).unwrap().unwrap();
         neighbour.query_drop("START TRANSACTION").unwrap();
-        let sql = format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE");
+        let sql = format!("SELECT * FROM {TABLE} WHERE id_sessionX = {key} FOR UPDATE");
         neighbour.query_drop(sql).unwrap();
         neighbour
     }
