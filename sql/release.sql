@@ -2,7 +2,8 @@
 --   :key                      the seen row's primary key
 --   :id_prospect :id_device   the session
 --   :seen                     the stored bytes that were seen
--- Affected rows: how many were deleted; the others had changed.
+-- Affected rows: how many were deleted; the others had changed. Which ones, lock_rows.sql tells
+-- before, in the same transaction.
 -- Rows are found by their primary keys alone: by another index MariaDB would walk, and lock, every
 -- row of the device if the table is small.
 DELETE {table} FROM {table} FORCE INDEX (PRIMARY)

@@ -19,8 +19,9 @@ const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 /// A statement from `sql/`, ready for its values.
 ///
 /// Statements travel as text, so that several go in one packet and one round trip. Every value is
-/// written as a number or in hexadecimal: nothing that a caller sends can be read as SQL, whatever
-/// quoting the server's mode prescribes.
+/// written as a number, in hexadecimal, or, if it has nothing but letters, digits and a few harmless
+/// signs, in quotes: nothing that a caller sends can be read as SQL, whatever quoting the server's
+/// mode prescribes.
 #[derive(Clone, Debug)]
 pub struct Statement(Vec<Piece>);
 
@@ -169,11 +170,15 @@ fn split_at_parameter(sql: &str) -> Option<(&str, &str)> {
 impl Value<'_> {
     fn write(self, sql: &mut String) {
         match self {
+            Self::Text(text) if is_plain(text.as_bytes()) => write_plain(sql, text),
             Self::Text(text) => {
                 sql.push_str("_utf8mb4 ");
                 write_hex(sql, text.as_bytes());
             }
-            Self::Bytes(bytes) => write_hex(sql, bytes),
+            Self::Bytes(bytes) => match str::from_utf8(bytes) {
+                Ok(text) if is_plain(bytes) => write_plain(sql, text),
+                _ => write_hex(sql, bytes),
+            },
             Self::Number(number) => sql.push_str(&number.to_string()),
             Self::Signed(number) => sql.push_str(&number.to_string()),
             Self::Numbers(numbers) => {
@@ -183,6 +188,19 @@ impl Value<'_> {
             Self::Null => sql.push_str("NULL"),
         }
     }
+}
+
+/// Whether it means the same in quotes, whatever the server's mode: most ids, and all leases.
+fn is_plain(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b" -.:_@+".contains(byte))
+}
+
+fn write_plain(sql: &mut String, text: &str) {
+    sql.push('\'');
+    sql.push_str(text);
+    sql.push('\'');
 }
 
 fn write_hex(sql: &mut String, bytes: &[u8]) {
@@ -480,7 +498,7 @@ mod tests {
         packet.push("COMMIT");
         assert_eq!(
             packet.text,
-            "SELECT _utf8mb4 x'273b203a62', '%H:%i', NULL FROM `x``:y` WHERE  x = _utf8mb4 x'273b203a62' OR x = _utf8mb4 x'';COMMIT"
+            "SELECT _utf8mb4 x'273b203a62', '%H:%i', NULL FROM `x``:y` WHERE  x = _utf8mb4 x'273b203a62' OR x = '';COMMIT"
         );
     }
 }

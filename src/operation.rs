@@ -474,17 +474,14 @@ impl<'a> Task<'a> {
         }));
     }
 
-    /// The write, sent at this time, was committed. Its statement, which may be others' too, changed
-    /// this many rows, and this was seen then.
-    pub fn wrote(&mut self, rows: u64, sent_at: Instant, look: &Look) {
+    /// The write, sent at this time, was committed, and changed this many rows.
+    pub fn wrote(&mut self, rows: u64, sent_at: Instant) {
         let Some(write) = self.write.take() else {
             return;
         };
-        // Nobody can put a row in the place of one that was deleted before the transaction ends.
-        let is_still_there = matches!(write, Write::Delete { .. }) && look.row.is_some();
         self.sent_at = sent_at;
         self.sent = match self.basis {
-            _ if rows > 0 && !is_still_there => Sent::Done(write.effect()),
+            _ if rows > 0 => Sent::Done(write.effect()),
             Basis::Look => Sent::Void,
             Basis::Memory => Sent::Nothing,
         };

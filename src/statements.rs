@@ -1,7 +1,7 @@
 //! Looks and writes as SQL: how operations become the statements of `sql/`, several operations in
 //! one packet, and how the replies are told apart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::database::{Packet, Reply, Statement, Value, columns};
@@ -19,7 +19,7 @@ pub(crate) struct Statements {
     acquire: Statement,
     date: Statement,
     withdraw: Statement,
-    lock_row: Statement,
+    lock_rows: Statement,
     renew: Statement,
     commit: Statement,
     release: Statement,
@@ -42,7 +42,7 @@ impl Statements {
             acquire: read(include_str!("../sql/acquire.sql")),
             date: read(include_str!("../sql/date.sql")),
             withdraw: read(include_str!("../sql/withdraw.sql")),
-            lock_row: read(include_str!("../sql/lock_row.sql")),
+            lock_rows: read(include_str!("../sql/lock_rows.sql")),
             renew: read(include_str!("../sql/renew.sql")),
             commit: read(include_str!("../sql/commit.sql")),
             release: read(include_str!("../sql/release.sql")),
@@ -72,30 +72,29 @@ impl Statements {
         }
     }
 
-    /// Appends the planned writes of these tasks; where in the packet each has its statements.
-    /// Those of the same kind have one together, if one will do.
-    pub fn append_writes(&self, tasks: &[&mut Task], packet: &mut Packet) -> Vec<Range<usize>> {
-        let mut places = vec![0..0; tasks.len()];
-        for (place, task) in places.iter_mut().zip(tasks) {
-            place.start = packet.len();
+    /// Appends the planned writes of these tasks, and what tells them apart. Those of the same kind
+    /// have one statement together, if one will do.
+    pub fn append_writes(&self, tasks: &[&mut Task], packet: &mut Packet) -> Places {
+        let mut places = Places::default();
+        for task in tasks {
+            let start = packet.len();
             if let Some(write) = &task.write {
                 self.append_write(write, task.operation, packet);
             }
-            place.end = packet.len();
+            places.own.push(start..packet.len());
         }
         let ends: Vec<_> = tasks.iter().filter_map(|task| end(task)).collect();
+        if ends.len() > 1 {
+            places.locked_ends = Some(packet.len());
+            self.lock_rows.write_rows(packet, &ends);
+        }
         if !ends.is_empty() {
-            let all = packet.len()..packet.len() + 1;
+            places.ends = packet.len()..packet.len() + 1;
             self.release.write_rows(packet, &ends);
-            for (place, task) in places.iter_mut().zip(tasks) {
-                if end(task).is_some() {
-                    *place = all.clone();
-                }
-            }
         }
         let claims: Vec<_> = tasks.iter().filter_map(|task| claim(task)).collect();
         if !claims.is_empty() {
-            let all = packet.len()..packet.len() + 1;
+            places.claims = packet.len()..packet.len() + 1;
             let rows: Vec<_> = claims.iter().map(Claim::values).collect();
             self.acquire.write_rows(packet, &rows);
             for claim in &claims {
@@ -105,11 +104,6 @@ impl Statements {
                 }
             }
             self.append_dates(&claims, packet);
-            for (place, task) in places.iter_mut().zip(tasks) {
-                if matches!(task.write, Some(Write::Acquire { .. })) {
-                    *place = all.clone();
-                }
-            }
         }
         places
     }
@@ -142,7 +136,7 @@ impl Statements {
             } => {
                 let granted_us = fencing_token.0;
                 let key = ("key", Value::Number(*key));
-                self.lock_row.write(packet, &[key]);
+                self.lock_rows.write(packet, &[key]);
                 let tail = format!("{granted_us:016}{}", lease.owner_token.secret());
                 let latest_us = granted_us.saturating_add(max_hold_ms * 1_000);
                 let values = [
@@ -163,7 +157,7 @@ impl Statements {
                 expires_us,
             } => {
                 let key = ("key", Value::Number(*key));
-                self.lock_row.write(packet, &[key]);
+                self.lock_rows.write(packet, &[key]);
                 let seen = ("seen", Value::Bytes(seen));
                 let expires_us = ("expires_us", Value::Number(*expires_us));
                 if let Some(record) = record_values(operation) {
@@ -188,6 +182,48 @@ impl Statements {
     }
 }
 
+/// Where in a packet the writes of some tasks are.
+#[derive(Default)]
+pub(crate) struct Places {
+    /// Each task's own statements.
+    own: Vec<Range<usize>>,
+    /// The statement that deletes for all, and the one that shows which rows it will find.
+    ends: Range<usize>,
+    locked_ends: Option<usize>,
+    /// The statement that claims for all.
+    claims: Range<usize>,
+}
+
+impl Places {
+    /// How many rows each task changed; those that claimed together, together.
+    pub fn changed(&self, tasks: &[&mut Task], replies: &mut [Reply]) -> mysql::Result<Vec<u64>> {
+        let locked = self
+            .locked_ends
+            .map(|at| std::mem::take(&mut replies[at].rows));
+        let locked: Option<HashSet<(u64, Vec<u8>)>> = locked
+            .map(|rows| rows.into_iter().map(columns).collect::<mysql::Result<_>>())
+            .transpose()?;
+        let sum = |place: &Range<usize>| -> u64 {
+            replies[place.clone()]
+                .iter()
+                .map(|reply| reply.affected)
+                .sum()
+        };
+        let changed = tasks
+            .iter()
+            .zip(&self.own)
+            .map(|(task, own)| match (&task.write, &locked) {
+                (Some(Write::Delete { key, seen, .. }), Some(locked)) if task.only_deletes() => {
+                    u64::from(locked.contains(&(*key, seen.clone())))
+                }
+                (Some(Write::Delete { .. }), None) if task.only_deletes() => sum(&self.ends),
+                (Some(Write::Acquire { .. }), _) => sum(&self.claims),
+                _ => sum(own),
+            });
+        Ok(changed.collect())
+    }
+}
+
 /// What a look at some tasks showed.
 pub(crate) enum Looked {
     /// Of each.
@@ -202,13 +238,13 @@ pub(crate) fn read_look(
     tasks: &[&mut Task],
     replies: &mut impl Iterator<Item = Reply>,
 ) -> mysql::Result<Looked> {
-    let places = Places::new(tasks);
+    let owners = Owners::new(tasks);
     let mut looks: Vec<Look> = tasks.iter().map(|_| Look::default()).collect();
     let mut rows = || replies.next().map(|reply| reply.rows).unwrap_or_default();
     for row in rows() {
         let (key, stored, age_us, clock_us, prospect, device): (_, _, _, _, String, String) =
             columns(row)?;
-        let Some(at) = places.find(&prospect, &device) else {
+        let Some(at) = owners.find(&prospect, &device) else {
             return Ok(Looked::Mixed);
         };
         looks[at].row = Some(Seen::new(key, stored, age_us, clock_us));
@@ -220,7 +256,7 @@ pub(crate) fn read_look(
         for row in rows() {
             let (owner_token, age_us, result, prospect, device): (_, _, _, String, String) =
                 columns(row)?;
-            let Some(at) = places.find(&prospect, &device) else {
+            let Some(at) = owners.find(&prospect, &device) else {
                 return Ok(Looked::Mixed);
             };
             looks[at].record = Some(SeenRecord::new(owner_token, age_us, result));
@@ -230,19 +266,19 @@ pub(crate) fn read_look(
 }
 
 /// Which task a row belongs to, by its ids.
-enum Places {
+enum Owners {
     /// There is but one.
     Only,
     /// By the ids in small letters; `None` for several tasks that are told apart by their case.
     ByIds(HashMap<(String, String), Option<usize>>),
 }
 
-impl Places {
+impl Owners {
     fn new(tasks: &[&mut Task]) -> Self {
         if tasks.len() == 1 {
             return Self::Only;
         }
-        let mut places = HashMap::new();
+        let mut owners = HashMap::new();
         for (at, task) in tasks.iter().enumerate() {
             let Session {
                 id_prospect,
@@ -252,18 +288,18 @@ impl Places {
                 id_prospect.as_str().to_lowercase(),
                 id_device.as_str().to_lowercase(),
             );
-            let place = places.entry(ids);
-            place.and_modify(|place| *place = None).or_insert(Some(at));
+            let owner = owners.entry(ids);
+            owner.and_modify(|owner| *owner = None).or_insert(Some(at));
         }
-        Self::ByIds(places)
+        Self::ByIds(owners)
     }
 
     fn find(&self, prospect: &str, device: &str) -> Option<usize> {
         match self {
             Self::Only => Some(0),
-            Self::ByIds(places) => {
+            Self::ByIds(owners) => {
                 let ids = (prospect.to_lowercase(), device.to_lowercase());
-                places.get(&ids).copied().flatten()
+                owners.get(&ids).copied().flatten()
             }
         }
     }

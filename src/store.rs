@@ -569,38 +569,51 @@ fn write(
     packet.push("START TRANSACTION");
     let places = statements.append_writes(tasks, &mut packet);
     let look_at = packet.len();
-    // One row that is deleted, or not, shows in the count.
-    let needs_look = !matches!(tasks, [task] if task.only_deletes());
-    if needs_look {
-        statements.append_look(tasks, &mut packet);
+    // What only deletes is told apart without another look.
+    let mut looking: Vec<_> = tasks
+        .iter_mut()
+        .filter(|task| !task.only_deletes())
+        .map(|task| &mut **task)
+        .collect();
+    if !looking.is_empty() {
+        statements.append_look(&looking, &mut packet);
     }
     packet.push("COMMIT");
     let sent_at = Instant::now();
     // Nothing is believed before the COMMIT, the packet's last reply, has come back.
     let mut replies = connection.run(&packet)?;
+    let unreadable = |error| PacketError {
+        is_last: true,
+        error,
+    };
     let mut looked = replies.split_off(look_at).into_iter();
-    let looked = if needs_look {
-        read_look(tasks, &mut looked).map_err(|error| PacketError {
-            is_last: true,
-            error,
-        })?
-    } else {
-        Looked::Each(tasks.iter().map(|_| Look::default()).collect())
+    let looked = match &mut looking[..] {
+        [] => Looked::Each(Vec::new()),
+        looking => read_look(looking, &mut looked).map_err(unreadable)?,
     };
-    let Looked::Each(looks) = looked else {
-        // What was written is found by looking again.
-        for task in tasks.iter_mut() {
-            task.lose_write();
-            task.company = Company::Alone;
+    let changed = places.changed(tasks, &mut replies).map_err(unreadable)?;
+    let mut looks = match looked {
+        Looked::Each(looks) => looks.into_iter(),
+        Looked::Mixed => {
+            // What was written is found by looking again.
+            for task in tasks.iter_mut() {
+                task.lose_write();
+                task.company = Company::Alone;
+            }
+            return Ok(());
         }
-        return Ok(());
     };
-    for ((task, place), look) in tasks.iter_mut().zip(places).zip(looks) {
-        let changed = replies[place].iter().map(|reply| reply.affected).sum();
-        task.wrote(changed, sent_at, &look);
-        if needs_look || changed > 0 {
+    for (task, changed) in tasks.iter_mut().zip(changed) {
+        let look = if task.only_deletes() {
+            (changed > 0).then(Look::default)
+        } else {
+            looks.next()
+        };
+        task.wrote(changed, sent_at);
+        // Without a look it comes again, before anybody is told that it is lost.
+        if let Some(look) = look {
             task.decide(look, sent_at, statements.table.max_key);
-        } // Else it looks again, before anybody is told that it is lost.
+        }
     }
     Ok(())
 }

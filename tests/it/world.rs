@@ -205,7 +205,7 @@ impl World {
     pub fn wait_for_write(&self, session: &Session) {
         let waiting = "SELECT COUNT(*) FROM information_schema.processlist \
                        WHERE info REGEXP '^ *(INSERT INTO|DELETE)' \
-                       AND info LIKE CONCAT('%', LOWER(HEX(?)), '%')";
+                       AND info LIKE CONCAT('%', ?, '%')";
         let mut conn = self.database.connect();
         eventually(
             || format!("a write of {session}"),
@@ -221,7 +221,7 @@ impl World {
         let key: u64 = self.rows(format!("SELECT id_sessionX FROM {TABLE} WHERE {session}"))[0];
         let waiting = format!(
             "SELECT COUNT(*) FROM information_schema.innodb_trx \
-             WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%= {key} FOR UPDATE%'"
+             WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '% {key}) FOR UPDATE%'"
         );
         eventually(
             || format!("somebody waits for {session}"),
