@@ -2,13 +2,14 @@
 # make test    every test, on MariaDB and MySQL
 # make check   what CI runs: formatting, lints, documentation, tests, the unit file
 # make dist    the static binary, in dist/
+# make bench   how fast it is, beside others: a table (a quarter of an hour, on a quiet machine)
 # make mutants  break each promise on purpose and see the tests notice (half an hour)
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.
 
 musl = x86_64-unknown-linux-musl
 needed = compiler mariadb mysql curl faketime
 
-.PHONY: run test check dist mutants
+.PHONY: run test check dist bench mutants
 
 run:
 	tests/install compiler server
@@ -29,6 +30,10 @@ dist:
 	tests/install compiler musl
 	cargo build --release --target $(musl)
 	install -D -t dist target/$(musl)/release/session-lock
+
+bench:
+	tests/install compiler mariadb mysql etcd redis
+	cargo bench --bench throughput
 
 mutants:
 	tests/install $(needed)

@@ -194,6 +194,8 @@ impl Bench {
         let url = self.database.url();
         let mut rows: Vec<(&str, Row)> = vec![
             ("ours", Box::new(|_| http_pairs(&self.ours))),
+            ("ours, 8 sessions", Box::new(|_| contended(&self.ours))),
+            ("ours, refused", Box::new(|_| refused(&self.ours))),
             ("no-op route", Box::new(|_| noops(&self.ours))),
             ("literal", Box::new(|_| http_pairs(&self.literal))),
             ("old program", Box::new(move |_| old_program(&url))),
@@ -412,6 +414,53 @@ fn http_pairs(address: &str) -> Client {
         let (_, token) = granted.split_once(r#""owner_token":""#).ok_or("no token")?;
         let body = format!(r#"{{{session},"owner_token":"{}"}}"#, &token[..20]);
         http.ask("POST", "/v1/release", &body).map(drop)
+    })
+}
+
+/// Two requests that are refused: for one of a few sessions that are held all the time.
+fn refused(address: &str) -> Client {
+    const SESSIONS: u64 = 8;
+    let mut http = Http::connect(address);
+    Box::new(move |number| {
+        let prospect = number % SESSIONS;
+        let body = format!(r#"{{"id_device":"bot3","id_prospect":"{prospect}","ttl_ms":900000}}"#);
+        for _ in 0..2 {
+            match http.ask("POST", "/v1/acquire", &body) {
+                Err(status) if !status.contains(" 409") => return Err(status),
+                // The first of all is granted, and held to the end.
+                _ => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Two requests for one of a few sessions, most of which are held: refused, or granted and released.
+fn contended(address: &str) -> Client {
+    const SESSIONS: u64 = 8;
+    let mut http = Http::connect(address);
+    Box::new(move |number| {
+        let session = format!(
+            r#""id_device":"bot2","id_prospect":"{}""#,
+            number % SESSIONS
+        );
+        let acquire = format!("{{{session}}}");
+        let mut answers = 0;
+        while answers < 2 {
+            let granted = match http.ask("POST", "/v1/acquire", &acquire) {
+                Ok(granted) => granted,
+                Err(status) if status.contains(" 409") => {
+                    answers += 1;
+                    continue;
+                }
+                Err(status) => return Err(status),
+            };
+            let (_, token) = granted.split_once(r#""owner_token":""#).ok_or("no token")?;
+            let body = format!(r#"{{{session},"owner_token":"{}"}}"#, &token[..20]);
+            http.ask("POST", "/v1/release", &body)?;
+            answers += 2;
+        }
+        Ok(())
     })
 }
 

@@ -4,6 +4,7 @@
 //! databases. The databases are private servers, started before the first test and stopped after
 //! the last. `tests/install mariadb mysql` puts them in place.
 
+mod batches;
 mod database_failures;
 mod dev;
 mod input;
@@ -39,7 +40,7 @@ const TEST_PATIENCE: Duration = Duration::from_secs(240);
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
-    let tests: [&[Test]; 14] = [
+    let tests: [&[Test]; 15] = [
         leases::TESTS,
         neighbours::TESTS,
         renewal::TESTS,
@@ -48,6 +49,7 @@ fn main() {
         run::TESTS,
         input::TESTS,
         races::TESTS,
+        batches::TESTS,
         messages::TESTS,
         provider::TESTS,
         webhooks::TESTS,

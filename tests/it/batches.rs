@@ -1,0 +1,134 @@
+//! What waits together goes to the database together, and each gets its own answer.
+
+use std::thread;
+use std::time::Duration;
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+
+use crate::world::{Reply, Service, Session, TABLE, World, tests};
+
+tests![
+    everybody_in_a_batch_gets_their_own_answer,
+    a_batch_tells_its_own_deletions_from_an_old_programs,
+    a_locked_row_does_not_fail_the_rest_of_its_batch,
+];
+
+/// Asks all of these while the only worker is busy, so that they wait together.
+fn ask_together<'a>(
+    world: &World,
+    service: &Service,
+    requests: Vec<Box<dyn FnOnce() -> Reply + Send + 'a>>,
+) -> Vec<Reply> {
+    let busy = Session::new();
+    world.store(&busy, "garbage");
+    let mut neighbour = world.lock_row(&busy);
+    thread::scope(|scope| {
+        scope.spawn(|| service.acquire(&busy, json!({})));
+        world.wait_for_write(&busy);
+        let asked: Vec<_> = requests
+            .into_iter()
+            .map(|request| scope.spawn(request))
+            .collect();
+        thread::sleep(Duration::from_millis(300));
+        neighbour.query_drop("ROLLBACK").unwrap();
+        asked
+            .into_iter()
+            .map(|asked| asked.join().unwrap())
+            .collect()
+    })
+}
+
+fn everybody_in_a_batch_gets_their_own_answer(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let sessions: Vec<_> = (0..24).map(|_| Session::new()).collect();
+    // Some are free, some held by an old program, some crashed, some of letters and blanks.
+    for (number, session) in sessions.iter().enumerate() {
+        match number % 4 {
+            1 => world.store(session, "2099-01-01 00:00:00"),
+            2 => world.store(session, "2020-01-01 00:00:00"),
+            _ => {}
+        }
+    }
+    let spelled = |number: usize| {
+        let mut session = sessions[number].clone();
+        if number % 8 >= 4 {
+            session.device = session.device.to_uppercase();
+        }
+        session
+    };
+    let token = |number: usize| format!("{:020}", 7_000 + number);
+    let requests = (0..sessions.len()).map(|number| {
+        let service = &service;
+        let (session, ttl_ms) = (spelled(number), 20_000 + 1_000 * number);
+        let fields = json!({"owner_token": token(number), "ttl_ms": ttl_ms});
+        Box::new(move || service.acquire(&session, fields)) as Box<dyn FnOnce() -> Reply + Send>
+    });
+    let replies = ask_together(world, &service, requests.collect());
+    for (number, reply) in replies.iter().enumerate() {
+        match number % 4 {
+            1 => reply.assert_held(),
+            2 => reply.assert_granted("takeover"),
+            _ => reply.assert_granted("new"),
+        }
+        if number % 4 != 1 {
+            assert_eq!(reply.text("owner_token"), token(number));
+            let ttl_ms = 20_000 + 1_000 * number as u64;
+            let remaining_ms = reply.number("remaining_ms");
+            assert!(
+                (ttl_ms - 5_000..=ttl_ms).contains(&remaining_ms),
+                "{reply:?}"
+            );
+            let stored = world.stored(&sessions[number]).unwrap();
+            assert!(stored.ends_with(&token(number)), "{stored}");
+        }
+    }
+    let requests = (0..sessions.len()).map(|number| {
+        let (service, session) = (&service, spelled(number));
+        Box::new(move || service.release(&session, &token(number)))
+            as Box<dyn FnOnce() -> Reply + Send>
+    });
+    let replies = ask_together(world, &service, requests.collect());
+    for (number, reply) in replies.iter().enumerate() {
+        assert_eq!(reply.status, if number % 4 == 1 { 409 } else { 200 });
+        assert_eq!(world.stored(&sessions[number]).is_some(), number % 4 == 1);
+    }
+}
+
+fn a_batch_tells_its_own_deletions_from_an_old_programs(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let sessions: Vec<_> = (0..6).map(|_| Session::new()).collect();
+    let tokens: Vec<_> = sessions
+        .iter()
+        .map(|session| service.hold(session))
+        .collect();
+    world.sql(format!("DELETE FROM {TABLE} WHERE {}", sessions[1]));
+    world.sql(format!(
+        "UPDATE {TABLE} SET timestamp = NOW() WHERE {}",
+        sessions[3]
+    ));
+    let requests = sessions.iter().zip(&tokens).map(|(session, token)| {
+        let service = &service;
+        Box::new(move || service.release(session, token)) as Box<dyn FnOnce() -> Reply + Send>
+    });
+    let replies = ask_together(world, &service, requests.collect());
+    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [200, 409, 200, 409, 200, 200]);
+}
+
+fn a_locked_row_does_not_fail_the_rest_of_its_batch(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let (locked, free) = (Session::new(), Session::new());
+    world.store(&locked, "garbage");
+    let mut neighbour = world.lock_row(&locked);
+    let requests = [&free, &locked, &free, &locked].map(|session| {
+        let (service, session) = (&service, session.clone());
+        Box::new(move || service.acquire(&session, json!({}))) as Box<dyn FnOnce() -> Reply + Send>
+    });
+    let replies = ask_together(world, &service, requests.into());
+    let mut statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+    neighbour.query_drop("ROLLBACK").unwrap();
+    assert_eq!((statuses[1], statuses[3]), (503, 503));
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409, 503, 503]);
+}
