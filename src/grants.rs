@@ -47,7 +47,7 @@ impl Grants {
         }
     }
 
-    /// What a look would show, if the operation's lease is remembered and has not ended. It is
+    /// What a look would show, if the operation's lease is remembered and nobody touched it. It is
     /// forgotten with this; who finds it unchanged notes it again.
     pub fn take(&self, operation: &Operation) -> Option<Look> {
         let (Operation::Renew { owner_token, .. }
@@ -57,10 +57,9 @@ impl Grants {
             return None;
         };
         let grant = self.lock().remove(owner_token)?;
-        let row = grant.row.aged(grant.looked_at);
-        let holds = grant.session == *operation.session() && row.remaining().is_some();
-        holds.then_some(Look {
-            row: Some(row),
+        let is_same = grant.session == *operation.session();
+        is_same.then(|| Look {
+            row: Some(grant.row.aged(grant.looked_at)),
             record: None,
         })
     }

@@ -21,11 +21,12 @@
 //! | [`server`] | the listener, worker threads, stopping |
 //! | [`dev`] | a private database for trying it out |
 //!
-//! The life of a request: a worker of [`server`] takes it from `tiny_http` and hands its bytes to
-//! [`api`], which makes an [`Operation`](operation::Operation) of it. The operation takes its turn in
-//! its session's line ([`waiters`]) and runs on the [`store`], by whichever worker is free; the
-//! answer goes back through the request that asked. The statements are in the folder `sql/`, one a
-//! file: they are the protocol's specification.
+//! The life of a request: a worker of [`server`] takes it from `tiny_http`, with all others that
+//! wait, and hands their bytes to [`api`], which makes an [`Operation`](operation::Operation) of each.
+//! An operation takes its turn in its session's line ([`waiters`]); all that have theirs at one time
+//! run on the [`store`] together, as one transaction, and each answer goes back through the request
+//! that asked. The statements are in the folder `sql/`, one a file: they are the protocol's
+//! specification.
 
 pub mod api;
 pub mod client;

@@ -7,9 +7,12 @@
 //! 3. write, as a compare-and-swap on what was seen, and look again in the same transaction;
 //! 4. decide again, from what was seen there.
 //!
-//! So an answer always rests on a row that was read, never on a count of rows or on the absence of
-//! an error. A write that lost its race, a deadlock, a connection that died: all lead back to
-//! looking.
+//! So a grant always rests on a row that was read, never on a count of rows or on the absence of an
+//! error. A write that lost its race, a deadlock, a connection that died: all lead back to looking.
+//!
+//! All operations of a batch go through the loop together, one packet to look and one to write.
+//! When something goes wrong with them together, each goes alone, and the trouble of one is not
+//! the others'. Owners of leases that were granted here skip the first look (`grants`).
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

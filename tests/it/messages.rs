@@ -14,6 +14,7 @@ tests![
     a_crowd_with_messages_is_answered_in_time,
     a_message_whose_worker_died_can_be_acquired_again,
     a_commit_needs_a_live_lease,
+    an_owner_token_is_good_for_its_own_session_only,
     a_commit_can_be_repeated_even_after_its_lease_has_ended,
     a_message_is_committed_by_one_owner_token_only,
     several_messages_are_committed_under_one_lease,
@@ -225,6 +226,30 @@ fn a_commit_needs_a_live_lease(world: &World) {
     service
         .commit(&legacy, stranger, "m")
         .assert(409, &is_lost());
+}
+
+fn an_owner_token_is_good_for_its_own_session_only(world: &World) {
+    let service = &world.service;
+    let other = Session::new();
+    for request in ["renew", "commit", "release", "release with message"] {
+        let session = Session::new();
+        let token = service.hold(&session);
+        let stored = world.stored(&session);
+        let reply = match request {
+            "renew" => service.renew(&other, &token, 60_000),
+            "commit" => service.commit(&other, &token, "m"),
+            "release" => service.release(&other, &token),
+            _ => release_with(service, &other, &token, "m"),
+        };
+        assert_eq!((reply.status, &reply.json["reason"]), (409, &json!("lost")));
+        assert_eq!(
+            world.stored(&session),
+            stored,
+            "after a {request} of another"
+        );
+        assert_eq!(service.release(&session, &token).status, 200);
+    }
+    assert_eq!(records(world, &other), 0);
 }
 
 fn a_commit_can_be_repeated_even_after_its_lease_has_ended(world: &World) {
