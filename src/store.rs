@@ -655,10 +655,13 @@ fn recover(
     match (trouble, tasks) {
         (Trouble::Deadlock, _) => Interrupted::Again(cause),
         (_, tasks @ [_, _, ..]) => separate(tasks, cause),
-        (Trouble::Locked, [task]) => {
+        (Trouble::Locked, [task]) if task.company == Company::Alone => {
             task.fail(StoreError::Locked);
             Interrupted::Again(cause)
         }
+        // A disk that stalls for a second looks like a lock; and MySQL has a new row wait for
+        // whoever writes the row behind it.
+        (Trouble::Locked, tasks) => separate(tasks, cause),
         (Trouble::IdsExhausted, [task]) => {
             task.try_random_id(statements.table.max_key);
             Interrupted::Again(cause)

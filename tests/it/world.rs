@@ -79,6 +79,7 @@ impl DatabaseServer {
             // No test cuts the power, and a busy disk keeps nobody waiting like this.
             "--innodb-flush-log-at-trx-commit=2",
             "--sync-binlog=0",
+            "--innodb-flush-method=nosync",
         ];
         all.extend(options);
         let private = PrivateDatabase::start(&engine.program(), &all);
