@@ -16,6 +16,11 @@ use session_lock::server::{Ending, Server};
 use session_lock::store::Store;
 use session_lock::table::{MESSAGE_TABLE, Report, Verdict};
 
+/// musl's own allocator is slow with threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a command ended with, other than success.
 enum Failure {
     /// Something is wrong with the world: status 1.
