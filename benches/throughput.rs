@@ -31,6 +31,11 @@ const CLIENTS: [usize; 3] = [1, 64, 256];
 const ROUNDS: u64 = 3;
 const SECONDS: u64 = 3;
 
+/// Leases that are held all the time, and clients that wait all the time: `BENCH_LEASES` and
+/// `BENCH_WAITERS`, to see what growth costs.
+const LEASES: u64 = 0;
+const WAITERS: u64 = 0;
+
 /// Before a row is measured.
 const WARM_UP: Duration = Duration::from_millis(700);
 
@@ -120,6 +125,7 @@ impl Bench {
         bench.ours = bench.spawn(&mut ours("serve"), "ready");
         let mut literal = Command::new(std::env::current_exe().unwrap());
         bench.literal = bench.spawn(literal.args(["literal", &url]), "ready");
+        bench.grow();
         bench.start_etcd();
         bench.start_redis();
         bench
@@ -141,6 +147,37 @@ impl Bench {
         thread::spawn(move || lines.count());
         self.servers.push(child);
         address
+    }
+
+    fn grow(&self) {
+        let mut conn = mysql::Conn::new(Opts::from_url(&self.database.url()).unwrap()).unwrap();
+        let leases: Vec<_> = (0..setting("BENCH_LEASES", LEASES)).collect();
+        for some in leases.chunks(10_000) {
+            let rows = some.iter().map(|number| {
+                format!(
+                    "('held{number}', 'bot{}', '2099-01-01 00:00:00.0000001760432400123456{:020}')",
+                    number % 100,
+                    number
+                )
+            });
+            let rows: Vec<_> = rows.collect();
+            let insert = format!("INSERT INTO {TABLE} (id_prospect, id_device, timestamp) VALUES");
+            conn.query_drop(format!("{insert} {}", rows.join(",")))
+                .unwrap();
+        }
+        let body = r#"{"id_device":"bot4","id_prospect":"1","ttl_ms":900000,"wait_ms":25000}"#;
+        for _ in 0..setting("BENCH_WAITERS", WAITERS) {
+            let mut http = Http::connect(&self.ours);
+            let patience = Duration::from_secs(60);
+            let stream = http.stream.get_ref();
+            stream.set_read_timeout(Some(patience)).unwrap();
+            // They end with the benchmark.
+            thread::spawn(move || {
+                loop {
+                    let _ = http.ask("POST", "/v1/acquire", body);
+                }
+            });
+        }
     }
 
     fn start_etcd(&mut self) {

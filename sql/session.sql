@@ -4,10 +4,12 @@
 -- wait ends in a clean error instead of a write that nobody hears of. Strict mode, because without
 -- it a column that is too short cuts the owner token off. No ANSI_QUOTES, no NO_BACKSLASH_ESCAPES.
 -- sql_safe_updates would refuse a DELETE that deletes nothing. An idle connection outlives a provider's short wait_timeout.
+-- Without index dives, planning a batch costs nothing that grows with the table: it names rows by unique keys, one row each.
 SET time_zone = :time_zone,
     sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',
     autocommit = 1,
     innodb_lock_wait_timeout = 1,
     lock_wait_timeout = 1,
     wait_timeout = 28800,
-    sql_safe_updates = 0
+    sql_safe_updates = 0,
+    eq_range_index_dive_limit = 1

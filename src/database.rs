@@ -16,6 +16,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// in a clean error first, and far below the time a client would wait.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A connection that worked so short a time ago is taken to live. A release that rests on memory
+/// alone must not meet a dead one: it could not tell its own delete from somebody else's.
+const FRESH_FOR: Duration = Duration::from_millis(100);
+
 /// A statement from `sql/`, ready for its values.
 ///
 /// Statements travel as text, so that several go in one packet and one round trip. Every value is
@@ -326,6 +330,7 @@ pub struct Identity {
 pub struct Connection {
     conn: Conn,
     opened: Instant,
+    last_worked: Instant,
     usable: Usable,
 }
 
@@ -345,6 +350,12 @@ impl Connection {
         }
     }
 
+    /// Whether it worked a moment ago. One that has been idle for longer may have died since.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.last_worked.elapsed() < FRESH_FOR
+    }
+
     /// Runs the statements of a packet, one reply each. After an error that is not the database's
     /// own word, the connection is not used again.
     pub fn run(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
@@ -358,6 +369,7 @@ impl Connection {
                 error,
             }
         })?;
+        self.last_worked = Instant::now();
         Ok(replies)
     }
 
@@ -413,9 +425,11 @@ impl ManageConnection for Connections {
 
     fn connect(&self) -> mysql::Result<Connection> {
         let conn = self.0.connect()?;
+        let opened = Instant::now();
         Ok(Connection {
             conn,
-            opened: Instant::now(),
+            opened,
+            last_worked: opened,
             usable: Usable::Yes,
         })
     }

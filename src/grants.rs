@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::lease::{OwnerToken, Session};
 use crate::operation::{Look, Operation, Seen};
@@ -12,36 +12,50 @@ use crate::operation::{Look, Operation, Seen};
 /// Leases that are remembered: far more than are held at once, in two or three megabytes.
 const GRANTS_MAX: usize = 10_000;
 
+/// Expired leases are forgotten once in so long, if there is no room for another: their owners
+/// crashed, or went to another server.
+const FORGET_PERIOD: Duration = Duration::from_secs(1);
+
 /// Leases by their owner tokens.
 #[derive(Default)]
-pub(crate) struct Grants(Mutex<HashMap<OwnerToken, Grant>>);
+pub(crate) struct Grants(Mutex<Memory>);
+
+#[derive(Default)]
+struct Memory {
+    grants: HashMap<OwnerToken, Grant>,
+    forgot_at: Option<Instant>,
+}
 
 struct Grant {
     session: Session,
     row: Seen,
     looked_at: Instant,
+    expires: Instant,
 }
 
 impl Grants {
-    fn lock(&self) -> MutexGuard<'_, HashMap<OwnerToken, Grant>> {
+    fn lock(&self) -> MutexGuard<'_, Memory> {
         // Nothing that could panic happens under it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers the row of a lease as it was seen.
     pub fn note(&self, operation: &Operation, row: Seen, looked_at: Instant) {
-        let mut grants = self.lock();
-        if grants.len() >= GRANTS_MAX {
-            // Their owners crashed, or went to another server.
-            grants.retain(|_, grant| grant.row.aged(grant.looked_at).remaining().is_some());
+        let Memory { grants, forgot_at } = &mut *self.lock();
+        if grants.len() >= GRANTS_MAX && forgot_at.is_none_or(|at| at.elapsed() > FORGET_PERIOD) {
+            let now = Instant::now();
+            grants.retain(|_, grant| grant.expires > now);
+            *forgot_at = Some(now);
         }
         if let Some(owner_token) = operation.owner_token()
+            && let Some(remaining) = row.remaining()
             && grants.len() < GRANTS_MAX
         {
             let grant = Grant {
                 session: operation.session().clone(),
                 row,
                 looked_at,
+                expires: looked_at + remaining,
             };
             grants.insert(owner_token.clone(), grant);
         }
@@ -56,7 +70,7 @@ impl Grants {
         else {
             return None;
         };
-        let grant = self.lock().remove(owner_token)?;
+        let grant = self.lock().grants.remove(owner_token)?;
         let is_same = grant.session == *operation.session();
         is_same.then(|| Look {
             row: Some(grant.row.aged(grant.looked_at)),

@@ -435,7 +435,11 @@ impl<'a> Task<'a> {
             sent: Sent::Nothing,
             sent_at: now,
             basis: Basis::Look,
-            company: Company::Welcome,
+            company: match operation {
+                // Its ids are taken as stored, and may compare like another's of the batch.
+                Operation::Force { .. } => Company::Alone,
+                _ => Company::Welcome,
+            },
             new_key: Key::Next,
             ids_tried: 0,
             outcome: None,
@@ -451,6 +455,32 @@ impl<'a> Task<'a> {
     pub fn lose_write(&mut self) {
         if let Some(write) = self.write.take() {
             self.sent = Sent::Unknown(write.effect());
+        }
+        self.basis = Basis::Look;
+    }
+
+    /// The write was undone, or never sent: what it rests on is to be looked at again.
+    pub fn drop_write(&mut self) {
+        self.write = None;
+        self.basis = Basis::Look;
+    }
+
+    /// Whether the planned write rests on memory alone.
+    pub fn is_remembered(&self) -> bool {
+        self.write.is_some() && matches!(self.basis, Basis::Memory)
+    }
+
+    /// The row that the planned write replaces, changes or deletes.
+    pub fn written_key(&self) -> Option<u64> {
+        match self.write.as_ref()? {
+            Write::Acquire { seen: None, .. } | Write::Acquire { key: Key::Next, .. } => None,
+            Write::Acquire {
+                key: Key::Explicit(key),
+                ..
+            }
+            | Write::Renew { key, .. }
+            | Write::Commit { key, .. }
+            | Write::Delete { key, .. } => Some(*key),
         }
     }
 

@@ -352,12 +352,14 @@ impl Shared {
             };
             self.nudger.note_traffic();
             let peer = request.remote_addr().copied();
+            let is_read = *request.method() != Method::Post;
             match self.keep(peer, request) {
                 Kept::Now(request) => requests.push(request),
                 Kept::TooMany => too_many.push(peer),
                 Kept::Later => {}
             }
-            if requests.len() >= BATCH_MAX {
+            // What only reads is answered on the spot, and nobody is to wait behind it.
+            if is_read || requests.len() >= BATCH_MAX {
                 break None;
             }
             next = self.http.try_recv();

@@ -20,6 +20,7 @@ pub(crate) struct Statements {
     date: Statement,
     withdraw: Statement,
     lock_rows: Statement,
+    unlocked_rows: Statement,
     renew: Statement,
     commit: Statement,
     release: Statement,
@@ -43,6 +44,7 @@ impl Statements {
             date: read(include_str!("../sql/date.sql")),
             withdraw: read(include_str!("../sql/withdraw.sql")),
             lock_rows: read(include_str!("../sql/lock_rows.sql")),
+            unlocked_rows: read(include_str!("../sql/unlocked_rows.sql")),
             renew: read(include_str!("../sql/renew.sql")),
             commit: read(include_str!("../sql/commit.sql")),
             release: read(include_str!("../sql/release.sql")),
@@ -173,6 +175,15 @@ impl Statements {
                 }
             }
         }
+    }
+
+    /// Appends a look at which of these rows nobody holds a lock on.
+    pub fn append_unlocked(&self, keys: &[u64], packet: &mut Packet) {
+        let rows: Vec<_> = keys
+            .iter()
+            .map(|key| [("key", Value::Number(*key))])
+            .collect();
+        self.unlocked_rows.write_rows(packet, &rows);
     }
 
     /// Appends the deletion of a row that is as it was seen.

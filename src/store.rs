@@ -448,21 +448,30 @@ impl Store {
             }
         }
         let mut lost_connection = None;
-        let mut refusal = None;
         let mut last_cause = String::new();
-        while tasks.iter().any(Task::is_open) && refusal.is_none() && Instant::now() < until {
+        while tasks.iter().any(Task::is_open) && Instant::now() < until {
             let open = tasks.iter_mut().filter(|task| task.is_open());
-            let (together, alone): (Vec<_>, Vec<_>) =
+            let (together, mut alone): (Vec<_>, Vec<_>) =
                 open.partition(|task| task.company == Company::Welcome);
+            // The table of messages may be what is in the way: those without one go first.
+            alone.sort_by_key(|task| task.operation.message_id().is_some());
             let groups = alone.into_iter().map(|task| vec![task]);
             for mut group in [together].into_iter().chain(groups) {
                 if group.is_empty() {
                     continue;
                 }
+                // Each alone may take long to see that the database hangs.
+                if Instant::now() >= until {
+                    break;
+                }
                 match self.round(statements, &mut group, &mut lost_connection, until) {
                     Ok(()) => {}
                     Err(Interrupted::Again(cause)) => last_cause = cause,
-                    Err(Interrupted::Refused(cause)) => refusal = Some(cause),
+                    Err(Interrupted::Refused(cause)) => {
+                        for task in group.iter_mut().filter(|task| task.is_open()) {
+                            task.fail(StoreError::Unavailable(cause.clone()));
+                        }
+                    }
                 }
             }
         }
@@ -471,8 +480,10 @@ impl Store {
                 self.grants.note(task.operation, row, looked_at);
             }
         }
-        let cause = refusal.unwrap_or(last_cause);
-        tasks.into_iter().map(|task| task.finish(&cause)).collect()
+        tasks
+            .into_iter()
+            .map(|task| task.finish(&last_cause))
+            .collect()
     }
 
     /// One look at all these tasks that have nothing to write yet, and the writes that come of it.
@@ -491,6 +502,11 @@ impl Store {
         }
         if Instant::now() >= until {
             return Err(Interrupted::Again("it answers too slowly".to_owned()));
+        }
+        if !connection.is_fresh() {
+            for task in tasks.iter_mut().filter(|task| task.is_remembered()) {
+                task.drop_write();
+            }
         }
         let mut unseen: Vec<_> = tasks
             .iter_mut()
@@ -542,9 +558,14 @@ fn look(
                     task.decide(Look::default(), looked_at, max_key);
                     Ok(())
                 }
-                (Trouble::Incomparable, tasks) => Err(separate(tasks, cause(&error))),
-                (Trouble::Lost | Trouble::Deadlock | Trouble::Locked, _) => {
-                    Err(Interrupted::Again(cause(&error)))
+                (Trouble::Lost | Trouble::Deadlock, _) => Err(Interrupted::Again(cause(&error))),
+                (Trouble::Locked, [task]) if task.company == Company::Alone => {
+                    task.fail(StoreError::Locked);
+                    Ok(())
+                }
+                // One's message table is no trouble of those without a message.
+                (_, tasks @ [_, _, ..]) | (Trouble::Locked, tasks) => {
+                    Err(separate(tasks, cause(&error)))
                 }
                 _ => Err(Interrupted::Refused(cause(&error))),
             };
@@ -649,19 +670,22 @@ fn recover(
     if connection.run(&rollback).is_err() {
         connection.discard();
     }
+    if trouble == Trouble::Locked && tasks.len() > 1 {
+        separate_locked(connection, statements, tasks);
+    }
     for task in tasks.iter_mut() {
-        task.write = None;
+        task.drop_write();
     }
     match (trouble, tasks) {
         (Trouble::Deadlock, _) => Interrupted::Again(cause),
-        (_, tasks @ [_, _, ..]) => separate(tasks, cause),
+        (Trouble::Locked, tasks) if tasks.len() > 1 => Interrupted::Again(cause),
         (Trouble::Locked, [task]) if task.company == Company::Alone => {
             task.fail(StoreError::Locked);
             Interrupted::Again(cause)
         }
         // A disk that stalls for a second looks like a lock; and MySQL has a new row wait for
         // whoever writes the row behind it.
-        (Trouble::Locked, tasks) => separate(tasks, cause),
+        (_, tasks @ [_, _, ..]) | (Trouble::Locked, tasks) => separate(tasks, cause),
         (Trouble::IdsExhausted, [task]) => {
             task.try_random_id(statements.table.max_key);
             Interrupted::Again(cause)
@@ -671,6 +695,37 @@ fn recover(
             connection.discard();
             Interrupted::Refused(cause)
         }
+    }
+}
+
+/// Has those go alone from now on whose row another program holds a lock on, and all if it cannot
+/// be told whose that is: a row that is being inserted cannot be asked for.
+fn separate_locked(connection: &mut Connection, statements: &Statements, tasks: &mut [&mut Task]) {
+    let keys: Vec<_> = tasks.iter().filter_map(|task| task.written_key()).collect();
+    let mut unlocked = HashSet::new();
+    if !keys.is_empty() {
+        let mut packet = Packet::default();
+        statements.append_unlocked(&keys, &mut packet);
+        let rows = connection
+            .run(&packet)
+            .ok()
+            .and_then(|mut replies| replies.pop());
+        let keys = rows.into_iter().flat_map(|reply| reply.rows).map(columns);
+        unlocked = keys
+            .filter_map(Result::ok)
+            .map(|(key,): (u64,)| key)
+            .collect();
+    }
+    let is_locked = |task: &Task| {
+        task.written_key()
+            .is_some_and(|key| !unlocked.contains(&key))
+    };
+    let nobody_known = !tasks.iter().any(|task| is_locked(task));
+    for task in tasks
+        .iter_mut()
+        .filter(|task| nobody_known || is_locked(task))
+    {
+        task.company = Company::Alone;
     }
 }
 

@@ -12,14 +12,16 @@ tests![
     everybody_in_a_batch_gets_their_own_answer,
     a_batch_tells_its_own_deletions_from_an_old_programs,
     a_locked_row_does_not_fail_the_rest_of_its_batch,
+    many_locked_rows_do_not_fail_the_rest_of_their_batch,
+    a_message_table_in_trouble_does_not_fail_those_without_a_message,
+    a_forced_release_reaches_its_row_beside_another_spelling,
+    a_lease_that_was_lost_is_not_released_over_a_dead_connection,
 ];
 
+type Ask<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
+
 /// Asks all of these while the only worker is busy, so that they wait together.
-fn ask_together<'a>(
-    world: &World,
-    service: &Service,
-    requests: Vec<Box<dyn FnOnce() -> Reply + Send + 'a>>,
-) -> Vec<Reply> {
+fn ask_together(world: &World, service: &Service, requests: Vec<Ask>) -> Vec<Reply> {
     let busy = Session::new();
     world.store(&busy, "garbage");
     let mut neighbour = world.lock_row(&busy);
@@ -62,7 +64,7 @@ fn everybody_in_a_batch_gets_their_own_answer(world: &World) {
         let service = &service;
         let (session, ttl_ms) = (spelled(number), 20_000 + 1_000 * number);
         let fields = json!({"owner_token": token(number), "ttl_ms": ttl_ms});
-        Box::new(move || service.acquire(&session, fields)) as Box<dyn FnOnce() -> Reply + Send>
+        Box::new(move || service.acquire(&session, fields)) as Ask
     });
     let replies = ask_together(world, &service, requests.collect());
     for (number, reply) in replies.iter().enumerate() {
@@ -85,8 +87,7 @@ fn everybody_in_a_batch_gets_their_own_answer(world: &World) {
     }
     let requests = (0..sessions.len()).map(|number| {
         let (service, session) = (&service, spelled(number));
-        Box::new(move || service.release(&session, &token(number)))
-            as Box<dyn FnOnce() -> Reply + Send>
+        Box::new(move || service.release(&session, &token(number))) as Ask
     });
     let replies = ask_together(world, &service, requests.collect());
     for (number, reply) in replies.iter().enumerate() {
@@ -109,7 +110,7 @@ fn a_batch_tells_its_own_deletions_from_an_old_programs(world: &World) {
     ));
     let requests = sessions.iter().zip(&tokens).map(|(session, token)| {
         let service = &service;
-        Box::new(move || service.release(session, token)) as Box<dyn FnOnce() -> Reply + Send>
+        Box::new(move || service.release(session, token)) as Ask
     });
     let replies = ask_together(world, &service, requests.collect());
     let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
@@ -123,7 +124,7 @@ fn a_locked_row_does_not_fail_the_rest_of_its_batch(world: &World) {
     let mut neighbour = world.lock_row(&locked);
     let requests = [&free, &locked, &free, &locked].map(|session| {
         let (service, session) = (&service, session.clone());
-        Box::new(move || service.acquire(&session, json!({}))) as Box<dyn FnOnce() -> Reply + Send>
+        Box::new(move || service.acquire(&session, json!({}))) as Ask
     });
     let replies = ask_together(world, &service, requests.into());
     let mut statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
@@ -131,4 +132,83 @@ fn a_locked_row_does_not_fail_the_rest_of_its_batch(world: &World) {
     assert_eq!((statuses[1], statuses[3]), (503, 503));
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 409, 503, 503]);
+}
+
+fn many_locked_rows_do_not_fail_the_rest_of_their_batch(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let locked: Vec<_> = (0..5).map(|_| Session::new()).collect();
+    for session in &locked {
+        world.store(session, "garbage");
+    }
+    let neighbours: Vec<_> = locked
+        .iter()
+        .map(|session| world.lock_row(session))
+        .collect();
+    let free: Vec<_> = (0..3).map(|_| Session::new()).collect();
+    let requests = locked.iter().chain(&free).map(|session| {
+        let service = &service;
+        Box::new(move || service.acquire(session, json!({}))) as Ask
+    });
+    let replies = ask_together(world, &service, requests.collect());
+    for mut neighbour in neighbours {
+        neighbour.query_drop("ROLLBACK").unwrap();
+    }
+    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [503, 503, 503, 503, 503, 200, 200, 200]);
+}
+
+fn a_message_table_in_trouble_does_not_fail_those_without_a_message(world: &World) {
+    for trouble in [
+        "LOCK TABLES session_lock_message WRITE",
+        "DROP TABLE session_lock_message",
+    ] {
+        let own = World::start(world.engine);
+        let service = own.serve(&["--workers", "1"]);
+        let mut neighbour = own.database.connect();
+        neighbour.query_drop(trouble).unwrap();
+        let requests = (0..6).map(|number| {
+            let (service, session) = (&service, Session::new());
+            let fields = if number % 2 == 0 {
+                json!({"message_id": "m"})
+            } else {
+                json!({})
+            };
+            Box::new(move || service.acquire(&session, fields)) as Ask
+        });
+        let replies = ask_together(&own, &service, requests.collect());
+        let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+        assert_eq!(statuses, [503, 200, 503, 200, 503, 200], "{trouble}");
+    }
+}
+
+fn a_forced_release_reaches_its_row_beside_another_spelling(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let session = Session::new();
+    service.hold(&session);
+    let mut accented = session.clone();
+    accented.device = accented.device.replace("bot", "b\u{f3}t");
+    let requests: Vec<Ask> = vec![
+        Box::new(|| service.acquire(&session, json!({}))),
+        Box::new(|| service.post("/v1/release", accented.with(json!({"force": true})))),
+    ];
+    let replies = ask_together(world, &service, requests);
+    assert_eq!(replies[1].status, 200, "{:?}", replies[1]);
+}
+
+fn a_lease_that_was_lost_is_not_released_over_a_dead_connection(world: &World) {
+    let own = World::start(world.engine);
+    let second = own.serve(&[]);
+    let session = Session::new();
+    let lost = own.service.hold(&session);
+    own.sql(format!("DELETE FROM {TABLE} WHERE {session}"));
+    let heir = second.hold(&session);
+    let mut conn = own.database.connect();
+    let idle = "SELECT id FROM information_schema.processlist WHERE command = 'Sleep' AND id <> CONNECTION_ID()";
+    for id in conn.query::<u64, _>(idle).unwrap() {
+        // One may have ended by itself.
+        let _ = conn.query_drop(format!("KILL {id}"));
+    }
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(own.service.release(&session, &lost).status, 409);
+    assert_eq!(own.service.release(&session, &heir).status, 200);
 }
