@@ -16,6 +16,7 @@ tests![
     a_message_table_in_trouble_does_not_fail_those_without_a_message,
     a_forced_release_reaches_its_row_beside_another_spelling,
     a_lease_that_was_lost_is_not_released_over_a_dead_connection,
+    a_deadlock_is_no_answer,
 ];
 
 type Ask<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
@@ -211,4 +212,39 @@ fn a_lease_that_was_lost_is_not_released_over_a_dead_connection(world: &World) {
     thread::sleep(Duration::from_millis(200));
     assert_eq!(own.service.release(&session, &lost).status, 409);
     assert_eq!(own.service.release(&session, &heir).status, 200);
+}
+
+fn a_deadlock_is_no_answer(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let schema = world.schema();
+    schema.sql("CREATE TABLE weight (id INT AUTO_INCREMENT PRIMARY KEY) ENGINE = InnoDB");
+    let sessions = [Session::new(), Session::new()];
+    let [first, second] = &sessions;
+    let tokens = sessions.each_ref().map(|session| service.hold(session));
+    // The database undoes the transaction that has done less, which is ours.
+    let mut neighbour = world.lock_row(second);
+    for _ in 0..50 {
+        let insert = format!("INSERT INTO {}.weight VALUES (NULL)", schema.name);
+        neighbour.query_drop(insert).unwrap();
+    }
+    let key = format!("SELECT id_sessionX FROM {TABLE} WHERE {first}");
+    let key: u64 = world.rows(key)[0];
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            world.wait_for_row_lock(second);
+            let lock = format!("SELECT * FROM {TABLE} WHERE id_sessionX = {key} FOR UPDATE");
+            neighbour.query_drop(lock).unwrap();
+            neighbour.query_drop("ROLLBACK").unwrap();
+        });
+        let requests = sessions.iter().zip(&tokens).map(|(session, token)| {
+            let service = &service;
+            Box::new(move || service.release(session, token)) as Ask
+        });
+        for reply in ask_together(world, &service, requests.collect()) {
+            assert_eq!(reply.status, 200, "{reply:?}");
+        }
+    });
+    for session in &sessions {
+        assert_eq!(world.stored(session), None);
+    }
 }
