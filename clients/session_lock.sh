@@ -11,7 +11,7 @@ session_lock_acquire() {
     session_lock_session="$session_lock_session,\"owner_token\":\"$(LC_ALL=C tr -dc 0-9 </dev/urandom | head -c 20)\""
     session_lock_ask acquire "$(session_lock_name_message "$session_lock_message")\
 ,\"wait_ms\":${4:-0},\"ttl_ms\":$session_lock_ttl_ms" $((${4:-0} / 1000 + 10)) || return
-    session_lock_keep </dev/null >/dev/null 2>&1 &
+    (session_lock_keep) </dev/null >/dev/null 2>&1 &
     session_lock_keeper=$!
 }
 
