@@ -2,9 +2,11 @@
 //!
 //! A test is a function that takes a [`World`](world::World): the service on one of the two
 //! databases. The databases are private servers, started before the first test and stopped after
-//! the last. `tests/install mariadb mysql` puts them in place.
+//! the last. `tests/install mariadb mysql` puts them in place, and `tests/install languages` what the
+//! clients for other languages need.
 
 mod batches;
+mod clients;
 mod database_failures;
 mod dev;
 mod input;
@@ -40,7 +42,7 @@ const TEST_PATIENCE: Duration = Duration::from_secs(240);
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
-    let tests: [&[Test]; 15] = [
+    let tests: [&[Test]; 16] = [
         leases::TESTS,
         neighbours::TESTS,
         renewal::TESTS,
@@ -53,6 +55,7 @@ fn main() {
         messages::TESTS,
         provider::TESTS,
         webhooks::TESTS,
+        clients::TESTS,
         startup::TESTS,
         database_failures::TESTS,
         listener::TESTS,

@@ -1,0 +1,79 @@
+// session-lock for Node 18 or later, no packages: copy this file into the bot.
+import { randomInt } from "node:crypto";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+
+const url = process.env.SESSION_LOCK_URL ?? "http://127.0.0.1:7099";
+const headers = { authorization: `Bearer ${process.env.SESSION_LOCK_API_TOKEN ?? ""}` };
+
+/** Yes or no. Until that comes, the same body again, so with the same owner token. */
+async function ask(operation, fields) {
+  const body = JSON.stringify(fields);
+  let problem;
+  for (let pause of [200, 500, 1000, 2000, 4000, 0]) {
+    try {
+      const signal = AbortSignal.timeout((fields.wait_ms ?? 0) + 10_000);
+      const response = await fetch(`${url}/v1/${operation}`, { method: "POST", headers, body, signal });
+      const { status } = response;
+      const text = await response.text();
+      if (status === 200 || status === 409) return JSON.parse(text);
+      problem = status < 500 ? text : status;
+      if (status < 500) break;
+      if (response.headers.has("retry-after")) pause = 1000 * response.headers.get("retry-after");
+    } catch (error) {
+      problem = error.cause ?? error;
+    }
+    await sleep(pause);
+  }
+  throw new Error(`session-lock does not answer: ${problem}`);
+}
+
+/** One attempt at one conversation. A timer renews it until the release. */
+export class Lease {
+  #session; #options; #timer; #expires = 0;
+
+  constructor(idDevice, idProspect, messageId, { waitMs = 0, ttlMs = 30_000 } = {}) {
+    const ownerToken = Array.from({ length: 20 }, () => randomInt(10)).join("");
+    this.#session = { id_device: idDevice, id_prospect: idProspect, owner_token: ownerToken };
+    this.#options = { message_id: messageId, wait_ms: Number(waitMs), ttl_ms: Number(ttlMs) };
+  }
+
+  async acquire() {
+    const answer = await ask("acquire", { ...this.#session, ...this.#options });
+    if (!answer.granted) return answer;
+    this.#expires = performance.now() + answer.remaining_ms;
+    this.#timer ??= setInterval(() => this.renew().catch(() => {}), this.#options.ttl_ms / 3).unref();
+    return answer;
+  }
+
+  async renew() {
+    const asked = performance.now();
+    const answer = await ask("renew", { ...this.#session, ttl_ms: this.#options.ttl_ms });
+    this.#expires &&= asked + (answer.remaining_ms ?? 0);
+    if (!answer.renewed) clearInterval(this.#timer);
+    return answer;
+  }
+
+  /** When this is false, somebody else may have the conversation: stop. */
+  alive = () => performance.now() < this.#expires;
+
+  commit(result, messageId = this.#options.message_id) {
+    return ask("commit", { ...this.#session, message_id: messageId, result });
+  }
+
+  release() {
+    clearInterval(this.#timer);
+    this.#expires = 0;
+    return ask("release", this.#session);
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) { // takes acquire, renew, alive, "commit r-17", release
+  const [idDevice, idProspect, messageId, waitMs, ttlMs] = process.argv.slice(2);
+  const lease = new Lease(idDevice, idProspect, messageId, { waitMs, ttlMs });
+  for await (const line of createInterface({ input: process.stdin })) {
+    const [method, ...words] = line.split(" ");
+    console.log(JSON.stringify(await lease[method](...words)));
+  }
+}

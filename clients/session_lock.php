@@ -1,0 +1,74 @@
+<?php
+// session-lock for PHP 8.1 or later: copy this file into the bot. It uses PHP's own streams, no
+// extension. PHP has no threads: work that takes longer than a third of the ttl calls renew() in
+// between, and stops when that is not "renewed".
+declare(strict_types=1);
+
+/** One attempt at one conversation. */
+final class Lease
+{
+    private array $session;
+
+    public function __construct(string $idDevice, string $idProspect, private ?string $messageId = null,
+        private int $waitMs = 0, private int $ttlMs = 30000)
+    {
+        $ownerToken = sprintf('%010d%010d', random_int(0, 9999999999), random_int(0, 9999999999));
+        $this->session = ['id_device' => $idDevice, 'id_prospect' => $idProspect, 'owner_token' => $ownerToken];
+    }
+
+    public function acquire(): array
+    {
+        $times = ['wait_ms' => $this->waitMs, 'ttl_ms' => $this->ttlMs];
+        return $this->ask('acquire', ['message_id' => $this->messageId] + $times);
+    }
+
+    public function renew(): array
+    {
+        return $this->ask('renew', ['ttl_ms' => $this->ttlMs]);
+    }
+
+    public function commit(mixed $result = null, ?string $messageId = null): array
+    {
+        return $this->ask('commit', ['message_id' => $messageId ?? $this->messageId, 'result' => $result]);
+    }
+
+    public function release(): array
+    {
+        return $this->ask('release');
+    }
+
+    /** Yes or no. Until that comes, the same body again, so with the same owner token. */
+    private function ask(string $operation, array $fields = []): array
+    {
+        $url = (getenv('SESSION_LOCK_URL') ?: 'http://127.0.0.1:7099') . "/v1/$operation";
+        $context = stream_context_create(['http' => [
+            'method' => 'POST',
+            'header' => "Content-Type: application/json\r\nAuthorization: Bearer " . getenv('SESSION_LOCK_API_TOKEN'),
+            'content' => json_encode(array_filter($this->session + $fields, fn ($value) => $value !== null)),
+            'timeout' => $this->waitMs / 1000 + 10,
+            'ignore_errors' => true, // a 409 is an answer
+        ]]);
+        foreach ([0.2, 0.5, 1, 2, 4, 0] as $pause) {
+            $stream = @fopen($url, 'r', false, $context);
+            $answer = $stream ? json_decode(stream_get_contents($stream), true) : null;
+            $head = $stream ? implode("\n", stream_get_meta_data($stream)['wrapper_data']) : '';
+            if ($answer !== null && !isset($answer['error'])) {
+                return $answer;
+            }
+            if (preg_match('/^\S+ 4/', $head)) {
+                throw new RuntimeException('session-lock: ' . ($answer['error']['message'] ?? $head));
+            }
+            usleep((int) (1e6 * (preg_match('/^Retry-After: (\d+)/im', $head, $match) ? $match[1] : $pause)));
+        }
+        throw new RuntimeException("session-lock does not answer at $url");
+    }
+}
+
+if (realpath($_SERVER['SCRIPT_FILENAME']) === __FILE__) { // takes acquire, renew, "commit r-17", release from stdin
+    $lease = new Lease($argv[1], $argv[2], $argv[3] ?? null, (int) ($argv[4] ?? 0), (int) ($argv[5] ?? 30000));
+    while ($line = fgets(STDIN)) {
+        $words = explode(' ', trim($line));
+        $method = array_shift($words);
+        echo json_encode($lease->$method(...$words)), "\n";
+    }
+}

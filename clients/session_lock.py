@@ -1,0 +1,79 @@
+"""session-lock for Python 3.8 or later, standard library only: copy this file into the bot."""
+import json, os, secrets, sys, threading, time
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
+
+SERVER = urlsplit(os.environ.get("SESSION_LOCK_URL", "http://127.0.0.1:7099")).netloc
+HEADERS = {"Authorization": f"Bearer {os.environ.get('SESSION_LOCK_API_TOKEN', '')}"}
+
+class Lease:
+    """One attempt at one conversation. A thread renews it until the release."""
+
+    def __init__(self, id_device, id_prospect, message_id=None, wait_ms=0, ttl_ms=30_000):
+        owner_token = f"{secrets.randbelow(10**20):020}"
+        self._session = dict(id_device=id_device, id_prospect=id_prospect, owner_token=owner_token)
+        self._message_id, self._wait_ms, self._ttl_ms = message_id, int(wait_ms), int(ttl_ms)
+        self._expires, self._released = 0.0, threading.Event()
+
+    def acquire(self):
+        self.answer = self._ask("acquire", self._message_id, self._wait_ms, ttl_ms=self._ttl_ms)
+        if self.answer["granted"]:
+            self._expires = time.monotonic() + self.answer["remaining_ms"] / 1000
+            threading.Thread(target=self._keep, daemon=True).start()
+        return self.answer
+
+    def _keep(self):
+        while not self._released.wait(self._ttl_ms / 3000) and self.alive():
+            with suppress(ConnectionError):  # the server may be back before the lease ends
+                self.renew()
+
+    def renew(self):
+        asked = time.monotonic()
+        answer = self._ask("renew", ttl_ms=self._ttl_ms)
+        self._expires = asked + answer.get("remaining_ms", 0) / 1000
+        return answer
+
+    def alive(self):
+        """When this is false, somebody else may have the conversation: stop."""
+        return time.monotonic() < self._expires and not self._released.is_set()
+
+    def commit(self, result=None, message_id=None):
+        return self._ask("commit", message_id or self._message_id, result=result)
+
+    def release(self):
+        self._released.set()
+        return self._ask("release")
+
+    def __enter__(self):
+        self.acquire()
+        return self
+
+    def __exit__(self, *_):
+        if self.answer["granted"]:
+            self.release()
+
+    def _ask(self, operation, message_id=None, wait_ms=0, **fields):
+        """Yes or no. Until that comes, the same body again, so with the same owner token."""
+        fields = {**self._session, **fields, "message_id": message_id, "wait_ms": wait_ms or None}
+        body = json.dumps({name: value for name, value in fields.items() if value is not None})
+        for pause in 0.2, 0.5, 1, 2, 4, 0:
+            try:
+                with closing(HTTPConnection(SERVER, timeout=wait_ms / 1000 + 10)) as connection:
+                    connection.request("POST", f"/v1/{operation}", body, HEADERS)
+                    response = connection.getresponse()
+                    status, text = response.status, response.read()
+                if status in (200, 409):
+                    return json.loads(text)
+                if status < 500:
+                    raise ValueError(text)
+                problem, pause = status, float(response.headers.get("Retry-After", pause))
+            except (OSError, HTTPException) as error:
+                problem = error
+            time.sleep(pause)
+        raise ConnectionError(f"session-lock does not answer: {problem}")
+
+if __name__ == "__main__":  # takes acquire, renew, alive, "commit r-17" and release from stdin
+    lease = Lease(*sys.argv[1:])
+    for method, *arguments in map(str.split, sys.stdin):
+        print(json.dumps(getattr(lease, method)(*arguments)), flush=True)

@@ -1,0 +1,69 @@
+#!/bin/sh
+# session-lock for POSIX sh, with curl 7.71 or later and no jq: copy this file beside the bot, and
+# source it. Each function puts the answer, JSON, into $session_lock_answer, and returns 0 for yes,
+# 1 for no (held, duplicate, lost), 2 for no answer. A shell has one lease at a time.
+
+# session_lock_acquire DEVICE PROSPECT [MESSAGE_ID [WAIT_MS [TTL_MS]]]; a ttl of 3 s or more
+session_lock_acquire() {
+    session_lock_message=${3-}
+    session_lock_ttl_ms=${5:-30000}
+    session_lock_session="\"id_device\":$(session_lock_quote "$1"),\"id_prospect\":$(session_lock_quote "$2")"
+    session_lock_session="$session_lock_session,\"owner_token\":\"$(LC_ALL=C tr -dc 0-9 </dev/urandom | head -c 20)\""
+    session_lock_ask acquire "$(session_lock_name_message "$session_lock_message")\
+,\"wait_ms\":${4:-0},\"ttl_ms\":$session_lock_ttl_ms" $((${4:-0} / 1000 + 10)) || return
+    (session_lock_keep) </dev/null >/dev/null 2>&1 &
+    session_lock_keeper=$!
+}
+
+# Renews in the background until the release, the loss of the lease, or the end of the shell.
+session_lock_keep() {
+    while sleep $((session_lock_ttl_ms / 3000)) && kill -0 $$; do
+        session_lock_renew || [ $? -ne 1 ] || break
+    done
+}
+
+session_lock_renew() {
+    session_lock_ask renew ",\"ttl_ms\":$session_lock_ttl_ms"
+}
+
+# session_lock_commit [RESULT [MESSAGE_ID]]; the result is a string, such as the id of the reply
+session_lock_commit() {
+    session_lock_ask commit "$(session_lock_name_message "${2:-$session_lock_message}")\
+${1:+,\"result\":$(session_lock_quote "$1")}"
+}
+
+session_lock_release() {
+    kill "$session_lock_keeper" 2>/dev/null || :
+    session_lock_ask release
+}
+
+session_lock_name_message() { [ -z "$1" ] || printf ',"message_id":%s' "$(session_lock_quote "$1")"; }
+
+session_lock_quote() { printf '"%s"' "$(printf %s "$1" | sed 's/[\\"]/\\&/g')"; }
+
+# session_lock_ask OPERATION [FIELDS [TIMEOUT]]: curl repeats the same body, so the same owner
+# token, until there is an answer. Tokens go through descriptors: others can see arguments.
+session_lock_ask() {
+    session_lock_file=$(mktemp)
+    session_lock_status=$(curl -sS -m "${3:-10}" --retry 5 --retry-all-errors --retry-delay 1 \
+        -o "$session_lock_file" -w '%{http_code}' -H @/dev/fd/3 --data-binary @- \
+        "${SESSION_LOCK_URL:-http://127.0.0.1:7099}/v1/$1" 3<<HEADER <<BODY
+Authorization: Bearer ${SESSION_LOCK_API_TOKEN-}
+HEADER
+{$session_lock_session${2-}}
+BODY
+    )
+    session_lock_answer=$(cat "$session_lock_file")
+    rm -f "$session_lock_file"
+    case $session_lock_status in 200) return 0 ;; 409) return 1 ;; *) return 2 ;; esac
+}
+
+case $0 in *session_lock.sh) # takes acquire, renew, commit r-17, release from standard input
+    while read -r operation result; do
+        case $operation in
+        acquire) session_lock_acquire "$@" ;;
+        *) "session_lock_$operation" ${result:+"$result"} ;;
+        esac
+        printf '%s\n' "$session_lock_answer"
+    done ;;
+esac

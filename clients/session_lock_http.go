@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Fields of a request or of an answer, named as in session-lock's README.
+type Fields map[string]any
+
+var client = &http.Client{Timeout: 35 * time.Second} // wait_ms is at most 25 s
+
+// ErrLost says that the lease had ended before: somebody else may have answered.
+var ErrLost = errors.New("session-lock: the lease is lost")
+
+// newAttempt draws an owner token. It returns the fields that every request for one lease has.
+func newAttempt(idProspect, idDevice string) Fields {
+	token, err := rand.Int(rand.Reader, new(big.Int).Exp(big.NewInt(10), big.NewInt(20), nil))
+	if err != nil {
+		panic(err) // this machine has no randomness
+	}
+	return Fields{"id_prospect": idProspect, "id_device": idDevice, "owner_token": fmt.Sprintf("%020d", token)}
+}
+
+// ask repeats the same body, so the same owner token, until there is a yes or a no.
+func (attempt Fields) ask(operation string, more Fields) (Fields, error) {
+	for name, value := range attempt {
+		more[name] = value
+	}
+	body, err := json.Marshal(more)
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		answer, pause, err := post("/v1/"+operation, body)
+		if pause == 0 || try == 6 {
+			return answer, err
+		}
+		time.Sleep(pause)
+	}
+}
+
+// post returns an answer, or after what pause it makes sense to ask again.
+func post(path string, body []byte) (answer Fields, pause time.Duration, err error) {
+	url := os.Getenv("SESSION_LOCK_URL")
+	if url == "" {
+		url = "http://127.0.0.1:7099"
+	}
+	request, err := http.NewRequest(http.MethodPost, url+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, 0, err
+	}
+	request.Header.Set("Authorization", "Bearer "+os.Getenv("SESSION_LOCK_API_TOKEN"))
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, time.Second, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= 500 {
+		pause, _ = time.ParseDuration(response.Header.Get("Retry-After") + "s")
+		return nil, pause + 200*time.Millisecond, fmt.Errorf("session-lock: %s", response.Status)
+	}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return nil, time.Second, err
+	}
+	if refusal, refused := answer["error"]; refused {
+		return nil, 0, fmt.Errorf("session-lock: %v", refusal)
+	}
+	return answer, 0, nil
+}
