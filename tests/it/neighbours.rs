@@ -6,7 +6,7 @@ use std::thread;
 use mysql::prelude::Queryable;
 use serde_json::json;
 
-use crate::world::{Session, TABLE, World, tests};
+use crate::world::{Session, TABLE, World, tests, write};
 
 tests![
     an_old_row_holds_for_30_seconds,
@@ -31,16 +31,15 @@ fn old_check(conn: &mut mysql::Conn, session: &Session) -> Option<(String, Optio
 
 fn old_upsert(conn: &mut mysql::Conn, session: &Session, timestamp: &str) {
     let Session { device, prospect } = session;
-    conn.query_drop(format!(
+    let upsert = format!(
         "INSERT INTO {TABLE} (id_prospect, id_device, timestamp) VALUES ('{prospect}', '{device}', {timestamp}) \
          ON DUPLICATE KEY UPDATE timestamp = VALUES(timestamp)"
-    ))
-    .unwrap();
+    );
+    write(conn, &upsert);
 }
 
 fn old_delete(conn: &mut mysql::Conn, session: &Session) {
-    conn.query_drop(format!("DELETE FROM {TABLE} WHERE {session}"))
-        .unwrap();
+    write(conn, &format!("DELETE FROM {TABLE} WHERE {session}"));
 }
 
 /// The later variant's reading, in its transaction.

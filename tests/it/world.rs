@@ -154,7 +154,7 @@ impl World {
     }
 
     pub fn sql(&self, sql: impl AsRef<str>) {
-        self.database.connect().query_drop(sql.as_ref()).unwrap();
+        write(&mut self.database.connect(), sql.as_ref());
     }
 
     pub fn rows<T: FromRow>(&self, sql: impl AsRef<str>) -> Vec<T> {
@@ -240,12 +240,24 @@ impl World {
     }
 }
 
+/// Writes as another program does, again after a deadlock: on a small table the database may scan,
+/// and lock, all of it, and so meets the locks of other tests.
+pub fn write(conn: &mut mysql::Conn, sql: &str) {
+    const DEADLOCK: u16 = 1213;
+    while let Err(error) = conn.query_drop(sql) {
+        let is_deadlock = matches!(&error, mysql::Error::MySqlError(e) if e.code == DEADLOCK);
+        assert!(is_deadlock, "{error}");
+    }
+}
+
 pub fn age(conn: &mut mysql::Conn, session: &Session, seconds: u64) {
-    conn.query_drop(format!(
-        "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(CAST(LEFT(timestamp, 19) AS DATETIME) \
-         - INTERVAL {seconds} SECOND, '%Y-%m-%d %H:%i:%s'), SUBSTRING(timestamp, 20)) WHERE {session}"
-    ))
-    .unwrap();
+    write(
+        conn,
+        &format!(
+            "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(CAST(LEFT(timestamp, 19) AS DATETIME) \
+             - INTERVAL {seconds} SECOND, '%Y-%m-%d %H:%i:%s'), SUBSTRING(timestamp, 20)) WHERE {session}"
+        ),
+    );
     assert_eq!(conn.affected_rows(), 1, "{session} has a row to age");
 }
 
