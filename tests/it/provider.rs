@@ -139,7 +139,7 @@ impl Worker<'_> {
         let id = &message.id;
         let with_message = session.with(json!({"owner_token": owner_token, "message_id": id}));
         let mut acquire = with_message.clone();
-        acquire["wait_ms"] = json!(self.random.below(3) * 20);
+        acquire["wait_ms"] = json!(self.random.below(3) * 50);
         let reply = self.ask("/v1/acquire", &acquire);
         match (reply.status, reply.json["reason"].as_str()) {
             (200, _) => {}
@@ -162,7 +162,7 @@ impl Worker<'_> {
             Fate::Overruns => self.expire(session, &owner_token),
             Fate::Pauses => {
                 self.expire(session, &owner_token);
-                thread::sleep(Duration::from_millis(30));
+                thread::sleep(Duration::from_millis(100));
             }
             Fate::Works | Fate::CrashesInBetween => {}
         }
@@ -239,7 +239,8 @@ fn deliver_all(world: &World, order: Order) -> Vec<Message> {
                     // is, and acknowledged once after that.
                     loop {
                         let turn = next.fetch_add(1, Ordering::SeqCst);
-                        let place = usize::try_from(turn).unwrap() % messages.len();
+                        // Each is delivered to two workers at once.
+                        let place = usize::try_from(turn / 2).unwrap() % messages.len();
                         let message = &messages[place];
                         let copies = message.copies_left.fetch_update(
                             Ordering::SeqCst,
