@@ -68,6 +68,8 @@ fn a_lease_that_waited_for_a_row_lock_starts_afresh(world: &World) {
 }
 
 fn a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for(world: &World) {
+    // Whoever waits for a row that is being inserted locks its neighbours in MySQL's index too.
+    let world = &World::start(world.engine);
     // As long as this stands, another server's lease may have come and gone.
     let session = Session::new();
     let mut neighbour = world.insert_row(&session);

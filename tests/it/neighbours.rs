@@ -253,6 +253,8 @@ fn an_old_program_takes_over_our_stale_row(world: &World) {
 }
 
 fn an_overwrite_between_our_look_and_our_write_is_respected(world: &World) {
+    // What an upsert locks in MySQL until its transaction ends are its neighbours in the index too.
+    let world = &World::start(world.engine);
     for request in ["acquire", "release"] {
         let session = Session::new();
         let owner_token = world.service.hold(&session);
