@@ -30,7 +30,6 @@ struct Grant {
     session: Session,
     row: Seen,
     looked_at: Instant,
-    expires: Instant,
 }
 
 impl Grants {
@@ -44,18 +43,18 @@ impl Grants {
         let Memory { grants, forgot_at } = &mut *self.lock();
         if grants.len() >= GRANTS_MAX && forgot_at.is_none_or(|at| at.elapsed() > FORGET_PERIOD) {
             let now = Instant::now();
-            grants.retain(|_, grant| grant.expires > now);
+            grants.retain(|_, Grant { row, looked_at, .. }| {
+                row.remaining().is_some_and(|left| *looked_at + left > now)
+            });
             *forgot_at = Some(now);
         }
         if let Some(owner_token) = operation.owner_token()
-            && let Some(remaining) = row.remaining()
             && grants.len() < GRANTS_MAX
         {
             let grant = Grant {
                 session: operation.session().clone(),
                 row,
                 looked_at,
-                expires: looked_at + remaining,
             };
             grants.insert(owner_token.clone(), grant);
         }

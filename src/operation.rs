@@ -456,10 +456,10 @@ impl<'a> Task<'a> {
         if let Some(write) = self.write.take() {
             self.sent = Sent::Unknown(write.effect());
         }
-        self.basis = Basis::Look;
+        self.drop_write();
     }
 
-    /// The write was undone, or never sent: what it rests on is to be looked at again.
+    /// There is no write now, and the next one rests on a look.
     pub fn drop_write(&mut self) {
         self.write = None;
         self.basis = Basis::Look;

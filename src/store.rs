@@ -559,14 +559,9 @@ fn look(
                     Ok(())
                 }
                 (Trouble::Lost | Trouble::Deadlock, _) => Err(Interrupted::Again(cause(&error))),
-                (Trouble::Locked, [task]) if task.company == Company::Alone => {
-                    task.fail(StoreError::Locked);
-                    Ok(())
-                }
                 // One's message table is no trouble of those without a message.
-                (_, tasks @ [_, _, ..]) | (Trouble::Locked, tasks) => {
-                    Err(separate(tasks, cause(&error)))
-                }
+                (_, tasks @ [_, _, ..]) => Err(separate(tasks, cause(&error))),
+                (Trouble::Locked, [task]) => Err(locked(task, cause(&error))),
                 _ => Err(Interrupted::Refused(cause(&error))),
             };
         }
@@ -670,22 +665,17 @@ fn recover(
     if connection.run(&rollback).is_err() {
         connection.discard();
     }
-    if trouble == Trouble::Locked && tasks.len() > 1 {
-        separate_locked(connection, statements, tasks);
-    }
+    let keys: Vec<_> = tasks.iter().map(|task| task.written_key()).collect();
     for task in tasks.iter_mut() {
         task.drop_write();
     }
     match (trouble, tasks) {
         (Trouble::Deadlock, _) => Interrupted::Again(cause),
-        (Trouble::Locked, tasks) if tasks.len() > 1 => Interrupted::Again(cause),
-        (Trouble::Locked, [task]) if task.company == Company::Alone => {
-            task.fail(StoreError::Locked);
-            Interrupted::Again(cause)
+        (Trouble::Locked, tasks @ [_, _, ..]) => {
+            separate_locked(connection, statements, tasks, &keys, cause)
         }
-        // A disk that stalls for a second looks like a lock; and MySQL has a new row wait for
-        // whoever writes the row behind it.
-        (_, tasks @ [_, _, ..]) | (Trouble::Locked, tasks) => separate(tasks, cause),
+        (Trouble::Locked, [task]) => locked(task, cause),
+        (_, tasks @ [_, _, ..]) => separate(tasks, cause),
         (Trouble::IdsExhausted, [task]) => {
             task.try_random_id(statements.table.max_key);
             Interrupted::Again(cause)
@@ -698,35 +688,46 @@ fn recover(
     }
 }
 
-/// Has those go alone from now on whose row another program holds a lock on, and all if it cannot
-/// be told whose that is: a row that is being inserted cannot be asked for.
-fn separate_locked(connection: &mut Connection, statements: &Statements, tasks: &mut [&mut Task]) {
-    let keys: Vec<_> = tasks.iter().filter_map(|task| task.written_key()).collect();
-    let mut unlocked = HashSet::new();
-    if !keys.is_empty() {
-        let mut packet = Packet::default();
-        statements.append_unlocked(&keys, &mut packet);
-        let rows = connection
-            .run(&packet)
-            .ok()
-            .and_then(|mut replies| replies.pop());
-        let keys = rows.into_iter().flat_map(|reply| reply.rows).map(columns);
-        unlocked = keys
-            .filter_map(Result::ok)
-            .map(|(key,): (u64,)| key)
-            .collect();
+/// Has those of these tasks go alone from now on whose row, by its key, another program holds a lock
+/// on, and all if it cannot be told whose that is: a row that is being inserted cannot be asked for.
+fn separate_locked(
+    connection: &mut Connection,
+    statements: &Statements,
+    tasks: &mut [&mut Task],
+    keys: &[Option<u64>],
+    cause: String,
+) -> Interrupted {
+    let known: Vec<_> = keys.iter().copied().flatten().collect();
+    if known.is_empty() {
+        return separate(tasks, cause);
     }
-    let is_locked = |task: &Task| {
-        task.written_key()
-            .is_some_and(|key| !unlocked.contains(&key))
-    };
-    let nobody_known = !tasks.iter().any(|task| is_locked(task));
-    for task in tasks
-        .iter_mut()
-        .filter(|task| nobody_known || is_locked(task))
-    {
-        task.company = Company::Alone;
+    let mut packet = Packet::default();
+    statements.append_unlocked(&known, &mut packet);
+    let replies = connection.run(&packet).unwrap_or_default();
+    let rows = replies.into_iter().flat_map(|reply| reply.rows);
+    let unlocked: HashSet<u64> = rows
+        .filter_map(|row| columns(row).ok().map(|(key,)| key))
+        .collect();
+    let is_locked = |key: &Option<u64>| key.is_some_and(|key| !unlocked.contains(&key));
+    if !keys.iter().any(is_locked) {
+        return separate(tasks, cause);
     }
+    for (task, key) in tasks.iter_mut().zip(keys) {
+        if is_locked(key) {
+            task.company = Company::Alone;
+        }
+    }
+    Interrupted::Again(cause)
+}
+
+/// Tries a task once more, alone, before it fails: a disk that stalls for a second looks like a
+/// lock, and MySQL has a new row wait for whoever writes the row behind it.
+fn locked(task: &mut Task, cause: String) -> Interrupted {
+    match task.company {
+        Company::Welcome => task.company = Company::Alone,
+        Company::Alone => task.fail(StoreError::Locked),
+    }
+    Interrupted::Again(cause)
 }
 
 /// Has each of these go alone from now on: one of them has a trouble that is not the others'.
