@@ -7,7 +7,7 @@
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.
 
 musl = x86_64-unknown-linux-musl
-needed = compiler mariadb mysql curl faketime languages
+needed = compiler mariadb mysql curl faketime languages nginx strace systemd
 
 .PHONY: run test check dist bench mutants
 
@@ -23,7 +23,6 @@ check: test
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
-	tests/install systemd
 	tests/unit-file
 
 dist:

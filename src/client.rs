@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use ureq::unversioned::resolver::DefaultResolver;
+
+use crate::config::UNIX_PREFIX;
+use crate::unix_transport::UnixConnector;
 
 /// Longer than any answer takes: the longest wait in line, and what a database that fails adds.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(40);
@@ -13,6 +17,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// A server, and how to be let in.
 pub struct Client {
     agent: ureq::Agent,
+    /// What a path is put behind.
+    base: String,
+    /// What a person knows it by.
     url: String,
     api_token: Option<String>,
 }
@@ -68,10 +75,18 @@ impl Client {
             .timeout_connect(Some(CONNECT_PATIENCE))
             .timeout_global(Some(ANSWER_PATIENCE))
             .build();
-        let agent = ureq::Agent::new_with_config(config);
+        let (agent, base) = match url.strip_prefix(UNIX_PREFIX) {
+            Some(path) => {
+                let connector = UnixConnector(path.into());
+                let agent = ureq::Agent::with_parts(config, connector, DefaultResolver::default());
+                (agent, "http://127.0.0.1")
+            }
+            None => (ureq::Agent::new_with_config(config), url),
+        };
         Self {
             agent,
-            url: url.trim_end_matches('/').to_owned(),
+            base: base.trim_end_matches('/').to_owned(),
+            url: url.to_owned(),
             api_token,
         }
     }
@@ -90,7 +105,7 @@ impl Client {
         let mut body = fields;
         body["id_device"] = json!(ids.device);
         body["id_prospect"] = json!(ids.prospect);
-        let request = self.agent.post(format!("{}{path}", self.url));
+        let request = self.agent.post(format!("{}{path}", self.base));
         let request = request.config().timeout_global(Some(patience)).build();
         let request = match &self.api_token {
             Some(token) => request.header("Authorization", format!("Bearer {token}")),
@@ -108,7 +123,7 @@ impl Client {
     /// # Errors
     /// If there is no server, or none of this kind.
     pub fn get(&self, path: &str) -> Result<Answer, String> {
-        let request = self.agent.get(format!("{}{path}", self.url));
+        let request = self.agent.get(format!("{}{path}", self.base));
         let request = match &self.api_token {
             Some(token) => request.header("Authorization", format!("Bearer {token}")),
             None => request,

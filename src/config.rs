@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mysql::Opts;
@@ -12,6 +13,15 @@ use crate::lease::TTL_MIN_MS;
 
 /// Where bots on the same machine reach the service; nothing outside can.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7099";
+
+/// What a socket file's path follows.
+pub const UNIX_PREFIX: &str = "unix:";
+
+/// The user and the group of the service may connect to its socket file, nobody else.
+pub const SOCKET_MODE_DEFAULT: u32 = 0o660;
+
+/// The longest path that fits a socket's address, less what [`crate::door`] adds for a moment.
+const SOCKET_PATH_MAX_BYTES: usize = 96;
 
 /// The production bot's table.
 pub const TABLE_DEFAULT: &str = "ai_whatsapp_session_nodepath";
@@ -50,7 +60,9 @@ pub struct Config {
     /// Where the database is: `DATABASE_URL`.
     pub database: Opts,
     /// Where to listen: `SESSION_LOCK_LISTEN`.
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// Who may connect to a Unix socket: `SESSION_LOCK_SOCKET_MODE`.
+    pub socket_mode: u32,
     /// The lock table's name: `SESSION_LOCK_TABLE`.
     pub table: String,
     /// Worker threads: `SESSION_LOCK_WORKERS`.
@@ -64,6 +76,24 @@ pub struct Config {
     pub message_retention_ms: u64,
     /// The database sessions' fixed offset, if set: `SESSION_LOCK_TIME_ZONE`.
     pub time_zone: Option<String>,
+}
+
+/// Where the service listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
+        }
+    }
 }
 
 /// The bearer token that callers must present. Never shown.
@@ -102,7 +132,7 @@ pub struct Setting {
 }
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 8] = [
+pub const SETTINGS: [Setting; 9] = [
     Setting {
         variable: "DATABASE_URL",
         flag: "database-url",
@@ -111,7 +141,12 @@ pub const SETTINGS: [Setting; 8] = [
     Setting {
         variable: "SESSION_LOCK_LISTEN",
         flag: "listen",
-        help: "address and port [127.0.0.1:7099]",
+        help: "address and port, or unix:/path [127.0.0.1:7099]",
+    },
+    Setting {
+        variable: "SESSION_LOCK_SOCKET_MODE",
+        flag: "socket-mode",
+        help: "who may connect to unix:/path, as chmod takes it [0660]",
     },
     Setting {
         variable: "SESSION_LOCK_TABLE",
@@ -163,6 +198,9 @@ impl Config {
             listen: given
                 .parse("SESSION_LOCK_LISTEN", listen)?
                 .unwrap_or(listen(LISTEN_DEFAULT)?),
+            socket_mode: given
+                .parse("SESSION_LOCK_SOCKET_MODE", socket_mode)?
+                .unwrap_or(SOCKET_MODE_DEFAULT),
             table: given
                 .parse("SESSION_LOCK_TABLE", table)?
                 .unwrap_or_else(|| TABLE_DEFAULT.to_owned()),
@@ -215,16 +253,23 @@ impl ClientConfig {
             .map(str::to_owned)
             .or(variable("SESSION_LOCK_URL")?)
         {
-            Some(url) if url.starts_with("http://") => url,
-            Some(_) => return Err("SESSION_LOCK_URL must begin with http://".to_owned()),
+            Some(url) if url.starts_with("http://") || url.starts_with(UNIX_PREFIX) => url,
+            Some(_) => {
+                return Err("SESSION_LOCK_URL must begin with http:// or unix:/".to_owned());
+            }
             None => {
                 let address = variable("SESSION_LOCK_LISTEN")?;
-                let mut address = listen(address.as_deref().unwrap_or(LISTEN_DEFAULT))
+                let listen = listen(address.as_deref().unwrap_or(LISTEN_DEFAULT))
                     .map_err(|wrong| format!("SESSION_LOCK_LISTEN {wrong}"))?;
-                if address.ip().is_unspecified() {
-                    address.set_ip(Ipv4Addr::LOCALHOST.into());
+                match listen {
+                    Listen::Tcp(mut address) => {
+                        if address.ip().is_unspecified() {
+                            address.set_ip(Ipv4Addr::LOCALHOST.into());
+                        }
+                        format!("http://{address}")
+                    }
+                    Listen::Unix(_) => listen.to_string(),
                 }
-                format!("http://{address}")
             }
         };
         let api_token = flags
@@ -383,9 +428,27 @@ fn database(text: &str) -> Result<Opts, String> {
     }
 }
 
-fn listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| format!("must be an IP address and a port, such as {LISTEN_DEFAULT}"))
+fn listen(text: &str) -> Result<Listen, String> {
+    if let Some(path) = text.strip_prefix(UNIX_PREFIX) {
+        return if path.starts_with('/') && path.len() <= SOCKET_PATH_MAX_BYTES {
+            Ok(Listen::Unix(path.into()))
+        } else {
+            Err(format!(
+                "must have an absolute path of at most {SOCKET_PATH_MAX_BYTES} bytes after {UNIX_PREFIX}"
+            ))
+        };
+    }
+    text.parse().map(Listen::Tcp).map_err(|_| {
+        format!("must be an IP address and a port, such as {LISTEN_DEFAULT}, or unix:/path")
+    })
+}
+
+fn socket_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok();
+    mode.filter(|mode| (0o600..=0o777).contains(mode))
+        .ok_or_else(|| {
+            "must be a mode such as 0660: read and write for whom may connect".to_owned()
+        })
 }
 
 fn table(text: &str) -> Result<String, String> {
@@ -491,6 +554,9 @@ mod tests {
             ("DATABASE_URL", "postgres://localhost/x"),
             ("DATABASE_URL", "mysql://localhost"),
             ("SESSION_LOCK_LISTEN", "localhost"),
+            ("SESSION_LOCK_LISTEN", "unix:run/lock.sock"),
+            ("SESSION_LOCK_SOCKET_MODE", "0680"),
+            ("SESSION_LOCK_SOCKET_MODE", "066"),
             ("SESSION_LOCK_TABLE", "a b"),
             ("SESSION_LOCK_WORKERS", "0"),
             ("SESSION_LOCK_WORKERS", "65"),

@@ -16,9 +16,13 @@
 //! | [`api`] | HTTP requests and answers as JSON |
 //! | [`fields`] | the fields of a request |
 //! | [`client`] | the other end of that interface |
+//! | `unix_transport` | its way to a Unix socket |
 //! | [`run`] | a command under a lease |
 //! | [`config`] | settings and their defaults |
-//! | [`server`] | the listener, worker threads, stopping |
+//! | [`door`] | the socket that is listened on, and those of its connections |
+//! | [`systemd`] | what systemd is told |
+//! | [`upkeep`] | what goes on beside the requests: opening, waiting, sweeping |
+//! | [`server`] | HTTP on that socket: `tiny_http`, worker threads, limits, stopping |
 //! | [`dev`] | a private database for trying it out |
 //!
 //! The life of a request: a worker of [`server`] takes it from `tiny_http`, with all others that
@@ -33,6 +37,7 @@ pub mod client;
 pub mod config;
 pub mod database;
 pub mod dev;
+pub mod door;
 pub mod fields;
 mod grants;
 pub mod lease;
@@ -41,5 +46,8 @@ pub mod run;
 pub mod server;
 mod statements;
 pub mod store;
+pub mod systemd;
 pub mod table;
+mod unix_transport;
+pub mod upkeep;
 pub mod waiters;

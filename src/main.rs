@@ -8,7 +8,7 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use session_lock::client::{self, Client, Ids};
-use session_lock::config::{ClientConfig, Config, Flags, SETTINGS, Setting};
+use session_lock::config::{ClientConfig, Config, Flags, Listen, SETTINGS, Setting};
 use session_lock::dev::PrivateDatabase;
 use session_lock::lease::TTL_DEFAULT_MS;
 use session_lock::run;
@@ -149,15 +149,22 @@ fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let config = Config::read(flags, setting).map_err(Failure::Usage)?;
     migrate(&config)?;
     let server = Server::bind(&config).map_err(Failure::Failed)?;
-    let base = format!("http://{}", server.address());
+    let (base, curl) = match server.address() {
+        Listen::Tcp(address) => (format!("http://{address}"), "curl".to_owned()),
+        Listen::Unix(path) => (
+            "http://session-lock".to_owned(),
+            format!("curl --unix-socket {}", path.display()),
+        ),
+    };
     let ids =
         r#""id_device":"bot1","id_prospect":"60123456789","owner_token":"48210000000000000007""#;
     println!(
-        "\nserving on {base}; Ctrl-C ends it, and the database with it. Try, within 30 s of each other:\n\n\
-         curl {base}/v1/acquire -d '{{{ids}}}'\n\
-         curl {base}/v1/locks/bot1/60123456789\n\
-         curl {base}/v1/release -d '{{{ids}}}'\n\n\
-         The database is at DATABASE_URL='{url}'\n"
+        "\nserving on {}; Ctrl-C ends it, and the database with it. Try, within 30 s of each other:\n\n\
+         {curl} {base}/v1/acquire -d '{{{ids}}}'\n\
+         {curl} {base}/v1/locks/bot1/60123456789\n\
+         {curl} {base}/v1/release -d '{{{ids}}}'\n\n\
+         The database is at DATABASE_URL='{url}'\n",
+        server.address()
     );
     finish(server.run())
 }

@@ -1,29 +1,35 @@
 //! The listener: `tiny_http`, worker threads, limits, stopping.
 //!
 //! `tiny_http` 0.12 does a few things badly, and every remedy is in this file, with its reason:
-//! a forged `Content-Length` (`refuse_unread`), a body that never comes (`read_body`),
-//! connections that it accepts and forgets (`Nudger`), an accept that fails ([`Ending::Failed`]), answers that wait for each other (`InTurn`).
+//! a forged `Content-Length` (`refuse_unread`), a body that never comes (`read_body`), connections
+//! that it accepts and forgets and heads without end (`Doorkeeper`), an accept that fails
+//! ([`Ending::Failed`]), answers that wait for each other (`InTurn`, `aside`). One fault has no
+//! remedy here: a request of HTTP/2 or 3 leaves a thread and two descriptors behind in
+//! `tiny_http`; when those run out, the process ends and is started afresh.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 use rustix::net::Shutdown;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_nodelay};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tiny_http::{Header, Method};
 
 use crate::api::{Api, Asked, BATCH_MAX, BODY_MAX_BYTES, Refusal, Request, Response};
-use crate::config::Config;
-use crate::store::{Opened, Store, Swept};
+use crate::config::{Config, Listen};
+use crate::door::{Door, SEND_PATIENCE, Seen, shut_down};
+use crate::store::Store;
+use crate::systemd;
 use crate::table::Finding;
+use crate::upkeep::{self, TICK_PERIOD};
 
 /// A refused body up to this size is skipped, and nothing stays behind. A longer one cannot be
 /// skipped safely; see [`refuse_unread`].
@@ -36,8 +42,11 @@ const LEFT_BEHIND_MAX: usize = 200;
 /// Requests that a client may send before its last one is answered.
 const PIPELINED_MAX: usize = 16;
 
-/// A client that does not read its answers is cut off after this.
-const SEND_PATIENCE: Duration = Duration::from_secs(3);
+/// Answers that may wait in threads of their own; see [`Shared::aside`].
+const ASIDE_MAX: usize = 500;
+
+/// With so many of them, clients that do not read are cut off without patience.
+const ASIDE_CROWD: usize = 100;
 
 /// Between two nudges while requests come in: a connection that was forgotten in a burst waits a
 /// few of these at most.
@@ -50,8 +59,18 @@ const NUDGES_AFTER_TRAFFIC: u32 = 10;
 /// waits which was forgotten without a request near it.
 const NUDGE_IDLE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Between two tries to reach the database at the start.
-const OPEN_PERIOD: Duration = Duration::from_millis(500);
+/// Between two looks at how much memory the process takes: a single client's head without end
+/// adds 50 MB or so in this time.
+const MEMORY_LOOK_PERIOD: Duration = Duration::from_millis(100);
+
+/// So much more memory is a reason to look for such a client at once: 16 MiB. Pages of 4 KiB.
+const MEMORY_GROWTH_PAGES: u64 = 4_096;
+
+/// Between two looks for such clients in any case.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long the service may take to answer itself: as long as any other request.
+const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often, and how long each time, a worker looks for further requests at the end.
 const DRAIN_LOOKS: u32 = 10;
@@ -59,22 +78,6 @@ const DRAIN_PATIENCE: Duration = Duration::from_millis(10);
 
 /// Connections for the start, the watch and the sweep, beside one for each worker.
 const SPARE_CONNECTIONS: usize = 3;
-
-/// How exactly waits end, and how soon after its expiry a lease is taken over by who waits for it.
-const TICK_PERIOD: Duration = Duration::from_millis(10);
-
-/// Between two looks at the rows that are waited for: together with the look, a release through
-/// another server reaches a waiter within 300 ms.
-const WATCH_PERIOD: Duration = Duration::from_millis(150);
-
-/// How long a thread that serves waiters sleeps when there are none; it is woken by the first.
-const IDLE_PATIENCE: Duration = Duration::from_secs(3_600);
-
-/// Between two sweeps: rows are swept minutes after their expiry.
-const SWEEP_PERIOD: Duration = Duration::from_secs(60);
-
-/// Between two pages of a sweep, so that it is in nobody's way.
-const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the service ended.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ pub enum Ending {
 pub struct Server {
     http: tiny_http::Server,
     api: Api,
-    address: SocketAddr,
+    door: Door,
     workers: usize,
     message_retention: Duration,
 }
@@ -108,19 +111,16 @@ impl Server {
                 config.listen
             )
         };
-        let listener = TcpListener::bind(config.listen).map_err(|error| wrong(&error))?;
-        // Accepted sockets inherit both. Without the second, the kernel holds the end of a long
-        // answer back until the client has acknowledged its beginning, 40 ms later.
-        set_socket_timeout(&listener, Timeout::Send, Some(SEND_PATIENCE))
-            .and_then(|()| set_tcp_nodelay(&listener, true))
-            .map_err(|error| wrong(&error))?;
-        if !config.listen.ip().is_loopback() && config.api_token.is_none() {
+        let (door, listener) =
+            Door::open(&config.listen, config.socket_mode).map_err(|error| wrong(&error))?;
+        if let Listen::Tcp(address) = &config.listen
+            && !address.ip().is_loopback()
+            && config.api_token.is_none()
+        {
             warn!(
-                "other machines may reach {}, and any of them may take and force leases: set SESSION_LOCK_API_TOKEN",
-                config.listen
+                "other machines may reach {address}, and any of them may take and force leases: set SESSION_LOCK_API_TOKEN"
             );
         }
-        let address = listener.local_addr().map_err(|error| wrong(&error))?;
         let http =
             tiny_http::Server::from_listener(listener, None).map_err(|error| wrong(&error))?;
         let connections = u32::try_from(config.workers + SPARE_CONNECTIONS).unwrap_or(u32::MAX);
@@ -135,7 +135,7 @@ impl Server {
         Ok(Self {
             http,
             api,
-            address,
+            door,
             workers: config.workers,
             message_retention,
         })
@@ -143,8 +143,8 @@ impl Server {
 
     /// The address, with the port that the system chose if none was named.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Listen {
+        self.door.at()
     }
 
     /// Serves until a signal or until it cannot go on.
@@ -157,36 +157,44 @@ impl Server {
         let shared = Arc::new(Shared {
             http: self.http,
             api: self.api,
-            nudger: Nudger::default(),
+            door: self.door,
+            doorkeeper: Doorkeeper::default(),
             stopping: AtomicBool::new(false),
             left_behind: AtomicUsize::new(0),
+            aside: AtomicUsize::new(0),
             endings,
             unanswered: Mutex::default(),
             next_up: Mutex::default(),
             receiving: Mutex::default(),
             rung: AtomicBool::new(false),
         });
-        info!("listening on {}", self.address);
-        let opener = Arc::clone(&shared);
-        spawn("sweeper", move || {
-            opener.open();
-            opener.sweep(self.message_retention);
-        });
-        let nudging = Arc::clone(&shared);
-        let thread = spawn("nudger", move || {
-            nudging.nudger.run(self.address, &nudging.stopping);
-            // tiny_http's accepting thread dies silently when it cannot start another thread.
-            nudging.end(Ending::Failed(
-                "nobody accepts connections any more; out of threads (TasksMax) or descriptors (LimitNOFILE)?".to_owned(),
-            ));
-        });
-        shared.nudger.is(thread.thread());
-        for (name, run) in [
-            ("ticker", Shared::tick as fn(&Shared)),
-            ("watcher", Shared::watch),
-        ] {
+        info!("listening on {}", shared.door.at());
+        let start = |name: &str, run: Box<dyn FnOnce(&Shared) + Send>| {
             let shared = Arc::clone(&shared);
-            spawn(name, move || run(&shared));
+            spawn(name, move || run(&shared))
+        };
+        start(
+            "sweeper",
+            Box::new(move |shared| {
+                let store = shared.api.store();
+                match upkeep::open(store, &shared.stopping) {
+                    Ok(()) => upkeep::sweep(store, &shared.stopping, self.message_retention),
+                    Err(findings) => shared.end(Ending::Unusable(findings)),
+                }
+            }),
+        );
+        let doorkeeper = start("doorkeeper", Box::new(Shared::keep_the_door));
+        shared.doorkeeper.is(doorkeeper.thread());
+        start(
+            "ticker",
+            Box::new(|shared| upkeep::tick(&shared.api, &shared.stopping, || shared.ring())),
+        );
+        start(
+            "watcher",
+            Box::new(|shared| upkeep::watch(&shared.api, &shared.stopping, || shared.ring())),
+        );
+        if systemd::listens() {
+            start("reporter", Box::new(Shared::report));
         }
         let work = |number| {
             let shared = Arc::clone(&shared);
@@ -201,9 +209,13 @@ impl Server {
 struct Shared {
     http: tiny_http::Server,
     api: Api,
-    nudger: Nudger,
+    door: Door,
+    doorkeeper: Doorkeeper,
     stopping: AtomicBool,
+    /// Connections that cannot be freed.
     left_behind: AtomicUsize,
+    /// Threads that wait to write one answer.
+    aside: AtomicUsize,
     endings: Sender<Ending>,
     /// Clients with a request that is not answered yet, and what they sent besides.
     unanswered: Mutex<HashMap<SocketAddr, VecDeque<tiny_http::Request>>>,
@@ -250,7 +262,7 @@ impl Drop for InTurn {
         drop(unanswered);
         if let Some(next) = next {
             lock(&self.shared.next_up).push_back(next);
-            self.shared.ring_if(true);
+            self.shared.ring();
         }
     }
 }
@@ -261,30 +273,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// Tries until the store is open, or cannot be opened.
-    fn open(&self) {
-        let mut last_reason = String::new();
-        while !self.stopping.load(Ordering::Relaxed) {
-            match self.api.store().open() {
-                Opened::Ready(warnings) => {
-                    for finding in warnings {
-                        warn!("{} {}", finding.topic, finding.text);
-                    }
-                    info!("ready");
-                    return;
-                }
-                Opened::Unusable(findings) => return self.end(Ending::Unusable(findings)),
-                Opened::NotYet(reason) => {
-                    if reason != last_reason {
-                        warn!("not ready: {reason}; trying on");
-                        last_reason = reason;
-                    }
-                    thread::sleep(OPEN_PERIOD);
-                }
-            }
-        }
-    }
-
     /// Answers requests until the service stops: takes all that wait, so that they go to the
     /// database together, and never waits for company.
     fn work(self: &Arc<Self>) {
@@ -350,7 +338,7 @@ impl Shared {
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             };
-            self.nudger.note_traffic();
+            self.doorkeeper.note_traffic();
             let peer = request.remote_addr().copied();
             let is_read = *request.method() != Method::Post;
             match self.keep(peer, request) {
@@ -398,7 +386,10 @@ impl Shared {
         let body = match read_body(&mut request) {
             Ok(body) => body,
             Err(Unread { refusal, rest }) => {
-                return self.refuse_unread(request, &refusal.into(), rest);
+                return self.aside(peer, move |shared| {
+                    shared.refuse_unread(request, &refusal.into(), rest);
+                    drop(in_turn);
+                });
             }
         };
         let authorization = request
@@ -414,79 +405,54 @@ impl Shared {
         // One request's bug must not take a worker away from all others.
         let asked = catch_unwind(AssertUnwindSafe(|| self.api.read(&asked)));
         let asked = asked.unwrap_or_else(|_| Asked::Answered(Refusal::Internal.into()));
+        let shared = Arc::clone(self);
         let reply = Box::new(move |response| {
-            respond(request, &response);
-            drop(in_turn);
+            shared.aside(peer, move |_| {
+                respond(request, &response);
+                drop(in_turn);
+            });
         });
         self.api.take(asked, peer, reply);
     }
 
-    /// Ends waits in time, and gives lines their turn when a lease expires.
-    fn tick(&self) {
-        while !self.stopping.load(Ordering::Relaxed) {
-            if self.api.wait_for_waiters(IDLE_PATIENCE) {
-                self.ring_if(self.api.tick());
-                thread::sleep(TICK_PERIOD);
-            }
+    /// Wakes a worker: there is something to do.
+    fn ring(&self) {
+        // Once is enough: whoever wakes does all there is to do.
+        if !self.rung.swap(true, Ordering::Relaxed) {
+            self.http.unblock();
         }
     }
 
-    /// Notices what other servers and old programs do to sessions that are waited for.
-    fn watch(&self) {
-        while !self.stopping.load(Ordering::Relaxed) {
-            if self.api.wait_for_waiters(IDLE_PATIENCE) {
-                self.ring_if(self.api.watch());
-                thread::sleep(WATCH_PERIOD);
-            }
+    /// Does what may block until a client lets it go on. On a Unix socket nothing tells whose a
+    /// request is: it may stand behind another one of its connection, and its answer wait for that
+    /// one's. So there it gets a thread of its own. With [`ASIDE_MAX`] of them nothing more is
+    /// answered until some are done, or the process is started afresh.
+    fn aside(self: &Arc<Self>, peer: Option<SocketAddr>, job: impl FnOnce(&Self) + Send + 'static) {
+        if peer.is_some() {
+            return job(self);
         }
+        if self.aside.load(Ordering::Relaxed) >= ASIDE_MAX && !self.wait_for_aside(ASIDE_MAX) {
+            let text = "too many answers wait for others of their connection on the Unix socket; a fresh start frees their threads";
+            self.end(Ending::Failed(text.to_owned()));
+        }
+        let shared = Arc::clone(self);
+        self.aside.fetch_add(1, Ordering::Relaxed);
+        spawn("aside", move || {
+            job(&shared);
+            shared.aside.fetch_sub(1, Ordering::Relaxed);
+        });
     }
 
-    /// Deletes what crashed holders left, if their customers never write again, and records of
-    /// messages that nobody delivers any more.
-    fn sweep(&self, message_retention: Duration) {
-        while !self.stopping.load(Ordering::Relaxed) {
-            let mut after = Some(0);
-            while let Some(page) = after {
-                let swept = self.api.store().sweep(page);
-                match &swept {
-                    Ok(Swept { rows: 0, .. }) => {}
-                    Ok(Swept { rows, .. }) => info!("swept {rows} rows of crashed holders"),
-                    Err(error) => debug!("could not sweep: {error}"),
-                }
-                after = swept.ok().and_then(|swept| swept.next);
-                thread::sleep(SWEEP_PAUSE);
+    /// Waits until fewer than so many answers wait; whether it is so.
+    fn wait_for_aside(&self, count: usize) -> bool {
+        let until = Instant::now() + SEND_PATIENCE;
+        while self.aside.load(Ordering::Relaxed) >= count {
+            if Instant::now() >= until {
+                return false;
             }
-            self.forget_messages(message_retention);
-            thread::sleep(SWEEP_PERIOD);
+            thread::sleep(TICK_PERIOD);
         }
-    }
-
-    fn forget_messages(&self, retention: Duration) {
-        let mut records = 0;
-        while !self.stopping.load(Ordering::Relaxed) {
-            match self.api.store().forget_messages(retention) {
-                Ok(0) => break,
-                Ok(forgotten) => records += forgotten,
-                Err(error) => {
-                    debug!("could not forget messages: {error}");
-                    break;
-                }
-            }
-            thread::sleep(SWEEP_PAUSE);
-        }
-        if records > 0 {
-            info!("forgot {records} messages that were answered long ago");
-        }
-    }
-
-    /// Wakes a worker, if there is something to do.
-    fn ring_if(&self, ready: bool) {
-        if ready {
-            // Once is enough: whoever wakes does all there is to do.
-            if !self.rung.swap(true, Ordering::Relaxed) {
-                self.http.unblock();
-            }
-        }
+        true
     }
 
     /// Answers a request whose body was not read, and ends its connection.
@@ -541,6 +507,8 @@ impl Shared {
     /// Waits for a reason to end, and ends with every accepted request answered.
     fn stop(&self, ending: &Receiver<Ending>, workers: Vec<JoinHandle<()>>) -> Ending {
         let ending = ending.recv().unwrap_or(Ending::Stopped);
+        systemd::tell_stopping();
+        self.door.close();
         self.stopping.store(true, Ordering::Relaxed);
         self.api.close();
         // A worker may take another's wake-up, so this goes on until the last has ended.
@@ -553,6 +521,7 @@ impl Shared {
                 error!("a worker ended with a panic");
             }
         }
+        self.wait_for_aside(1);
         ending
     }
 }
@@ -679,40 +648,19 @@ fn header(name: &str, value: &str) -> Header {
     Header::from_bytes(name, value).expect("our own headers are ASCII")
 }
 
-/// Shuts down the socket of a connection. `tiny_http` gives no way to it, so it is looked for
-/// among the process's descriptors by its peer's address, which is unique while it is open.
-fn shut_down(peer: Option<SocketAddr>, how: Shutdown) {
-    let Some(peer) = peer else { return };
-    let entries = std::fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .flatten();
-    let descriptors = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    for descriptor in descriptors {
-        // Safety: nothing is read or written through it, and the one that is shut down belongs to
-        // a request that the caller holds, so it cannot be closed meanwhile. Another one that is
-        // closed meanwhile, or given to another file, fails to have this peer.
-        #[allow(unsafe_code)]
-        let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(descriptor) };
-        let found = rustix::net::getpeername(descriptor).ok().flatten();
-        if found.and_then(|address| SocketAddr::try_from(address).ok()) == Some(peer) {
-            let _ = rustix::net::shutdown(descriptor, how);
-            return;
-        }
-    }
-}
-
-/// Frees connections that `tiny_http` has accepted and forgotten. In a burst it hands a connection
-/// to a pool thread that has been handed one already; that connection then waits, with its request
-/// unread, until the pool gets another thread. Every new connection, opened and closed at once
-/// even, brings one.
+/// Frees connections that `tiny_http` has accepted and forgotten, and cuts off those that send a
+/// head without end, which it would keep in memory.
+///
+/// In a burst it hands a connection to a pool thread that has been handed one already; that
+/// connection then waits, with its request unread, until the pool gets another thread. Every new
+/// connection, opened and closed at once even, brings one: a nudge.
 #[derive(Default)]
-struct Nudger {
+struct Doorkeeper {
     traffic: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
-impl Nudger {
+impl Doorkeeper {
     fn is(&self, thread: &Thread) {
         self.thread.get_or_init(|| thread.clone());
     }
@@ -724,31 +672,91 @@ impl Nudger {
             thread.unpark();
         }
     }
+}
 
-    fn run(&self, mut address: SocketAddr, stopping: &AtomicBool) {
-        match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-            _ => {}
-        }
+impl Shared {
+    fn keep_the_door(&self) {
         let mut nudges_left = 0;
-        while !stopping.load(Ordering::Relaxed) {
-            if self.traffic.swap(false, Ordering::Relaxed) {
+        let mut seen = Seen::default();
+        let (mut nudged, mut looked, mut pages) = (None, Instant::now(), memory_pages());
+        while !self.stopping.load(Ordering::Relaxed) {
+            if self.doorkeeper.traffic.swap(false, Ordering::Relaxed) {
                 nudges_left = NUDGES_AFTER_TRAFFIC;
             }
-            // Any other failure passes: no descriptor is free, or the machine is busy.
-            let nudge = TcpStream::connect_timeout(&address, NUDGE_PERIOD);
-            if nudge.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-                return;
+            if nudges_left > 0 || nudged.is_none_or(|at: Instant| at.elapsed() >= NUDGE_IDLE_PERIOD)
+            {
+                nudged = Some(Instant::now());
+                // Any other failure passes: no descriptor is free, or the machine is busy.
+                let nudge = self.door.connect(NUDGE_PERIOD);
+                if nudge.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                    // tiny_http's accepting thread dies silently when it cannot start another.
+                    let text = "nobody accepts connections any more; out of threads (TasksMax) or descriptors (LimitNOFILE)?";
+                    return self.end(Ending::Failed(text.to_owned()));
+                }
+            }
+            let pages_now = memory_pages();
+            let is_crowded = self.aside.load(Ordering::Relaxed) >= ASIDE_CROWD;
+            if is_crowded
+                || pages_now > pages + MEMORY_GROWTH_PAGES
+                || looked.elapsed() >= LOOK_PERIOD
+            {
+                (looked, pages) = (Instant::now(), pages_now);
+                let patience = if is_crowded {
+                    Duration::ZERO
+                } else {
+                    SEND_PATIENCE
+                };
+                match self.door.cut_off(&mut seen, patience) {
+                    0 => {}
+                    number => warn!(
+                        "cut off {number} clients that sent a head without end, or did not read their answers"
+                    ),
+                }
             }
             if nudges_left > 0 {
                 nudges_left -= 1;
                 thread::sleep(NUDGE_PERIOD);
             } else {
-                thread::park_timeout(NUDGE_IDLE_PERIOD);
+                thread::park_timeout(MEMORY_LOOK_PERIOD);
             }
         }
     }
+
+    /// Tells systemd how the service is, as a client sees it.
+    fn report(&self) {
+        let answers = || match self.ask_healthz() {
+            Ok(answer) => answer.starts_with("HTTP/1.1 200 "),
+            Err(error) => {
+                debug!("the service did not answer itself: {error}");
+                false
+            }
+        };
+        systemd::report(answers, |pause| {
+            thread::sleep(pause);
+            if self.stopping.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+    }
+
+    fn ask_healthz(&self) -> io::Result<String> {
+        let mut stream = self.door.connect(PROBE_PATIENCE)?;
+        stream.write_all(
+            b"GET /healthz HTTP/1.1\r\nHost: session-lock\r\nConnection: close\r\n\r\n",
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+/// Memory of the process, in pages; 0 where the system does not tell.
+fn memory_pages() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let resident = statm.split(' ').nth(1);
+    resident.and_then(|pages| pages.parse().ok()).unwrap_or(0)
 }
 
 fn watch_signals(endings: Sender<Ending>) -> io::Result<()> {

@@ -19,7 +19,6 @@ tests![
     unusual_headers_are_refused,
     headers_that_make_tiny_http_panic_cost_no_worker,
     a_client_that_never_reads_its_answers_holds_up_nobody,
-    a_burst_of_kept_alive_connections_is_served,
     no_descriptors_left_ends_in_a_clean_exit,
     sigterm_answers_what_was_accepted,
     what_is_pipelined_behind_a_wait_holds_up_nobody,
@@ -159,34 +158,6 @@ fn unusual_headers_are_refused(world: &World) {
     }
 }
 
-fn a_burst_of_kept_alive_connections_is_served(world: &World) {
-    let service = world.serve(&[]);
-    for round in 0..3 {
-        let mut burst: Vec<_> = (0..64).map(|_| connect(&service)).collect();
-        for turn in 0..3 {
-            for stream in &mut burst {
-                stream
-                    .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-                    .unwrap();
-            }
-            for (number, stream) in burst.iter_mut().enumerate() {
-                stream
-                    .set_read_timeout(Some(Duration::from_secs(5)))
-                    .unwrap();
-                let mut answer = [0; 12];
-                let read = stream.read_exact(&mut answer);
-                assert!(
-                    read.is_ok(),
-                    "connection {number}, turn {turn}, round {round}: {read:?}"
-                );
-                assert_eq!(&answer, b"HTTP/1.1 200");
-                let mut rest = [0; 1_024];
-                let _ = stream.read(&mut rest).unwrap();
-            }
-        }
-    }
-}
-
 fn no_descriptors_left_ends_in_a_clean_exit(world: &World) {
     let binary = env!("CARGO_BIN_EXE_session-lock");
     let url = world.database.url("session_lock");
@@ -232,12 +203,7 @@ fn sigterm_answers_what_was_accepted(world: &World) {
 fn an_idle_service_is_small(world: &World) {
     let service = world.serve(&[]);
     service.hold(&Session::new());
-    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
-    let resident = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    let resident_kib: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
+    let resident_kib = service.resident_kib();
     assert!(resident_kib < 32 * 1_024, "{resident_kib} KiB");
 }
 

@@ -9,6 +9,8 @@ mod batches;
 mod clients;
 mod database_failures;
 mod dev;
+mod door;
+mod hostile;
 mod input;
 mod leases;
 mod line;
@@ -42,7 +44,7 @@ const TEST_PATIENCE: Duration = Duration::from_secs(240);
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
-    let tests: [&[Test]; 16] = [
+    let tests: [&[Test]; 18] = [
         leases::TESTS,
         neighbours::TESTS,
         renewal::TESTS,
@@ -59,6 +61,8 @@ fn main() {
         startup::TESTS,
         database_failures::TESTS,
         listener::TESTS,
+        door::TESTS,
+        hostile::TESTS,
     ];
     let mut trials = Vec::new();
     let engines = if arguments.list {

@@ -1,10 +1,11 @@
 //! What the tests share: private databases, the service as a child process, an HTTP client.
 
 use std::fmt::Display;
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -340,9 +341,67 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// Where clients connect.
+#[derive(Clone, Debug)]
+pub enum Door {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+pub trait Stream: Read + Write + Send {
+    fn patience(&self, read: Duration, write: Duration);
+}
+
+impl Stream for TcpStream {
+    fn patience(&self, read: Duration, write: Duration) {
+        self.set_read_timeout(Some(read)).unwrap();
+        self.set_write_timeout(Some(write)).unwrap();
+    }
+}
+
+impl Stream for UnixStream {
+    fn patience(&self, read: Duration, write: Duration) {
+        self.set_read_timeout(Some(read)).unwrap();
+        self.set_write_timeout(Some(write)).unwrap();
+    }
+}
+
+impl Door {
+    pub fn try_connect(&self) -> io::Result<Box<dyn Stream>> {
+        let stream: Box<dyn Stream> = match self {
+            Self::Tcp(address) => Box::new(TcpStream::connect(address)?),
+            Self::Unix(path) => Box::new(UnixStream::connect(path)?),
+        };
+        stream.patience(PATIENCE, PATIENCE);
+        Ok(stream)
+    }
+
+    pub fn connect(&self) -> Box<dyn Stream> {
+        self.try_connect().unwrap()
+    }
+
+    /// Sends this on a new connection.
+    pub fn send(&self, bytes: impl AsRef<[u8]>) -> Box<dyn Stream> {
+        let mut stream = self.connect();
+        // Whoever is cut off meanwhile notices when it reads.
+        let _ = stream.write_all(bytes.as_ref());
+        stream
+    }
+
+    /// Sends this on a new connection; everything that comes until its end.
+    pub fn ask(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut text = Vec::new();
+        // A reset after the answer is no worse than an end.
+        let _ = self.send(bytes).read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
 /// The real binary, serving.
 pub struct Service {
     child: Child,
+    pub door: Door,
+    /// Where that is, unless it is a Unix socket.
     pub address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
     agent: ureq::Agent,
@@ -387,19 +446,36 @@ impl Service {
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE));
         let agent = ureq::Agent::new_with_config(config.build());
+        let nowhere = ([127, 0, 0, 1], 0).into();
         let mut service = Self {
             child,
-            address: ([127, 0, 0, 1], 0).into(),
+            door: Door::Tcp(nowhere),
+            address: nowhere,
             log,
             agent,
         };
         let line = service.wait_for_line("listening on ");
-        service.address = line.rsplit(' ').next().unwrap().parse().unwrap();
+        let at = line.rsplit(' ').next().unwrap();
+        service.door = match at.strip_prefix("unix:") {
+            Some(path) => Door::Unix(path.into()),
+            None => Door::Tcp(at.parse().unwrap()),
+        };
+        if let Door::Tcp(address) = service.door {
+            service.address = address;
+        }
         service
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Memory that it takes, of the machine.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = resident.and_then(|line| line.split_whitespace().next());
+        number.unwrap().parse().unwrap()
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -423,6 +499,11 @@ impl Service {
                 .unwrap()
                 .success()
         );
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Waits for its end; the exit status, `None` after a signal.
