@@ -44,8 +44,13 @@ fn main() -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("info");
     let mut logger = env_logger::Builder::from_env(filter);
     logger
+        // What it complains of, the service says itself, with what to do.
+        .filter_module("tiny_http", log::LevelFilter::Off)
         .format(|line, record| writeln!(line, "{:<5} {}", record.level(), record.args()))
         .init();
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("a bug in session-lock: {panic}");
+    }));
 
     let mut arguments = std::env::args_os().skip(1);
     let command = arguments.next().unwrap_or_else(|| "--help".into());

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 use rustix::net::Shutdown;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tiny_http::{Header, Method};
@@ -169,39 +169,28 @@ impl Server {
             rung: AtomicBool::new(false),
         });
         info!("listening on {}", shared.door.at());
-        let start = |name: &str, run: Box<dyn FnOnce(&Shared) + Send>| {
-            let shared = Arc::clone(&shared);
-            spawn(name, move || run(&shared))
-        };
-        start(
-            "sweeper",
-            Box::new(move |shared| {
-                let store = shared.api.store();
-                match upkeep::open(store, &shared.stopping) {
-                    Ok(()) => upkeep::sweep(store, &shared.stopping, self.message_retention),
-                    Err(findings) => shared.end(Ending::Unusable(findings)),
-                }
-            }),
-        );
-        let doorkeeper = start("doorkeeper", Box::new(Shared::keep_the_door));
+        shared.start("sweeper", move |shared| {
+            let store = shared.api.store();
+            match upkeep::open(store, &shared.stopping) {
+                Ok(()) => upkeep::sweep(store, &shared.stopping, self.message_retention),
+                Err(findings) => shared.end(Ending::Unusable(findings)),
+            }
+        });
+        let doorkeeper = shared.start("doorkeeper", |shared| shared.keep_the_door());
         shared.doorkeeper.is(doorkeeper.thread());
-        start(
-            "ticker",
-            Box::new(|shared| upkeep::tick(&shared.api, &shared.stopping, || shared.ring())),
-        );
-        start(
-            "watcher",
-            Box::new(|shared| upkeep::watch(&shared.api, &shared.stopping, || shared.ring())),
-        );
+        shared.start("ticker", |shared| {
+            upkeep::tick(&shared.api, &shared.stopping, || shared.ring());
+        });
+        shared.start("watcher", |shared| {
+            upkeep::watch(&shared.api, &shared.stopping, || shared.ring());
+        });
         if systemd::listens() {
-            start("reporter", Box::new(Shared::report));
+            shared.start("reporter", |shared| shared.report());
         }
-        let work = |number| {
-            let shared = Arc::clone(&shared);
-            spawn(&format!("worker-{number}"), move || shared.work())
-        };
-        let workers: Vec<_> = (1..=self.workers).map(work).collect();
-        shared.stop(&ending, workers)
+        let workers: Vec<_> = (1..=self.workers)
+            .map(|number| shared.start(&format!("worker-{number}"), Shared::work))
+            .collect();
+        shared.stop(&ending, &workers)
     }
 }
 
@@ -273,6 +262,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    /// Starts a thread that ends the service if a bug ends it: what it was at is not known to be
+    /// whole any more, and nobody else does its work.
+    fn start(
+        self: &Arc<Self>,
+        name: &str,
+        run: impl FnOnce(&Arc<Self>) + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (shared, whose) = (Arc::clone(self), name.to_owned());
+        spawn(name, move || {
+            if catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
+                shared.end(Ending::Failed(format!(
+                    "a bug ended the {whose}; a fresh start mends what it left"
+                )));
+            }
+        })
+    }
+
     /// Answers requests until the service stops: takes all that wait, so that they go to the
     /// database together, and never waits for company.
     fn work(self: &Arc<Self>) {
@@ -402,9 +408,7 @@ impl Shared {
             authorization: authorization.map(|header| header.value.as_str()),
             body: &body,
         };
-        // One request's bug must not take a worker away from all others.
-        let asked = catch_unwind(AssertUnwindSafe(|| self.api.read(&asked)));
-        let asked = asked.unwrap_or_else(|_| Asked::Answered(Refusal::Internal.into()));
+        let asked = or_internal(|| self.api.read(&asked));
         let shared = Arc::clone(self);
         let reply = Box::new(move |response| {
             shared.aside(peer, move |_| {
@@ -505,7 +509,7 @@ impl Shared {
     }
 
     /// Waits for a reason to end, and ends with every accepted request answered.
-    fn stop(&self, ending: &Receiver<Ending>, workers: Vec<JoinHandle<()>>) -> Ending {
+    fn stop(&self, ending: &Receiver<Ending>, workers: &[JoinHandle<()>]) -> Ending {
         let ending = ending.recv().unwrap_or(Ending::Stopped);
         systemd::tell_stopping();
         self.door.close();
@@ -515,11 +519,6 @@ impl Shared {
         while workers.iter().any(|worker| !worker.is_finished()) {
             self.http.unblock();
             thread::sleep(TICK_PERIOD);
-        }
-        for worker in workers {
-            if worker.join().is_err() {
-                error!("a worker ended with a panic");
-            }
         }
         self.wait_for_aside(1);
         ending
@@ -612,6 +611,12 @@ fn expects_continue(request: &tiny_http::Request) -> bool {
         .headers()
         .iter()
         .any(|header| header.field.equiv("Expect"))
+}
+
+/// One request's bug must not take a worker away from all others.
+fn or_internal(read: impl FnOnce() -> Asked) -> Asked {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Asked::Answered(Refusal::Internal.into()))
 }
 
 fn respond(request: tiny_http::Request, response: &Response) {
@@ -776,4 +781,18 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     builder
         .spawn(run)
         .expect("the system has room for the few threads of the start")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_request_is_a_500() {
+        let Asked::Answered(response) = or_internal(|| panic!("on purpose")) else {
+            panic!("it is answered");
+        };
+        assert_eq!(response.status, 500);
+        assert!(response.body.contains("\"internal\""), "{}", response.body);
+    }
 }
