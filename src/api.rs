@@ -16,9 +16,16 @@ use crate::lease::{
     Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, MessageId,
     OwnerToken, Recalled, Record, Released, Renewed, Session, TTL_MAX_MS, Ttl,
 };
+use crate::metrics::METRICS;
 use crate::operation::{Answer, Operation, StoreError};
 use crate::store::Store;
 use crate::waiters::{Claim, Lines, Name, Refused, TokenOrigin, Turn, Waiter};
+
+/// The description of this interface, for programs.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// The operator's page.
+const PAGE: &str = include_str!("page.html");
 
 /// Longest body of a request. Ids, tokens and numbers fit several times over, and the listener
 /// reads a body of this size in one go.
@@ -59,13 +66,23 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
-/// A response: JSON, with the few headers that depend on the answer.
+const JSON: &str = "application/json";
+
+/// What the operator's page is.
+pub const HTML: &str = "text/html; charset=utf-8";
+
+/// Prometheus' text format.
+const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A response: JSON mostly, with the few headers that depend on the answer.
 #[derive(Debug)]
 pub struct Response {
     /// The status.
     pub status: u16,
-    /// The body: JSON.
+    /// The body.
     pub body: String,
+    /// What that is.
+    pub content_type: &'static str,
     /// Seconds for `Retry-After`.
     pub retry_after_s: Option<u64>,
     /// Methods for `Allow`.
@@ -77,8 +94,17 @@ impl Response {
         Self {
             status,
             body: body.to_string(),
+            content_type: JSON,
             retry_after_s: None,
             allow: None,
+        }
+    }
+
+    fn text(body: impl Into<String>, content_type: &'static str) -> Self {
+        Self {
+            body: body.into(),
+            content_type,
+            ..Self::new(200, &Value::Null)
         }
     }
 
@@ -225,6 +251,29 @@ enum Route {
     Lock(Session),
     Healthz,
     Readyz,
+    Metrics,
+    OpenApi,
+    Page,
+}
+
+/// A request's route, for the metrics.
+#[must_use]
+pub fn route_name(target: &str) -> &'static str {
+    let path = target.split('?').next().unwrap_or_default();
+    match Route::find(path) {
+        Ok(Route::Acquire) => "acquire",
+        Ok(Route::Renew) => "renew",
+        Ok(Route::Commit) => "commit",
+        Ok(Route::Release) => "release",
+        Ok(Route::Locks) => "locks",
+        Ok(Route::Lock(_)) => "lock",
+        Ok(Route::Healthz) => "healthz",
+        Ok(Route::Readyz) => "readyz",
+        Ok(Route::Metrics) => "metrics",
+        Ok(Route::OpenApi) => "openapi",
+        Ok(Route::Page) => "page",
+        Err(_) => "unknown",
+    }
 }
 
 impl Route {
@@ -237,6 +286,9 @@ impl Route {
             "/v1/locks" => Ok(Self::Locks),
             "/healthz" => Ok(Self::Healthz),
             "/readyz" => Ok(Self::Readyz),
+            "/metrics" => Ok(Self::Metrics),
+            "/openapi.json" => Ok(Self::OpenApi),
+            "/" => Ok(Self::Page),
             _ => {
                 let ids = path
                     .strip_prefix("/v1/locks/")
@@ -255,7 +307,13 @@ impl Route {
     fn methods(&self) -> &'static str {
         match self {
             Self::Acquire | Self::Renew | Self::Commit | Self::Release => "POST",
-            Self::Locks | Self::Lock(_) | Self::Healthz | Self::Readyz => "GET, HEAD",
+            Self::Locks
+            | Self::Lock(_)
+            | Self::Healthz
+            | Self::Readyz
+            | Self::Metrics
+            | Self::OpenApi
+            | Self::Page => "GET, HEAD",
         }
     }
 }
@@ -352,6 +410,8 @@ impl Api {
             }
             let began = Instant::now();
             let operations: Vec<_> = turns.iter().map(|(_, turn)| operation(turn)).collect();
+            #[allow(clippy::cast_precision_loss)] // a few dozen at most
+            METRICS.batch_size.observe(operations.len() as f64);
             let answers = self.run(&operations);
             for ((name, turn), answer) in turns.into_iter().zip(answers) {
                 self.finish(&name, turn, began, answer);
@@ -437,7 +497,7 @@ impl Api {
             .target
             .split_once('?')
             .unwrap_or((request.target, ""));
-        if !matches!(path, "/healthz" | "/readyz") {
+        if !matches!(path, "/" | "/healthz" | "/readyz") {
             self.authorize(request)?;
         }
         let route = Route::find(path)?;
@@ -459,6 +519,16 @@ impl Api {
                 200,
                 &json!({"status": "ok"}),
             ))),
+            Route::Metrics => {
+                let waiting = i64::try_from(self.lines.waiting()).unwrap_or(i64::MAX);
+                METRICS.waiters.set(waiting);
+                Ok(Asked::Answered(Response::text(
+                    METRICS.text(),
+                    METRICS_TEXT,
+                )))
+            }
+            Route::OpenApi => Ok(Asked::Answered(Response::text(OPENAPI, JSON))),
+            Route::Page => Ok(Asked::Answered(Response::text(PAGE, HTML))),
             Route::Readyz => {
                 self.store.ready()?;
                 Ok(Asked::Answered(Response::new(
@@ -600,6 +670,7 @@ impl Api {
         match answer {
             Answer::Acquire(Acquired::Granted(lease)) => {
                 let session = waiter.ticket.operation.session().clone();
+                METRICS.wait.observe(waiter.arrived.elapsed().as_secs_f64());
                 let same = self.lines.take_same(name, &waiter.claim);
                 let refused = self.lines.held(name, None, began, lease.holding());
                 (waiter.ticket.reply)(granted(&session, &lease));
@@ -630,6 +701,7 @@ impl Api {
     /// Ends a turn that failed, for all who would only fail as slowly one after the other.
     fn failed(&self, name: &Name, turn: Turn<Ticket>, began: Instant, error: &StoreError) {
         for ticket in self.lines.failed(name, began) {
+            count(&ticket.operation, "failed");
             // Nothing was written for them.
             (ticket.reply)(Refusal::Unavailable(error.to_string(), None).into());
         }
@@ -643,7 +715,9 @@ impl Api {
             StoreError::Internal => Refusal::Internal,
             _ => Refusal::Unavailable(error.to_string(), owner_token),
         };
-        (turn.into_ticket().reply)(refusal.into());
+        let ticket = turn.into_ticket();
+        count(&ticket.operation, "failed");
+        (ticket.reply)(refusal.into());
     }
 
     fn authorize(&self, request: &Request) -> Result<(), Refusal> {
@@ -777,6 +851,7 @@ fn reply_held(refused: Refused<Ticket>) {
 /// The answer to an acquire whose message is answered.
 fn duplicate(operation: &Operation, record: &Record) -> Response {
     let session = operation.session();
+    METRICS.acquires.with_label_values(&["duplicate"]).inc();
     let message_id = operation.message_id().map(MessageId::as_str);
     let committed_ms_ago = whole_ms(record.committed_ago);
     info!(
@@ -789,13 +864,49 @@ fn duplicate(operation: &Operation, record: &Record) -> Response {
     Response::duplicate(&body, record)
 }
 
+/// The outcome's word in the metrics, as in the answer.
+fn outcome(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Commit(Committed::New) => "new",
+        Answer::Commit(Committed::Again) => "again",
+        Answer::Commit(Committed::Duplicate(_)) => "duplicate",
+        Answer::Renew(Renewed::Renewed { .. }) => "renewed",
+        Answer::Renew(Renewed::MaxHold) => "max_hold",
+        Answer::Release(Released::Released(_)) => "released",
+        Answer::Force(Forced::Released(_)) => "forced",
+        Answer::Force(Forced::NotHeld) => "not_held",
+        Answer::Commit(Committed::Lost)
+        | Answer::Renew(Renewed::Lost)
+        | Answer::Release(Released::Lost) => "lost",
+        Answer::Acquire(_) | Answer::Recall(_) | Answer::Look(_) => "failed",
+    }
+}
+
+/// Counts an outcome of what was asked for.
+fn count(operation: &Operation, outcome: &str) {
+    let counters = match operation {
+        Operation::Acquire { .. } | Operation::Recall { .. } => &METRICS.acquires,
+        Operation::Renew { .. } => &METRICS.renews,
+        Operation::Commit { .. } => &METRICS.commits,
+        Operation::Release { .. } | Operation::Force { .. } => &METRICS.releases,
+        Operation::Look { .. } => return,
+    };
+    counters.with_label_values(&[outcome]).inc();
+}
+
 /// The answer to what does not stand in line.
 fn direct(ticket: &Ticket, answer: &Answer) -> Response {
     let session = ticket.operation.session();
     let message = ticket.operation.message_id();
     let message = message.map_or(String::new(), |id| format!(" message_id={:?}", id.as_str()));
+    count(&ticket.operation, outcome(answer));
     match answer {
-        Answer::Release(Released::Released) => {
+        Answer::Release(Released::Released(holder)) => {
+            if let Holder::Leased { held_ms, .. } = holder {
+                METRICS
+                    .hold
+                    .observe(Duration::from_millis(*held_ms).as_secs_f64());
+            }
             info!("Session lock released and cleaned up successfully {session}{message}");
             Response::new(200, &json!({"released": true}))
         }
@@ -893,6 +1004,10 @@ fn granted(session: &Session, lease: &Lease) -> Response {
         How::Takeover => "Session lock taken over from a stale holder",
         How::Again => "Session lock acquired again by its holder",
     };
+    METRICS.acquires.with_label_values(&[how.word()]).inc();
+    if *how == How::Takeover {
+        METRICS.overruns.inc();
+    }
     let remaining_ms = whole_ms(lease.remaining());
     info!(
         "{line} {session} owner=…{owner_token} fencing_token={fencing_token} remaining_ms={remaining_ms}"
@@ -910,6 +1025,10 @@ fn granted(session: &Session, lease: &Lease) -> Response {
 }
 
 fn held(session: &Session, holding: &Holding, waiters: usize) -> Response {
+    METRICS.acquires.with_label_values(&["held"]).inc();
+    if holding.holder == Holder::Legacy {
+        METRICS.legacy_rows_seen.inc();
+    }
     let remaining = holding.remaining();
     info!(
         "Session lock held, duplicate rejected {session} remaining_ms={}",

@@ -8,6 +8,8 @@ use mysql::{Conn, FromRowError, Opts, OptsBuilder, Row};
 use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 
+use crate::metrics::METRICS;
+
 /// How long to wait for the database to accept a connection: beside the bot or in its data
 /// centre, one that takes longer is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -304,6 +306,20 @@ impl Trouble {
             _ => Self::Refused,
         }
     }
+
+    /// The word in the metrics; none for what is no error but an answer.
+    fn kind(self) -> Option<&'static str> {
+        match self {
+            Self::Lost => Some("lost"),
+            Self::Deadlock => Some("deadlock"),
+            Self::Locked => Some("locked"),
+            Self::IdsExhausted => Some("ids_exhausted"),
+            Self::ReadOnly => Some("read_only"),
+            Self::Denied => Some("denied"),
+            Self::Refused => Some("refused"),
+            Self::Incomparable => None,
+        }
+    }
 }
 
 /// What went wrong, in the database's words.
@@ -361,7 +377,11 @@ impl Connection {
     pub fn run(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
         let mut replies = Vec::with_capacity(packet.statements);
         self.collect(packet, &mut replies).map_err(|error| {
-            if Trouble::of(&error) == Trouble::Lost {
+            let trouble = Trouble::of(&error);
+            if let Some(kind) = trouble.kind() {
+                METRICS.database_errors.with_label_values(&[kind]).inc();
+            }
+            if trouble == Trouble::Lost {
                 self.discard();
             }
             PacketError {
@@ -424,7 +444,12 @@ impl ManageConnection for Connections {
     type Error = mysql::Error;
 
     fn connect(&self) -> mysql::Result<Connection> {
-        let conn = self.0.connect()?;
+        let conn = self.0.connect().inspect_err(|error| {
+            if let Some(kind) = Trouble::of(error).kind() {
+                METRICS.database_errors.with_label_values(&[kind]).inc();
+            }
+        })?;
+        METRICS.connections_opened.inc();
         let opened = Instant::now();
         Ok(Connection {
             conn,

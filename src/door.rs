@@ -140,7 +140,7 @@ impl Door {
     /// Cuts off clients that send a head without end. On a Unix socket, whose connections inherit
     /// nothing, sees to it that they are as patient as others, and cuts off clients that have not
     /// read their answers for `deaf_patience`. How many were cut off.
-    pub fn cut_off(&self, seen: &mut Seen, deaf_patience: Duration) -> usize {
+    pub fn cut_off(&self, seen: &mut Seen, deaf_patience: Duration) -> u64 {
         let mut cut_off = 0;
         let mut now = Seen::default();
         each_socket(|socket, peer| {

@@ -381,6 +381,24 @@ pub enum Holder {
     Legacy,
 }
 
+impl Holder {
+    /// The same so much later.
+    #[must_use]
+    pub fn later_by(self, passed: Duration) -> Self {
+        let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        match self {
+            Self::Leased {
+                fencing_token,
+                held_ms,
+            } => Self::Leased {
+                fencing_token,
+                held_ms: held_ms.saturating_add(passed_ms),
+            },
+            Self::Legacy => Self::Legacy,
+        }
+    }
+}
+
 /// The answer to an acquire.
 #[derive(Clone, Debug)]
 pub enum Acquired {
@@ -435,8 +453,8 @@ pub enum Renewed {
 /// The answer to a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
-    /// The session is free.
-    Released,
+    /// The session is free; who had held it.
+    Released(Holder),
     /// The lease was not the caller's any more, and nothing was deleted.
     Lost,
 }

@@ -6,6 +6,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`lease`] | the words: ids, tokens, leases, answers, and the 62 stored characters |
+//! | [`metrics`] | what is counted, for Prometheus |
 //! | [`database`] | the way to the database: pool, statements, packets, errors |
 //! | [`table`] | what the lock table must be like, and what is wrong with it |
 //! | [`operation`] | one operation: what is seen decides what is written |
@@ -41,6 +42,7 @@ pub mod door;
 pub mod fields;
 mod grants;
 pub mod lease;
+pub mod metrics;
 pub mod operation;
 pub mod run;
 pub mod server;

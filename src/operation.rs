@@ -561,18 +561,19 @@ impl<'a> Task<'a> {
                 ..
             } => {
                 let is_recorded = record.is_some_and(|record| record.is_by(owner_token));
-                self.decide_end(own(seen, owner_token)).map(|ended| {
-                    Answer::Release(match (ended, self.sent) {
-                        // Gone, but not by us: we would have left a record.
-                        (Forced::Released(_), Sent::Unknown(_))
-                            if message.is_some() && !is_recorded =>
-                        {
-                            Released::Lost
-                        }
-                        (Forced::Released(_), _) => Released::Released,
-                        (Forced::NotHeld, _) => Released::Lost,
+                self.decide_end(own(seen, owner_token), looked_at)
+                    .map(|ended| {
+                        Answer::Release(match (ended, self.sent) {
+                            // Gone, but not by us: we would have left a record.
+                            (Forced::Released(_), Sent::Unknown(_))
+                                if message.is_some() && !is_recorded =>
+                            {
+                                Released::Lost
+                            }
+                            (Forced::Released(holder), _) => Released::Released(holder),
+                            (Forced::NotHeld, _) => Released::Lost,
+                        })
                     })
-                })
             }
             Operation::Renew {
                 owner_token,
@@ -591,7 +592,7 @@ impl<'a> Task<'a> {
                     (Some(only), Stamp::Lease { fencing_token, .. }) => only == fencing_token,
                     (Some(_), Stamp::Foreign) => false,
                 });
-                self.decide_end(meant).map(Answer::Force)
+                self.decide_end(meant, looked_at).map(Answer::Force)
             }
             Operation::Look { .. } => {
                 Some(Answer::Look(seen.and_then(|row| row.holding(looked_at))))
@@ -736,12 +737,13 @@ impl<'a> Task<'a> {
     }
 
     /// Ends the lease in a row that is meant to be ended: who held it, or that nobody did.
-    fn decide_end(&mut self, meant: Option<Seen>) -> Option<Forced> {
+    fn decide_end(&mut self, meant: Option<Seen>, looked_at: Instant) -> Option<Forced> {
         match (self.sent, meant) {
             (Sent::Done(Effect::Ended(holder)), _)
             | (Sent::Unknown(Effect::Ended(holder)), None) => Some(Forced::Released(holder)),
             (_, Some(row)) if row.remaining().is_some() => {
-                let holder = row.holder();
+                // What is remembered was looked at some time ago.
+                let holder = row.holder().later_by(looked_at.elapsed());
                 self.write = Some(Write::Delete {
                     key: row.key,
                     seen: row.stored,

@@ -23,9 +23,10 @@ use rustix::net::Shutdown;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tiny_http::{Header, Method};
 
-use crate::api::{Api, Asked, BATCH_MAX, BODY_MAX_BYTES, Refusal, Request, Response};
+use crate::api::{self, Api, Asked, BATCH_MAX, BODY_MAX_BYTES, HTML, Refusal, Request, Response};
 use crate::config::{Config, Listen};
 use crate::door::{Door, SEND_PATIENCE, Seen, shut_down};
+use crate::metrics::METRICS;
 use crate::store::Store;
 use crate::systemd;
 use crate::table::Finding;
@@ -360,6 +361,7 @@ impl Shared {
         };
         drop(receiving);
         for peer in too_many {
+            METRICS.cut_off.inc();
             shut_down(peer, Shutdown::Both);
         }
         Received { requests, error }
@@ -409,10 +411,12 @@ impl Shared {
             body: &body,
         };
         let asked = or_internal(|| self.api.read(&asked));
-        let shared = Arc::clone(self);
+        let (shared, began) = (Arc::clone(self), Instant::now());
+        let route = api::route_name(request.url());
         let reply = Box::new(move |response| {
             shared.aside(peer, move |_| {
                 respond(request, &response);
+                METRICS.answered(route, began.elapsed());
                 drop(in_turn);
             });
         });
@@ -489,6 +493,7 @@ impl Shared {
                     .and_then(|()| stream.flush());
                 std::mem::forget(stream);
                 shut_down(peer, Shutdown::Write);
+                METRICS.left_behind.inc();
                 let left_behind = 1 + self.left_behind.fetch_add(1, Ordering::Relaxed);
                 warn!(
                     "refused a forged length ({written:?}); {left_behind} connections left behind"
@@ -633,15 +638,23 @@ fn respond(request: tiny_http::Request, response: &Response) {
 }
 
 fn http_response(response: &Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
-    let mut http = tiny_http::Response::from_string(format!("{}\n", response.body))
+    let mut http = tiny_http::Response::from_string(format!("{}\n", response.body.trim_end()))
         .with_status_code(response.status)
-        .with_header(header("Content-Type", "application/json"))
+        .with_header(header("Content-Type", response.content_type))
         .with_header(header("Server", "session-lock"));
     if let Some(seconds) = response.retry_after_s {
         http.add_header(header("Retry-After", &seconds.to_string()));
     }
     if let Some(methods) = response.allow {
         http.add_header(header("Allow", methods));
+    }
+    if response.content_type == HTML {
+        // The page is all there is to it: nothing else is loaded, and nobody frames it.
+        http.add_header(header(
+            "Content-Security-Policy",
+            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
+        ));
+        http.add_header(header("X-Content-Type-Options", "nosniff"));
     }
     if response.status == 401 {
         http.add_header(header("WWW-Authenticate", "Bearer"));
@@ -713,9 +726,12 @@ impl Shared {
                 };
                 match self.door.cut_off(&mut seen, patience) {
                     0 => {}
-                    number => warn!(
-                        "cut off {number} clients that sent a head without end, or did not read their answers"
-                    ),
+                    number => {
+                        METRICS.cut_off.inc_by(number);
+                        warn!(
+                            "cut off {number} clients that sent a head without end, or did not read their answers"
+                        );
+                    }
                 }
             }
             if nudges_left > 0 {

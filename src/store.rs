@@ -27,6 +27,7 @@ use crate::database::{
 };
 use crate::grants::Grants;
 use crate::lease::{Holding, Id, RowVersion, Session};
+use crate::metrics::METRICS;
 use crate::operation::{Answer, Company, Look, Operation, Seen, StoreError, Task};
 use crate::statements::{Looked, Statements, read_look};
 use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
@@ -141,6 +142,16 @@ impl Store {
             opened: OnceLock::new(),
             messages: Mutex::new((Messages::default(), Instant::now())),
             grants: Grants::default(),
+        }
+    }
+
+    /// Looks at what changes slowly, for the metrics.
+    pub fn measure(&self) {
+        if let Ok(report) = self.inspect() {
+            METRICS.ids_used.set(report.ids_used.unwrap_or_default());
+            METRICS
+                .clock_difference
+                .set(report.clock_difference_s.unwrap_or_default());
         }
     }
 
@@ -670,7 +681,10 @@ fn recover(
         task.drop_write();
     }
     match (trouble, tasks) {
-        (Trouble::Deadlock, _) => Interrupted::Again(cause),
+        (Trouble::Deadlock, _) => {
+            METRICS.deadlock_retries.inc();
+            Interrupted::Again(cause)
+        }
         (Trouble::Locked, tasks @ [_, _, ..]) => {
             separate_locked(connection, statements, tasks, &keys, cause)
         }

@@ -2,7 +2,7 @@
 //! with them, and how to mend it. Production tables are used as they stand and never altered.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::database::{Connection, Statement, Trouble, Value, cause, columns};
 use crate::lease;
@@ -139,6 +139,10 @@ pub struct Report {
     pub messages: Messages,
     /// Whether the server takes writes at present.
     pub writes: Writes,
+    /// The used share of the table's ids.
+    pub ids_used: Option<f64>,
+    /// The database's clock less this machine's, in seconds.
+    pub clock_difference_s: Option<f64>,
 }
 
 impl Report {
@@ -269,6 +273,9 @@ fn inspect_server(
     let ours = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
+    let ours_us = u64::try_from(ours.as_micros()).unwrap_or(u64::MAX);
+    let apart = Duration::from_micros(clock_us.abs_diff(ours_us)).as_secs_f64();
+    report.clock_difference_s = Some(if clock_us < ours_us { -apart } else { apart });
     let apart_s = ours.as_secs().abs_diff(clock_us / 1_000_000);
     if apart_s <= CLOCK_TOLERANCE_S {
         report.add(
@@ -443,6 +450,10 @@ fn inspect_shape(
     let advice = format!(
         "each new lease takes one; at a quiet moment: ALTER TABLE {name} AUTO_INCREMENT = 1 (no time on a nearly empty table)"
     );
+    // Rounding is no matter here.
+    #[allow(clippy::cast_precision_loss)]
+    let ids_used = next_id.saturating_sub(1) as f64 / primary.max as f64;
+    report.ids_used = Some(ids_used);
     // At half there are months left, at nine tenths perhaps days.
     match next_id.saturating_mul(10) / primary.max {
         0..=4 => report.add(Verdict::Good, "id headroom", text),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use crate::api::Api;
+use crate::metrics::METRICS;
 use crate::store::{Opened, Store, Swept};
 use crate::systemd;
 use crate::table::Finding;
@@ -91,12 +92,16 @@ pub fn watch(api: &Api, stopping: &AtomicBool, ring: impl Fn()) {
 /// messages that nobody delivers any more.
 pub fn sweep(store: &Store, stopping: &AtomicBool, message_retention: Duration) {
     while !stopping.load(Ordering::Relaxed) {
+        store.measure();
         let mut after = Some(0);
         while let Some(page) = after {
             let swept = store.sweep(page);
             match &swept {
                 Ok(Swept { rows: 0, .. }) => {}
-                Ok(Swept { rows, .. }) => info!("swept {rows} rows of crashed holders"),
+                Ok(Swept { rows, .. }) => {
+                    METRICS.overruns.inc_by(*rows);
+                    info!("swept {rows} rows of crashed holders");
+                }
                 Err(error) => debug!("could not sweep: {error}"),
             }
             after = swept.ok().and_then(|swept| swept.next);

@@ -331,6 +331,11 @@ impl<T> Lines<T> {
         line.map_or(0, |line| line.standing(Instant::now()))
     }
 
+    /// How many stand in all lines.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
     /// Blocks until somebody waits, at most so long; whether anybody does.
     pub fn wait_for_waiters(&self, patience: Duration) -> bool {
         let nobody = |state: &mut State<T>| state.waiting == 0 && state.door == Door::Open;

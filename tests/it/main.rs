@@ -22,6 +22,7 @@ mod provider;
 mod races;
 mod renewal;
 mod run;
+mod seen;
 mod startup;
 mod webhooks;
 mod world;
@@ -44,7 +45,7 @@ const TEST_PATIENCE: Duration = Duration::from_secs(240);
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
-    let tests: [&[Test]; 18] = [
+    let tests: [&[Test]; 19] = [
         leases::TESTS,
         neighbours::TESTS,
         renewal::TESTS,
@@ -59,6 +60,7 @@ fn main() {
         webhooks::TESTS,
         clients::TESTS,
         startup::TESTS,
+        seen::TESTS,
         database_failures::TESTS,
         listener::TESTS,
         door::TESTS,

@@ -524,6 +524,18 @@ impl Service {
         )
     }
 
+    /// What is no JSON.
+    pub fn text(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.address);
+        self.agent
+            .get(url)
+            .call()
+            .unwrap()
+            .body_mut()
+            .read_to_string()
+            .unwrap()
+    }
+
     pub fn acquire(&self, session: &Session, fields: Value) -> Reply {
         self.post("/v1/acquire", session.with(fields))
     }

@@ -1,0 +1,215 @@
+//! What is counted, for Prometheus: `GET /metrics`. No id of a session is in any label.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
+};
+
+/// From a look in memory to the longest work: 10 s.
+const REQUEST_BUCKETS_S: [f64; 12] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0,
+];
+
+/// Up to the longest wait in line: 25 s.
+const WAIT_BUCKETS_S: [f64; 8] = [0.01, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 25.0];
+
+/// Turns of a bot take seconds; the default ttl is 30 s, the longest hold 15 min.
+const HOLD_BUCKETS_S: [f64; 10] = [0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
+
+/// Up to [`crate::api::BATCH_MAX`].
+const BATCH_BUCKETS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// The numbers of this process.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    /// Answers to acquires, by outcome.
+    pub acquires: IntCounterVec,
+    /// Answers to renews, by outcome.
+    pub renews: IntCounterVec,
+    /// Answers to commits, by outcome.
+    pub commits: IntCounterVec,
+    /// Answers to releases, by outcome.
+    pub releases: IntCounterVec,
+    /// Who stands in line now.
+    pub waiters: IntGauge,
+    /// How long those stood in line who were granted a lease in the end.
+    pub wait: Histogram,
+    /// How long leases were held that were released.
+    pub hold: Histogram,
+    /// Operations that went to the database together.
+    pub batch_size: Histogram,
+    /// Time from taking a request to its answer, waiting in line included, by route.
+    pub requests: HistogramVec,
+    /// Errors of the database, by kind.
+    pub database_errors: IntCounterVec,
+    /// Connections to the database that were opened.
+    pub connections_opened: IntCounter,
+    /// Batches that were run again after a deadlock.
+    pub deadlock_retries: IntCounter,
+    /// Leases that ended by expiry instead of release: their holder crashed or overran.
+    pub overruns: IntCounter,
+    /// Acquires that met an old program's row.
+    pub legacy_rows_seen: IntCounter,
+    /// Ids that are used up, as a share of all.
+    pub ids_used: Gauge,
+    /// The database's clock less this machine's.
+    pub clock_difference: Gauge,
+    /// Connections that hostile clients made `tiny_http` keep for ever.
+    pub left_behind: IntGauge,
+    /// Clients that were cut off.
+    pub cut_off: IntCounter,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let registry = Registry::new_custom(Some("session_lock".to_owned()), None)
+            .expect("the prefix is a name");
+        let registered = Registered(&registry);
+        let info = Opts::new("build_info", "Always 1; the version is in the label.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        registered.add(IntGauge::with_opts(info)).set(1);
+        Self {
+            acquires: registered.outcomes(
+                "acquires_total",
+                "Answers to acquires.",
+                &["new", "takeover", "again", "held", "duplicate", "failed"],
+            ),
+            renews: registered.outcomes(
+                "renews_total",
+                "Answers to renews.",
+                &["renewed", "lost", "max_hold", "failed"],
+            ),
+            commits: registered.outcomes(
+                "commits_total",
+                "Answers to commits.",
+                &["new", "again", "lost", "duplicate", "failed"],
+            ),
+            releases: registered.outcomes(
+                "releases_total",
+                "Answers to releases; forced and not_held are an operator's.",
+                &["released", "lost", "forced", "not_held", "failed"],
+            ),
+            waiters: registered.add(IntGauge::new("waiters", "Requests that stand in line now.")),
+            wait: registered.histogram(
+                "wait_seconds",
+                "Time in line of those who were granted a lease in the end.",
+                &WAIT_BUCKETS_S,
+            ),
+            hold: registered.histogram(
+                "hold_seconds",
+                "Time from grant to release.",
+                &HOLD_BUCKETS_S,
+            ),
+            batch_size: registered.histogram(
+                "batch_operations",
+                "Operations that went to the database together.",
+                &BATCH_BUCKETS,
+            ),
+            requests: {
+                let options = HistogramOpts::new(
+                    "request_seconds",
+                    "Time from taking a request to its answer, waiting in line included.",
+                );
+                let options = options.buckets(REQUEST_BUCKETS_S.to_vec());
+                registered.add(HistogramVec::new(options, &["route"]))
+            },
+            database_errors: {
+                let options = Opts::new("database_errors_total", "Errors of the database.");
+                let errors = registered.add(IntCounterVec::new(options, &["kind"]));
+                for kind in ["lost", "deadlock", "locked", "ids_exhausted", "read_only", "denied", "refused"] {
+                    errors.with_label_values(&[kind]);
+                }
+                errors
+            },
+            connections_opened: registered.counter(
+                "database_connections_opened_total",
+                "Connections to the database that were opened.",
+            ),
+            deadlock_retries: registered.counter(
+                "deadlock_retries_total",
+                "Batches that were run again after a deadlock.",
+            ),
+            overruns: registered.counter(
+                "overruns_total",
+                "Leases that ended by expiry instead of release: their holder crashed or overran.",
+            ),
+            legacy_rows_seen: registered.counter(
+                "legacy_rows_seen_total",
+                "Acquires that met an old program's row.",
+            ),
+            ids_used: registered.add(Gauge::new(
+                "ids_used_ratio",
+                "Used share of the lock table's AUTO_INCREMENT ids, looked at each minute.",
+            )),
+            clock_difference: registered.add(Gauge::new(
+                "clock_difference_seconds",
+                "The database's clock less this machine's, looked at each minute.",
+            )),
+            left_behind: registered.add(IntGauge::new(
+                "connections_left_behind",
+                "Connections with forged lengths, which are freed by a restart only; at 200 it happens by itself.",
+            )),
+            cut_off: registered.counter(
+                "clients_cut_off_total",
+                "Clients that sent a head without end, too much at once, or did not read.",
+            ),
+            registry,
+        }
+    }
+
+    /// Counts the answer to a request.
+    pub fn answered(&self, route: &str, took: Duration) {
+        self.requests
+            .with_label_values(&[route])
+            .observe(took.as_secs_f64());
+    }
+
+    /// All of it, as Prometheus reads it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to memory does not fail, and neither does a registry of our own.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// Makes numbers and registers them.
+struct Registered<'a>(&'a Registry);
+
+impl Registered<'_> {
+    fn add<C: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        made: prometheus::Result<C>,
+    ) -> C {
+        let collector = made.expect("names and labels of ours are right");
+        let registered = self.0.register(Box::new(collector.clone()));
+        registered.expect("no name of ours is there twice");
+        collector
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        self.add(Histogram::with_opts(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+        ))
+    }
+
+    /// A counter with all outcomes there are, so that each can be seen before its first time.
+    fn outcomes(&self, name: &str, help: &str, outcomes: &[&str]) -> IntCounterVec {
+        let counters = self.add(IntCounterVec::new(Opts::new(name, help), &["outcome"]));
+        for outcome in outcomes {
+            counters.with_label_values(&[*outcome]);
+        }
+        counters
+    }
+}

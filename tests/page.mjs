@@ -1,0 +1,236 @@
+// Opens the operator's page in headless Chromium and waits for what it must show:
+//
+//     node tests/page.mjs BASE_URL SCREENSHOT_DIR STATE
+//
+// STATE: empty | busy | waiting | gone | token TOKEN | force DEVICE PROSPECT
+//
+// Needs Node 18 and Debian's chromium (or CHROMIUM=path). Writes STATE.png (desktop, light) and
+// STATE-phone.png (phone, dark); for token and force those of the dialog too. Status 0, or 1 and a line
+// that says what was not seen. `gone` may be started before the database goes: then the picture has a list.
+
+import { spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const PATIENCE = 20_000;
+const LEASES = 200;
+const [base, pictures, state, ...words] = process.argv.slice(2);
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+class Unseen extends Error {}
+
+// Chromium, by pipe: Node 18 has no WebSocket of its own -------------------------------------------
+
+const profile = mkdtempSync(join(tmpdir(), "session-lock-page-"));
+const chromium = spawn(
+  process.env.CHROMIUM ?? "chromium",
+  ["--headless=new", "--remote-debugging-pipe", `--user-data-dir=${profile}`, "--disable-gpu", "--disable-dev-shm-usage",
+    "--hide-scrollbars", "--no-first-run", ...(process.getuid() === 0 ? ["--no-sandbox"] : []), "about:blank"],
+  { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] },
+);
+const ended = new Promise((resolve) => {
+  chromium.on("exit", resolve);
+  chromium.on("error", resolve);
+});
+const calls = new Map();
+const complaints = [];
+let lastId = 0;
+let received = "";
+
+chromium.stdio[3].on("error", () => {});
+chromium.stdio[4].setEncoding("utf8").on("data", (data) => {
+  const messages = (received + data).split("\0");
+  received = messages.pop();
+  for (const message of messages) hear(JSON.parse(message));
+});
+ended.then(() => {
+  for (const { reject } of calls.values()) reject(new Unseen("chromium ended, or could not be started"));
+});
+
+function hear({ id, method, params, result, error }) {
+  if (id) {
+    const { resolve, reject } = calls.get(id);
+    calls.delete(id);
+    return error ? reject(new Error(error.message)) : resolve(result);
+  }
+  if (method === "Runtime.exceptionThrown") {
+    const { text, exception } = params.exceptionDetails;
+    complaints.push(`exception: ${exception?.description ?? text}`);
+  } else if (method === "Runtime.consoleAPICalled" && ["error", "assert"].includes(params.type)) {
+    complaints.push(`console: ${params.args.map((arg) => arg.value ?? arg.description).join(" ")}`);
+  } else if (method === "Log.entryAdded" && params.entry.level === "error") {
+    const { source, text, url } = params.entry;
+    if (source !== "network" || !["gone", "token"].includes(state)) complaints.push(`${source}: ${text} ${url ?? ""}`);
+  } else if (method === "Page.javascriptDialogOpening") {
+    complaints.push(`a script dialog opened: ${params.message}`);
+    send("Page.handleJavaScriptDialog", { accept: false });
+  }
+}
+
+let sessionId;
+
+function send(method, params = {}) {
+  const id = ++lastId;
+  const answer = new Promise((resolve, reject) => calls.set(id, { resolve, reject }));
+  chromium.stdio[3].write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
+  return answer;
+}
+
+// The page -----------------------------------------------------------------------------------------
+
+/** What `look` returns in the page. It sees `visible(selector)` and the arguments. */
+async function inPage(look, ...args) {
+  const visible = (selector, within = document) =>
+    [...within.querySelectorAll(selector)].filter((element) => element.getClientRects().length > 0);
+  const expression = `(() => { const visible = ${visible}; return (${look})(...${JSON.stringify(args)}); })()`;
+  const { result, exceptionDetails } = await send("Runtime.evaluate", { expression, returnByValue: true });
+  if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+  return result.value;
+}
+
+async function until(what, look, ...args) {
+  const deadline = Date.now() + PATIENCE;
+  for (;;) {
+    const seen = await inPage(look, ...args);
+    if (seen) return seen;
+    if (Date.now() > deadline) {
+      const text = await inPage(() => document.body.innerText.replace(/\s+/g, " ").slice(0, 300));
+      throw new Unseen(`not seen: ${what}; the page says: ${text}`);
+    }
+    await sleep(100);
+  }
+}
+
+/** A real click, which misses what is hidden, covered or disabled. */
+async function click(what, find, ...args) {
+  const look = `(...args) => {
+    const element = (${find})(...args);
+    if (!element) return null;
+    element.scrollIntoView({ block: "center" });
+    const { left, top, width, height } = element.getBoundingClientRect();
+    return { x: left + width / 2, y: top + height / 2 };
+  }`;
+  const place = await until(what, look, ...args);
+  for (const type of ["mousePressed", "mouseReleased"]) {
+    await send("Input.dispatchMouseEvent", { type, ...place, button: "left", clickCount: 1 });
+  }
+}
+
+async function picture(name) {
+  await sleep(300);
+  const { data } = await send("Page.captureScreenshot", { format: "png" });
+  writeFileSync(join(pictures, `${name}.png`), Buffer.from(data, "base64"));
+}
+
+async function dress(phone) {
+  const [width, height] = phone ? [390, 844] : [1280, 900];
+  await send("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: phone ? 2 : 1, mobile: phone });
+  await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: phone ? "dark" : "light" }] });
+}
+
+async function pair(name) {
+  await picture(name);
+  await dress(true);
+  await picture(`${name}-phone`);
+  const excess = await inPage(() => document.documentElement.scrollWidth - innerWidth);
+  if (excess > 0) throw new Unseen(`not seen: a page as narrow as the phone (${name}); it is ${excess} px wider`);
+  await dress(false);
+}
+
+// The states ---------------------------------------------------------------------------------------
+
+const rowOf = (device, prospect) => visible("#rows tr").find((row) =>
+  row.querySelector(".device").textContent === device && row.querySelector(".prospect").textContent === prospect);
+
+const states = {
+  async empty() {
+    await until("No conversation is held", () => visible("#none").some((note) => note.innerText === "No conversation is held."));
+    await until("Database ready", () => visible("#database.good").length === 1);
+    await until("0 held", () => document.getElementById("held").textContent === "0");
+    await pair(state);
+  },
+
+  async busy() {
+    await until(`${LEASES} leases`, (count) => visible("#rows tr").length === count, LEASES);
+    await until("Database ready", () => visible("#database.good").length === 1);
+    await until("rates", () => visible("#rates dd").every((rate) => /^\d+\.\d\/s$/.test(rate.textContent)));
+    await until("an id with markup, as text", () =>
+      visible("#rows .id").some((id) => id.textContent.includes("<") && id.children.length === 0) &&
+      visible("#rows img, #rows script, #rows b").length === 0);
+    await until("ages and expiries", () => visible("#rows tr").every((row) =>
+      /\d s$|\d min$|\d h$|^–$/.test(row.querySelector(".age").textContent) && /\d|expired/.test(row.querySelector(".expiry").textContent)));
+    const expiry = await inPage(() => visible("#rows .expiry")[0].textContent);
+    await until("an expiry that counts down", (before) => visible("#rows .expiry")[0].textContent !== before, expiry);
+    await pair(state);
+    await click("the search box", () => document.getElementById("search"));
+    await send("Input.insertText", { text: "<" });
+    await until("only what was searched for", () => {
+      const shown = visible("#rows tr");
+      return shown.length > 0 && shown.length < 200 &&
+        shown.every((row) => [...row.querySelectorAll(".id")].some((id) => id.textContent.includes("<")));
+    });
+  },
+
+  async waiting() {
+    await until("a number of waiters above 0", () => Number(document.getElementById("waiting").textContent) > 0);
+    await pair(state);
+  },
+
+  async gone() {
+    await until("the banner about the database", () => visible("#banner").some((banner) => banner.innerText.includes("The database is not available")));
+    await until("Database not available", () => visible("#database.bad").length === 1);
+    await until("no list that looks fresh", () => visible("#list:not(.old), #rows button:enabled").length === 0);
+    await pair(state);
+  },
+
+  async token(token) {
+    await until("the question for the token", () => document.querySelector("#ask:modal #token:focus") !== null);
+    await pair(`${state}-dialog`);
+    await send("Input.insertText", { text: token });
+    for (const type of ["keyDown", "keyUp"]) {
+      await send("Input.dispatchKeyEvent", { type, key: "Enter", code: "Enter", windowsVirtualKeyCode: 13, text: type === "keyDown" ? "\r" : undefined });
+    }
+    await until("the list, after the token", () => !document.querySelector("#ask").open && /^(> )?\d+$/.test(document.getElementById("held").textContent));
+    await until("the counters, after the token", () => /^\d+$/.test(document.getElementById("waiting").textContent));
+    await pair(state);
+  },
+
+  async force(device, prospect) {
+    await until(`${device}, ${prospect} in the list`, `(...ids) => Boolean((${rowOf})(...ids))`, device, prospect);
+    await click("its button", `(...ids) => (${rowOf})(...ids)?.querySelector("button:enabled")`, device, prospect);
+    await until("the confirmation, with both ids", (...ids) =>
+      document.querySelector("#force:modal") &&
+      ids.every((id) => visible("#force .id").some((shown) => shown.textContent === id)), device, prospect);
+    await pair(`${state}-dialog`);
+    await click("the button that confirms", () => document.querySelector("#force:modal button[value=yes]"));
+    await until("Released", () => document.getElementById("said").textContent.startsWith("Released: "));
+    await until("the list without that row", `(...ids) => !(${rowOf})(...ids)`, device, prospect);
+    await pair(state);
+  },
+};
+
+const needed = { token: 1, force: 2 };
+let status = 0;
+try {
+  if (!Object.hasOwn(states, state ?? "") || words.length !== (needed[state] ?? 0)) {
+    throw new Unseen("usage: node tests/page.mjs BASE_URL SCREENSHOT_DIR empty|busy|waiting|gone|token TOKEN|force DEVICE PROSPECT");
+  }
+  mkdirSync(pictures, { recursive: true });
+  const { targetId } = await send("Target.createTarget", { url: "about:blank" });
+  ({ sessionId } = await send("Target.attachToTarget", { targetId, flatten: true }));
+  for (const domain of ["Runtime", "Log", "Page"]) await send(`${domain}.enable`);
+  await dress(false);
+  await send("Page.navigate", { url: base });
+  await until("a page of session-lock", () => document.readyState === "complete" && document.querySelector("h1")?.innerText.startsWith("session-lock"));
+  await states[state](...words);
+  if (complaints.length > 0) throw new Unseen(`not seen: a page without errors; ${complaints.join("; ")}`);
+} catch (error) {
+  status = 1;
+  const also = complaints.length > 0 && !error.message.includes(complaints[0]) ? `; ${complaints.join("; ")}` : "";
+  console.error(`page.mjs ${state}: ${error instanceof Unseen ? error.message : error.stack}${also}`);
+}
+chromium.kill();
+await Promise.race([ended, sleep(5000)]);
+rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+process.exit(status);
