@@ -14,7 +14,7 @@ use session_lock::lease::TTL_DEFAULT_MS;
 use session_lock::run;
 use session_lock::server::{Ending, Server};
 use session_lock::store::Store;
-use session_lock::table::{MESSAGE_TABLE, Report, Verdict};
+use session_lock::table::{Finding, MESSAGE_TABLE, Report, Verdict};
 
 /// musl's own allocator is slow with threads.
 #[cfg(target_env = "musl")]
@@ -68,16 +68,26 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-fn dispatch(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+fn dispatch(command: &str, mut flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let variable = |name: &str| std::env::var_os(name);
-    let config = |flags| Config::read(flags, variable).map_err(Failure::Usage);
+    let config = |flags: &mut dyn Iterator<Item = OsString>| {
+        Config::read(flags, variable).map_err(Failure::Usage)
+    };
     let client =
         |flags, own: &[&str]| ClientConfig::read(flags, variable, own).map_err(Failure::Usage);
     match command {
-        "serve" => serve(&config(flags)?),
+        "serve" => serve(&config(&mut flags)?),
         "dev" => dev(flags),
-        "check" => check(&config(flags)?),
-        "migrate" => migrate(&config(flags)?),
+        "check" => {
+            let (json, flags): (Vec<_>, Vec<_>) = flags.partition(|flag| flag == "--json");
+            let print = if json.is_empty() {
+                print_lines
+            } else {
+                print_json
+            };
+            check(&config(&mut flags.into_iter())?, print)
+        }
+        "migrate" => migrate(&config(&mut flags)?),
         "list" => list(&client(flags, &["device", "json!"])?),
         "release" => release(&client(
             flags,
@@ -103,7 +113,7 @@ fn help() -> String {
         "One worker at a time per chat conversation.\n\n\
          session-lock serve     the service\n\
          session-lock dev       the service on a private database, to try it out\n\
-         session-lock check     what is right and what is wrong with the database (status 1: problems)\n\
+         session-lock check     what is right and what is wrong with the database (status 1: problems); --json\n\
          session-lock migrate   create the tables that are missing\n\n\
          These four are set by environment variables or flags:\n",
     );
@@ -174,7 +184,22 @@ fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     finish(server.run())
 }
 
-fn check(config: &Config) -> Result<(), Failure> {
+fn print_lines(findings: &[Finding]) {
+    for finding in findings {
+        println!("{finding}");
+    }
+}
+
+fn print_json(findings: &[Finding]) {
+    let findings = findings.iter().map(|finding| {
+        json!({
+            "verdict": finding.verdict.to_string(), "topic": finding.topic, "text": finding.text,
+        })
+    });
+    println!("{}", findings.collect::<Value>());
+}
+
+fn check(config: &Config, print: fn(&[Finding])) -> Result<(), Failure> {
     let store = Store::new(
         &config.database,
         &config.table,
@@ -184,9 +209,7 @@ fn check(config: &Config) -> Result<(), Failure> {
     let report = store
         .inspect()
         .unwrap_or_else(|cause| Report::unreachable(&cause));
-    for finding in &report.findings {
-        println!("{finding}");
-    }
+    print(&report.findings);
     match report.of(Verdict::Problem).count() {
         0 => Ok(()),
         _ => Err(Failure::Status(1, None)),

@@ -230,7 +230,17 @@ try {
   const also = complaints.length > 0 && !error.message.includes(complaints[0]) ? `; ${complaints.join("; ")}` : "";
   console.error(`page.mjs ${state}: ${error instanceof Unseen ? error.message : error.stack}${also}`);
 }
-chromium.kill();
-await Promise.race([ended, sleep(5000)]);
-rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+sessionId = undefined;
+send("Browser.close").catch(() => {});
+await Promise.race([ended, sleep(3000)]);
+chromium.kill("SIGKILL");
+// Its helpers may write into the profile for a moment longer.
+for (let attempt = 0; attempt < 20; attempt += 1) {
+  try {
+    rmSync(profile, { recursive: true, force: true });
+    break;
+  } catch {
+    await sleep(100);
+  }
+}
 process.exit(status);

@@ -17,6 +17,7 @@ mod line;
 mod listener;
 mod looking;
 mod messages;
+mod moving;
 mod neighbours;
 mod provider;
 mod races;
@@ -45,9 +46,10 @@ const TEST_PATIENCE: Duration = Duration::from_secs(240);
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
-    let tests: [&[Test]; 19] = [
+    let tests: [&[Test]; 20] = [
         leases::TESTS,
         neighbours::TESTS,
+        moving::TESTS,
         renewal::TESTS,
         line::TESTS,
         looking::TESTS,

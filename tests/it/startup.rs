@@ -21,6 +21,7 @@ tests![
     a_database_that_is_not_there_yet_is_waited_for,
     a_read_only_database_is_waited_for,
     check_lists_what_is_right_too,
+    check_prints_json_for_programs,
     check_warns_of_ids_running_out_and_of_rows_dated_ahead,
     migrate_creates_the_table_once_and_alters_nothing,
 ];
@@ -428,6 +429,37 @@ fn check_lists_what_is_right_too(world: &World) {
     let printed = run(&["check", "--database-url", &closed]);
     assert_eq!(printed.status, Some(1));
     assert_says(&printed.out, &["problem  server", "cannot be reached"]);
+}
+
+fn check_prints_json_for_programs(world: &World) {
+    let schema = world.schema();
+    let json = |status| {
+        let printed = run(&["check", "--json", "--database-url", &schema.url()]);
+        assert_eq!(printed.status, Some(status), "{printed:?}");
+        serde_json::from_str::<Vec<serde_json::Value>>(&printed.out).unwrap()
+    };
+    let is_about_the_table = |finding: &serde_json::Value| finding["topic"] == "table";
+    let missing = json(1);
+    let missing = missing
+        .iter()
+        .find(|finding| is_about_the_table(finding))
+        .unwrap();
+    assert_eq!(missing["verdict"], "problem");
+    assert!(
+        missing["text"]
+            .as_str()
+            .unwrap()
+            .contains("session-lock migrate")
+    );
+    assert_eq!(
+        run(&["migrate", "--database-url", &schema.url()]).status,
+        Some(0)
+    );
+    assert!(
+        json(0)
+            .iter()
+            .all(|finding| finding["verdict"] != "problem")
+    );
 }
 
 fn check_warns_of_ids_running_out_and_of_rows_dated_ahead(world: &World) {
