@@ -62,8 +62,24 @@ pub struct Request<'a> {
     pub target: &'a str,
     /// The `Authorization` header.
     pub authorization: Option<&'a str>,
+    /// The `Origin` header: a browser's word for whose page it runs.
+    pub origin: Option<&'a str>,
+    /// The `Host` header.
+    pub host: Option<&'a str>,
     /// The body, at most [`BODY_MAX_BYTES`].
     pub body: &'a [u8],
+}
+
+impl Request<'_> {
+    /// Whether a browser sends it for a page that is not ours: any page that an operator looks at
+    /// could otherwise force leases on the operator's own machine.
+    fn is_from_elsewhere(&self) -> bool {
+        let own = |origin: &str| {
+            let authority = origin.split_once("://").map(|(_, authority)| authority);
+            authority.is_some() && authority == self.host
+        };
+        self.origin.is_some_and(|origin| !own(origin))
+    }
 }
 
 const JSON: &str = "application/json";
@@ -507,6 +523,10 @@ impl Api {
             .any(|method| method == request.method)
         {
             return Err(Refusal::MethodNotAllowed(route.methods()));
+        }
+        if request.method == "POST" && request.is_from_elsewhere() {
+            let text = "Origin: a page of another site may not ask this";
+            return Err(Refusal::InvalidRequest(text.to_owned()));
         }
         match route {
             Route::Acquire => Ok(self.read_acquire(Fields::read(request.body)?)?),

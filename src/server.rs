@@ -400,14 +400,17 @@ impl Shared {
                 });
             }
         };
-        let authorization = request
-            .headers()
-            .iter()
-            .find(|header| header.field.equiv("Authorization"));
+        let header = |name: &'static str| {
+            let mut headers = request.headers().iter();
+            let found = headers.find(|header| header.field.equiv(name));
+            found.map(|header| header.value.as_str())
+        };
         let asked = Request {
             method: request.method().as_str(),
             target: request.url(),
-            authorization: authorization.map(|header| header.value.as_str()),
+            authorization: header("Authorization"),
+            origin: header("Origin"),
+            host: header("Host"),
             body: &body,
         };
         let asked = or_internal(|| self.api.read(&asked));

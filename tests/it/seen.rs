@@ -5,13 +5,17 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::world::{Service, Session, World, run, tests};
+use crate::world::{DatabaseServer, Service, Session, World, run, tests};
 
 tests![
     every_outcome_is_counted,
     the_metrics_please_promtool_and_name_no_session,
     the_page_needs_no_token_and_loads_nothing,
     the_interface_is_described,
+    a_page_of_another_site_may_not_ask,
+    the_page_shows_what_is_held_and_forces_a_release,
+    the_page_says_that_the_database_is_gone,
+    the_page_asks_for_the_token,
 ];
 
 /// A value of `/metrics`.
@@ -182,4 +186,91 @@ fn the_interface_is_described(world: &World) {
             "/v1/renew",
         ]
     );
+}
+
+fn a_page_of_another_site_may_not_ask(world: &World) {
+    let session = Session::new();
+    let token = world.service.hold(&session);
+    let body = session.with(json!({"force": true})).to_string();
+    let post = |origin: &str| {
+        world.service.door.ask(format!(
+            "POST /v1/release HTTP/1.1\r\nHost: localhost:7099\r\nOrigin: {origin}\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    };
+    for elsewhere in [
+        "https://evil.example",
+        "null",
+        "http://localhost:7098",
+        "localhost:7099",
+    ] {
+        let refused = post(elsewhere);
+        assert!(
+            refused.starts_with("HTTP/1.1 400 ") && refused.contains("Origin"),
+            "{refused}"
+        );
+    }
+    assert_eq!(world.service.renew(&session, &token, 30_000).status, 200);
+    let allowed = post("http://localhost:7099");
+    assert!(allowed.starts_with("HTTP/1.1 200 "), "{allowed}");
+}
+
+/// Looks at the page with a real browser, which must find what this state is about; its pictures are
+/// in target/page.
+fn look(world: &World, service: &Service, state: &[&str]) {
+    let pictures = format!(
+        "{}/target/page/{}",
+        env!("CARGO_MANIFEST_DIR"),
+        world.engine.name()
+    );
+    std::fs::create_dir_all(&pictures).unwrap();
+    let output = Command::new("node")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page.mjs"))
+        .args([&format!("http://{}", service.address), &pictures])
+        .args(state)
+        .output()
+        .expect("node is installed: tests/install languages chromium");
+    assert!(output.status.success(), "{state:?}: {output:?}");
+}
+
+fn the_page_shows_what_is_held_and_forces_a_release(world: &World) {
+    let service = own_service(world, &[]);
+    look(world, &service, &["empty"]);
+    let markup = Session {
+        device: "<img src=x onerror=alert(1)>".to_owned(),
+        ..Session::new()
+    };
+    let sessions: Vec<_> = (0..199).map(|_| Session::new()).chain([markup]).collect();
+    for session in &sessions {
+        service
+            .acquire(session, json!({"ttl_ms": 600_000}))
+            .assert_granted("new");
+    }
+    look(world, &service, &["busy"]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| service.acquire(&sessions[0], json!({"wait_ms": 25_000})));
+        service.wait_for_waiters(&sessions[0], 1);
+        look(world, &service, &["waiting"]);
+        service.post("/v1/release", sessions[0].with(json!({"force": true})));
+    });
+    let Session { device, prospect } = &sessions[7];
+    look(world, &service, &["force", device, prospect]);
+    assert_eq!(service.get(&sessions[7].path()).json["held"], false);
+    assert_eq!(service.get(&sessions[8].path()).json["held"], true);
+}
+
+fn the_page_says_that_the_database_is_gone(world: &World) {
+    let server = DatabaseServer::start(world.engine, &[]);
+    let url = server.url("session_lock");
+    assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+    let service = Service::start(&url, &[]);
+    service.hold(&Session::new());
+    drop(server);
+    look(world, &service, &["gone"]);
+}
+
+fn the_page_asks_for_the_token(world: &World) {
+    let service = own_service(world, &["--api-token", "t0ken"]);
+    look(world, &service, &["token", "t0ken"]);
 }
