@@ -19,7 +19,7 @@ use crate::lease::{
 use crate::metrics::METRICS;
 use crate::operation::{Answer, Operation, StoreError};
 use crate::store::Store;
-use crate::waiters::{Claim, Lines, Name, Refused, TokenOrigin, Turn, Waiter};
+use crate::waiters::{Claim, Lines, Name, Refused, RowLock, TokenOrigin, Turn, Waiter};
 
 /// The description of this interface, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -37,6 +37,9 @@ pub const BATCH_MAX: usize = 64;
 
 /// Longest wait in line. Providers of webhooks give up, and send again, after 30 s or so.
 pub const WAIT_MAX_MS: u64 = 25_000;
+
+/// What another program's locks have held up for so long is refused: everything ends within 10 s.
+const SLOW_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Leases on a page, if the caller does not say.
 const LIST_DEFAULT: u64 = 100;
@@ -430,9 +433,35 @@ impl Api {
             METRICS.batch_size.observe(operations.len() as f64);
             let answers = self.run(&operations);
             for ((name, turn), answer) in turns.into_iter().zip(answers) {
-                self.finish(&name, turn, began, answer);
+                if matches!(answer, Err(StoreError::Locked)) {
+                    self.lines.locked(&name, turn);
+                } else {
+                    self.finish(&name, turn, began, answer);
+                }
             }
         }
+    }
+
+    /// Does one thing that another program's lock may hold up, if there is one within `patience`.
+    /// What such a lock has held up for too long already is refused without another try.
+    pub fn work_slowly(&self, patience: Duration) {
+        let Some((name, turn, since)) = self.lines.next_slow(patience) else {
+            return;
+        };
+        let began = Instant::now();
+        let answer = if since.elapsed() > SLOW_PATIENCE {
+            Err(StoreError::Locked)
+        } else {
+            self.run(&[operation(&turn)])
+                .pop()
+                .unwrap_or(Err(StoreError::Internal))
+        };
+        let lock = match answer {
+            Err(StoreError::Locked) => RowLock::Held,
+            _ => RowLock::Gone,
+        };
+        self.lines.leave_slow_lane(&name, lock);
+        self.finish(&name, turn, began, answer);
     }
 
     /// Answers a turn, and gives the line what follows from it.
@@ -466,6 +495,12 @@ impl Api {
             (Turn::Acquire(waiter), Ok(answer)) => self.acquired(name, waiter, began, answer),
             (turn, Err(error)) => self.failed(name, turn, began, &error),
         }
+    }
+
+    /// Whether there is anything to do for a worker.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.lines.is_ready()
     }
 
     /// Answers those whose wait is over; whether there is anything to do for a worker now.

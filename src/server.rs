@@ -30,7 +30,7 @@ use crate::metrics::METRICS;
 use crate::store::Store;
 use crate::systemd;
 use crate::table::Finding;
-use crate::upkeep::{self, TICK_PERIOD};
+use crate::upkeep::{self, IDLE_PATIENCE, TICK_PERIOD};
 
 /// A refused body up to this size is skipped, and nothing stays behind. A longer one cannot be
 /// skipped safely; see [`refuse_unread`].
@@ -77,8 +77,12 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 const DRAIN_LOOKS: u32 = 10;
 const DRAIN_PATIENCE: Duration = Duration::from_millis(10);
 
-/// Connections for the start, the watch and the sweep, beside one for each worker.
-const SPARE_CONNECTIONS: usize = 3;
+/// Threads for sessions that other programs' locks hold up, each for a second at a time.
+const SLOW_WORKERS: usize = 2;
+
+/// Connections for the start, the watch and the sweep, and for slow workers, beside one for each
+/// worker.
+const SPARE_CONNECTIONS: usize = 3 + SLOW_WORKERS;
 
 /// Why the service ended.
 #[derive(Debug)]
@@ -188,9 +192,17 @@ impl Server {
         if systemd::listens() {
             shared.start("reporter", |shared| shared.report());
         }
-        let workers: Vec<_> = (1..=self.workers)
+        let mut workers: Vec<_> = (1..=self.workers)
             .map(|number| shared.start(&format!("worker-{number}"), Shared::work))
             .collect();
+        workers.extend((1..=SLOW_WORKERS).map(|number| {
+            shared.start(&format!("slow-worker-{number}"), |shared| {
+                while !shared.stopping.load(Ordering::Relaxed) {
+                    shared.api.work_slowly(IDLE_PATIENCE);
+                    shared.ring_if_ready();
+                }
+            })
+        }));
         shared.stop(&ending, &workers)
     }
 }
@@ -431,6 +443,13 @@ impl Shared {
         // Once is enough: whoever wakes does all there is to do.
         if !self.rung.swap(true, Ordering::Relaxed) {
             self.http.unblock();
+        }
+    }
+
+    /// Wakes a worker, if there is something to do.
+    fn ring_if_ready(&self) {
+        if self.api.is_ready() {
+            self.ring();
         }
     }
 

@@ -572,7 +572,10 @@ fn look(
                 (Trouble::Lost | Trouble::Deadlock, _) => Err(Interrupted::Again(cause(&error))),
                 // One's message table is no trouble of those without a message.
                 (_, tasks @ [_, _, ..]) => Err(separate(tasks, cause(&error))),
-                (Trouble::Locked, [task]) => Err(locked(task, cause(&error))),
+                (Trouble::Locked, [task]) => {
+                    task.fail(StoreError::Locked);
+                    Err(Interrupted::Again(cause(&error)))
+                }
                 _ => Err(Interrupted::Refused(cause(&error))),
             };
         }
@@ -688,7 +691,10 @@ fn recover(
         (Trouble::Locked, tasks @ [_, _, ..]) => {
             separate_locked(connection, statements, tasks, &keys, cause)
         }
-        (Trouble::Locked, [task]) => locked(task, cause),
+        (Trouble::Locked, [task]) => {
+            task.fail(StoreError::Locked);
+            Interrupted::Again(cause)
+        }
         (_, tasks @ [_, _, ..]) => separate(tasks, cause),
         (Trouble::IdsExhausted, [task]) => {
             task.try_random_id(statements.table.max_key);
@@ -702,8 +708,8 @@ fn recover(
     }
 }
 
-/// Has those of these tasks go alone from now on whose row, by its key, another program holds a lock
-/// on, and all if it cannot be told whose that is: a row that is being inserted cannot be asked for.
+/// Ends those of these tasks whose row, by its key, another program holds a lock on, and has all go
+/// alone if it cannot be told whose that is: a row that is being inserted cannot be asked for.
 fn separate_locked(
     connection: &mut Connection,
     statements: &Statements,
@@ -728,18 +734,8 @@ fn separate_locked(
     }
     for (task, key) in tasks.iter_mut().zip(keys) {
         if is_locked(key) {
-            task.company = Company::Alone;
+            task.fail(StoreError::Locked);
         }
-    }
-    Interrupted::Again(cause)
-}
-
-/// Tries a task once more, alone, before it fails: a disk that stalls for a second looks like a
-/// lock, and MySQL has a new row wait for whoever writes the row behind it.
-fn locked(task: &mut Task, cause: String) -> Interrupted {
-    match task.company {
-        Company::Welcome => task.company = Company::Alone,
-        Company::Alone => task.fail(StoreError::Locked),
     }
     Interrupted::Again(cause)
 }

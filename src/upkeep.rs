@@ -24,7 +24,7 @@ pub const TICK_PERIOD: Duration = Duration::from_millis(10);
 const WATCH_PERIOD: Duration = Duration::from_millis(150);
 
 /// How long a thread that serves waiters sleeps when there are none; it is woken by the first.
-const IDLE_PATIENCE: Duration = Duration::from_secs(3_600);
+pub const IDLE_PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Between two sweeps: rows are swept minutes after their expiry.
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);

@@ -18,6 +18,10 @@ use crate::lease::{Holding, MessageId, OwnerToken, RowVersion};
 /// connection of its own, with a thread and two descriptors: half of the unit's 8,192.
 pub const WAITERS_MAX: usize = 2_000;
 
+/// A session whose row another program was seen to hold a lock on goes by the slow lane for so long:
+/// each try takes a second of a worker's time, which is not to be that of others.
+const SLOW_FOR: Duration = Duration::from_secs(10);
+
 /// A session's name, the same for all its spellings.
 pub type Name = (String, String);
 
@@ -75,15 +79,29 @@ pub struct Refused<T> {
     pub waiters: usize,
 }
 
+/// Whether another program still holds a lock on a session's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowLock {
+    /// It does.
+    Held,
+    /// It does not.
+    Gone,
+}
+
 /// All lines of this server.
 pub struct Lines<T> {
     state: Mutex<State<T>>,
     joined: Condvar,
+    slow_ready: Condvar,
 }
 
 struct State<T> {
     lines: HashMap<Name, Line<T>>,
     ready: VecDeque<Name>,
+    /// What is ready and goes by the slow lane.
+    ready_slow: VecDeque<(Name, Instant)>,
+    /// Sessions that go by the slow lane, and until when.
+    slow: HashMap<Name, Instant>,
     waiting: usize,
     door: Door,
 }
@@ -125,12 +143,15 @@ impl<T> Default for Lines<T> {
         let state = State {
             lines: HashMap::new(),
             ready: VecDeque::new(),
+            ready_slow: VecDeque::new(),
+            slow: HashMap::new(),
             waiting: 0,
             door: Door::Open,
         };
         Self {
             state: Mutex::new(state),
             joined: Condvar::new(),
+            slow_ready: Condvar::new(),
         }
     }
 }
@@ -146,6 +167,7 @@ impl<T> Lines<T> {
         let mut state = self.lock();
         state.line(name).direct.push_back(Turn::Direct(ticket));
         state.make_ready(name);
+        self.slow_ready.notify_one();
     }
 
     /// Joins the end of a session's line. Who brings a token of its own may hold the session
@@ -164,6 +186,7 @@ impl<T> Lines<T> {
         }
         state.make_ready(name);
         drop(state);
+        self.slow_ready.notify_one();
         self.joined.notify_all();
     }
 
@@ -175,21 +198,50 @@ impl<T> Lines<T> {
         while turns.len() < limit
             && let Some(name) = state.ready.pop_front()
         {
-            let line = state.line(&name);
-            let direct = line.direct.pop_front();
-            let turn = direct.or_else(|| line.waiters.pop_front().map(Turn::Acquire));
-            if let Some(turn) = turn {
-                line.turn = TurnState::Working;
-                if matches!(turn, Turn::Acquire(_)) {
-                    state.waiting -= 1;
-                }
-                turns.push((name, turn));
+            if state.is_slow(&name) {
+                // It has become so since.
+                state.ready_slow.push_back((name, Instant::now()));
+                self.slow_ready.notify_one();
             } else {
-                line.turn = TurnState::Idle;
-                state.forget_if_empty(&name);
+                turns.extend(state.begin_turn(name));
             }
         }
         turns
+    }
+
+    /// What to do next in the slow lane, and since when that has been ready; blocks until there is
+    /// something, at most so long.
+    pub fn next_slow(&self, patience: Duration) -> Option<(Name, Turn<T>, Instant)> {
+        let idle = |state: &mut State<T>| state.ready_slow.is_empty() && state.door == Door::Open;
+        let waited = self
+            .slow_ready
+            .wait_timeout_while(self.lock(), patience, idle);
+        let (mut state, _) = waited.ok()?;
+        let (name, since) = state.ready_slow.pop_front()?;
+        let (name, turn) = state.begin_turn(name)?;
+        Some((name, turn, since))
+    }
+
+    /// Another program's lock held up a turn: it is repeated, and others of its session go by, in
+    /// the slow lane.
+    pub fn locked(&self, name: &Name, turn: Turn<T>) {
+        let mut state = self.lock();
+        state.mark_slow(name);
+        match turn {
+            Turn::Acquire(waiter) => state.stand(name, waiter),
+            turn => state.line(name).direct.push_front(turn),
+        }
+        state.end_turn(name, Next::Turn);
+        self.slow_ready.notify_one();
+    }
+
+    /// What came of a turn in the slow lane: whether the session stays there.
+    pub fn leave_slow_lane(&self, name: &Name, lock: RowLock) {
+        let mut state = self.lock();
+        match lock {
+            RowLock::Gone => drop(state.slow.remove(name)),
+            RowLock::Held => state.mark_slow(name),
+        }
     }
 
     /// A direct turn is over, and may have changed who holds the session: the line may try its
@@ -357,6 +409,7 @@ impl<T> Lines<T> {
         }
         drop(state);
         self.joined.notify_all();
+        self.slow_ready.notify_all();
         tickets
     }
 }
@@ -419,11 +472,45 @@ impl<T> State<T> {
         match line.turn {
             TurnState::Idle => {
                 line.turn = TurnState::Ready;
-                self.ready.push_back(name.clone());
+                if self.is_slow(name) {
+                    self.ready_slow.push_back((name.clone(), Instant::now()));
+                } else {
+                    self.ready.push_back(name.clone());
+                }
             }
             TurnState::Working => line.turn = TurnState::WorkingThenReady,
             TurnState::Ready | TurnState::WorkingThenReady => {}
         }
+    }
+
+    fn begin_turn(&mut self, name: Name) -> Option<(Name, Turn<T>)> {
+        let line = self.line(&name);
+        let direct = line.direct.pop_front();
+        let turn = direct.or_else(|| line.waiters.pop_front().map(Turn::Acquire));
+        let Some(turn) = turn else {
+            line.turn = TurnState::Idle;
+            self.forget_if_empty(&name);
+            return None;
+        };
+        line.turn = TurnState::Working;
+        if matches!(turn, Turn::Acquire(_)) {
+            self.waiting -= 1;
+        }
+        Some((name, turn))
+    }
+
+    fn is_slow(&self, name: &Name) -> bool {
+        !self.slow.is_empty()
+            && self
+                .slow
+                .get(name)
+                .is_some_and(|until| *until > Instant::now())
+    }
+
+    fn mark_slow(&mut self, name: &Name) {
+        let now = Instant::now();
+        self.slow.retain(|_, until| *until > now);
+        self.slow.insert(name.clone(), now + SLOW_FOR);
     }
 
     fn end_turn(&mut self, name: &Name, next: Next) {
