@@ -855,7 +855,9 @@ impl Api {
     }
 }
 
-fn stopping() -> Response {
+/// The answer to what comes when the service stops.
+#[must_use]
+pub fn stopping() -> Response {
     let message = "the server is stopping; repeat the same request";
     Refusal::Unavailable(message.to_owned(), None).into()
 }

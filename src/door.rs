@@ -1,18 +1,21 @@
 //! The front door: the socket that the service listens on, and the sockets of its connections,
 //! which `tiny_http` gives no way to. Knows no HTTP.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_nodelay};
+use rustix::net::sockopt::{
+    Timeout, set_socket_recv_buffer_size, set_socket_send_buffer_size, set_socket_timeout,
+    set_tcp_nodelay,
+};
 use rustix::net::{Shutdown, SocketAddrAny};
 
 use crate::config::Listen;
@@ -22,20 +25,29 @@ use crate::config::Listen;
 /// who closes it, and no request meets a connection that the server is about to close.
 pub const SILENCE_MAX: Duration = Duration::from_secs(120);
 
-/// A client that does not read its answers is cut off after this.
-pub const SEND_PATIENCE: Duration = Duration::from_secs(3);
+/// A client that leaves its answers unread is cut off when the next one has not fitted for so long.
+/// Short, for a worker waits meanwhile: the buffer holds any answer, and [`SEND_BUFFER_BYTES`] more.
+pub const SEND_PATIENCE: Duration = Duration::from_millis(100);
 
-/// A client that has sent so much since its last answer is cut off: it sends a head without end,
-/// all of which is kept in memory. An honest head has a few hundred bytes.
-const UNANSWERED_MAX_BYTES: u64 = 256 * 1024;
+/// For the longest list and some answers more, of which the kernel counts twice the size.
+const SEND_BUFFER_BYTES: usize = 512 * 1024;
 
-/// The listening socket.
+/// What a client may have under way towards us: some dozens of requests. It bounds what is left to
+/// read after its connection is shut down.
+const RECEIVE_BUFFER_BYTES: usize = 32 * 1024;
+
+/// A client that has sent so much since its last request was complete is cut off: it sends a head
+/// without end, all of which is kept in memory. An honest head has a few hundred bytes.
+const UNFINISHED_MAX_BYTES: u64 = 32 * 1024;
+
+/// The listening socket. It is not kept here: when `tiny_http` drops it, nobody is to be let in.
 pub struct Door {
-    listener: OwnedFd,
     /// Where it is, with the port that the system chose if none was named.
     at: Listen,
-    /// What the accepted sockets call themselves.
+    /// What it and the accepted sockets call themselves.
     name: SocketAddrAny,
+    /// The socket file, to know it again.
+    file: Option<(u64, u64)>,
 }
 
 /// A stream to the service itself.
@@ -45,17 +57,10 @@ impl<S: Read + Write> Stream for S {}
 /// What was seen of the connections.
 #[derive(Default)]
 pub struct Seen {
-    /// What each client had sent, and been sent, when it was last answered.
-    answered: HashMap<SocketAddr, Bytes>,
-    /// Since when each descriptor of a Unix socket takes no more answers.
-    deaf_since: HashMap<RawFd, Instant>,
-}
-
-/// Bytes of a connection since its start.
-#[derive(Clone, Copy)]
-struct Bytes {
-    received: u64,
-    sent: u64,
+    /// How many bytes each client had sent when it last completed a request.
+    finished: HashMap<SocketAddr, u64>,
+    /// Since when each socket of a Unix socket, by its inode, takes no more answers.
+    deaf_since: HashMap<u64, Instant>,
 }
 
 impl Door {
@@ -68,6 +73,8 @@ impl Door {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address)?;
                 set_patience(listener.as_fd())?;
+                set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
+                set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_BYTES)?;
                 // Without it, the kernel holds the end of a long answer back until the client has
                 // acknowledged its beginning, 40 ms later.
                 set_tcp_nodelay(&listener, true)?;
@@ -81,8 +88,11 @@ impl Door {
             tiny_http::Listener::Unix(listener) => listener.as_fd(),
         };
         let door = Self {
-            listener: descriptor.try_clone_to_owned()?,
             name: rustix::net::getsockname(descriptor)?,
+            file: match &at {
+                Listen::Tcp(_) => None,
+                Listen::Unix(path) => identity(path),
+            },
             at,
         };
         Ok((door, listener))
@@ -126,50 +136,64 @@ impl Door {
     /// Closes it: whoever connects from now on is refused, and what has come on the connections
     /// that there are is all that will come.
     pub fn close(&self) {
-        if let Listen::Unix(path) = &self.at {
+        if let Listen::Unix(path) = &self.at
+            && identity(path) == self.file
+        {
             let _ = fs::remove_file(path);
         }
-        let _ = rustix::net::shutdown(&self.listener, Shutdown::Read);
         each_socket(|socket, _| {
-            if socket.as_raw_fd() != self.listener.as_raw_fd() && self.accepted(socket) {
+            if self.is_listener(socket) {
+                let _ = rustix::net::shutdown(socket, Shutdown::Read);
+            }
+        });
+        self.close_connections();
+    }
+
+    /// Lets nothing more come on the connections that there are.
+    pub fn close_connections(&self) {
+        each_socket(|socket, _| {
+            if self.accepted(socket) {
                 let _ = rustix::net::shutdown(socket, Shutdown::Read);
             }
         });
     }
 
-    /// Cuts off clients that send a head without end. On a Unix socket, whose connections inherit
-    /// nothing, sees to it that they are as patient as others, and cuts off clients that have not
-    /// read their answers for `deaf_patience`. How many were cut off.
-    pub fn cut_off(&self, seen: &mut Seen, deaf_patience: Duration) -> u64 {
+    /// Cuts off clients that send a head without end, unless they have completed a request since the
+    /// last look and so are among `asked`. On a Unix socket, whose connections inherit nothing, sees
+    /// to it that they are as patient as others, and cuts off clients that have left their answers
+    /// unread for `deaf_patience`. How many were cut off.
+    pub fn cut_off(
+        &self,
+        seen: &mut Seen,
+        asked: &HashSet<SocketAddr>,
+        deaf_patience: Duration,
+    ) -> u64 {
         let mut cut_off = 0;
         let mut now = Seen::default();
         each_socket(|socket, peer| {
-            if socket.as_raw_fd() == self.listener.as_raw_fd() || !self.accepted(socket) {
+            if !self.accepted(socket) {
                 return;
             }
             let is_bad = match peer {
                 // Two descriptors belong to each connection.
-                Some(peer) if now.answered.contains_key(&peer) => false,
-                Some(peer) => bytes(socket).is_some_and(|bytes| {
-                    let answered = match seen.answered.get(&peer) {
-                        Some(before) if before.sent == bytes.sent => *before,
-                        // New here, and not answered yet.
-                        None if bytes.sent == 0 => Bytes {
-                            received: 0,
-                            sent: 0,
-                        },
-                        _ => bytes,
+                Some(peer) if now.finished.contains_key(&peer) => false,
+                Some(peer) => received_bytes(socket).is_some_and(|received| {
+                    let finished = match seen.finished.get(&peer) {
+                        _ if asked.contains(&peer) => received,
+                        // Otherwise another connection has got the same port.
+                        Some(finished) if *finished <= received => *finished,
+                        _ => 0,
                     };
-                    now.answered.insert(peer, answered);
-                    bytes.received - answered.received > UNANSWERED_MAX_BYTES
+                    now.finished.insert(peer, finished);
+                    received - finished > UNFINISHED_MAX_BYTES
                 }),
                 None => {
                     let _ = set_patience(socket);
                     !takes_answers(socket) && {
-                        let descriptor = socket.as_raw_fd();
-                        let since = seen.deaf_since.get(&descriptor).copied();
+                        let inode = rustix::fs::fstat(socket).map_or(0, |stat| stat.st_ino);
+                        let since = seen.deaf_since.get(&inode).copied();
                         let since = since.unwrap_or_else(Instant::now);
-                        now.deaf_since.insert(descriptor, since);
+                        now.deaf_since.insert(inode, since);
                         since.elapsed() >= deaf_patience
                     }
                 }
@@ -183,8 +207,16 @@ impl Door {
         cut_off
     }
 
+    fn is_listener(&self, socket: BorrowedFd) -> bool {
+        rustix::net::sockopt::socket_acceptconn(socket) == Ok(true)
+            && rustix::net::getsockname(socket).is_ok_and(|name| name == self.name)
+    }
+
     /// Whether a socket is one that came in by this door.
     fn accepted(&self, socket: BorrowedFd) -> bool {
+        if rustix::net::getpeername(socket).is_err() {
+            return false;
+        }
         let Ok(name) = rustix::net::getsockname(socket) else {
             return false;
         };
@@ -254,24 +286,37 @@ fn each_socket(mut visit: impl FnMut(BorrowedFd, Option<SocketAddr>)) {
         .flatten()
         .flatten();
     for descriptor in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-        // Safety: nothing is read or written through it, and it is closed by nobody here. One that
-        // is closed meanwhile by its owner, or given to another file, fails to be the socket that
-        // is looked for: it has another name, or another peer.
+        // Safety: it is only asked what it is, and copied. One that is closed meanwhile by its
+        // owner, or given to another file, is that other file in both.
         #[allow(unsafe_code)]
-        let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
-        if let Ok(peer) = rustix::net::getpeername(socket) {
-            visit(
-                socket,
-                peer.and_then(|peer| SocketAddr::try_from(peer).ok()),
-            );
+        let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        if !rustix::fs::fstat(borrowed).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
+        }) {
+            continue;
         }
+        // What is looked at is what is shut down, whatever becomes of the number meanwhile.
+        let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(borrowed, 0) else {
+            continue;
+        };
+        let peer = rustix::net::getpeername(&socket).ok().flatten();
+        visit(
+            socket.as_fd(),
+            peer.and_then(|peer| SocketAddr::try_from(peer).ok()),
+        );
     }
 }
 
-/// What a connection's kernel side has counted.
-fn bytes(socket: BorrowedFd) -> Option<Bytes> {
+/// Device and inode of a file.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+/// How many bytes have come on a connection since its start.
+fn received_bytes(socket: BorrowedFd) -> Option<u64> {
     // Safety: all zeros is a valid `tcp_info`, of which the kernel fills as much as it knows, and
-    // no more than the length that it is given. No library reads these two fields.
+    // no more than the length that it is given. No library reads it.
     #[allow(unsafe_code)]
     let (info, result) = unsafe {
         let mut info: libc::tcp_info = std::mem::zeroed();
@@ -285,8 +330,5 @@ fn bytes(socket: BorrowedFd) -> Option<Bytes> {
         );
         (info, result)
     };
-    (result == 0).then_some(Bytes {
-        received: info.tcpi_bytes_received,
-        sent: info.tcpi_bytes_acked,
-    })
+    (result == 0).then_some(info.tcpi_bytes_received)
 }

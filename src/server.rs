@@ -7,7 +7,7 @@
 //! remedy here: a request of HTTP/2 or 3 leaves a thread and two descriptors behind in
 //! `tiny_http`; when those run out, the process ends and is started afresh.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -25,7 +25,7 @@ use tiny_http::{Header, Method};
 
 use crate::api::{self, Api, Asked, BATCH_MAX, BODY_MAX_BYTES, HTML, Refusal, Request, Response};
 use crate::config::{Config, Listen};
-use crate::door::{Door, SEND_PATIENCE, Seen, shut_down};
+use crate::door::{Door, Seen, shut_down};
 use crate::metrics::METRICS;
 use crate::store::Store;
 use crate::systemd;
@@ -34,11 +34,12 @@ use crate::upkeep::{self, IDLE_PATIENCE, TICK_PERIOD};
 
 /// A refused body up to this size is skipped, and nothing stays behind. A longer one cannot be
 /// skipped safely; see [`refuse_unread`].
-const SKIP_MAX_BYTES: usize = 1024 * 1024;
+const SKIP_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Connections that [`refuse_unread`] may leave behind before the process makes a fresh start;
-/// each costs a thread and two descriptors, and systemd's default is 1,024 of those to begin with.
-const LEFT_BEHIND_MAX: usize = 200;
+/// each costs a thread and two descriptors, of which the unit allows 8,192. Where there are fewer, these
+/// run out before, to the same effect.
+const LEFT_BEHIND_MAX: usize = 1_000;
 
 /// Requests that a client may send before its last one is answered.
 const PIPELINED_MAX: usize = 16;
@@ -46,8 +47,15 @@ const PIPELINED_MAX: usize = 16;
 /// Answers that may wait in threads of their own; see [`Shared::aside`].
 const ASIDE_MAX: usize = 500;
 
-/// With so many of them, clients that do not read are cut off without patience.
+/// With so many of them, clients that do not read are cut off with less patience.
 const ASIDE_CROWD: usize = 100;
+
+/// How long to wait for such threads to end.
+const ASIDE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A client of a Unix socket whose answers have not fitted for so long is cut off.
+const DEAF_PATIENCE: Duration = Duration::from_secs(1);
+const CROWD_PATIENCE: Duration = Duration::from_millis(150);
 
 /// Between two nudges while requests come in: a connection that was forgotten in a burst waits a
 /// few of these at most.
@@ -73,9 +81,12 @@ const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// How long the service may take to answer itself: as long as any other request.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often, and how long each time, a worker looks for further requests at the end.
-const DRAIN_LOOKS: u32 = 10;
-const DRAIN_PATIENCE: Duration = Duration::from_millis(10);
+/// Requests that the doorkeeper receives at a time in place of busy workers; it has other work.
+const RECEIVE_INSTEAD_MAX: usize = 256;
+
+/// At the end, a worker looks for further requests for so long.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// Threads for sessions that other programs' locks hold up, each for a second at a time.
 const SLOW_WORKERS: usize = 2;
@@ -159,6 +170,7 @@ impl Server {
         if let Err(error) = watch_signals(endings.clone()) {
             return Ending::Failed(format!("cannot watch for signals: {error}"));
         }
+        let (health, health_requests) = channel();
         let shared = Arc::new(Shared {
             http: self.http,
             api: self.api,
@@ -168,7 +180,8 @@ impl Server {
             left_behind: AtomicUsize::new(0),
             aside: AtomicUsize::new(0),
             endings,
-            unanswered: Mutex::default(),
+            clients: Mutex::default(),
+            health,
             next_up: Mutex::default(),
             receiving: Mutex::default(),
             rung: AtomicBool::new(false),
@@ -179,6 +192,11 @@ impl Server {
             match upkeep::open(store, &shared.stopping) {
                 Ok(()) => upkeep::sweep(store, &shared.stopping, self.message_retention),
                 Err(findings) => shared.end(Ending::Unusable(findings)),
+            }
+        });
+        shared.start("health", move |shared| {
+            for request in health_requests {
+                shared.handle(request);
             }
         });
         let doorkeeper = shared.start("doorkeeper", |shared| shared.keep_the_door());
@@ -219,14 +237,40 @@ struct Shared {
     /// Threads that wait to write one answer.
     aside: AtomicUsize,
     endings: Sender<Ending>,
-    /// Clients with a request that is not answered yet, and what they sent besides.
-    unanswered: Mutex<HashMap<SocketAddr, VecDeque<tiny_http::Request>>>,
-    /// What of that has its turn now.
+    clients: Mutex<Clients>,
+    /// What was received already and has its turn now.
     next_up: Mutex<VecDeque<tiny_http::Request>>,
+    /// To the thread that answers `/healthz` while all workers are busy.
+    health: Sender<tiny_http::Request>,
     /// Held by the one worker that receives: requests are taken in the order they came in.
     receiving: Mutex<()>,
     /// Whether a worker was woken that has not looked yet.
     rung: AtomicBool,
+}
+
+/// What is known of the clients.
+#[derive(Default)]
+struct Clients {
+    /// Those with a request that is not answered yet.
+    unanswered: HashMap<SocketAddr, Pipeline>,
+    /// Those that have sent a request since the doorkeeper looked.
+    asked: HashSet<SocketAddr>,
+}
+
+/// What a client sent while a request of its was not answered yet.
+#[derive(Default)]
+struct Pipeline {
+    kept: VecDeque<tiny_http::Request>,
+    manners: Manners,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Manners {
+    #[default]
+    Good,
+    /// It sent too much at once and is cut off: what it has sent is answered with nothing, in its
+    /// turn, since it cannot be dropped before.
+    CutOff,
 }
 
 /// What a worker took from the listener.
@@ -256,12 +300,13 @@ struct InTurn {
 impl Drop for InTurn {
     fn drop(&mut self) {
         let Some(peer) = self.peer else { return };
-        let mut unanswered = lock(&self.shared.unanswered);
-        let next = unanswered.get_mut(&peer).and_then(VecDeque::pop_front);
+        let mut clients = lock(&self.shared.clients);
+        let pipeline = clients.unanswered.get_mut(&peer);
+        let next = pipeline.and_then(|pipeline| pipeline.kept.pop_front());
         if next.is_none() {
-            unanswered.remove(&peer);
+            clients.unanswered.remove(&peer);
         }
-        drop(unanswered);
+        drop(clients);
         if let Some(next) = next {
             lock(&self.shared.next_up).push_back(next);
             self.shared.ring();
@@ -302,42 +347,92 @@ impl Shared {
             }
             // Whoever rang may have been taken for the end of the queue.
             self.rung.store(false, Ordering::Relaxed);
-            match error {
-                // Unblocked, not failed: by `stop`, or because there is something to do.
-                Some(error) if error.raw_os_error().is_none() => {}
-                // tiny_http's accepting thread ends with the first error, for good.
-                Some(error) => self.end(Ending::Failed(format!(
-                    "a connection could not be accepted ({error}); out of descriptors? (LimitNOFILE)"
-                ))),
-                None => {}
+            if let Some(error) = error {
+                self.end_if_deaf(&error);
             }
             self.do_what_is_ready();
         }
         self.drain();
     }
 
+    /// Ends the service if this error came from accepting: `tiny_http`'s accepting thread has ended
+    /// with it, for good.
+    fn end_if_deaf(&self, error: &io::Error) {
+        // The others are ours: a worker was woken.
+        if error.raw_os_error().is_some() {
+            self.end(Ending::Failed(format!(
+                "a connection could not be accepted ({error}); out of descriptors? (LimitNOFILE)"
+            )));
+        }
+    }
+
     fn do_what_is_ready(self: &Arc<Self>) {
         self.api.work();
         loop {
-            let next = lock(&self.next_up).pop_front();
-            let Some(request) = next else { return };
-            self.handle(request);
+            let mut next_up = lock(&self.next_up);
+            let batch = next_up.len().min(BATCH_MAX);
+            let requests: Vec<_> = next_up.drain(..batch).collect();
+            drop(next_up);
+            if requests.is_empty() {
+                return;
+            }
+            for request in requests {
+                self.handle(request);
+            }
             self.api.work();
         }
     }
 
     /// Answers what was accepted before the end.
     fn drain(self: &Arc<Self>) {
-        let mut looks = 0;
-        // A look may find nothing but another worker's wake-up.
-        while looks < DRAIN_LOOKS {
-            looks += 1;
-            let received = self.receive(|http| http.recv_timeout(DRAIN_PATIENCE));
+        let mut until = Instant::now() + DRAIN_PATIENCE;
+        while Instant::now() < until {
+            let received = self.receive(|http| http.recv_timeout(DRAIN_LOOK));
             for request in received.requests {
                 self.handle(request);
-                looks = 0;
+                until = Instant::now() + DRAIN_PATIENCE;
             }
             self.do_what_is_ready();
+        }
+    }
+
+    /// Receives for the workers while all of them are busy, in the database mostly: a client that
+    /// sends without end is noticed, and `/healthz` answered.
+    ///
+    /// Not on a Unix socket: a connection's requests must be handled in their order, and there only
+    /// that in which they come tells.
+    fn receive_instead(&self) {
+        if matches!(self.door.at(), Listen::Unix(_)) {
+            return;
+        }
+        let Ok(receiving) = self.receiving.try_lock() else {
+            return;
+        };
+        for _ in 0..RECEIVE_INSTEAD_MAX {
+            let request = match self.http.try_recv() {
+                Ok(Some(request)) => request,
+                Ok(None) => break,
+                Err(error) => {
+                    self.end_if_deaf(&error);
+                    break;
+                }
+            };
+            let peer = request.remote_addr().copied();
+            match self.keep(peer, request) {
+                // It ends with the process.
+                Kept::Now(request) if request.url() == "/healthz" => {
+                    drop(self.health.send(request));
+                }
+                Kept::Now(request) => lock(&self.next_up).push_back(request),
+                Kept::TooMany => cut_off(peer),
+                Kept::Later => {}
+            }
+        }
+        drop(receiving);
+        // Whoever rang may have been taken for the end of the queue.
+        self.rung.store(false, Ordering::Relaxed);
+        if !lock(&self.next_up).is_empty() || self.api.is_ready() {
+            self.ring();
         }
     }
 
@@ -350,7 +445,8 @@ impl Shared {
     ) -> Received {
         let receiving = lock(&self.receiving);
         let mut next = first(&self.http);
-        let (mut requests, mut too_many) = (Vec::new(), Vec::new());
+        let mut requests = Vec::new();
+        let mut received = 0;
         let error = loop {
             let request = match next {
                 Ok(Some(request)) => request,
@@ -359,23 +455,23 @@ impl Shared {
             };
             self.doorkeeper.note_traffic();
             let peer = request.remote_addr().copied();
-            let is_read = *request.method() != Method::Post;
+            let mut is_read = false;
             match self.keep(peer, request) {
-                Kept::Now(request) => requests.push(request),
-                Kept::TooMany => too_many.push(peer),
+                Kept::Now(request) => {
+                    is_read = *request.method() != Method::Post;
+                    requests.push(request);
+                }
+                Kept::TooMany => cut_off(peer),
                 Kept::Later => {}
             }
+            received += 1;
             // What only reads is answered on the spot, and nobody is to wait behind it.
-            if is_read || requests.len() >= BATCH_MAX {
+            if is_read || received >= BATCH_MAX {
                 break None;
             }
             next = self.http.try_recv();
         };
         drop(receiving);
-        for peer in too_many {
-            METRICS.cut_off.inc();
-            shut_down(peer, Shutdown::Both);
-        }
         Received { requests, error }
     }
 
@@ -384,17 +480,25 @@ impl Shared {
         let Some(peer) = peer else {
             return Kept::Now(request);
         };
-        let mut unanswered = lock(&self.unanswered);
-        let Some(kept) = unanswered.get_mut(&peer) else {
-            unanswered.insert(peer, VecDeque::new());
+        let mut clients = lock(&self.clients);
+        clients.asked.insert(peer);
+        let Some(pipeline) = clients.unanswered.get_mut(&peer) else {
+            clients.unanswered.insert(peer, Pipeline::default());
             return Kept::Now(request);
         };
-        kept.push_back(request);
-        if kept.len() > PIPELINED_MAX {
+        pipeline.kept.push_back(request);
+        if pipeline.manners == Manners::Good && pipeline.kept.len() > PIPELINED_MAX {
+            pipeline.manners = Manners::CutOff;
             Kept::TooMany
         } else {
             Kept::Later
         }
+    }
+
+    fn is_cut_off(&self, peer: SocketAddr) -> bool {
+        let clients = lock(&self.clients);
+        let pipeline = clients.unanswered.get(&peer);
+        pipeline.is_some_and(|pipeline| pipeline.manners == Manners::CutOff)
     }
 
     fn handle(self: &Arc<Self>, mut request: tiny_http::Request) {
@@ -403,6 +507,11 @@ impl Shared {
             shared: Arc::clone(self),
             peer,
         };
+        if peer.is_some_and(|peer| self.is_cut_off(peer)) {
+            // Its socket is shut down: this fails at once, and frees what it is about.
+            let _ = request.respond(tiny_http::Response::empty(503));
+            return;
+        }
         let body = match read_body(&mut request) {
             Ok(body) => body,
             Err(Unread { refusal, rest }) => {
@@ -425,7 +534,11 @@ impl Shared {
             host: header("Host"),
             body: &body,
         };
-        let asked = or_internal(|| self.api.read(&asked));
+        let asked = if self.stopping.load(Ordering::Relaxed) {
+            Asked::Answered(api::stopping())
+        } else {
+            or_internal(|| self.api.read(&asked))
+        };
         let (shared, began) = (Arc::clone(self), Instant::now());
         let route = api::route_name(request.url());
         let reply = Box::new(move |response| {
@@ -475,7 +588,7 @@ impl Shared {
 
     /// Waits until fewer than so many answers wait; whether it is so.
     fn wait_for_aside(&self, count: usize) -> bool {
-        let until = Instant::now() + SEND_PATIENCE;
+        let until = Instant::now() + ASIDE_PATIENCE;
         while self.aside.load(Ordering::Relaxed) >= count {
             if Instant::now() >= until {
                 return false;
@@ -540,6 +653,9 @@ impl Shared {
         let ending = ending.recv().unwrap_or(Ending::Stopped);
         systemd::tell_stopping();
         self.door.close();
+        // One that was being accepted meanwhile is there now.
+        thread::sleep(TICK_PERIOD);
+        self.door.close_connections();
         self.stopping.store(true, Ordering::Relaxed);
         self.api.close();
         // A worker may take another's wake-up, so this goes on until the last has ended.
@@ -646,16 +762,26 @@ fn or_internal(read: impl FnOnce() -> Asked) -> Asked {
         .unwrap_or_else(|_| Asked::Answered(Refusal::Internal.into()))
 }
 
+fn cut_off(peer: Option<SocketAddr>) {
+    METRICS.cut_off.inc();
+    shut_down(peer, Shutdown::Both);
+}
+
 fn respond(request: tiny_http::Request, response: &Response) {
     let peer = request.remote_addr().copied();
     // tiny_http panics on some `TE` headers; a worker must live on.
     let sent = catch_unwind(AssertUnwindSafe(|| {
         request.respond(http_response(response))
     }));
-    if let Ok(Err(error)) = sent {
-        debug!("a client did not take its answer: {error}");
-        // What else it asked for would wait for it as long again, each time.
-        shut_down(peer, Shutdown::Both);
+    match sent {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            debug!("a client did not take its answer: {error}");
+            // What else it asked for would wait for it as long again, each time.
+            shut_down(peer, Shutdown::Both);
+        }
+        // It would take the next answer for this one's.
+        Err(_) => shut_down(peer, Shutdown::Both),
     }
 }
 
@@ -727,13 +853,22 @@ impl Shared {
             {
                 nudged = Some(Instant::now());
                 // Any other failure passes: no descriptor is free, or the machine is busy.
-                let nudge = self.door.connect(NUDGE_PERIOD);
-                if nudge.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-                    // tiny_http's accepting thread dies silently when it cannot start another.
-                    let text = "nobody accepts connections any more; out of threads (TasksMax) or descriptors (LimitNOFILE)?";
+                let refused = |error: &io::Error| {
+                    error.kind() == io::ErrorKind::ConnectionRefused
+                        || error.raw_os_error() == Some(libc::EMFILE)
+                };
+                if self
+                    .door
+                    .connect(NUDGE_PERIOD)
+                    .is_err_and(|error| refused(&error))
+                {
+                    // tiny_http's accepting thread dies silently when it cannot start another, or
+                    // when there is one descriptor too few.
+                    let text = "connections cannot be accepted any more; out of threads (TasksMax) or descriptors (LimitNOFILE)?";
                     return self.end(Ending::Failed(text.to_owned()));
                 }
             }
+            self.receive_instead();
             let pages_now = memory_pages();
             let is_crowded = self.aside.load(Ordering::Relaxed) >= ASIDE_CROWD;
             if is_crowded
@@ -742,11 +877,12 @@ impl Shared {
             {
                 (looked, pages) = (Instant::now(), pages_now);
                 let patience = if is_crowded {
-                    Duration::ZERO
+                    CROWD_PATIENCE
                 } else {
-                    SEND_PATIENCE
+                    DEAF_PATIENCE
                 };
-                match self.door.cut_off(&mut seen, patience) {
+                let asked = std::mem::take(&mut lock(&self.clients).asked);
+                match self.door.cut_off(&mut seen, &asked, patience) {
                     0 => {}
                     number => {
                         METRICS.cut_off.inc_by(number);

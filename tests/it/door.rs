@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, getrlimit, pidfd_getfd, pidfd_open,
     setrlimit,
@@ -29,6 +31,8 @@ tests![
     silent_clients_are_cut_off,
     two_thousand_idle_connections_are_in_nobodys_way,
     more_connections_than_descriptors_end_by_themselves,
+    a_client_with_the_port_of_another_is_not_taken_for_it,
+    a_frozen_database_is_not_a_frozen_service,
     an_idle_service_does_next_to_nothing,
     a_stopping_service_closes_its_door_first,
     a_stopping_service_ends_although_clients_go_on,
@@ -201,6 +205,23 @@ fn more_connections_than_descriptors_end_by_themselves(world: &World) {
         "however often"
     );
     let pause = Duration::from_secs(unit("RestartSec").next().unwrap().parse().unwrap());
+    // One less or more is another place for it to fail.
+    for descriptors in 100..104 {
+        let mut service = Service::spawn(Command::new("sh").args([
+            "-c",
+            &format!(
+                "ulimit -n {descriptors}; exec {} serve --database-url {}",
+                env!("CARGO_BIN_EXE_session-lock"),
+                world.database.url("session_lock")
+            ),
+        ]));
+        service.wait_for_line("INFO  ready");
+        let crowd: Vec<_> = (0..150)
+            .map_while(|_| service.door.try_connect().ok())
+            .collect();
+        drop(crowd);
+        assert_eq!(service.wait(), Some(1), "with {descriptors} descriptors");
+    }
     let (binary, url) = (
         env!("CARGO_BIN_EXE_session-lock"),
         world.database.url("session_lock"),
@@ -390,9 +411,7 @@ fn kill_9_loses_no_granted_lease_and_the_next_start_takes_a_moment(world: &World
 fn systemd_is_told_that_the_service_answers_and_not_that_it_lives(world: &World) {
     assert_eq!(unit("Type").next(), Some("notify"));
     assert!(unit("WatchdogSec").next().is_some());
-    let server = DatabaseServer::start(world.engine, &[]);
-    let url = server.url("session_lock");
-    assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+    let url = world.database.url("session_lock");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
@@ -419,27 +438,20 @@ fn systemd_is_told_that_the_service_answers_and_not_that_it_lives(world: &World)
     wait_for("READY=1");
     wait_for("STATUS=ready");
     wait_for("WATCHDOG=1");
-    // The only worker hangs in the database.
-    server.freeze();
-    let (door, body) = (
-        service.door.clone(),
-        Session::new().with(json!({})).to_string(),
-    );
-    let asked = thread::spawn(move || {
-        door.ask(format!(
-            "POST /v1/acquire HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ))
-    });
+    // Whoever connects gets no answer: others take the connections, in turn with the service.
+    for _ in 0..64 {
+        let thief = std::net::TcpListener::from(listener(&service));
+        thread::spawn(move || {
+            let stolen: Vec<_> = thief.incoming().map_while(Result::ok).collect();
+            drop(stolen);
+        });
+    }
     thread::sleep(Duration::from_millis(500));
     while told().is_some() {}
-    let until = Instant::now() + Duration::from_secs(1);
+    let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
         assert_eq!(told(), None, "the watchdog starves");
     }
-    server.thaw();
-    asked.join().unwrap();
-    wait_for("WATCHDOG=1");
     service.signal("-TERM");
     wait_for("STOPPING=1");
     assert_eq!(service.wait(), Some(0));
@@ -673,4 +685,71 @@ fn it_makes_no_system_call_that_the_unit_forbids(world: &World) {
         let forbidden: Vec<_> = called.difference(&allowed).collect();
         assert!(forbidden.is_empty(), "{forbidden:?}");
     }
+}
+
+fn a_client_with_the_port_of_another_is_not_taken_for_it(world: &World) {
+    let service = world.serve(&[]);
+    let port = free_port();
+    // Closed by a reset, a port is free at once.
+    let connect = || {
+        let socket = rustix::net::socket_with(
+            AddressFamily::INET,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+        rustix::net::bind(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+        rustix::net::connect(&socket, &service.address).unwrap();
+        TcpStream::from(socket)
+    };
+    let mut first = connect();
+    for _ in 0..20 {
+        ask(&mut first).unwrap();
+    }
+    // The doorkeeper has looked.
+    thread::sleep(Duration::from_millis(1_200));
+    drop(first);
+    let mut second = connect();
+    ask(&mut second).unwrap();
+    thread::sleep(Duration::from_millis(1_200));
+    ask(&mut second).expect("it is not cut off");
+    assert!(
+        service.log().iter().all(|line| !line.contains("cut off")),
+        "{:?}",
+        service.log()
+    );
+}
+
+fn a_frozen_database_is_not_a_frozen_service(world: &World) {
+    let server = DatabaseServer::start(world.engine, &[]);
+    let url = server.url("session_lock");
+    assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+    let service = Service::start(&url, &["--workers", "2"]);
+    server.freeze();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..100 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    service.acquire(&Session::new(), json!({}));
+                }
+            });
+        }
+        thread::sleep(Duration::from_secs(2));
+        for _ in 0..5 {
+            let began = Instant::now();
+            ask(&mut service.door.connect()).unwrap();
+            assert!(
+                began.elapsed() < Duration::from_secs(5),
+                "{:?}",
+                began.elapsed()
+            );
+            thread::sleep(Duration::from_millis(500));
+        }
+        done.store(true, Ordering::Relaxed);
+        server.thaw();
+    });
 }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -13,6 +14,7 @@ use crate::world::{Door, Session, Stream, World, eventually, free_port, tests};
 
 tests![
     hostile_clients_hold_up_nobody,
+    clients_that_send_without_end_and_never_read_hold_up_nobody,
     hostile_clients_of_a_unix_socket_hold_up_nobody,
     hostile_clients_of_nginx_hold_up_nobody,
     nginx_speaks_tls_and_the_words_of_the_service,
@@ -34,6 +36,44 @@ fn hostile_clients_hold_up_nobody(world: &World) {
     let resident = service.resident_kib();
     assert!(resident < 256 * 1_024, "{resident} KiB");
     service.wait_for_line("sent a head without end");
+}
+
+fn clients_that_send_without_end_and_never_read_hold_up_nobody(world: &World) {
+    let mut service = world.serve(&["--workers", "2"]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for target in [
+            "/healthz",
+            "/v1/locks?limit=1000",
+            "/healthz",
+            "/nowhere",
+            "/healthz",
+            "/readyz",
+        ] {
+            let (door, done) = (&service.door, &done);
+            scope.spawn(move || {
+                let requests = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(500);
+                while !done.load(Ordering::Relaxed) {
+                    // Whoever is cut off comes back.
+                    let mut stream = door.connect();
+                    stream.patience(SERVED_WITHIN, SERVED_WITHIN);
+                    while !done.load(Ordering::Relaxed)
+                        && stream.write_all(requests.as_bytes()).is_ok()
+                    {}
+                }
+            });
+        }
+        for _ in 0..8 {
+            assert_served(&service.door);
+            std::thread::sleep(SERVED_WITHIN);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let resident = service.resident_kib();
+    assert!(resident < 256 * 1_024, "{resident} KiB");
+    assert_served(&service.door);
+    service.signal("-TERM");
+    assert_eq!(service.wait(), Some(0));
 }
 
 fn hostile_clients_of_a_unix_socket_hold_up_nobody(world: &World) {

@@ -65,8 +65,8 @@ fn forged_lengths_are_refused_and_the_process_lives(world: &World) {
     for length in [
         "1025",
         "5000",
-        "1048576",
         "1048577",
+        "67108865",
         "1000000000000",
         "9223372036854775807",
         "9223372036854775808",
@@ -93,7 +93,7 @@ fn forged_lengths_are_refused_and_the_process_lives(world: &World) {
 
 fn too_many_forged_lengths_end_in_a_clean_exit(world: &World) {
     let mut service = world.serve(&[]);
-    for _ in 0..200 {
+    for _ in 0..1_000 {
         assert_refusal(
             &answer(send(&service, &forged("1000000000000"))),
             413,

@@ -589,6 +589,13 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.log();
+            eprintln!(
+                "its last lines: {:#?}",
+                &log[log.len().saturating_sub(10)..]
+            );
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
