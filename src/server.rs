@@ -91,9 +91,9 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// Threads for sessions that other programs' locks hold up, each for a second at a time.
 const SLOW_WORKERS: usize = 2;
 
-/// Connections for the start, the watch and the sweep, and for slow workers, beside one for each
+/// Connections for the start, the watch, the sweep, lists, and for slow workers, beside one for each
 /// worker.
-const SPARE_CONNECTIONS: usize = 3 + SLOW_WORKERS;
+const SPARE_CONNECTIONS: usize = 4 + SLOW_WORKERS;
 
 /// Why the service ended.
 #[derive(Debug)]
@@ -171,6 +171,7 @@ impl Server {
             return Ending::Failed(format!("cannot watch for signals: {error}"));
         }
         let (health, health_requests) = channel();
+        let (lists, list_requests) = channel();
         let shared = Arc::new(Shared {
             http: self.http,
             api: self.api,
@@ -182,6 +183,7 @@ impl Server {
             endings,
             clients: Mutex::default(),
             health,
+            lists,
             next_up: Mutex::default(),
             receiving: Mutex::default(),
             rung: AtomicBool::new(false),
@@ -194,11 +196,13 @@ impl Server {
                 Err(findings) => shared.end(Ending::Unusable(findings)),
             }
         });
-        shared.start("health", move |shared| {
-            for request in health_requests {
-                shared.handle(request);
-            }
-        });
+        for (name, requests) in [("health", health_requests), ("lister", list_requests)] {
+            shared.start(name, move |shared| {
+                for request in requests {
+                    shared.answer(request);
+                }
+            });
+        }
         let doorkeeper = shared.start("doorkeeper", |shared| shared.keep_the_door());
         shared.doorkeeper.is(doorkeeper.thread());
         shared.start("ticker", |shared| {
@@ -242,6 +246,8 @@ struct Shared {
     next_up: Mutex<VecDeque<tiny_http::Request>>,
     /// To the thread that answers `/healthz` while all workers are busy.
     health: Sender<tiny_http::Request>,
+    /// To the thread that answers with lists.
+    lists: Sender<tiny_http::Request>,
     /// Held by the one worker that receives: requests are taken in the order they came in.
     receiving: Mutex<()>,
     /// Whether a worker was woken that has not looked yet.
@@ -501,7 +507,18 @@ impl Shared {
         pipeline.is_some_and(|pipeline| pipeline.manners == Manners::CutOff)
     }
 
-    fn handle(self: &Arc<Self>, mut request: tiny_http::Request) {
+    /// Answers a request, or has it answered: a list takes as long as hundreds of leases, so all of
+    /// them together take one thread at most.
+    fn handle(self: &Arc<Self>, request: tiny_http::Request) {
+        if request.url().split('?').next() == Some("/v1/locks") {
+            // It ends with the process.
+            let _ = self.lists.send(request);
+        } else {
+            self.answer(request);
+        }
+    }
+
+    fn answer(self: &Arc<Self>, mut request: tiny_http::Request) {
         let peer = request.remote_addr().copied();
         let in_turn = InTurn {
             shared: Arc::clone(self),
@@ -542,8 +559,8 @@ impl Shared {
         let (shared, began) = (Arc::clone(self), Instant::now());
         let route = api::route_name(request.url());
         let reply = Box::new(move |response| {
-            shared.aside(peer, move |_| {
-                respond(request, &response);
+            shared.aside(peer, move |shared| {
+                shared.respond(request, &response);
                 METRICS.answered(route, began.elapsed());
                 drop(in_turn);
             });
@@ -598,6 +615,25 @@ impl Shared {
         true
     }
 
+    fn respond(&self, request: tiny_http::Request, response: &Response) {
+        let peer = request.remote_addr().copied();
+        // tiny_http panics on some `TE` headers; a worker must live on.
+        let sent = catch_unwind(AssertUnwindSafe(|| {
+            request.respond(http_response(response))
+        }));
+        if !matches!(sent, Ok(Ok(()))) {
+            debug!("a client did not take its answer: {sent:?}");
+            // What else it asked for would wait for it as long again, each time; and after a panic it
+            // would take the next answer for this one's.
+            if let Some(peer) = peer
+                && let Some(pipeline) = lock(&self.clients).unanswered.get_mut(&peer)
+            {
+                pipeline.manners = Manners::CutOff;
+            }
+            cut_off(peer);
+        }
+    }
+
     /// Answers a request whose body was not read, and ends its connection.
     ///
     /// When such a request is dropped, `tiny_http` reads the rest of the body into a buffer of
@@ -640,7 +676,7 @@ impl Shared {
                 return;
             }
         }
-        respond(request, response);
+        self.respond(request, response);
     }
 
     fn end(&self, ending: Ending) {
@@ -765,24 +801,6 @@ fn or_internal(read: impl FnOnce() -> Asked) -> Asked {
 fn cut_off(peer: Option<SocketAddr>) {
     METRICS.cut_off.inc();
     shut_down(peer, Shutdown::Both);
-}
-
-fn respond(request: tiny_http::Request, response: &Response) {
-    let peer = request.remote_addr().copied();
-    // tiny_http panics on some `TE` headers; a worker must live on.
-    let sent = catch_unwind(AssertUnwindSafe(|| {
-        request.respond(http_response(response))
-    }));
-    match sent {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            debug!("a client did not take its answer: {error}");
-            // What else it asked for would wait for it as long again, each time.
-            shut_down(peer, Shutdown::Both);
-        }
-        // It would take the next answer for this one's.
-        Err(_) => shut_down(peer, Shutdown::Both),
-    }
 }
 
 fn http_response(response: &Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use serde_json::json;
@@ -15,6 +15,7 @@ use crate::world::{Service, Session, TABLE, World, age, eventually, run, tests};
 
 tests![
     a_locked_row_is_unavailable_and_holds_up_nobody_else,
+    rows_that_are_locked_for_long_slow_down_their_own_sessions_only,
     a_lease_that_waited_for_a_row_lock_starts_afresh,
     a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for,
     an_exhausted_primary_key_touches_nobody_elses_row,
@@ -41,6 +42,70 @@ fn a_locked_row_is_unavailable_and_holds_up_nobody_else(world: &World) {
         .service
         .acquire(&session, json!({}))
         .assert_granted("takeover");
+}
+
+fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World) {
+    const SLOW: Duration = Duration::from_millis(100);
+    let mut shares = Vec::new();
+    // The machine may stall, but not each time.
+    for _ in 0..4 {
+        let service = world.serve(&[]);
+        let locked: Vec<_> = (0..4).map(|_| Session::new()).collect();
+        let _neighbours: Vec<_> = locked
+            .iter()
+            .map(|session| {
+                world.store(session, "garbage");
+                world.lock_row(session)
+            })
+            .collect();
+        let done = AtomicBool::new(false);
+        let took = thread::scope(|scope| {
+            for number in 0..8 {
+                let (service, session, done) = (&service, &locked[number % 4], &done);
+                scope.spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        let began = Instant::now();
+                        service
+                            .acquire(session, json!({}))
+                            .assert_refused(503, "unavailable");
+                        assert!(
+                            began.elapsed() < Duration::from_secs(10),
+                            "{:?}",
+                            began.elapsed()
+                        );
+                    }
+                });
+            }
+            thread::sleep(Duration::from_millis(500));
+            let others: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let until = Instant::now() + Duration::from_secs(6);
+                        let mut took = Vec::new();
+                        while Instant::now() < until {
+                            let (session, began) = (Session::new(), Instant::now());
+                            let token = service.hold(&session);
+                            took.push(began.elapsed());
+                            assert_eq!(service.release(&session, &token).status, 200);
+                        }
+                        took
+                    })
+                })
+                .collect();
+            let took: Vec<_> = others
+                .into_iter()
+                .flat_map(|other| other.join().unwrap())
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            took
+        });
+        let slow = took.iter().filter(|took| **took > SLOW).count();
+        if slow * 100 < took.len() {
+            return;
+        }
+        shares.push((slow, took.len()));
+    }
+    panic!("slow, and all: {shares:?}");
 }
 
 fn a_lease_that_waited_for_a_row_lock_starts_afresh(world: &World) {
