@@ -7,7 +7,7 @@
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.
 
 musl = x86_64-unknown-linux-musl
-needed = compiler mariadb mysql chromium curl faketime languages nginx promtool strace systemd
+needed = compiler mariadb mysql chromium curl faketime languages nginx promtool schemathesis strace systemd
 
 .PHONY: run test check dist bench mutants
 
@@ -24,6 +24,7 @@ check: test
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	tests/unit-file
+	tests/openapi
 
 dist:
 	tests/install compiler musl
