@@ -50,7 +50,7 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
     // The machine may stall, but not each time.
     for _ in 0..4 {
         let service = world.serve(&[]);
-        let locked: Vec<_> = (0..4).map(|_| Session::new()).collect();
+        let locked: Vec<_> = (0..12).map(|_| Session::new()).collect();
         let _neighbours: Vec<_> = locked
             .iter()
             .map(|session| {
@@ -60,8 +60,8 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
             .collect();
         let done = AtomicBool::new(false);
         let took = thread::scope(|scope| {
-            for number in 0..8 {
-                let (service, session, done) = (&service, &locked[number % 4], &done);
+            for session in &locked {
+                let (service, done) = (&service, &done);
                 scope.spawn(move || {
                     while !done.load(Ordering::Relaxed) {
                         let began = Instant::now();
@@ -76,7 +76,8 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
                     }
                 });
             }
-            thread::sleep(Duration::from_millis(500));
+            // Each has been found to be locked.
+            thread::sleep(Duration::from_secs(3));
             let others: Vec<_> = (0..4)
                 .map(|_| {
                     scope.spawn(|| {
