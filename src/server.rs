@@ -61,6 +61,9 @@ const CROWD_PATIENCE: Duration = Duration::from_millis(150);
 /// few of these at most.
 const NUDGE_PERIOD: Duration = Duration::from_millis(20);
 
+/// Nudges at once, while they bring forgotten connections to light.
+const NUDGE_BURST_MAX: u32 = 64;
+
 /// Nudges after the last request, for the connections of a burst whose turn has not come.
 const NUDGES_AFTER_TRAFFIC: u32 = 10;
 
@@ -861,8 +864,13 @@ impl Doorkeeper {
 impl Shared {
     fn keep_the_door(&self) {
         let mut nudges_left = 0;
+        let mut burst = 1;
         let mut seen = Seen::default();
-        let (mut nudged, mut looked, mut pages) = (None, Instant::now(), memory_pages());
+        let (mut nudged, mut looked) = (None, Instant::now());
+        let ProcessSize {
+            mut threads,
+            mut pages,
+        } = ProcessSize::now();
         while !self.stopping.load(Ordering::Relaxed) {
             if self.doorkeeper.traffic.swap(false, Ordering::Relaxed) {
                 nudges_left = NUDGES_AFTER_TRAFFIC;
@@ -870,30 +878,30 @@ impl Shared {
             if nudges_left > 0 || nudged.is_none_or(|at: Instant| at.elapsed() >= NUDGE_IDLE_PERIOD)
             {
                 nudged = Some(Instant::now());
-                // Any other failure passes: no descriptor is free, or the machine is busy.
-                let refused = |error: &io::Error| {
-                    error.kind() == io::ErrorKind::ConnectionRefused
-                        || error.raw_os_error() == Some(libc::EMFILE)
-                };
-                if self
-                    .door
-                    .connect(NUDGE_PERIOD)
-                    .is_err_and(|error| refused(&error))
-                {
+                if (0..burst).any(|_| self.nudge_fails()) {
                     // tiny_http's accepting thread dies silently when it cannot start another, or
                     // when there is one descriptor too few.
                     let text = "connections cannot be accepted any more; out of threads (TasksMax) or descriptors (LimitNOFILE)?";
                     return self.end(Ending::Failed(text.to_owned()));
                 }
             }
+            let now = ProcessSize::now();
+            // Each forgotten connection that says nothing keeps the thread that a nudge brought: there
+            // may be more of them before one that does.
+            if now.threads > threads {
+                nudges_left = NUDGES_AFTER_TRAFFIC;
+                burst = (burst * 2).min(NUDGE_BURST_MAX);
+            } else {
+                burst = 1;
+            }
+            threads = now.threads;
             self.receive_instead();
-            let pages_now = memory_pages();
             let is_crowded = self.aside.load(Ordering::Relaxed) >= ASIDE_CROWD;
             if is_crowded
-                || pages_now > pages + MEMORY_GROWTH_PAGES
+                || now.pages > pages + MEMORY_GROWTH_PAGES
                 || looked.elapsed() >= LOOK_PERIOD
             {
-                (looked, pages) = (Instant::now(), pages_now);
+                (looked, pages) = (Instant::now(), now.pages);
                 let patience = if is_crowded {
                     CROWD_PATIENCE
                 } else {
@@ -917,6 +925,15 @@ impl Shared {
                 thread::park_timeout(MEMORY_LOOK_PERIOD);
             }
         }
+    }
+
+    /// Whether a nudge shows that nobody accepts connections.
+    fn nudge_fails(&self) -> bool {
+        // Any other failure passes: the machine is busy.
+        self.door.connect(NUDGE_PERIOD).is_err_and(|error| {
+            error.kind() == io::ErrorKind::ConnectionRefused
+                || error.raw_os_error() == Some(libc::EMFILE)
+        })
     }
 
     /// Tells systemd how the service is, as a client sees it.
@@ -949,11 +966,34 @@ impl Shared {
     }
 }
 
-/// Memory of the process, in pages; 0 where the system does not tell.
-fn memory_pages() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let resident = statm.split(' ').nth(1);
-    resident.and_then(|pages| pages.parse().ok()).unwrap_or(0)
+/// What the system says of the process.
+struct ProcessSize {
+    threads: u64,
+    pages: u64,
+}
+
+impl ProcessSize {
+    /// Zeros where the system does not tell.
+    fn now() -> Self {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // What follows the name, which may have blanks in it: proc(5).
+        let fields: Vec<_> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split(' ')
+            .collect();
+        let number = |at: usize| {
+            fields
+                .get(at)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0)
+        };
+        Self {
+            threads: number(18),
+            pages: number(22),
+        }
+    }
 }
 
 fn watch_signals(endings: Sender<Ending>) -> io::Result<()> {

@@ -92,7 +92,6 @@ pub fn watch(api: &Api, stopping: &AtomicBool, ring: impl Fn()) {
 /// messages that nobody delivers any more.
 pub fn sweep(store: &Store, stopping: &AtomicBool, message_retention: Duration) {
     while !stopping.load(Ordering::Relaxed) {
-        store.measure();
         let mut after = Some(0);
         while let Some(page) = after {
             let swept = store.sweep(page);
@@ -108,6 +107,7 @@ pub fn sweep(store: &Store, stopping: &AtomicBool, message_retention: Duration) 
             thread::sleep(SWEEP_PAUSE);
         }
         forget_messages(store, stopping, message_retention);
+        store.measure();
         thread::sleep(SWEEP_PERIOD);
     }
 }
