@@ -85,6 +85,9 @@ fn hostile_clients_of_a_unix_socket_hold_up_nobody(world: &World) {
     let listen = format!("unix:{}", folder.path().join("lock.sock").display());
     let service = world.serve(&["--workers", "2", "--listen", &listen]);
     attack(&service.door);
+    let _deaf = service
+        .door
+        .send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(600));
     service.wait_for_line("did not read their answers");
 }
 
