@@ -26,8 +26,8 @@ use crate::config::Listen;
 pub const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// A client that leaves its answers unread is cut off when the next one has not fitted for so long.
-/// Short, for a worker waits meanwhile: the buffer holds any answer, and [`SEND_BUFFER_BYTES`] more.
-pub const SEND_PATIENCE: Duration = Duration::from_millis(100);
+/// Short, for a worker waits meanwhile: the buffer holds any answer, and `SEND_BUFFER_BYTES` more.
+const SEND_PATIENCE: Duration = Duration::from_millis(100);
 
 /// For the longest list and some answers more, of which the kernel counts twice the size.
 const SEND_BUFFER_BYTES: usize = 512 * 1024;
