@@ -89,6 +89,12 @@ fn forged_lengths_are_refused_and_the_process_lives(world: &World) {
     let get = "GET /healthz HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\n";
     assert_refusal(&answer(send(&service, get)), 413, "too_large");
     service.hold(&Session::new());
+    // Those that cannot be freed are counted.
+    let metrics = service.text("/metrics");
+    assert!(
+        !metrics.contains("session_lock_connections_left_behind 0"),
+        "{metrics}"
+    );
 }
 
 fn too_many_forged_lengths_end_in_a_clean_exit(world: &World) {
