@@ -39,7 +39,7 @@ const SKIP_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Connections that [`refuse_unread`] may leave behind before the process makes a fresh start;
 /// each costs a thread and two descriptors, of which the unit allows 8,192. Where there are fewer, these
 /// run out before, to the same effect.
-const LEFT_BEHIND_MAX: usize = 1_000;
+const LEFT_BEHIND_MAX: i64 = 1_000;
 
 /// Requests that a client may send before its last one is answered.
 const PIPELINED_MAX: usize = 16;
@@ -181,7 +181,6 @@ impl Server {
             door: self.door,
             doorkeeper: Doorkeeper::default(),
             stopping: AtomicBool::new(false),
-            left_behind: AtomicUsize::new(0),
             aside: AtomicUsize::new(0),
             endings,
             clients: Mutex::default(),
@@ -239,8 +238,6 @@ struct Shared {
     door: Door,
     doorkeeper: Doorkeeper,
     stopping: AtomicBool,
-    /// Connections that cannot be freed.
-    left_behind: AtomicUsize,
     /// Threads that wait to write one answer.
     aside: AtomicUsize,
     endings: Sender<Ending>,
@@ -277,7 +274,7 @@ struct Pipeline {
 enum Manners {
     #[default]
     Good,
-    /// It sent too much at once and is cut off: what it has sent is answered with nothing, in its
+    /// It sent too much at once, or left its answers unread, and is cut off: what it has sent is answered with nothing, in its
     /// turn, since it cannot be dropped before.
     CutOff,
 }
@@ -522,6 +519,7 @@ impl Shared {
     }
 
     fn answer(self: &Arc<Self>, mut request: tiny_http::Request) {
+        let began = Instant::now();
         let peer = request.remote_addr().copied();
         let in_turn = InTurn {
             shared: Arc::clone(self),
@@ -559,7 +557,7 @@ impl Shared {
         } else {
             or_internal(|| self.api.read(&asked))
         };
-        let (shared, began) = (Arc::clone(self), Instant::now());
+        let shared = Arc::clone(self);
         let route = api::route_name(request.url());
         let reply = Box::new(move |response| {
             shared.aside(peer, move |shared| {
@@ -668,11 +666,11 @@ impl Shared {
                 std::mem::forget(stream);
                 shut_down(peer, Shutdown::Write);
                 METRICS.left_behind.inc();
-                let left_behind = 1 + self.left_behind.fetch_add(1, Ordering::Relaxed);
+                let left_behind = METRICS.left_behind.get();
                 warn!(
                     "refused a forged length ({written:?}); {left_behind} connections left behind"
                 );
-                if left_behind == LEFT_BEHIND_MAX {
+                if left_behind >= LEFT_BEHIND_MAX {
                     let text = "too many requests with forged lengths; a fresh start frees their connections";
                     self.end(Ending::Failed(text.to_owned()));
                 }

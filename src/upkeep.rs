@@ -65,25 +65,28 @@ pub fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
 /// Ends waits in time, and gives lines their turn when a lease expires; rings if a worker has
 /// something to do.
 pub fn tick(api: &Api, stopping: &AtomicBool, ring: impl Fn()) {
-    while !stopping.load(Ordering::Relaxed) {
-        if api.wait_for_waiters(IDLE_PATIENCE) {
-            if api.tick() {
-                ring();
-            }
-            thread::sleep(TICK_PERIOD);
+    while_anybody_waits(api, stopping, TICK_PERIOD, || {
+        if api.tick() {
+            ring();
         }
-    }
+    });
 }
 
 /// Notices what other servers and old programs do to sessions that are waited for; rings if a
 /// worker has something to do.
 pub fn watch(api: &Api, stopping: &AtomicBool, ring: impl Fn()) {
+    while_anybody_waits(api, stopping, WATCH_PERIOD, || {
+        if api.watch() {
+            ring();
+        }
+    });
+}
+
+fn while_anybody_waits(api: &Api, stopping: &AtomicBool, period: Duration, look: impl Fn()) {
     while !stopping.load(Ordering::Relaxed) {
         if api.wait_for_waiters(IDLE_PATIENCE) {
-            if api.watch() {
-                ring();
-            }
-            thread::sleep(WATCH_PERIOD);
+            look();
+            thread::sleep(period);
         }
     }
 }
