@@ -5,8 +5,9 @@
 --                             AUTO_INCREMENT id and works when there are none left
 --   :id_prospect :id_device   the session
 --   :seen                     the stored bytes that were seen, NULL if there was no row
---   :claim                    62 characters: 1970, the least fencing token (above that of the lease
---                             that is replaced), the owner token
+--   :claim                    62 characters: 1970, whether the fencing token is to be odd (1, else 0),
+--                             the least fencing token (above that of the lease that is replaced), the
+--                             owner token
 -- The outcome is read with look.sql in the same transaction: the row carries this owner token or
 -- it does not. Affected rows are 1 (new), 2 (replaced), 0 (not written), summed up.
 -- The guard names the session as well: with no ids left, MySQL lets the generated id collide with

@@ -7,7 +7,7 @@
 --   :latest_us          the end of the longest hold, in microseconds since 1970
 --   :latest_shift_us    the longest hold - 30 s, rounded up likewise, after the grant
 --   :granted_us         the grant, which is the fencing token
---   :tail               the seen fencing token and owner token, which stay
+--   :tail               1 if the lease is firm, else 0; the seen fencing token and owner token, which stay
 -- The outcome is read with look.sql in the same transaction.
 UPDATE {table}
 SET timestamp = CONCAT(
@@ -15,7 +15,7 @@ SET timestamp = CONCAT(
         LEAST(
             NOW(6) + INTERVAL :shift_us MICROSECOND,
             FROM_UNIXTIME(:granted_us / 1000000) + INTERVAL :latest_shift_us MICROSECOND),
-        '%Y-%m-%d %H:%i:%s.000000'),
+        '%Y-%m-%d %H:%i:%s.00000'),
     :tail)
 WHERE {key} = :key
     AND CAST(timestamp AS BINARY) = :seen

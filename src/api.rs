@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -14,12 +15,12 @@ use crate::config::ApiToken;
 use crate::fields::{Fields, Invalid};
 use crate::lease::{
     Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, MessageId,
-    OwnerToken, Recalled, Record, Released, Renewed, Session, TTL_MAX_MS, Ttl,
+    OwnerToken, Recalled, Record, Released, Renewed, Session, TTL_MAX_MS, TokenOrigin, Ttl,
 };
 use crate::metrics::METRICS;
 use crate::operation::{Answer, Operation, StoreError};
 use crate::store::Store;
-use crate::waiters::{Claim, Lines, Name, Refused, RowLock, TokenOrigin, Turn, Waiter};
+use crate::waiters::{Claim, Lines, Name, Ready, Refused, RowLock, Turn, Waiter};
 
 /// The description of this interface, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -38,8 +39,13 @@ pub const BATCH_MAX: usize = 64;
 /// Longest wait in line. Providers of webhooks give up, and send again, after 30 s or so.
 pub const WAIT_MAX_MS: u64 = 25_000;
 
-/// What another program's locks have held up for so long is refused: everything ends within 10 s.
-const SLOW_PATIENCE: Duration = Duration::from_secs(4);
+/// What has been ready for so long is refused: a try may take 4 s, it may have waited 4 s for a worker
+/// before it was ready, and everything ends within 10 s, however many ask at once.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Leases that wait to be taken back: more than can be under way when the database goes away, which
+/// is one for each client.
+const WITHDRAWALS_MAX: usize = 10_000;
 
 /// Leases on a page, if the caller does not say.
 const LIST_DEFAULT: u64 = 100;
@@ -226,9 +232,34 @@ pub type Reply = Box<dyn FnOnce(Response) + Send>;
 pub struct Api {
     store: Store,
     lines: Lines<Ticket>,
+    withdrawals: Arc<Withdrawals>,
     closed: AtomicBool,
     max_hold_ms: u64,
     token: Option<ApiToken>,
+}
+
+/// Leases that may have been written and that nobody could be told of, with the tokens that we
+/// drew for them: to be taken back once the database answers.
+#[derive(Default)]
+struct Withdrawals {
+    pending: Mutex<Vec<(Session, OwnerToken)>>,
+    added: Condvar,
+}
+
+impl Withdrawals {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Session, OwnerToken)>> {
+        // Nothing that could panic happens under it.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, session: Session, owner_token: OwnerToken) {
+        let mut pending = self.lock();
+        // Beyond that, they end by themselves with their ttl.
+        if pending.len() < WITHDRAWALS_MAX {
+            pending.push((session, owner_token));
+            self.added.notify_all();
+        }
+    }
 }
 
 /// What is to be done for a request, and how to answer it.
@@ -355,6 +386,7 @@ impl Api {
         Self {
             store,
             lines: Lines::default(),
+            withdrawals: Arc::default(),
             closed: AtomicBool::new(false),
             max_hold_ms,
             token,
@@ -397,6 +429,7 @@ impl Api {
                 let operation = Operation::Acquire {
                     session,
                     owner_token: owner_token.clone(),
+                    origin,
                     ttl,
                     message_id: message_id.clone(),
                 };
@@ -423,16 +456,25 @@ impl Api {
     /// database together.
     pub fn work(&self) {
         loop {
-            let turns = self.lines.next(BATCH_MAX);
-            if turns.is_empty() {
+            let ready = self.lines.next(BATCH_MAX);
+            if ready.is_empty() {
                 return;
             }
             let began = Instant::now();
-            let operations: Vec<_> = turns.iter().map(|(_, turn)| operation(turn)).collect();
+            let in_time = |ready: &Ready<_>| ready.since.elapsed() < QUEUE_PATIENCE;
+            let (turns, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
+            for Ready { name, turn, .. } in late {
+                let error = StoreError::Unavailable("it answers too slowly".to_owned());
+                self.failed(&name, turn, began, &error);
+            }
+            if turns.is_empty() {
+                continue;
+            }
+            let operations: Vec<_> = turns.iter().map(|ready| operation(&ready.turn)).collect();
             #[allow(clippy::cast_precision_loss)] // a few dozen at most
             METRICS.batch_size.observe(operations.len() as f64);
             let answers = self.run(&operations);
-            for ((name, turn), answer) in turns.into_iter().zip(answers) {
+            for (Ready { name, turn, .. }, answer) in turns.into_iter().zip(answers) {
                 if matches!(answer, Err(StoreError::Locked)) {
                     self.lines.locked(&name, turn);
                 } else {
@@ -445,11 +487,11 @@ impl Api {
     /// Does one thing that another program's lock may hold up, if there is one within `patience`.
     /// What such a lock has held up for too long already is refused without another try.
     pub fn work_slowly(&self, patience: Duration) {
-        let Some((name, turn, since)) = self.lines.next_slow(patience) else {
+        let Some(Ready { name, turn, since }) = self.lines.next_slow(patience) else {
             return;
         };
         let began = Instant::now();
-        let answer = if since.elapsed() > SLOW_PATIENCE {
+        let answer = if since.elapsed() >= QUEUE_PATIENCE {
             Err(StoreError::Locked)
         } else {
             self.run(&[operation(&turn)])
@@ -525,6 +567,44 @@ impl Api {
     #[must_use]
     pub fn wait_for_waiters(&self, patience: Duration) -> bool {
         self.lines.wait_for_waiters(patience)
+    }
+
+    /// Waits for leases that nobody could be told of, at most so long, and has those taken back if
+    /// the database answers; whether there is anything to do for a worker now.
+    #[must_use]
+    pub fn withdraw(&self, patience: Duration) -> bool {
+        let none = |pending: &mut Vec<_>| pending.is_empty();
+        let pending = self.withdrawals.lock();
+        let waited = self
+            .withdrawals
+            .added
+            .wait_timeout_while(pending, patience, none);
+        let (mut pending, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if !self.store.outage().is_over() {
+            return false;
+        }
+        let withdrawn = std::mem::take(&mut *pending);
+        drop(pending);
+        for (session, owner_token) in withdrawn {
+            let name = self.store.name(&session);
+            let withdrawals = Arc::clone(&self.withdrawals);
+            let operation = Operation::Withdraw {
+                session: session.clone(),
+                owner_token: owner_token.clone(),
+            };
+            let reply = Box::new(move |response: Response| {
+                if response.status != 200 {
+                    withdrawals.add(session, owner_token);
+                }
+            });
+            let ticket = Ticket {
+                operation,
+                peer: None,
+                reply,
+            };
+            self.lines.submit(&name, ticket);
+        }
+        self.lines.is_ready()
     }
 
     /// Ends the service: what is begun is finished, and everything else refused, to be asked of
@@ -762,6 +842,7 @@ impl Api {
         }
         let owner_token = match (&turn, error) {
             (Turn::Acquire(waiter), StoreError::Unsettled(_)) => {
+                self.take_back(&waiter.ticket.operation);
                 Some(waiter.claim.owner_token.clone())
             }
             _ => None,
@@ -773,6 +854,19 @@ impl Api {
         let ticket = turn.into_ticket();
         count(&ticket.operation, "failed");
         (ticket.reply)(refusal.into());
+    }
+
+    /// Has the lease of an acquire taken back that could not be told of it, if we drew its token.
+    fn take_back(&self, acquire: &Operation) {
+        if let Operation::Acquire {
+            session,
+            owner_token,
+            origin: TokenOrigin::Ours,
+            ..
+        } = acquire
+        {
+            self.withdrawals.add(session.clone(), owner_token.clone());
+        }
     }
 
     fn authorize(&self, request: &Request) -> Result<(), Refusal> {
@@ -876,6 +970,7 @@ fn operation(turn: &Turn<Ticket>) -> Operation {
             owner_token,
             ttl,
             message_id,
+            ..
         } => Operation::Recall {
             session,
             owner_token,
@@ -935,7 +1030,7 @@ fn outcome(answer: &Answer) -> &'static str {
         Answer::Commit(Committed::Lost)
         | Answer::Renew(Renewed::Lost)
         | Answer::Release(Released::Lost) => "lost",
-        Answer::Acquire(_) | Answer::Recall(_) | Answer::Look(_) => "failed",
+        Answer::Acquire(_) | Answer::Recall(_) | Answer::Withdraw(_) | Answer::Look(_) => "failed",
     }
 }
 
@@ -946,7 +1041,7 @@ fn count(operation: &Operation, outcome: &str) {
         Operation::Renew { .. } => &METRICS.renews,
         Operation::Commit { .. } => &METRICS.commits,
         Operation::Release { .. } | Operation::Force { .. } => &METRICS.releases,
-        Operation::Look { .. } => return,
+        Operation::Withdraw { .. } | Operation::Look { .. } => return,
     };
     counters.with_label_values(&[outcome]).inc();
 }
@@ -1018,6 +1113,14 @@ fn direct(ticket: &Ticket, answer: &Answer) -> Response {
                 ended(*holder)
             );
             Response::new(200, &json!({"released": true}))
+        }
+        Answer::Withdraw(ended) => {
+            if let Forced::Released(_) = ended {
+                info!(
+                    "Session lock taken back, since its worker could not be told of it {session}"
+                );
+            }
+            Response::new(200, &json!({"withdrawn": true}))
         }
         Answer::Force(Forced::NotHeld) => {
             Response::new(409, &json!({"released": false, "reason": "not_held"}))

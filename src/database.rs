@@ -1,6 +1,8 @@
 //! The way to the database: pooled connections, statements from `sql/`, several of them in one
 //! packet, and what went wrong when one fails.
 
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
@@ -9,10 +11,26 @@ use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 
 use crate::metrics::METRICS;
+use crate::outage::{Identity, Outage};
 
 /// How long to wait for the database to accept a connection: beside the bot or in its data
 /// centre, one that takes longer is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long to wait for a connection of the pool. The pool tries again after half of that at most.
+const POOL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long to wait for an answer where all there is to find out is whether there is one.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long to wait for the database to end a connection that was lost in the middle of a write.
+const KILL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause between two looks at a connection that is being ended.
+const KILL_PAUSE: Duration = Duration::from_millis(5);
+
+/// The database's word for: it has as many connections as it can have.
+const TOO_MANY_CONNECTIONS: u16 = 1040;
 
 /// How long to wait for an answer: above the lock waits of `sql/session.sql`, so that these end
 /// in a clean error first, and far below the time a client would wait.
@@ -333,21 +351,13 @@ pub fn cause(error: &mysql::Error) -> String {
     }
 }
 
-/// How the database knows a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Identity {
-    /// Its number, in this life of the server.
-    pub id: u32,
-    /// When it was opened.
-    pub opened: Instant,
-}
-
 /// One connection to the database, with the settings of `sql/session.sql`.
 pub struct Connection {
     conn: Conn,
     opened: Instant,
     last_worked: Instant,
     usable: Usable,
+    outage: Arc<Outage>,
 }
 
 #[derive(PartialEq)]
@@ -358,8 +368,7 @@ enum Usable {
 
 impl Connection {
     /// How the database knows this connection.
-    #[must_use]
-    pub fn identity(&self) -> Identity {
+    fn identity(&self) -> Identity {
         Identity {
             id: self.conn.connection_id(),
             opened: self.opened,
@@ -383,6 +392,11 @@ impl Connection {
             }
             if trouble == Trouble::Lost {
                 self.discard();
+                if is_silence(&error) {
+                    self.outage.distrust();
+                } else {
+                    self.outage.doubt();
+                }
             }
             PacketError {
                 is_last: replies.len() + 1 == packet.statements,
@@ -411,9 +425,52 @@ impl Connection {
         Ok(replies.pop().map(|reply| reply.rows).unwrap_or_default())
     }
 
+    /// Gives the connection up in the middle of a write, which may still take effect: its name,
+    /// under which it is waited for until it cannot any more.
+    pub fn lose(&mut self) -> Identity {
+        let identity = self.identity();
+        self.discard();
+        self.outage.lost(identity);
+        identity
+    }
+
     /// Ends the connection instead of giving it back to the pool.
     pub fn discard(&mut self) {
         self.usable = Usable::No;
+    }
+}
+
+/// Whether nothing came in time, so that the way there may be cut.
+fn is_silence(error: &mysql::Error) -> bool {
+    use std::io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error, mysql::Error::IoError(io) if matches!(io.kind(), TimedOut | WouldBlock))
+}
+
+/// Makes sure that a lost connection's last statement cannot take effect any more: a packet that
+/// was delayed on its way could still be carried out after we looked. Whether it is so in time.
+fn end_connection(
+    connection: &mut Connection,
+    lost: Identity,
+    until: Instant,
+) -> mysql::Result<bool> {
+    /// No such thread; or another user's, who has got its number since.
+    const GONE: [u16; 2] = [1094, 1095];
+    let uptime = Statement::new(include_str!("../sql/server_uptime.sql"), &[]);
+    let uptime = connection.query(&uptime, &[])?.pop().map(columns);
+    let uptime: Option<(String, u64)> = uptime.transpose()?;
+    let age_s = lost.opened.elapsed().as_secs();
+    if uptime.is_some_and(|(_, uptime_s)| uptime_s + 1 < age_s) {
+        // It was to an earlier life of the server, and its number may be somebody else's now.
+        return Ok(true);
+    }
+    let kill = Statement::new(include_str!("../sql/kill.sql"), &[]);
+    loop {
+        match connection.query(&kill, &[("id", Value::Number(lost.id.into()))]) {
+            Err(mysql::Error::MySqlError(error)) if GONE.contains(&error.code) => return Ok(true),
+            Err(error) => return Err(error),
+            Ok(_) if Instant::now() > until => return Ok(false),
+            Ok(_) => thread::sleep(KILL_PAUSE),
+        }
     }
 }
 
@@ -434,17 +491,17 @@ pub fn columns<T: mysql::prelude::FromRow>(row: Row) -> mysql::Result<T> {
     })
 }
 
-/// Opens connections for the pool. `r2d2_mysql`'s own manager asks the database whether a
-/// connection lives each time one is given back; this one remembers whether it failed.
-#[derive(Clone, Debug)]
-pub struct Connections(MySqlConnectionManager);
+/// Opens connections. `r2d2_mysql`'s own manager asks the database whether a connection lives each
+/// time one is given back to the pool; this one remembers whether it failed.
+#[derive(Clone)]
+pub struct Connections {
+    manager: MySqlConnectionManager,
+    outage: Arc<Outage>,
+}
 
-impl ManageConnection for Connections {
-    type Connection = Connection;
-    type Error = mysql::Error;
-
-    fn connect(&self) -> mysql::Result<Connection> {
-        let conn = self.0.connect().inspect_err(|error| {
+impl Connections {
+    fn open(&self) -> mysql::Result<Connection> {
+        let conn = self.manager.connect().inspect_err(|error| {
             if let Some(kind) = Trouble::of(error).kind() {
                 METRICS.database_errors.with_label_values(&[kind]).inc();
             }
@@ -456,7 +513,21 @@ impl ManageConnection for Connections {
             opened,
             last_worked: opened,
             usable: Usable::Yes,
+            outage: Arc::clone(&self.outage),
         })
+    }
+}
+
+impl ManageConnection for Connections {
+    type Connection = Connection;
+    type Error = mysql::Error;
+
+    fn connect(&self) -> mysql::Result<Connection> {
+        // The pool keeps trying meanwhile, and soon tries again.
+        if let Some(cause) = self.outage.cause() {
+            return Err(std::io::Error::other(cause).into());
+        }
+        self.open()
     }
 
     fn is_valid(&self, connection: &mut Connection) -> mysql::Result<()> {
@@ -475,6 +546,8 @@ pub type Pooled = r2d2::PooledConnection<Connections>;
 pub struct Database {
     pool: r2d2::Pool<Connections>,
     connections: Connections,
+    probes: Connections,
+    outage: Arc<Outage>,
 }
 
 impl Database {
@@ -486,39 +559,99 @@ impl Database {
         let time_zone = [("time_zone", Value::Text(time_zone))];
         Statement::new(include_str!("../sql/session.sql"), &[]).write(&mut session, &time_zone);
         session.push(include_str!("../sql/isolation.sql"));
-        let options = OptsBuilder::from_opts(url.clone())
-            // Only with these does every call end; the crate's defaults wait for ever.
-            .tcp_connect_timeout(Some(CONNECT_TIMEOUT))
-            .read_timeout(Some(SOCKET_TIMEOUT))
-            .write_timeout(Some(SOCKET_TIMEOUT))
-            // What the URL names is what is used: the crate would move from TCP on 127.0.0.1 to
-            // the server's Unix socket, around a proxy.
-            .prefer_socket(false)
-            .init(vec!["SET NAMES utf8mb4".to_owned(), session.text]);
-        let connections = Connections(MySqlConnectionManager::new(options));
+        let outage = Arc::new(Outage::default());
+        let connections = |timeout| {
+            let options = OptsBuilder::from_opts(url.clone())
+                // Only with these does every call end; the crate's defaults wait for ever.
+                .tcp_connect_timeout(Some(CONNECT_TIMEOUT.min(timeout)))
+                .read_timeout(Some(timeout))
+                .write_timeout(Some(timeout))
+                // What the URL names is what is used: the crate would move from TCP on 127.0.0.1 to
+                // the server's Unix socket, around a proxy.
+                .prefer_socket(false)
+                .init(vec!["SET NAMES utf8mb4".to_owned(), session.text.clone()]);
+            Connections {
+                manager: MySqlConnectionManager::new(options),
+                outage: Arc::clone(&outage),
+            }
+        };
         let pool = r2d2::Pool::builder()
             .max_size(size)
             .min_idle(Some(1))
             // A ping before each use would be a round trip more; a dead connection shows at the
             // first statement, which is a look and can simply be repeated.
             .test_on_check_out(false)
-            .connection_timeout(CONNECT_TIMEOUT)
+            .connection_timeout(POOL_TIMEOUT)
             // The cause reaches whoever waits for a connection; the log needs no second copy.
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(connections.clone());
-        Self { pool, connections }
+            .build_unchecked(connections(SOCKET_TIMEOUT));
+        Self {
+            pool,
+            connections: connections(SOCKET_TIMEOUT),
+            probes: connections(PROBE_TIMEOUT),
+            outage,
+        }
+    }
+
+    /// What is known of whether it answers.
+    #[must_use]
+    pub fn outage(&self) -> &Outage {
+        &self.outage
     }
 
     /// A connection of the pool, which may have died since it was last used.
-    pub fn pooled(&self) -> Result<Pooled, r2d2::Error> {
-        self.pool.get()
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn pooled(&self) -> Result<Pooled, String> {
+        loop {
+            let mut pooled = self.pool.get().map_err(|error| {
+                self.outage.doubt();
+                error.to_string()
+            })?;
+            if pooled.opened >= self.outage.trusted_since() {
+                return Ok(pooled);
+            }
+            pooled.discard();
+        }
     }
 
     /// A connection of its own, and the database's own word if there is none: the pool keeps
     /// trying, and then only says that time ran out.
     pub fn connect(&self) -> mysql::Result<Connection> {
-        self.connections.connect()
+        self.connections.open()
     }
+
+    /// Waits for an outage, at most so long, and takes a step towards its end.
+    pub fn tend(&self, patience: Duration) {
+        self.outage.tend(patience, |lost| {
+            let ended = match self.probes.open() {
+                Ok(mut connection) => end_connections(&mut connection, lost),
+                Err(mysql::Error::MySqlError(error)) if error.code == TOO_MANY_CONNECTIONS => {
+                    // Those that we have may be good all the same.
+                    match self.pool.try_get() {
+                        Some(mut pooled) => end_connections(&mut pooled, lost),
+                        None => Err(error.into()),
+                    }
+                }
+                Err(error) => Err(error),
+            };
+            ended.map_err(|error| cause(&error))
+        });
+    }
+}
+
+/// Ends connections that were lost, as far as they can be ended in time: those that have ended.
+fn end_connections(connection: &mut Connection, lost: &[Identity]) -> mysql::Result<Vec<Identity>> {
+    let until = Instant::now() + KILL_PATIENCE;
+    connection.conn.ping()?;
+    let mut ended = Vec::new();
+    for identity in lost {
+        if end_connection(connection, *identity, until)? {
+            ended.push(*identity);
+        }
+    }
+    Ok(ended)
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ const OWNER_TOKENS: u128 = 10_u128.pow(20);
 /// The stored form: the datetime, then [`FENCING_DIGITS`], then [`OWNER_TOKEN_DIGITS`].
 const DATETIME_CHARS: usize = "2025-10-14 09:00:00.000000".len();
 
+/// The digit that says of a lease that it was made firm: the last one of the datetime.
+const FIRM_AT: usize = DATETIME_CHARS - 1;
+
 /// Microseconds since 1970 have 16 digits from 2001 to 2286.
 const FENCING_DIGITS: usize = 16;
 
@@ -468,6 +471,30 @@ pub enum Forced {
     NotHeld,
 }
 
+/// Where an owner token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenOrigin {
+    /// The caller drew it, and may have used it before.
+    Callers,
+    /// We did, for this request.
+    Ours,
+}
+
+/// Whether a lease may be taken back by the server that wrote it, if that could tell nobody.
+///
+/// Nobody but the server that drew a token knows it before it tells. Such a lease has an even
+/// fencing token. Whoever asks for it by its token, anywhere, makes it firm first: the last digit of
+/// its date's fraction, a microsecond, is 1 from then on. So taking it back, which is a compare-and-swap as
+/// everything is, never takes it from somebody who was told. A lease for a token that a caller drew
+/// has an odd fencing token, and is firm from the start: its owner may be asking another server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may be taken back.
+    Tentative,
+    /// It ends by its release or its expiry only.
+    Firm,
+}
+
 /// What a row's `timestamp` says, apart from its date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stamp {
@@ -477,6 +504,8 @@ pub enum Stamp {
         fencing_token: FencingToken,
         /// The lease's owner token.
         owner_token: OwnerToken,
+        /// Whether it may be taken back.
+        standing: Standing,
     },
     /// Anything else: an old program's datetime, or garbage.
     Foreign,
@@ -497,16 +526,40 @@ impl Stamp {
         let (fencing, owner) = text[DATETIME_CHARS..].split_at(FENCING_DIGITS);
         let owner_token = OwnerToken::new(owner).ok()?;
         let all_digits = fencing.bytes().all(|byte| byte.is_ascii_digit());
-        let number = fencing.parse().ok().filter(|_| all_digits)?;
+        let number: u64 = fencing.parse().ok().filter(|_| all_digits)?;
+        let standing = if number.is_multiple_of(2) && stored[FIRM_AT] == b'0' {
+            Standing::Tentative
+        } else {
+            Standing::Firm
+        };
         (number < FENCING_LIMIT).then_some(Self::Lease {
             fencing_token: FencingToken(number),
             owner_token,
+            standing,
         })
+    }
+
+    /// The digit that makes a stored lease firm.
+    pub const FIRM_DIGIT: char = '1';
+
+    /// The digit of a stored lease in that place.
+    #[must_use]
+    pub fn standing_digit(stored: &[u8]) -> char {
+        stored.get(FIRM_AT).copied().map_or('0', char::from)
+    }
+
+    /// The stored bytes of a lease, made firm.
+    #[must_use]
+    pub fn made_firm(mut stored: Vec<u8>) -> Vec<u8> {
+        if let Some(digit) = stored.get_mut(FIRM_AT) {
+            *digit = b'1';
+        }
+        stored
     }
 }
 
-/// Whether the text is a datetime with an empty fraction, as this program writes it. What it
-/// means as a date is for the database to say.
+/// Whether the text is a datetime with an empty fraction, or one microsecond, as this program writes
+/// it. What it means as a date is for the database to say.
 fn has_shape(datetime: &str) -> bool {
     datetime
         .bytes()
@@ -514,6 +567,7 @@ fn has_shape(datetime: &str) -> bool {
         .enumerate()
         .all(|(at, (byte, shape))| match shape {
             b'0' if at < "2025-10-14 09:00:00".len() => byte.is_ascii_digit(),
+            b'0' if at == FIRM_AT => matches!(byte, b'0' | b'1'),
             _ => byte == shape,
         })
 }
@@ -529,9 +583,26 @@ mod tests {
         let expected = Stamp::Lease {
             fencing_token: FencingToken(1_760_432_400_123_456),
             owner_token: OwnerToken::new("48210000000000000007").unwrap(),
+            standing: Standing::Tentative,
         };
         assert_eq!(STORED.len(), STORED_CHARS);
         assert_eq!(Stamp::parse(STORED.as_bytes()), expected);
+    }
+
+    #[test]
+    fn a_lease_is_firm_by_its_mark_or_by_an_odd_fencing_token() {
+        let is_firm = |stored: &[u8]| {
+            matches!(
+                Stamp::parse(stored),
+                Stamp::Lease {
+                    standing: Standing::Firm,
+                    ..
+                }
+            )
+        };
+        assert!(!is_firm(STORED.as_bytes()));
+        assert!(is_firm(&Stamp::made_firm(STORED.as_bytes().to_vec())));
+        assert!(is_firm(STORED.replace("123456", "123457").as_bytes()));
     }
 
     #[test]
@@ -544,6 +615,7 @@ mod tests {
         }
         let longer = format!("{STORED}0");
         let fraction = STORED.replace(".000000", ".100000");
+        let last_digit = STORED.replace(".000000", ".000002");
         let signed = STORED.replace("1760432400123456", "+760432400123456");
         let beyond_rounding = STORED.replace("1760432400123456", "5000000000000000");
         for text in [
@@ -551,6 +623,7 @@ mod tests {
             "2025-10-14 09:00:00",
             &longer,
             &fraction,
+            &last_digit,
             &signed,
             &beyond_rounding,
         ] {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`lease`] | the words: ids, tokens, leases, answers, and the 62 stored characters |
 //! | [`metrics`] | what is counted, for Prometheus |
+//! | [`outage`] | whether the database answers, and what waits until it does |
 //! | [`database`] | the way to the database: pool, statements, packets, errors |
 //! | [`table`] | what the lock table must be like, and what is wrong with it |
 //! | [`operation`] | one operation: what is seen decides what is written |
@@ -44,6 +45,7 @@ mod grants;
 pub mod lease;
 pub mod metrics;
 pub mod operation;
+pub mod outage;
 pub mod run;
 pub mod server;
 mod statements;

@@ -46,6 +46,8 @@ pub struct Metrics {
     pub batch_size: Histogram,
     /// Time from taking a request to its answer, waiting in line included, by route.
     pub requests: HistogramVec,
+    /// Whether the database answers: 1, or 0.
+    pub database_up: IntGauge,
     /// Errors of the database, by kind.
     pub database_errors: IntCounterVec,
     /// Connections to the database that were opened.
@@ -119,6 +121,12 @@ impl Metrics {
                 let options = options.buckets(REQUEST_BUCKETS_S.to_vec());
                 registered.add(HistogramVec::new(options, &["route"]))
             },
+            database_up: {
+                let up = IntGauge::new("database_up", "1 while the database answers, 0 while requests are refused because it does not.");
+                let up = registered.add(up);
+                up.set(1);
+                up
+            },
             database_errors: {
                 let options = Opts::new("database_errors_total", "Errors of the database.");
                 let errors = registered.add(IntCounterVec::new(options, &["kind"]));
@@ -153,7 +161,7 @@ impl Metrics {
             )),
             left_behind: registered.add(IntGauge::new(
                 "connections_left_behind",
-                "Connections with forged lengths, which are freed by a restart only; at 200 it happens by itself.",
+                "Connections with forged lengths, which are freed by a restart only; when there are too many, it happens by itself.",
             )),
             cut_off: registered.counter(
                 "clients_cut_off_total",

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::lease::{
     Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, Message,
-    MessageId, OwnerToken, Recalled, Record, Released, Renewed, RowVersion, Session, Stamp, Ttl,
+    MessageId, OwnerToken, Recalled, Record, Released, Renewed, RowVersion, Session, Stamp,
+    Standing, TokenOrigin, Ttl,
 };
 
 /// A crashed holder's row is left for so long after its expiry: until then, the next acquire finds
@@ -27,8 +28,10 @@ pub enum Operation {
     Acquire {
         /// Of this session.
         session: Session,
-        /// For the worker that knows this token.
+        /// For the worker that knows this token,
         owner_token: OwnerToken,
+        /// which came from there.
+        origin: TokenOrigin,
         /// For this long.
         ttl: Ttl,
         /// To answer this message, if it is not answered already.
@@ -74,6 +77,13 @@ pub enum Operation {
         /// But never so that the lease is held for longer than this since its grant.
         max_hold_ms: u64,
     },
+    /// Take back a lease that nobody could be told of.
+    Withdraw {
+        /// Of this session.
+        session: Session,
+        /// With this token, which we drew.
+        owner_token: OwnerToken,
+    },
     /// End the lease without being its owner: an operator's release.
     Force {
         /// Of this session.
@@ -98,6 +108,7 @@ impl Operation {
             | Self::Commit { session, .. }
             | Self::Release { session, .. }
             | Self::Renew { session, .. }
+            | Self::Withdraw { session, .. }
             | Self::Force { session, .. }
             | Self::Look { session } => session,
         }
@@ -111,7 +122,8 @@ impl Operation {
             | Self::Recall { owner_token, .. }
             | Self::Commit { owner_token, .. }
             | Self::Release { owner_token, .. }
-            | Self::Renew { owner_token, .. } => Some(owner_token),
+            | Self::Renew { owner_token, .. }
+            | Self::Withdraw { owner_token, .. } => Some(owner_token),
             Self::Force { .. } | Self::Look { .. } => None,
         }
     }
@@ -125,7 +137,9 @@ impl Operation {
             }
             Self::Commit { message, .. } => Some(&message.id),
             Self::Release { message, .. } => message.as_ref().map(|message| &message.id),
-            Self::Renew { .. } | Self::Force { .. } | Self::Look { .. } => None,
+            Self::Renew { .. } | Self::Withdraw { .. } | Self::Force { .. } | Self::Look { .. } => {
+                None
+            }
         }
     }
 }
@@ -143,6 +157,8 @@ pub enum Answer {
     Release(Released),
     /// Of a renew.
     Renew(Renewed),
+    /// Of a lease that was taken back, or is not there.
+    Withdraw(Forced),
     /// Of a forced release.
     Force(Forced),
     /// Of a look: who holds the session, if anybody does.
@@ -277,6 +293,7 @@ impl Seen {
             Stamp::Lease {
                 fencing_token,
                 owner_token,
+                ..
             } => Some(Lease {
                 owner_token,
                 fencing_token,
@@ -287,6 +304,16 @@ impl Seen {
             }),
             Stamp::Foreign => None,
         }
+    }
+
+    pub fn is_tentative(&self) -> bool {
+        matches!(
+            self.stamp,
+            Stamp::Lease {
+                standing: Standing::Tentative,
+                ..
+            }
+        )
     }
 
     fn is_owned_by(&self, token: &OwnerToken) -> bool {
@@ -303,8 +330,11 @@ pub(crate) enum Write {
         fencing_floor: u64,
         how: How,
     },
+    /// Make a tentative lease firm.
+    Confirm { key: u64, seen: Vec<u8> },
     Renew {
-        lease: Wanted,
+        owner_token: OwnerToken,
+        ttl: Ttl,
         key: u64,
         seen: Vec<u8>,
         fencing_token: FencingToken,
@@ -327,6 +357,7 @@ pub(crate) enum Write {
 #[derive(Clone)]
 pub(crate) struct Wanted {
     pub owner_token: OwnerToken,
+    pub origin: TokenOrigin,
     pub ttl: Ttl,
 }
 
@@ -363,6 +394,7 @@ enum Basis {
 #[derive(Clone, Copy)]
 pub(crate) enum Effect {
     Granted(How),
+    Confirmed,
     Renewed,
     Committed,
     Ended(Holder),
@@ -478,6 +510,7 @@ impl<'a> Task<'a> {
                 key: Key::Explicit(key),
                 ..
             }
+            | Write::Confirm { key, .. }
             | Write::Renew { key, .. }
             | Write::Commit { key, .. }
             | Write::Delete { key, .. } => Some(*key),
@@ -512,8 +545,8 @@ impl<'a> Task<'a> {
         self.sent_at = sent_at;
         self.sent = match self.basis {
             _ if rows > 0 => Sent::Done(write.effect()),
-            Basis::Look => Sent::Void,
-            Basis::Memory => Sent::Nothing,
+            Basis::Look if !matches!(write, Write::Confirm { .. }) => Sent::Void,
+            _ => Sent::Nothing,
         };
         self.basis = Basis::Look;
     }
@@ -536,22 +569,34 @@ impl<'a> Task<'a> {
         let own = |seen: Option<Seen>, token| seen.filter(|row| row.is_owned_by(token));
         let answer = match self.operation {
             Operation::Acquire {
-                owner_token, ttl, ..
+                owner_token,
+                origin,
+                ttl,
+                ..
             } => {
+                let wanted = Wanted {
+                    owner_token: owner_token.clone(),
+                    origin: *origin,
+                    ttl: *ttl,
+                };
                 let acquired = match record {
                     Some(SeenRecord { record, .. }) => Some(Acquired::Duplicate(record)),
-                    None => self.decide_acquire(seen, looked_at, owner_token, *ttl, max_key),
+                    None => self.decide_acquire(seen, looked_at, wanted, max_key),
                 };
                 acquired.map(Answer::Acquire)
             }
             Operation::Recall {
                 owner_token, ttl, ..
-            } => Some(Answer::Recall(match record {
-                Some(SeenRecord { record, .. }) => Recalled::Duplicate(record),
-                None => own(seen, owner_token)
-                    .and_then(|row| row.lease(How::Again, *ttl, looked_at))
-                    .map_or(Recalled::Nothing, Recalled::Lease),
-            })),
+            } => {
+                let recalled = match (record, own(seen, owner_token)) {
+                    (Some(SeenRecord { record, .. }), _) => Some(Recalled::Duplicate(record)),
+                    (None, Some(row)) if row.remaining().is_some() => {
+                        self.decide_again(row, *ttl, looked_at).map(Recalled::Lease)
+                    }
+                    (None, _) => Some(Recalled::Nothing),
+                };
+                recalled.map(Answer::Recall)
+            }
             Operation::Commit { owner_token, .. } => self
                 .decide_commit(own(seen, owner_token), record, looked_at, owner_token)
                 .map(Answer::Commit),
@@ -583,6 +628,10 @@ impl<'a> Task<'a> {
             } => self
                 .decide_renew(own(seen, owner_token), looked_at, *ttl, *max_hold_ms)
                 .map(Answer::Renew),
+            Operation::Withdraw { owner_token, .. } => {
+                let meant = own(seen, owner_token).filter(Seen::is_tentative);
+                self.decide_end(meant, looked_at).map(Answer::Withdraw)
+            }
             Operation::Force {
                 fencing_token: only,
                 ..
@@ -635,14 +684,10 @@ impl<'a> Task<'a> {
         &mut self,
         seen: Option<Seen>,
         looked_at: Instant,
-        owner_token: &OwnerToken,
-        ttl: Ttl,
+        lease: Wanted,
         max_key: u64,
     ) -> Option<Acquired> {
-        let lease = Wanted {
-            owner_token: owner_token.clone(),
-            ttl,
-        };
+        let ttl = lease.ttl;
         let Some(row) = seen else {
             if matches!(self.sent, Sent::Void) {
                 // Nothing was in the way, and yet nothing was written: MySQL's word for "no id".
@@ -664,16 +709,16 @@ impl<'a> Task<'a> {
             self.write = Some(row.replace(lease, How::Takeover));
             return None;
         };
-        if !row.is_owned_by(owner_token) {
+        if !row.is_owned_by(&lease.owner_token) {
             return Some(Acquired::Held(holding));
         }
-        let (how, promised) = match self.sent {
-            // The stored expiry is rounded up; what was asked for is the honest promise.
-            Sent::Done(Effect::Granted(how)) | Sent::Unknown(Effect::Granted(how)) => {
-                (how, self.sent_at + ttl.as_duration())
-            }
-            _ => (How::Again, holding.expires),
+        let (Sent::Done(Effect::Granted(how)) | Sent::Unknown(Effect::Granted(how))) = self.sent
+        else {
+            let again = self.decide_again(row, ttl, looked_at);
+            return again.map(Acquired::Granted);
         };
+        // The stored expiry is rounded up; what was asked for is the honest promise.
+        let promised = self.sent_at + ttl.as_duration();
         let mut granted = row.lease(how, ttl, looked_at)?;
         granted.expires = granted.expires.min(promised);
         if granted.is_worn() {
@@ -683,6 +728,21 @@ impl<'a> Task<'a> {
         }
         self.lease_row = Some((row, looked_at));
         Some(Acquired::Granted(granted))
+    }
+
+    /// The lease in this row, for its owner who asks again: made firm first, so that whoever wrote
+    /// it does not take it back.
+    fn decide_again(&mut self, row: Seen, ttl: Ttl, looked_at: Instant) -> Option<Lease> {
+        if row.is_tentative() {
+            self.write = Some(Write::Confirm {
+                key: row.key,
+                seen: row.stored,
+            });
+            return None;
+        }
+        let lease = row.lease(How::Again, ttl, looked_at);
+        self.lease_row = Some((row, looked_at));
+        lease
     }
 
     fn decide_renew(
@@ -698,6 +758,7 @@ impl<'a> Task<'a> {
         let Stamp::Lease {
             fencing_token,
             owner_token,
+            ..
         } = row.stamp.clone()
         else {
             return Some(Renewed::Lost);
@@ -726,7 +787,8 @@ impl<'a> Task<'a> {
             });
         }
         self.write = Some(Write::Renew {
-            lease: Wanted { owner_token, ttl },
+            owner_token,
+            ttl,
             expires_us: row.expires_us(),
             key: row.key,
             seen: row.stored,
@@ -795,6 +857,7 @@ impl Write {
     fn effect(&self) -> Effect {
         match self {
             Self::Acquire { how, .. } => Effect::Granted(*how),
+            Self::Confirm { .. } => Effect::Confirmed,
             Self::Renew { .. } => Effect::Renewed,
             Self::Commit { .. } => Effect::Committed,
             Self::Delete { holder, .. } => Effect::Ended(*holder),

@@ -198,6 +198,9 @@ impl Server {
                 Err(findings) => shared.end(Ending::Unusable(findings)),
             }
         });
+        shared.start("mender", |shared| {
+            upkeep::tend(shared.api.store(), &shared.stopping);
+        });
         for (name, requests) in [("health", health_requests), ("lister", list_requests)] {
             shared.start(name, move |shared| {
                 for request in requests {
@@ -212,6 +215,9 @@ impl Server {
         });
         shared.start("watcher", |shared| {
             upkeep::watch(&shared.api, &shared.stopping, || shared.ring());
+        });
+        shared.start("withdrawer", |shared| {
+            upkeep::withdraw(&shared.api, &shared.stopping, || shared.ring());
         });
         if systemd::listens() {
             shared.start("reporter", |shared| shared.report());

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::database::{Packet, Reply, Statement, Value, columns};
-use crate::lease::{HOLD_MS, MessageId, Session, Ttl};
+use crate::lease::{HOLD_MS, MessageId, Session, Stamp, TokenOrigin, Ttl};
 use crate::operation::{Key, Look, Operation, Seen, SeenRecord, Task, Write};
 use crate::table::Table;
 
@@ -21,6 +21,7 @@ pub(crate) struct Statements {
     withdraw: Statement,
     lock_rows: Statement,
     unlocked_rows: Statement,
+    confirm: Statement,
     renew: Statement,
     commit: Statement,
     release: Statement,
@@ -45,6 +46,7 @@ impl Statements {
             withdraw: read(include_str!("../sql/withdraw.sql")),
             lock_rows: read(include_str!("../sql/lock_rows.sql")),
             unlocked_rows: read(include_str!("../sql/unlocked_rows.sql")),
+            confirm: read(include_str!("../sql/confirm.sql")),
             renew: read(include_str!("../sql/renew.sql")),
             commit: read(include_str!("../sql/commit.sql")),
             release: read(include_str!("../sql/release.sql")),
@@ -81,7 +83,7 @@ impl Statements {
         for task in tasks {
             let start = packet.len();
             if let Some(write) = &task.write {
-                self.append_write(write, task.operation, packet);
+                self.append_write(write, task, packet);
             }
             places.own.push(start..packet.len());
         }
@@ -122,30 +124,47 @@ impl Statements {
         }
     }
 
-    fn append_write(&self, write: &Write, operation: &Operation, packet: &mut Packet) {
+    fn append_write(&self, write: &Write, task: &Task, packet: &mut Packet) {
+        let operation = task.operation;
         let [prospect, device] = session_values(operation.session());
         match write {
             // All together, in `append_writes`.
             Write::Acquire { .. } => {}
             Write::Delete { .. } if operation.message_id().is_none() => {}
+            Write::Confirm { key, seen } => {
+                let firm = Stamp::made_firm(seen.clone());
+                let values = [
+                    ("key", Value::Number(*key)),
+                    ("seen", Value::Bytes(seen)),
+                    ("firm", Value::Bytes(&firm)),
+                ];
+                self.confirm.write(packet, &values);
+            }
             Write::Renew {
-                lease,
+                owner_token,
+                ttl,
                 key,
                 seen,
                 fencing_token,
                 expires_us,
                 max_hold_ms,
             } => {
+                // Whoever asks where its lease is not remembered may have it from another server.
+                let standing = if task.is_remembered() {
+                    Stamp::standing_digit(seen)
+                } else {
+                    Stamp::FIRM_DIGIT
+                };
                 let granted_us = fencing_token.0;
                 let key = ("key", Value::Number(*key));
                 self.lock_rows.write(packet, &[key]);
-                let tail = format!("{granted_us:016}{}", lease.owner_token.secret());
+                let tail = format!("{standing}{granted_us:016}{}", owner_token.secret());
                 let latest_us = granted_us.saturating_add(max_hold_ms * 1_000);
                 let values = [
                     key,
                     ("seen", Value::Bytes(seen)),
                     ("expires_us", Value::Number(*expires_us)),
-                    ("shift_us", shift_us(lease.ttl.as_ms())),
+                    ("shift_us", shift_us(ttl.as_ms())),
                     ("granted_us", Value::Number(granted_us)),
                     ("latest_us", Value::Number(latest_us)),
                     ("latest_shift_us", shift_us(*max_hold_ms)),
@@ -338,12 +357,16 @@ fn claim<'a>(task: &'a Task) -> Option<Claim<'a>> {
         return None;
     };
     let owner_token = lease.owner_token.secret();
+    let odd = match lease.origin {
+        TokenOrigin::Callers => 1,
+        TokenOrigin::Ours => 0,
+    };
     Some(Claim {
         session: task.operation.session(),
         message_id: task.operation.message_id(),
         key: *key,
         seen: seen.as_deref(),
-        text: format!("1970-01-01 00:00:00.000000{fencing_floor:016}{owner_token}"),
+        text: format!("1970-01-01 00:00:00.00000{odd}{fencing_floor:016}{owner_token}"),
         ttl: lease.ttl,
     })
 }

@@ -16,31 +16,25 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use mysql::{Opts, Row};
 
 use crate::database::{
-    Connection, Database, Identity, Packet, PacketError, Pooled, Statement, Trouble, Value, Values,
-    cause, columns,
+    Connection, Database, Packet, PacketError, Pooled, Statement, Trouble, Value, Values, cause,
+    columns,
 };
 use crate::grants::Grants;
 use crate::lease::{Holding, Id, RowVersion, Session};
 use crate::metrics::METRICS;
 use crate::operation::{Answer, Company, Look, Operation, Seen, StoreError, Task};
+use crate::outage::{Identity, Outage};
 use crate::statements::{Looked, Statements, read_look};
 use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
 
 /// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
 /// within 10 s, before a webhook's provider gives up.
 const PATIENCE: Duration = Duration::from_secs(4);
-
-/// How long to wait for the database to end a connection that was lost in the middle of a write.
-const KILL_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Pause between two looks at a connection that is being ended.
-const KILL_PAUSE: Duration = Duration::from_millis(5);
 
 /// Rows that one page of the table is read in, in the background or for one device: a millisecond
 /// or two of the database's time.
@@ -121,6 +115,8 @@ impl ListedRow {
 enum Interrupted {
     /// Worth looking again.
     Again(String),
+    /// The database does not answer, to anybody.
+    Outage(String),
     /// The same would happen again.
     Refused(String),
 }
@@ -361,7 +357,10 @@ impl Store {
                 let mut packet = Packet::default();
                 statements.append_delete(&mut packet, &session, seen.key, &seen.stored);
                 // One that somebody holds a lock on is for the next sweep.
-                let deleted = self.pooled()?.run(&packet).unwrap_or_default();
+                let deleted = self
+                    .pooled(Instant::now())?
+                    .run(&packet)
+                    .unwrap_or_default();
                 swept.rows += deleted.iter().map(|reply| reply.affected).sum::<u64>();
             }
         }
@@ -402,7 +401,7 @@ impl Store {
         let found = packet.len() > 1;
         packet.push("COMMIT");
         let deleted = if found {
-            let mut connection = self.pooled()?;
+            let mut connection = self.pooled(Instant::now())?;
             connection.run(&packet).map_err(|failed| {
                 // Its transaction ends with it.
                 connection.discard();
@@ -418,7 +417,7 @@ impl Store {
     fn query(&self, sql: &Statement, values: &Values) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.pooled()?.query(sql, values) {
+            match self.pooled(until)?.query(sql, values) {
                 Ok(rows) => return Ok(rows),
                 // No row can have a text that its column cannot hold.
                 Err(error) if Trouble::of(&error) == Trouble::Incomparable => return Ok(Vec::new()),
@@ -428,9 +427,21 @@ impl Store {
         }
     }
 
-    fn pooled(&self) -> Result<Pooled, StoreError> {
-        let pooled = self.database.pooled();
-        pooled.map_err(|error| StoreError::Unavailable(error.to_string()))
+    fn pooled(&self, until: Instant) -> Result<Pooled, StoreError> {
+        let open = self.database.outage().wait_until_open(until);
+        open.and_then(|()| self.database.pooled())
+            .map_err(StoreError::Unavailable)
+    }
+
+    /// What is known of whether the database answers.
+    #[must_use]
+    pub fn outage(&self) -> &Outage {
+        self.database.outage()
+    }
+
+    /// Waits for an outage, at most so long, and takes a step towards its end.
+    pub fn tend(&self, patience: Duration) {
+        self.database.tend(patience);
     }
 
     fn statements(&self) -> Result<&Statements, StoreError> {
@@ -458,9 +469,9 @@ impl Store {
                 task.plan(look, started, statements.table.max_key);
             }
         }
-        let mut lost_connection = None;
+        let mut lost = None;
         let mut last_cause = String::new();
-        while tasks.iter().any(Task::is_open) && Instant::now() < until {
+        'rounds: while tasks.iter().any(Task::is_open) && Instant::now() < until {
             let open = tasks.iter_mut().filter(|task| task.is_open());
             let (together, mut alone): (Vec<_>, Vec<_>) =
                 open.partition(|task| task.company == Company::Welcome);
@@ -475,9 +486,13 @@ impl Store {
                 if Instant::now() >= until {
                     break;
                 }
-                match self.round(statements, &mut group, &mut lost_connection, until) {
+                match self.round(statements, &mut group, &mut lost, until) {
                     Ok(()) => {}
                     Err(Interrupted::Again(cause)) => last_cause = cause,
+                    Err(Interrupted::Outage(cause)) => {
+                        last_cause = cause;
+                        break 'rounds;
+                    }
                     Err(Interrupted::Refused(cause)) => {
                         for task in group.iter_mut().filter(|task| task.is_open()) {
                             task.fail(StoreError::Unavailable(cause.clone()));
@@ -502,15 +517,17 @@ impl Store {
         &self,
         statements: &Statements,
         tasks: &mut [&mut Task],
-        lost_connection: &mut Option<Identity>,
+        lost: &mut Option<Identity>,
         until: Instant,
     ) -> Result<(), Interrupted> {
-        let pooled = self.database.pooled();
-        let mut connection = pooled.map_err(|error| Interrupted::Again(error.to_string()))?;
-        if let Some(lost) = *lost_connection {
-            end_connection(&mut connection, lost)?;
-            *lost_connection = None;
+        let outage = self.outage();
+        outage.wait_until_open(until).map_err(Interrupted::Outage)?;
+        if let Some(connection) = *lost {
+            let ended = outage.wait_until_ended(connection, until);
+            ended.map_err(Interrupted::Again)?;
+            *lost = None;
         }
+        let mut connection = self.database.pooled().map_err(Interrupted::Again)?;
         if Instant::now() >= until {
             return Err(Interrupted::Again("it answers too slowly".to_owned()));
         }
@@ -542,7 +559,7 @@ impl Store {
                     failed,
                     statements,
                     &mut writing,
-                    lost_connection,
+                    lost,
                 ));
             }
         }
@@ -657,7 +674,7 @@ fn recover(
     failed: PacketError,
     statements: &Statements,
     tasks: &mut [&mut Task],
-    lost_connection: &mut Option<Identity>,
+    lost: &mut Option<Identity>,
 ) -> Interrupted {
     let PacketError { is_last, error } = failed;
     let trouble = Trouble::of(&error);
@@ -666,8 +683,7 @@ fn recover(
     if trouble == Trouble::Lost
         || (is_last && !matches!(trouble, Trouble::Deadlock | Trouble::Locked))
     {
-        *lost_connection = Some(connection.identity());
-        connection.discard();
+        *lost = Some(connection.lose());
         for task in tasks {
             task.lose_write();
         }
@@ -746,38 +762,4 @@ fn separate(tasks: &mut [&mut Task], cause: String) -> Interrupted {
         task.company = Company::Alone;
     }
     Interrupted::Again(cause)
-}
-
-/// Makes sure that a lost connection's last statement cannot take effect any more: a packet that
-/// was delayed on its way could still be carried out after we looked.
-fn end_connection(connection: &mut Connection, lost: Identity) -> Result<(), Interrupted> {
-    /// No such thread; or another user's, who has got its number since.
-    const GONE: [u16; 2] = [1094, 1095];
-    let again = |error: mysql::Error| Interrupted::Again(cause(&error));
-    let uptime = Statement::new(include_str!("../sql/server_uptime.sql"), &[]);
-    let uptime = connection
-        .query(&uptime, &[])
-        .map_err(again)?
-        .pop()
-        .map(columns);
-    let uptime: Option<(String, u64)> = uptime.transpose().map_err(again)?;
-    let age_s = lost.opened.elapsed().as_secs();
-    if uptime.is_some_and(|(_, uptime_s)| uptime_s + 1 < age_s) {
-        // It was to an earlier life of the server, and its number may be somebody else's now.
-        return Ok(());
-    }
-    let kill = Statement::new(include_str!("../sql/kill.sql"), &[]);
-    let until = Instant::now() + KILL_PATIENCE;
-    loop {
-        match connection.query(&kill, &[("id", Value::Number(lost.id.into()))]) {
-            Err(mysql::Error::MySqlError(error)) if GONE.contains(&error.code) => return Ok(()),
-            Err(error) => return Err(again(error)),
-            Ok(_) if Instant::now() > until => {
-                return Err(Interrupted::Again(
-                    "a lost connection does not end".to_owned(),
-                ));
-            }
-            Ok(_) => thread::sleep(KILL_PAUSE),
-        }
-    }
 }

@@ -26,6 +26,9 @@ const WATCH_PERIOD: Duration = Duration::from_millis(150);
 /// How long a thread that serves waiters sleeps when there are none; it is woken by the first.
 pub const IDLE_PATIENCE: Duration = Duration::from_secs(3_600);
 
+/// Between two looks whether leases can be taken back that nobody could be told of.
+const WITHDRAW_PERIOD: Duration = Duration::from_millis(100);
+
 /// Between two sweeps: rows are swept minutes after their expiry.
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 
@@ -60,6 +63,24 @@ pub fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
         }
     }
     Ok(())
+}
+
+/// Ends outages: refuses what comes meanwhile, and notices when the database answers again.
+pub fn tend(store: &Store, stopping: &AtomicBool) {
+    while !stopping.load(Ordering::Relaxed) {
+        store.tend(IDLE_PATIENCE);
+    }
+}
+
+/// Takes back leases that were written but could not be told to anybody; rings if a worker has
+/// something to do.
+pub fn withdraw(api: &Api, stopping: &AtomicBool, ring: impl Fn()) {
+    while !stopping.load(Ordering::Relaxed) {
+        if api.withdraw(IDLE_PATIENCE) {
+            ring();
+        }
+        thread::sleep(WITHDRAW_PERIOD);
+    }
 }
 
 /// Ends waits in time, and gives lines their turn when a lease expires; rings if a worker has

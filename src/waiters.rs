@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::lease::{Holding, MessageId, OwnerToken, RowVersion};
+use crate::lease::{Holding, MessageId, OwnerToken, RowVersion, TokenOrigin};
 
 /// Most waiters of one server; whoever comes then is refused without waiting. Each has a
 /// connection of its own, with a thread and two descriptors: half of the unit's 8,192.
@@ -69,6 +69,16 @@ impl<T> Turn<T> {
     }
 }
 
+/// A turn to take.
+pub struct Ready<T> {
+    /// Of this session.
+    pub name: Name,
+    /// What is to be done.
+    pub turn: Turn<T>,
+    /// Since when it could have been done.
+    pub since: Instant,
+}
+
 /// Somebody whose wait is over, and why.
 pub struct Refused<T> {
     /// Who it is.
@@ -97,8 +107,9 @@ pub struct Lines<T> {
 
 struct State<T> {
     lines: HashMap<Name, Line<T>>,
-    ready: VecDeque<Name>,
-    /// What is ready and goes by the slow lane.
+    /// What is ready, and since when.
+    ready: VecDeque<(Name, Instant)>,
+    /// The same of what goes by the slow lane.
     ready_slow: VecDeque<(Name, Instant)>,
     /// Sessions that go by the slow lane, and until when.
     slow: HashMap<Name, Instant>,
@@ -190,36 +201,34 @@ impl<T> Lines<T> {
         self.joined.notify_all();
     }
 
-    /// What to do next, and to which sessions, at most so many: nobody else gets the same session
-    /// until its turn is reported to be over.
-    pub fn next(&self, limit: usize) -> Vec<(Name, Turn<T>)> {
+    /// What to do next, at most so many: nobody else gets the same session until its turn is
+    /// reported to be over.
+    pub fn next(&self, limit: usize) -> Vec<Ready<T>> {
         let mut state = self.lock();
         let mut turns = Vec::new();
         while turns.len() < limit
-            && let Some(name) = state.ready.pop_front()
+            && let Some((name, since)) = state.ready.pop_front()
         {
             if state.is_slow(&name) {
                 // It has become so since.
-                state.ready_slow.push_back((name, Instant::now()));
+                state.ready_slow.push_back((name, since));
                 self.slow_ready.notify_one();
             } else {
-                turns.extend(state.begin_turn(name));
+                turns.extend(state.begin_turn(name, since));
             }
         }
         turns
     }
 
-    /// What to do next in the slow lane, and since when that has been ready; blocks until there is
-    /// something, at most so long.
-    pub fn next_slow(&self, patience: Duration) -> Option<(Name, Turn<T>, Instant)> {
+    /// What to do next in the slow lane; blocks until there is something, at most so long.
+    pub fn next_slow(&self, patience: Duration) -> Option<Ready<T>> {
         let idle = |state: &mut State<T>| state.ready_slow.is_empty() && state.door == Door::Open;
         let waited = self
             .slow_ready
             .wait_timeout_while(self.lock(), patience, idle);
         let (mut state, _) = waited.ok()?;
         let (name, since) = state.ready_slow.pop_front()?;
-        let (name, turn) = state.begin_turn(name)?;
-        Some((name, turn, since))
+        state.begin_turn(name, since)
     }
 
     /// Another program's lock held up a turn: it is repeated, and others of its session go by, in
@@ -414,15 +423,6 @@ impl<T> Lines<T> {
     }
 }
 
-/// Where an owner token came from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum TokenOrigin {
-    /// The caller drew it, and may have used it before.
-    Callers,
-    /// We did, for this request.
-    Ours,
-}
-
 /// What follows a turn.
 #[derive(Clone, Copy)]
 enum Next {
@@ -472,10 +472,11 @@ impl<T> State<T> {
         match line.turn {
             TurnState::Idle => {
                 line.turn = TurnState::Ready;
+                let ready = (name.clone(), Instant::now());
                 if self.is_slow(name) {
-                    self.ready_slow.push_back((name.clone(), Instant::now()));
+                    self.ready_slow.push_back(ready);
                 } else {
-                    self.ready.push_back(name.clone());
+                    self.ready.push_back(ready);
                 }
             }
             TurnState::Working => line.turn = TurnState::WorkingThenReady,
@@ -483,7 +484,7 @@ impl<T> State<T> {
         }
     }
 
-    fn begin_turn(&mut self, name: Name) -> Option<(Name, Turn<T>)> {
+    fn begin_turn(&mut self, name: Name, since: Instant) -> Option<Ready<T>> {
         let line = self.line(&name);
         let direct = line.direct.pop_front();
         let turn = direct.or_else(|| line.waiters.pop_front().map(Turn::Acquire));
@@ -496,7 +497,7 @@ impl<T> State<T> {
         if matches!(turn, Turn::Acquire(_)) {
             self.waiting -= 1;
         }
-        Some((name, turn))
+        Some(Ready { name, turn, since })
     }
 
     fn is_slow(&self, name: &Name) -> bool {
@@ -604,7 +605,7 @@ mod tests {
     /// Takes turns until there are none, as a worker does: whose they were, in their order.
     fn take_turns(lines: &Lines<&'static str>) -> Vec<&'static str> {
         let mut tickets = Vec::new();
-        while let Some((name, turn)) = lines.next(BATCH).pop() {
+        while let Some(Ready { name, turn, .. }) = lines.next(BATCH).pop() {
             let began = Instant::now();
             match turn {
                 Turn::Refuse(_) => lines.changed_nothing(&name),
@@ -630,7 +631,7 @@ mod tests {
     fn who_joins_while_another_is_looked_up_is_not_forgotten() {
         let lines = Lines::default();
         lines.join(&name(), waiter("a"), TokenOrigin::Ours);
-        let (_, turn) = lines.next(BATCH).pop().unwrap();
+        let turn = lines.next(BATCH).pop().unwrap().turn;
         let began = Instant::now();
         lines.join(&name(), waiter("b"), TokenOrigin::Ours);
         let Turn::Acquire(first) = turn else {
