@@ -561,6 +561,7 @@ fn raw(url: &str) -> Measured {
                             .iter()
                             .cloned()
                             .map(|(session, owner_token)| Operation::Acquire {
+                                origin: session_lock::lease::TokenOrigin::Ours,
                                 session,
                                 owner_token,
                                 ttl,

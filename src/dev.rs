@@ -1,7 +1,7 @@
 //! A private MariaDB or MySQL server in a temporary folder, for trying the service out and for
 //! its tests.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,8 @@ kill "$reader" 2>/dev/null
 pub struct PrivateDatabase {
     keeper: Child,
     folder: TempDir,
+    /// The server and its options.
+    command: Vec<OsString>,
 }
 
 impl PrivateDatabase {
@@ -76,32 +78,29 @@ impl PrivateDatabase {
         let folder =
             folder.map_err(|error| format!("cannot create a temporary folder: {error}"))?;
         initialize(program, folder.path())?;
-        let mut keeper = Command::new("sh");
-        keeper
-            .args(["-c", KEEPER, "keeper"])
-            .arg(folder.path())
-            .arg(program)
-            .arg("--no-defaults");
-        keeper
-            .args(user_option())
-            .arg(path_option("--datadir", &folder.path().join("data")));
-        keeper.arg(path_option("--socket", &folder.path().join("socket")));
-        keeper
-            .arg(path_option("--pid-file", &folder.path().join("pid")))
-            .args(options);
-        // Ctrl-C is for us, who end the server in good order.
-        keeper
-            .env(TEMPORARY, folder.path())
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let keeper = keeper
-            .spawn()
-            .map_err(|error| format!("cannot run sh: {error}"))?;
-        let mut database = Self { keeper, folder };
+        let mut command = vec![program.into(), "--no-defaults".into()];
+        command.extend(user_option().map(OsString::from));
+        command.push(path_option("--datadir", &folder.path().join("data")));
+        command.push(path_option("--socket", &folder.path().join("socket")));
+        command.push(path_option("--pid-file", &folder.path().join("pid")));
+        command.extend(options.iter().map(OsString::from));
+        let mut database = Self {
+            keeper: keep(folder.path(), &command)?,
+            folder,
+            command,
+        };
         database.wait_until_ready()?;
         Ok(database)
+    }
+
+    /// Starts a server again that has ended, on the data that it left.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub fn restart(&mut self) -> Result<(), String> {
+        let _ = self.keeper.wait();
+        self.keeper = keep(self.folder.path(), &self.command)?;
+        self.wait_until_ready()
     }
 
     /// How to reach it: through its socket.
@@ -125,8 +124,9 @@ impl PrivateDatabase {
         loop {
             let connected =
                 mysql::Conn::new(mysql::Opts::from_url(&url).map_err(|error| error.to_string())?);
-            let created = connected
-                .and_then(|mut conn| conn.query_drop(format!("CREATE DATABASE {DATABASE}")));
+            let created = connected.and_then(|mut conn| {
+                conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS {DATABASE}"))
+            });
             let Err(error) = created else { return Ok(()) };
             let ended = self.keeper.try_wait().is_ok_and(|status| status.is_some());
             if ended || Instant::now() > until {
@@ -146,6 +146,25 @@ impl Drop for PrivateDatabase {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+/// Starts the server, with a keeper that ends it with us.
+fn keep(folder: &Path, command: &[OsString]) -> Result<Child, String> {
+    let mut keeper = Command::new("sh");
+    keeper
+        .args(["-c", KEEPER, "keeper"])
+        .arg(folder)
+        .args(command);
+    // Ctrl-C is for us, who end the server in good order.
+    keeper
+        .env(TEMPORARY, folder)
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    keeper
+        .spawn()
+        .map_err(|error| format!("cannot run sh: {error}"))
 }
 
 fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
@@ -200,8 +219,8 @@ fn user_option() -> Option<&'static str> {
     rustix::process::getuid().is_root().then_some("--user=root")
 }
 
-fn path_option(name: &str, path: &Path) -> std::ffi::OsString {
-    let mut option = std::ffi::OsString::from(name);
+fn path_option(name: &str, path: &Path) -> OsString {
+    let mut option = OsString::from(name);
     option.push("=");
     option.push(path);
     option

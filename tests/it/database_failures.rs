@@ -1,16 +1,15 @@
 //! The database is slow, locked, exhausted or gone: no answer is ever a wrong grant.
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use serde_json::json;
+use session_lock::dev::DATABASE;
 
+use crate::proxy::Proxy;
 use crate::world::{Service, Session, TABLE, World, age, eventually, run, tests};
 
 tests![
@@ -233,49 +232,13 @@ fn lost_connections_are_replaced_without_an_error(world: &World) {
     }
 }
 
-/// Passes bytes through, and counts how often the client sent something.
-fn counting_proxy(to: SocketAddr) -> (SocketAddr, Arc<AtomicU64>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (address, sent) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
-    let counter = Arc::clone(&sent);
-    thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let server = TcpStream::connect(to).unwrap();
-            client.set_nodelay(true).unwrap();
-            server.set_nodelay(true).unwrap();
-            let (client_reader, server_reader) =
-                (client.try_clone().unwrap(), server.try_clone().unwrap());
-            let counter = Arc::clone(&counter);
-            thread::spawn(move || {
-                pass(client_reader, server, || {
-                    counter.fetch_add(1, Ordering::SeqCst);
-                });
-            });
-            thread::spawn(move || pass(server_reader, client, || ()));
-        }
-    });
-    (address, sent)
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream, passed: impl Fn()) {
-    let mut buffer = [0; 16_000];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        passed();
-        if to.write_all(&buffer[..length]).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(std::net::Shutdown::Both);
-}
-
 fn an_acquire_and_a_release_take_three_round_trips_at_most(world: &World) {
-    let (proxy, sent) = counting_proxy(([127, 0, 0, 1], world.database.port).into());
-    let url = format!("mysql://root@{proxy}/session_lock");
-    let service = Service::start(&url, &["--workers", "1"]);
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &["--workers", "1"]);
     let count = |request: &dyn Fn()| {
-        let before = sent.load(Ordering::SeqCst);
+        let before = proxy.sent();
         request();
-        sent.load(Ordering::SeqCst) - before
+        proxy.sent() - before
     };
     let round_trips = || {
         let (session, owner_token) = (Session::new(), RefCell::default());

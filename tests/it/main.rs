@@ -19,7 +19,9 @@ mod looking;
 mod messages;
 mod moving;
 mod neighbours;
+mod outages;
 mod provider;
+mod proxy;
 mod races;
 mod renewal;
 mod run;
@@ -46,7 +48,7 @@ const TEST_PATIENCE: Duration = Duration::from_secs(240);
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
-    let tests: [&[Test]; 20] = [
+    let tests: [&[Test]; 21] = [
         leases::TESTS,
         neighbours::TESTS,
         moving::TESTS,
@@ -64,6 +66,7 @@ fn main() {
         startup::TESTS,
         seen::TESTS,
         database_failures::TESTS,
+        outages::TESTS,
         listener::TESTS,
         door::TESTS,
         hostile::TESTS,

@@ -99,6 +99,18 @@ impl DatabaseServer {
         self.signal("-CONT");
     }
 
+    /// Kills the server, as a crash of the machine does.
+    pub fn crash(&self) {
+        self.signal("-KILL");
+    }
+
+    /// Starts it again after it was killed.
+    pub fn restart(&mut self) {
+        self.private
+            .restart()
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
     fn signal(&self, signal: &str) {
         let pid = std::fs::read_to_string(self.private.folder().join("pid")).unwrap();
         assert!(

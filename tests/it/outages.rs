@@ -1,0 +1,275 @@
+//! The database dies, hangs, or is out of reach: every request ends soon, nothing is granted that
+//! nobody is told of, and all is well again soon after.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+use session_lock::dev::DATABASE;
+
+use crate::proxy::{Fault, Proxy};
+use crate::world::{DatabaseServer, Reply, Service, Session, World, eventually, run, tests};
+
+tests![
+    every_request_ends_soon_whatever_the_database_does,
+    every_request_ends_soon_whatever_the_network_does,
+    a_lease_that_nobody_could_be_told_of_is_taken_back,
+    a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back,
+    a_write_that_arrives_late_holds_nothing,
+];
+
+/// No request takes longer, whatever happens.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// All is well so soon after the database is.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// More than the workers can take at a time.
+const CLIENTS: usize = 250;
+
+/// Many clients ask for all there is to ask for, while something is wrong with the database; how
+/// long the slowest answer took. Each answer is one that is allowed then.
+fn storm_while(
+    service: &Service,
+    begin: impl FnOnce(),
+    lasts: Duration,
+    end: impl FnOnce(),
+) -> Duration {
+    let done = AtomicBool::new(false);
+    let slowest = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let done = &done;
+                scope.spawn(move || {
+                    let mut slowest = Duration::ZERO;
+                    while !done.load(Ordering::Relaxed) {
+                        let session = Session::new();
+                        let asked = Instant::now();
+                        let reply = match number % 10 {
+                            0 => service.get("/readyz"),
+                            1 => service.get(&session.path()),
+                            2 => service.get("/v1/locks?limit=1"),
+                            3 => service.release(&session, "48210000000000000007"),
+                            _ => service.acquire(&session, json!({})),
+                        };
+                        slowest = slowest.max(asked.elapsed());
+                        match reply.status {
+                            200 | 409 => {}
+                            503 => {
+                                reply.assert_refused(503, "unavailable");
+                                assert_eq!(reply.retry_after_s, Some(1));
+                                // As a bot does, but not as long.
+                                thread::sleep(Duration::from_millis(200));
+                            }
+                            _ => panic!("{reply:?}"),
+                        }
+                    }
+                    slowest
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(300));
+        begin();
+        thread::sleep(lasts);
+        end();
+        done.store(true, Ordering::Relaxed);
+        clients
+            .into_iter()
+            .map(|client| client.join().unwrap())
+            .max()
+    });
+    slowest.unwrap_or_default()
+}
+
+/// How long it took until leases could be taken and given back again, by all workers.
+fn recovery(service: &Service) -> Duration {
+    let began = Instant::now();
+    eventually(
+        || {
+            format!(
+                "all works again: {:?}",
+                service.log().iter().rev().take(5).collect::<Vec<_>>()
+            )
+        },
+        || {
+            let works = || {
+                let session = Session::new();
+                let reply = service.acquire(&session, json!({}));
+                reply.status == 200
+                    && service.release(&session, &reply.text("owner_token")).status == 200
+            };
+            let all = thread::scope(|scope| {
+                let tries: Vec<_> = (0..8).map(|_| scope.spawn(works)).collect();
+                tries.into_iter().all(|works| works.join().unwrap())
+            });
+            (all && service.get("/readyz").status == 200).then_some(())
+        },
+    );
+    began.elapsed()
+}
+
+fn assert_short(what: &str, slowest: Duration, recovery: Duration) {
+    eprintln!("{what}: slowest {slowest:?}, recovery {recovery:?}");
+    assert!(slowest < ENDS_WITHIN, "{what}: {slowest:?}");
+    assert!(recovery < RECOVERS_WITHIN, "{what}: {recovery:?}");
+}
+
+fn every_request_ends_soon_whatever_the_database_does(world: &World) {
+    let mut server = DatabaseServer::start(world.engine, &[]);
+    let url = server.url(DATABASE);
+    run(&["migrate", "--database-url", &url]);
+    let service = Service::start(&url, &[]);
+    let lasts = Duration::from_secs(6);
+
+    let slowest = storm_while(&service, || server.freeze(), lasts, || server.thaw());
+    assert_short("frozen", slowest, recovery(&service));
+
+    let slowest = storm_while(&service, || server.crash(), lasts, || {});
+    service.get("/readyz").assert_refused(503, "unavailable");
+    server.restart();
+    assert_short("killed", slowest, recovery(&service));
+
+    let admin = |sql: &str| server.connect().query_drop(sql).unwrap();
+    let read_only = || admin("SET GLOBAL read_only = 1");
+    // Who may do everything may write all the same: the tests' user may.
+    let is_refused = {
+        admin("CREATE USER bot@'127.0.0.1'");
+        admin("GRANT SELECT, INSERT, UPDATE, DELETE ON session_lock.* TO bot@'127.0.0.1'");
+        Service::start(&url.replace("root@", "bot@"), &[])
+    };
+    let slowest = storm_while(&is_refused, read_only, lasts, || {
+        admin("SET GLOBAL read_only = 0");
+    });
+    assert_short("read-only", slowest, recovery(&is_refused));
+
+    // Others have all connections there are, and ours were ended.
+    let others = || {
+        admin("SET GLOBAL max_connections = 15");
+        let mut conn = server.connect();
+        let ours: Vec<u64> = conn
+            .query("SELECT id FROM information_schema.processlist WHERE db = 'session_lock' AND host <> 'localhost'")
+            .unwrap();
+        let open = || mysql::Conn::new(mysql::Opts::from_url(&server.url("mysql")).unwrap());
+        let mut others: Vec<_> = (0..15).map_while(|_| open().ok()).collect();
+        for id in ours {
+            let _ = conn.query_drop(format!("KILL {id}"));
+            others.extend(open());
+        }
+        others
+    };
+    let taken = std::cell::RefCell::default();
+    let slowest = storm_while(
+        &is_refused,
+        || drop(taken.replace(others())),
+        lasts,
+        || drop(taken.take()),
+    );
+    assert_short("out of connections", slowest, recovery(&is_refused));
+}
+
+fn every_request_ends_soon_whatever_the_network_does(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    for fault in [
+        Fault::Cut,
+        Fault::Hold,
+        Fault::Swallow,
+        Fault::SwallowAnswers,
+        Fault::Delay(Duration::from_millis(400)),
+    ] {
+        let slowest = storm_while(
+            &service,
+            || proxy.set(fault),
+            Duration::from_secs(6),
+            || proxy.set(Fault::None),
+        );
+        assert_short(&format!("{fault:?}"), slowest, recovery(&service));
+    }
+}
+
+fn a_lease_that_nobody_could_be_told_of_is_taken_back(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    let (session, refused) = untold(world, &proxy, &service);
+    assert_eq!(refused.text("owner_token").len(), 20, "{refused:?}");
+    assert!(world.stored(&session).is_some());
+    proxy.set(Fault::None);
+    let began = Instant::now();
+    eventually(
+        || "the session is free",
+        || {
+            let reply = world.service.acquire(&session, json!({}));
+            (reply.status == 200).then_some(())
+        },
+    );
+    assert!(began.elapsed() < RECOVERS_WITHIN, "{:?}", began.elapsed());
+    service.wait_for_line("Session lock taken back");
+}
+
+fn a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    let (session, refused) = untold(world, &proxy, &service);
+    let token = refused.text("owner_token");
+    // Its worker asks another server, as it was told to.
+    let again = world
+        .service
+        .acquire(&session, json!({"owner_token": token}));
+    again.assert_granted("again");
+    let renewed = world.service.renew(&session, &token, 30_000);
+    assert_eq!(renewed.status, 200, "{renewed:?}");
+    proxy.set(Fault::None);
+    recovery(&service);
+    thread::sleep(Duration::from_secs(1));
+    world.service.acquire(&session, json!({})).assert_held();
+    assert_eq!(world.service.release(&session, &token).status, 200);
+}
+
+/// A session whose lease was written without anybody being told: the database's answer was lost,
+/// and then the database was out of reach.
+fn untold(world: &World, proxy: &Proxy, service: &Service) -> (Session, Reply) {
+    loop {
+        let session = Session::new();
+        world.store(&session, "garbage");
+        // Locked, the write waits: its answer is lost, and no other.
+        let mut neighbour = world.lock_row(&session);
+        let refused = thread::scope(|scope| {
+            let asked = scope.spawn(|| service.acquire(&session, json!({})));
+            world.wait_for_write(&session);
+            proxy.set(Fault::SwallowAnswers);
+            neighbour.query_drop("ROLLBACK").unwrap();
+            let is_written = || world.stored(&session).filter(|stored| stored != "garbage");
+            let until = Instant::now() + Duration::from_secs(3);
+            while is_written().is_none() && Instant::now() < until {
+                thread::sleep(Duration::from_millis(5));
+            }
+            proxy.set(Fault::Cut);
+            asked.join().unwrap()
+        });
+        if refused.json.get("owner_token").is_some() {
+            assert_eq!(refused.status, 503, "{refused:?}");
+            return (session, refused);
+        }
+        // The machine stalled: the wait for the lock was over before.
+        proxy.set(Fault::None);
+        recovery(service);
+    }
+}
+
+fn a_write_that_arrives_late_holds_nothing(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    let session = Session::new();
+    proxy.set(Fault::HoldWrites);
+    let refused = service.acquire(&session, json!({}));
+    refused.assert_refused(503, "unavailable");
+    // Now it arrives, at a connection that has ended.
+    proxy.set(Fault::None);
+    thread::sleep(Duration::from_millis(300));
+    world
+        .service
+        .acquire(&session, json!({}))
+        .assert_granted("new");
+}

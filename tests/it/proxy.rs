@@ -1,0 +1,157 @@
+//! A way to the database that fails as networks do.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// What happens to what passes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    None,
+    /// It arrives later.
+    Delay(Duration),
+    /// It arrives once this is over, as what is sent again until it is acknowledged.
+    Hold,
+    /// Transactions wait until this is over; all else passes.
+    HoldWrites,
+    /// It is lost, and so is all that follows on this connection: nobody is told.
+    Swallow,
+    /// Answers are lost likewise; requests arrive.
+    SwallowAnswers,
+    /// All connections are reset, new ones too.
+    Cut,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Requests,
+    Answers,
+}
+
+/// A proxy in front of a database.
+pub struct Proxy {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    fault: Mutex<Fault>,
+    changed: Condvar,
+    /// How often a client sent something.
+    sent: AtomicU64,
+}
+
+/// What a transaction begins with.
+const START: &[u8] = b"START TRANSACTION";
+
+/// How soon a connection that says nothing notices that it is cut.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
+
+impl Proxy {
+    pub fn start(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            fault: Mutex::new(Fault::None),
+            changed: Condvar::new(),
+            sent: 0.into(),
+        });
+        let proxy = Self {
+            address,
+            shared: Arc::clone(&shared),
+        };
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if shared.fault() == Fault::Cut {
+                    continue;
+                }
+                // A database that is not there refuses, and so do we.
+                let Ok(server) = TcpStream::connect(to) else {
+                    continue;
+                };
+                for stream in [&client, &server] {
+                    stream.set_nodelay(true).unwrap();
+                    stream.set_read_timeout(Some(LOOK_PERIOD)).unwrap();
+                }
+                let answers = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                for ((from, to), way) in
+                    [((client, server), Way::Requests), (answers, Way::Answers)]
+                {
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || shared.pass(from, to, way));
+                }
+            }
+        });
+        proxy
+    }
+
+    pub fn url(&self, schema: &str) -> String {
+        format!("mysql://root@{}/{schema}", self.address)
+    }
+
+    pub fn set(&self, fault: Fault) {
+        *self.shared.fault.lock().unwrap() = fault;
+        self.shared.changed.notify_all();
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    fn fault(&self) -> Fault {
+        *self.fault.lock().unwrap()
+    }
+
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream, way: Way) {
+        let mut buffer = [0; 16_000];
+        let mut is_lost = false;
+        loop {
+            let length = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    if self.fault() == Fault::Cut {
+                        break;
+                    }
+                    continue;
+                }
+                Err(_) => break,
+            };
+            if way == Way::Requests {
+                self.sent.fetch_add(1, Ordering::SeqCst);
+            }
+            if let Fault::Delay(delay) = self.fault() {
+                thread::sleep(delay);
+            }
+            let is_write = way == Way::Requests
+                && buffer[..length]
+                    .windows(START.len())
+                    .any(|part| part == START);
+            let holds = |fault: &mut Fault| match fault {
+                Fault::Hold => true,
+                Fault::HoldWrites => is_write,
+                _ => false,
+            };
+            let fault = self.fault.lock().unwrap();
+            let fault = *self.changed.wait_while(fault, holds).unwrap();
+            is_lost |= match fault {
+                Fault::Cut => break,
+                Fault::Swallow => true,
+                Fault::SwallowAnswers => way == Way::Answers,
+                _ => false,
+            };
+            if !is_lost && to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    }
+}
