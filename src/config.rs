@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mysql::Opts;
+use mysql::{Opts, OptsBuilder};
 
 use crate::lease::TTL_MIN_MS;
 
@@ -419,13 +419,45 @@ fn utf8(variable: &str, value: OsString) -> Result<String, String> {
 // The URL's own error could show a piece of the password.
 fn database(text: &str) -> Result<Opts, String> {
     let form = "must look like mysql://user:password@host:port/db; percent-encode special characters in the password";
-    let options = Opts::from_url(text).map_err(|_| form.to_owned())?;
+    let (address, query) = text.split_once('?').unwrap_or((text, ""));
+    let (ours, theirs): (Vec<_>, Vec<_>) = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .partition(|pair| pair.starts_with("require_ssl="));
+    let options =
+        Opts::from_url(&format!("{address}?{}", theirs.join("&"))).map_err(|_| form.to_owned())?;
+    let options = tls(options, &ours)?;
     match options.get_db_name() {
         Some(name) if !name.is_empty() => Ok(options),
         _ => Err(
             "names no database: it must look like mysql://user:password@host:port/db".to_owned(),
         ),
     }
+}
+
+/// The options with TLS, if the URL asks for it.
+fn tls(options: Opts, require_ssl: &[&str]) -> Result<Opts, String> {
+    let is_required = match require_ssl {
+        [] | ["require_ssl=false"] => options.get_ssl_opts().is_some(),
+        ["require_ssl=true"] => true,
+        _ => return Err("has a require_ssl that is neither true nor false".to_owned()),
+    };
+    if !is_required {
+        return Ok(options);
+    }
+    if !cfg!(feature = "tls") {
+        return Err("asks for TLS, which this binary was built without".to_owned());
+    }
+    let ssl = options.get_ssl_opts().cloned().unwrap_or_default();
+    if let Some(path) = ssl.root_cert_path()
+        && let Err(error) = std::fs::read(path)
+    {
+        return Err(format!(
+            "names a root_cert_path that cannot be read: {} ({error})",
+            path.display()
+        ));
+    }
+    Ok(OptsBuilder::from_opts(options).ssl_opts(ssl).into())
 }
 
 fn listen(text: &str) -> Result<Listen, String> {

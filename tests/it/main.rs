@@ -27,6 +27,7 @@ mod renewal;
 mod run;
 mod seen;
 mod startup;
+mod tls;
 mod webhooks;
 mod world;
 
@@ -48,7 +49,7 @@ const TEST_PATIENCE: Duration = Duration::from_secs(240);
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
-    let tests: [&[Test]; 21] = [
+    let tests: [&[Test]; 22] = [
         leases::TESTS,
         neighbours::TESTS,
         moving::TESTS,
@@ -64,6 +65,7 @@ fn main() {
         webhooks::TESTS,
         clients::TESTS,
         startup::TESTS,
+        tls::TESTS,
         seen::TESTS,
         database_failures::TESTS,
         outages::TESTS,
