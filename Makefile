@@ -4,12 +4,13 @@
 # make dist    the static binary, in dist/
 # make bench   how fast it is, beside others: a table (a quarter of an hour, on a quiet machine)
 # make mutants  break each promise on purpose and see the tests notice (half an hour)
+# make torture [SECONDS=3600] [SEED=7]  everything fails at once, and what the clients saw is checked
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.
 
 musl = x86_64-unknown-linux-musl
 needed = compiler mariadb mysql chromium curl faketime languages nginx promtool schemathesis strace systemd
 
-.PHONY: run test check dist bench mutants
+.PHONY: run test check dist bench mutants torture
 
 run:
 	tests/install compiler server
@@ -38,3 +39,9 @@ bench:
 mutants:
 	tests/install $(needed)
 	tests/mutants
+
+torture: export SECONDS := $(or $(SECONDS),3600)
+torture: export SEED := $(SEED)
+torture:
+	tests/install $(needed)
+	cargo test --test torture

@@ -1,0 +1,467 @@
+//! Everything fails at once, on both databases: many clients on few conversations, two servers, and
+//! a database, a network and servers that die, hang and come back. What the clients saw is written
+//! down and checked afterwards (`history`).
+//!
+//! `SECONDS` and `SEED` in the environment say how long and which; `make torture` passes them on.
+
+mod history;
+#[allow(dead_code)]
+#[path = "../it/proxy.rs"]
+mod proxy;
+#[allow(dead_code, unused_macros, unused_imports)]
+#[path = "../it/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+use session_lock::dev::DATABASE;
+use session_lock::lease::OwnerToken;
+
+use history::{Event, What};
+use proxy::{Fault, Proxy};
+use world::{DatabaseServer, Engine, Reply, Service, Session, run};
+
+/// How long it takes by default, in CI: both databases side by side.
+const SECONDS_DEFAULT: u64 = 120;
+
+/// Few conversations, so that clients meet.
+const SESSIONS: usize = 16;
+
+const CLIENTS: usize = 24;
+
+/// Every request ends so soon; a slow machine has some time on top.
+const ENDS_WITHIN: Duration = Duration::from_secs(12);
+
+/// Of both databases together, in [`SECONDS_DEFAULT`].
+const OPERATIONS_LEAST: u64 = 20_000;
+
+fn main() {
+    let number = |name, default| {
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+        value.map_or(default, |value| {
+            value.parse().expect("SECONDS and SEED are numbers")
+        })
+    };
+    history::check_the_checker();
+    let seconds = number("SECONDS", SECONDS_DEFAULT);
+    let seed = number("SEED", fastrand::u64(..1_000_000));
+    println!("torture: SECONDS={seconds} SEED={seed}");
+    let lasts = Duration::from_secs(seconds);
+    let operations: u64 = thread::scope(|scope| {
+        let engines = [Engine::MariaDb, Engine::MySql];
+        let tortures = engines.map(|engine| scope.spawn(move || torture(engine, lasts, seed)));
+        tortures
+            .map(|torture| torture.join().expect("what it found is above"))
+            .iter()
+            .sum()
+    });
+    let least = OPERATIONS_LEAST * seconds / SECONDS_DEFAULT;
+    assert!(
+        operations >= least,
+        "{operations} operations of {least}: too slow to find anything"
+    );
+}
+
+/// What is shared by those who break and those who ask.
+struct Scene {
+    began: Instant,
+    done: AtomicBool,
+    /// Where the two servers are now.
+    servers: [RwLock<String>; 2],
+    history: Mutex<Vec<Event>>,
+    faults: Mutex<BTreeMap<String, u64>>,
+    slowest_ms: AtomicU64,
+    messages: AtomicU64,
+}
+
+fn torture(engine: Engine, lasts: Duration, seed: u64) -> u64 {
+    let mut database = DatabaseServer::start(engine, &[]);
+    run(&["migrate", "--database-url", &database.url(DATABASE)]);
+    let proxies = [(); 2].map(|()| Proxy::start(([127, 0, 0, 1], database.port).into()));
+    let start = |number: usize| Service::start_unready(&proxies[number].url(DATABASE), &[]);
+    let mut services = [start(0), start(1)];
+    for service in &services {
+        service.wait_for_line("INFO  ready");
+    }
+    let scene = Scene {
+        began: Instant::now(),
+        done: AtomicBool::new(false),
+        servers: services
+            .each_ref()
+            .map(|service| RwLock::new(service.address.to_string())),
+        history: Mutex::default(),
+        faults: Mutex::default(),
+        slowest_ms: 0.into(),
+        messages: 0.into(),
+    };
+    let sessions: Vec<_> = (0..SESSIONS).map(|_| Session::new()).collect();
+    thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let client = Client::new(&scene, &sessions, seed + number as u64);
+            scope.spawn(move || client.live());
+        }
+        let mut rng = Rng::with_seed(seed);
+        while scene.began.elapsed() < lasts {
+            thread::sleep(Duration::from_millis(rng.u64(200..2_000)));
+            break_something(
+                &scene,
+                &mut rng,
+                &mut database,
+                &proxies,
+                &mut services,
+                &start,
+            );
+        }
+        scene.done.store(true, Ordering::Relaxed);
+    });
+    let history = scene
+        .history
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    // A last word of everybody: what nobody holds is free.
+    for service in &services {
+        world::eventually(
+            || "ready again",
+            || (service.get("/readyz").status == 200).then_some(()),
+        );
+    }
+    for session in &sessions {
+        let reply = services[0].acquire(session, json!({"wait_ms": 10_000}));
+        assert_eq!(reply.status, 200, "{}: {reply:?}", engine.name());
+    }
+    report(
+        engine,
+        &history,
+        &scene.faults.into_inner().unwrap(),
+        scene.slowest_ms.into_inner(),
+    )
+}
+
+fn report(
+    engine: Engine,
+    history: &[Event],
+    faults: &BTreeMap<String, u64>,
+    slowest_ms: u64,
+) -> u64 {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for event in history {
+        let word = match &event.what {
+            What::Granted { how, .. } => how,
+            What::Held => "held",
+            What::AnsweredAlready | What::CommittedAlready => "answered already",
+            What::Renewed { .. } => "renewed",
+            What::Committed(_) => "committed",
+            What::Released(_) => "released",
+            What::Lost(_) => "lost",
+            What::AcquireUnknown
+            | What::CommitUnknown
+            | What::ReleaseUnknown(_)
+            | What::RenewUnknown => "without an answer, or 503",
+        };
+        *counts.entry(word).or_default() += 1;
+    }
+    println!(
+        "{}: {} operations: {counts:?}; faults: {faults:?}; slowest answer {slowest_ms} ms",
+        engine.name(),
+        history.len()
+    );
+    let wrong = history::check(history);
+    for text in wrong.iter().take(10) {
+        println!("{}: {text}", engine.name());
+    }
+    assert!(
+        wrong.is_empty(),
+        "{}: {} things are wrong",
+        engine.name(),
+        wrong.len()
+    );
+    assert!(
+        u128::from(slowest_ms) < ENDS_WITHIN.as_millis(),
+        "a request took {slowest_ms} ms"
+    );
+    history.len() as u64
+}
+
+/// One fault, from its beginning to its end.
+fn break_something(
+    scene: &Scene,
+    rng: &mut Rng,
+    database: &mut DatabaseServer,
+    proxies: &[Proxy; 2],
+    services: &mut [Service; 2],
+    start: &impl Fn(usize) -> Service,
+) {
+    let pause = Duration::from_millis(rng.u64(100..4_000));
+    let victim = rng.usize(..2);
+    let replace = |services: &mut [Service; 2]| {
+        services[victim] = start(victim);
+        *scene.servers[victim].write().unwrap() = services[victim].address.to_string();
+    };
+    let name = match rng.u32(..12) {
+        0 => {
+            database.freeze();
+            thread::sleep(pause);
+            database.thaw();
+            "database frozen"
+        }
+        1 => {
+            database.crash();
+            thread::sleep(pause / 4);
+            database.restart();
+            "database killed"
+        }
+        2 => {
+            services[victim].signal("-KILL");
+            services[victim].wait();
+            replace(services);
+            "server killed"
+        }
+        3 => {
+            services[victim].signal("-TERM");
+            services[victim].wait();
+            replace(services);
+            "server restarted"
+        }
+        4 => {
+            services[victim].signal("-STOP");
+            thread::sleep(pause);
+            services[victim].signal("-CONT");
+            "server paused"
+        }
+        number => {
+            let (fault, name) = match number {
+                5 => (Fault::Cut, "network cut"),
+                6 => (Fault::Hold, "network held"),
+                7 => (Fault::Swallow, "network silent"),
+                8 => (Fault::SwallowAnswers, "answers lost"),
+                9 => (Fault::HoldWrites, "writes late"),
+                10 => (
+                    Fault::Delay(Duration::from_millis(rng.u64(1..300))),
+                    "network slow",
+                ),
+                _ => (Fault::Cut, "network cut in a blink"),
+            };
+            let both = rng.bool();
+            let met = || {
+                proxies
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, _)| both || *at == victim)
+            };
+            for (_, proxy) in met() {
+                proxy.set(fault);
+            }
+            thread::sleep(if number > 10 { pause / 40 } else { pause });
+            for (_, proxy) in met() {
+                proxy.set(Fault::None);
+            }
+            name
+        }
+    };
+    *scene
+        .faults
+        .lock()
+        .unwrap()
+        .entry(name.to_owned())
+        .or_default() += 1;
+}
+
+/// A bot's worker: takes a conversation, renews, commits, releases, and crashes now and then.
+struct Client<'a> {
+    scene: &'a Scene,
+    sessions: &'a [Session],
+    rng: Rng,
+    agent: ureq::Agent,
+}
+
+/// What came back, and when it was asked for and came.
+struct Answered {
+    called: Duration,
+    came: Duration,
+    reply: Option<Reply>,
+}
+
+impl Answered {
+    fn status(&self) -> u16 {
+        self.reply.as_ref().map_or(0, |reply| reply.status)
+    }
+
+    fn text(&self, field: &str) -> Option<String> {
+        let reply = self.reply.as_ref()?;
+        reply.json[field].as_str().map(str::to_owned)
+    }
+
+    fn remaining(&self) -> Duration {
+        let reply = self.reply.as_ref().expect("it is an answer");
+        Duration::from_millis(reply.number("remaining_ms"))
+    }
+}
+
+impl<'a> Client<'a> {
+    fn new(scene: &'a Scene, sessions: &'a [Session], seed: u64) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(20)));
+        Self {
+            scene,
+            sessions,
+            rng: Rng::with_seed(seed),
+            agent: ureq::Agent::new_with_config(config.build()),
+        }
+    }
+
+    fn live(mut self) {
+        while !self.scene.done.load(Ordering::Relaxed) {
+            self.turn();
+        }
+    }
+
+    fn ask(&mut self, path: &str, body: &Value) -> Answered {
+        // Any server will do, each time.
+        let server = self.scene.servers[self.rng.usize(..2)]
+            .read()
+            .unwrap()
+            .clone();
+        let called = self.scene.began.elapsed();
+        let request = self.agent.post(format!("http://{server}{path}"));
+        let reply = Reply::try_read(request.send(body.to_string())).ok();
+        let came = self.scene.began.elapsed();
+        if let Some(reply) = &reply {
+            assert!(matches!(reply.status, 200 | 409 | 503), "{reply:?}");
+            let waited = Duration::from_millis(body["wait_ms"].as_u64().unwrap_or(0));
+            let took = came.saturating_sub(called + waited).as_millis();
+            let took = u64::try_from(took).unwrap_or(u64::MAX);
+            self.scene.slowest_ms.fetch_max(took, Ordering::Relaxed);
+        } else {
+            // The server is being replaced.
+            thread::sleep(Duration::from_millis(20));
+        }
+        Answered {
+            called,
+            came,
+            reply,
+        }
+    }
+
+    fn note(&self, session: usize, message: Option<u64>, answered: &Answered, what: What) {
+        let event = Event {
+            session,
+            message,
+            called: answered.called,
+            answered: answered.came,
+            what,
+        };
+        self.scene.history.lock().unwrap().push(event);
+    }
+
+    fn acquire(&mut self, session: usize, message: Option<u64>) -> Option<String> {
+        let mut body = self.sessions[session].with(json!({"ttl_ms": self.rng.u64(1_000..5_000)}));
+        if self.rng.bool() {
+            body["owner_token"] = json!(OwnerToken::draw().secret());
+        }
+        if self.rng.u32(..4) == 0 {
+            body["wait_ms"] = json!(self.rng.u64(..1_500));
+        }
+        if let Some(message) = message {
+            body["message_id"] = json!(format!("message-{message}"));
+        }
+        for _ in 0..4 {
+            let answered = self.ask("/v1/acquire", &body);
+            let what = match (answered.status(), answered.text("reason").as_deref()) {
+                (200, _) => What::Granted {
+                    token: answered.text("owner_token")?,
+                    fencing_token: answered.reply.as_ref()?.number("fencing_token"),
+                    remaining: answered.remaining(),
+                    how: answered.text("how")?,
+                },
+                (409, Some("held")) => What::Held,
+                (409, _) => What::AnsweredAlready,
+                _ => What::AcquireUnknown,
+            };
+            self.note(session, message, &answered, what.clone());
+            match what {
+                What::Granted { token, .. } => return Some(token),
+                What::AcquireUnknown => {
+                    // As it is told to: the same again, with the token if there is one.
+                    if let Some(token) = answered.text("owner_token") {
+                        body["owner_token"] = json!(token);
+                    }
+                    thread::sleep(Duration::from_millis(self.rng.u64(1..400)));
+                    if self.rng.u32(..3) == 0 {
+                        return None;
+                    }
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    fn turn(&mut self) {
+        let session = self.rng.usize(..self.sessions.len());
+        let message = (self.rng.u32(..3) > 0).then(|| {
+            // Mostly a new one, or one that others have now.
+            let newest = self
+                .scene
+                .messages
+                .fetch_add(u64::from(self.rng.bool()), Ordering::Relaxed);
+            newest.saturating_sub(self.rng.u64(..8)) * SESSIONS as u64 + session as u64
+        });
+        let Some(token) = self.acquire(session, message) else {
+            thread::sleep(Duration::from_millis(self.rng.u64(..10)));
+            return;
+        };
+        thread::sleep(Duration::from_millis(self.rng.u64(..20)));
+        let owned = self.sessions[session].with(json!({"owner_token": token}));
+        if self.rng.u32(..20) == 0 {
+            // It crashes.
+            return;
+        }
+        if self.rng.u32(..4) == 0 {
+            let mut body = owned.clone();
+            // Never less than what it has.
+            body["ttl_ms"] = json!(5_000);
+            let answered = self.ask("/v1/renew", &body);
+            let what = match answered.status() {
+                200 => What::Renewed {
+                    token: token.clone(),
+                    remaining: answered.remaining(),
+                },
+                409 => What::Lost(token.clone()),
+                _ => What::RenewUnknown,
+            };
+            self.note(session, None, &answered, what);
+        }
+        if let Some(message) = message {
+            let mut body = owned.clone();
+            body["message_id"] = json!(format!("message-{message}"));
+            for _ in 0..3 {
+                let answered = self.ask("/v1/commit", &body);
+                let what = match (answered.status(), answered.text("reason").as_deref()) {
+                    (200, _) => What::Committed(token.clone()),
+                    (409, Some("duplicate")) => What::CommittedAlready,
+                    (409, _) => What::Lost(token.clone()),
+                    _ => What::CommitUnknown,
+                };
+                let is_unknown = matches!(what, What::CommitUnknown);
+                self.note(session, Some(message), &answered, what);
+                if !is_unknown {
+                    break;
+                }
+            }
+        }
+        let answered = self.ask("/v1/release", &owned);
+        let what = match answered.status() {
+            200 => What::Released(token),
+            409 => What::Lost(token),
+            _ => What::ReleaseUnknown(token),
+        };
+        self.note(session, None, &answered, what);
+    }
+}
