@@ -98,7 +98,10 @@ impl PrivateDatabase {
     /// # Errors
     /// What the server said.
     pub fn restart(&mut self) -> Result<(), String> {
+        // Open until the keeper has ended: closed, it would tell it to remove the folder.
+        let stdin = self.keeper.stdin.take();
         let _ = self.keeper.wait();
+        drop(stdin);
         self.keeper = keep(self.folder.path(), &self.command)?;
         self.wait_until_ready()
     }

@@ -17,6 +17,7 @@ tests![
     every_request_ends_soon_whatever_the_network_does,
     a_lease_that_nobody_could_be_told_of_is_taken_back,
     a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back,
+    a_lease_that_was_granted_elsewhere_meanwhile_is_not_taken_back,
     a_write_that_arrives_late_holds_nothing,
 ];
 
@@ -256,6 +257,30 @@ fn a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back(world: &World) {
         world.service.acquire(&session, json!({})).assert_held();
         assert_eq!(world.service.release(&session, &token).status, 200);
     }
+}
+
+fn a_lease_that_was_granted_elsewhere_meanwhile_is_not_taken_back(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    let session = Session::new();
+    proxy.set(Fault::HoldWrites);
+    let refused = thread::scope(|scope| {
+        let asked = scope.spawn(|| service.acquire(&session, json!({})));
+        // Its write is on its way by then, and never arrives.
+        thread::sleep(Duration::from_millis(500));
+        proxy.set(Fault::Cut);
+        asked.join().unwrap()
+    });
+    let token = refused.text("owner_token");
+    let granted = world
+        .service
+        .acquire(&session, json!({"owner_token": token}));
+    granted.assert_granted("new");
+    proxy.set(Fault::None);
+    recovery(&service);
+    thread::sleep(Duration::from_millis(500));
+    world.service.acquire(&session, json!({})).assert_held();
+    assert_eq!(world.service.release(&session, &token).status, 200);
 }
 
 /// A session whose lease was written without anybody being told: the database's answer was lost,
