@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mysql::mysql_common::proto::codec::error::PacketCodecError;
 use mysql::prelude::Queryable;
 use mysql::{Conn, FromRowError, Opts, OptsBuilder, Row};
 use r2d2::ManageConnection;
@@ -343,11 +344,12 @@ impl Trouble {
 /// What went wrong, in the database's words.
 #[must_use]
 pub fn cause(error: &mysql::Error) -> String {
-    match error {
-        mysql::Error::MySqlError(server) => server.to_string(),
-        mysql::Error::IoError(io) => io.to_string(),
-        mysql::Error::DriverError(driver) => driver.to_string(),
-        other => other.to_string(),
+    match (error, io_error(error)) {
+        _ if is_silence(error) => "no answer came in time".to_owned(),
+        (_, Some(io)) => io.to_string(),
+        (mysql::Error::MySqlError(server), _) => server.to_string(),
+        (mysql::Error::DriverError(driver), _) => driver.to_string(),
+        (other, _) => other.to_string(),
     }
 }
 
@@ -443,7 +445,14 @@ impl Connection {
 /// Whether nothing came in time, so that the way there may be cut.
 fn is_silence(error: &mysql::Error) -> bool {
     use std::io::ErrorKind::{TimedOut, WouldBlock};
-    matches!(error, mysql::Error::IoError(io) if matches!(io.kind(), TimedOut | WouldBlock))
+    io_error(error).is_some_and(|io| matches!(io.kind(), TimedOut | WouldBlock))
+}
+
+fn io_error(error: &mysql::Error) -> Option<&std::io::Error> {
+    match error {
+        mysql::Error::IoError(io) | mysql::Error::CodecError(PacketCodecError::Io(io)) => Some(io),
+        _ => None,
+    }
 }
 
 /// Makes sure that a lost connection's last statement cannot take effect any more: a packet that

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use serde_json::json;
 use session_lock::dev::DATABASE;
+use session_lock::lease::OwnerToken;
 
 use crate::proxy::{Fault, Proxy};
 use crate::world::{DatabaseServer, Reply, Service, Session, World, eventually, run, tests};
@@ -15,6 +16,7 @@ use crate::world::{DatabaseServer, Reply, Service, Session, World, eventually, r
 tests![
     every_request_ends_soon_whatever_the_database_does,
     every_request_ends_soon_whatever_the_network_does,
+    connections_that_the_network_forgot_cost_one_timeout,
     a_lease_that_nobody_could_be_told_of_is_taken_back,
     a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back,
     a_lease_that_was_granted_elsewhere_meanwhile_is_not_taken_back,
@@ -217,6 +219,21 @@ fn every_request_ends_soon_whatever_the_network_does(world: &World) {
     }
 }
 
+fn connections_that_the_network_forgot_cost_one_timeout(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &["--workers", "4"]);
+    // Four connections are open, and idle.
+    recovery(&service);
+    proxy.set(Fault::Delay(Duration::from_millis(100)));
+    recovery(&service);
+    proxy.set(Fault::None);
+    assert!(proxy.connections() > 3, "{}", proxy.connections());
+    proxy.forget_connections();
+    // With a second one that is silent, its patience would be over.
+    let reply = service.acquire(&Session::new(), json!({}));
+    assert_eq!(reply.status, 200, "{reply:?}");
+}
+
 fn a_lease_that_nobody_could_be_told_of_is_taken_back(world: &World) {
     let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
     let service = Service::start(&proxy.url(DATABASE), &[]);
@@ -319,9 +336,12 @@ fn a_write_that_arrives_late_holds_nothing(world: &World) {
     let service = Service::start(&proxy.url(DATABASE), &[]);
     let session = Session::new();
     proxy.set(Fault::HoldWrites);
-    let refused = service.acquire(&session, json!({}));
+    // With a token of the caller's own, which is not taken back.
+    let token = OwnerToken::draw();
+    let refused = service.acquire(&session, json!({"owner_token": token.secret()}));
     refused.assert_refused(503, "unavailable");
-    // Now it arrives, at a connection that has ended.
+    // Now it arrives, at a connection that has been ended meanwhile.
+    thread::sleep(Duration::from_secs(1));
     proxy.set(Fault::None);
     thread::sleep(Duration::from_millis(300));
     world

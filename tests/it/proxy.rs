@@ -42,6 +42,9 @@ struct Shared {
     changed: Condvar,
     /// How often a client sent something.
     sent: AtomicU64,
+    /// Connections so far, and how many of the first are forgotten.
+    connections: AtomicU64,
+    forgotten: AtomicU64,
 }
 
 /// What a transaction begins with.
@@ -58,6 +61,8 @@ impl Proxy {
             fault: Mutex::new(Fault::None),
             changed: Condvar::new(),
             sent: 0.into(),
+            connections: 0.into(),
+            forgotten: 0.into(),
         });
         let proxy = Self {
             address,
@@ -76,12 +81,13 @@ impl Proxy {
                     stream.set_nodelay(true).unwrap();
                     stream.set_read_timeout(Some(LOOK_PERIOD)).unwrap();
                 }
+                let number = shared.connections.fetch_add(1, Ordering::SeqCst);
                 let answers = (server.try_clone().unwrap(), client.try_clone().unwrap());
                 for ((from, to), way) in
                     [((client, server), Way::Requests), (answers, Way::Answers)]
                 {
                     let shared = Arc::clone(&shared);
-                    thread::spawn(move || shared.pass(from, to, way));
+                    thread::spawn(move || shared.pass(number, from, to, way));
                 }
             }
         });
@@ -97,6 +103,19 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
+    /// How many connections there have been.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Nothing passes any more on those that there are, and nobody is told: as a router that was
+    /// restarted does.
+    pub fn forget_connections(&self) {
+        self.shared
+            .forgotten
+            .store(self.connections(), Ordering::SeqCst);
+    }
+
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::SeqCst)
     }
@@ -107,7 +126,7 @@ impl Shared {
         *self.fault.lock().unwrap()
     }
 
-    fn pass(&self, mut from: TcpStream, mut to: TcpStream, way: Way) {
+    fn pass(&self, number: u64, mut from: TcpStream, mut to: TcpStream, way: Way) {
         let mut buffer = [0; 16_000];
         let mut is_lost = false;
         loop {
@@ -141,6 +160,7 @@ impl Shared {
             };
             let fault = self.fault.lock().unwrap();
             let fault = *self.changed.wait_while(fault, holds).unwrap();
+            is_lost |= number < self.forgotten.load(Ordering::SeqCst);
             is_lost |= match fault {
                 Fault::Cut => break,
                 Fault::Swallow => true,
