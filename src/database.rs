@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mysql::mysql_common::proto::codec::error::PacketCodecError;
 use mysql::prelude::Queryable;
 use mysql::{Conn, FromRowError, Opts, OptsBuilder, Row};
 use r2d2::ManageConnection;
@@ -344,13 +343,19 @@ impl Trouble {
 /// What went wrong, in the database's words.
 #[must_use]
 pub fn cause(error: &mysql::Error) -> String {
-    match (error, io_error(error)) {
-        _ if is_silence(error) => "no answer came in time".to_owned(),
-        (_, Some(io)) => io.to_string(),
-        (mysql::Error::MySqlError(server), _) => server.to_string(),
-        (mysql::Error::DriverError(driver), _) => driver.to_string(),
-        (other, _) => other.to_string(),
+    /// EAGAIN, which is how a socket says that its time ran out.
+    const TIMED_OUT: &str = "(os error 11)";
+    let text = match error {
+        mysql::Error::MySqlError(server) => server.to_string(),
+        mysql::Error::IoError(io) => io.to_string(),
+        mysql::Error::CodecError(codec) => codec.to_string(),
+        mysql::Error::DriverError(driver) => driver.to_string(),
+        other => other.to_string(),
+    };
+    if text.contains(TIMED_OUT) {
+        return "no answer came in time".to_owned();
     }
+    text
 }
 
 /// One connection to the database, with the settings of `sql/session.sql`.
@@ -387,6 +392,7 @@ impl Connection {
     /// own word, the connection is not used again.
     pub fn run(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
         let mut replies = Vec::with_capacity(packet.statements);
+        let sent_at = Instant::now();
         self.collect(packet, &mut replies).map_err(|error| {
             let trouble = Trouble::of(&error);
             if let Some(kind) = trouble.kind() {
@@ -394,7 +400,8 @@ impl Connection {
             }
             if trouble == Trouble::Lost {
                 self.discard();
-                if is_silence(&error) {
+                // Nothing came in time: the way there may be cut.
+                if sent_at.elapsed() >= SOCKET_TIMEOUT {
                     self.outage.distrust();
                 } else {
                     self.outage.doubt();
@@ -439,19 +446,6 @@ impl Connection {
     /// Ends the connection instead of giving it back to the pool.
     pub fn discard(&mut self) {
         self.usable = Usable::No;
-    }
-}
-
-/// Whether nothing came in time, so that the way there may be cut.
-fn is_silence(error: &mysql::Error) -> bool {
-    use std::io::ErrorKind::{TimedOut, WouldBlock};
-    io_error(error).is_some_and(|io| matches!(io.kind(), TimedOut | WouldBlock))
-}
-
-fn io_error(error: &mysql::Error) -> Option<&std::io::Error> {
-    match error {
-        mysql::Error::IoError(io) | mysql::Error::CodecError(PacketCodecError::Io(io)) => Some(io),
-        _ => None,
     }
 }
 
