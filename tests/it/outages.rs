@@ -16,6 +16,7 @@ use crate::world::{DatabaseServer, Reply, Service, Session, World, eventually, r
 tests![
     every_request_ends_soon_whatever_the_database_does,
     every_request_ends_soon_whatever_the_network_does,
+    healthz_answers_while_all_workers_wait_for_the_database,
     connections_that_the_network_forgot_cost_one_timeout,
     a_lease_that_nobody_could_be_told_of_is_taken_back,
     a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back,
@@ -205,6 +206,7 @@ fn every_request_ends_soon_whatever_the_network_does(world: &World) {
         Fault::Hold,
         Fault::Swallow,
         Fault::SwallowAnswers,
+        Fault::HoldWrites,
         Fault::Delay(Duration::from_millis(400)),
     ] {
         assert_short(&format!("{fault:?}"), || {
@@ -217,6 +219,28 @@ fn every_request_ends_soon_whatever_the_network_does(world: &World) {
             (slowest, recovery(&service))
         });
     }
+}
+
+fn healthz_answers_while_all_workers_wait_for_the_database(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &["--workers", "1"]);
+    // Where the machine stalls, once more.
+    eventually(
+        || "an answer long before the worker is free",
+        || {
+            recovery(&service);
+            proxy.set(Fault::HoldWrites);
+            let took = thread::scope(|scope| {
+                scope.spawn(|| service.acquire(&Session::new(), json!({})));
+                thread::sleep(Duration::from_millis(300));
+                let asked = Instant::now();
+                assert_eq!(service.get("/healthz").status, 200);
+                asked.elapsed()
+            });
+            proxy.set(Fault::None);
+            (took < Duration::from_secs(1)).then_some(())
+        },
+    );
 }
 
 fn connections_that_the_network_forgot_cost_one_timeout(world: &World) {
