@@ -39,8 +39,8 @@ pub const BATCH_MAX: usize = 64;
 /// Longest wait in line. Providers of webhooks give up, and send again, after 30 s or so.
 pub const WAIT_MAX_MS: u64 = 25_000;
 
-/// What has been ready for so long is refused: a try may take 4 s, it may have waited 4 s for a worker
-/// before it was ready, and everything ends within 10 s, however many ask at once.
+/// What has waited for so long is refused without a try: that may take 7 s more, and everything ends
+/// within 10 s, however slow the database and however many ask at once.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Leases that wait to be taken back: more than can be under way when the database goes away, which
@@ -354,6 +354,13 @@ impl Route {
         }
     }
 
+    fn asks_the_database(&self) -> bool {
+        !matches!(
+            self,
+            Self::Healthz | Self::Metrics | Self::OpenApi | Self::Page
+        )
+    }
+
     fn methods(&self) -> &'static str {
         match self {
             Self::Acquire | Self::Renew | Self::Commit | Self::Release => "POST",
@@ -401,20 +408,18 @@ impl Api {
 
     /// Takes what a request of `peer` asks for. What is done to a session's lease takes its turn in
     /// [`Api::work`], everything else is answered at once.
-    pub fn take(&self, asked: Asked, peer: Option<SocketAddr>, reply: Reply) {
+    pub fn take(&self, asked: Asked, arrived: Instant, peer: Option<SocketAddr>, reply: Reply) {
         match asked {
             Asked::Answered(response) => reply(response),
             _ if self.closed.load(Ordering::Relaxed) => reply(stopping()),
             Asked::Direct(operation) => {
                 let name = self.store.name(operation.session());
-                self.lines.submit(
-                    &name,
-                    Ticket {
-                        operation,
-                        peer,
-                        reply,
-                    },
-                );
+                let ticket = Ticket {
+                    operation,
+                    peer,
+                    reply,
+                };
+                self.lines.submit(&name, ticket, arrived);
             }
             Asked::Acquire {
                 session,
@@ -425,7 +430,6 @@ impl Api {
                 message_id,
             } => {
                 let name = self.store.name(&session);
-                let arrived = Instant::now();
                 let operation = Operation::Acquire {
                     session,
                     owner_token: owner_token.clone(),
@@ -464,8 +468,7 @@ impl Api {
             let in_time = |ready: &Ready<_>| ready.since.elapsed() < QUEUE_PATIENCE;
             let (turns, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
             for Ready { name, turn, .. } in late {
-                let error = StoreError::Unavailable("it answers too slowly".to_owned());
-                self.failed(&name, turn, began, &error);
+                self.failed(&name, turn, began, &too_slow());
             }
             if turns.is_empty() {
                 continue;
@@ -602,7 +605,7 @@ impl Api {
                 peer: None,
                 reply,
             };
-            self.lines.submit(&name, ticket);
+            self.lines.submit(&name, ticket, Instant::now());
         }
         self.lines.is_ready()
     }
@@ -616,14 +619,14 @@ impl Api {
         }
     }
 
-    /// Reads a request.
+    /// Reads a request that arrived then.
     #[must_use]
-    pub fn read(&self, request: &Request) -> Asked {
-        self.try_read(request)
+    pub fn read(&self, request: &Request, arrived: Instant) -> Asked {
+        self.try_read(request, arrived)
             .unwrap_or_else(|refusal| Asked::Answered(refusal.into()))
     }
 
-    fn try_read(&self, request: &Request) -> Result<Asked, Refusal> {
+    fn try_read(&self, request: &Request, arrived: Instant) -> Result<Asked, Refusal> {
         let (path, query) = request
             .target
             .split_once('?')
@@ -642,6 +645,9 @@ impl Api {
         if request.method == "POST" && request.is_from_elsewhere() {
             let text = "Origin: a page of another site may not ask this";
             return Err(Refusal::InvalidRequest(text.to_owned()));
+        }
+        if route.asks_the_database() && arrived.elapsed() >= QUEUE_PATIENCE {
+            return Err(too_slow().into());
         }
         match route {
             Route::Acquire => Ok(self.read_acquire(Fields::read(request.body)?)?),
@@ -947,6 +953,11 @@ impl Api {
         }
         Ok(Response::new(200, &body))
     }
+}
+
+/// Why somebody is refused who has waited for too long before a try.
+fn too_slow() -> StoreError {
+    StoreError::Unavailable("it answers too slowly".to_owned())
 }
 
 /// The answer to what comes when the service stops.

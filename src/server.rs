@@ -203,8 +203,8 @@ impl Server {
         });
         for (name, requests) in [("health", health_requests), ("lister", list_requests)] {
             shared.start(name, move |shared| {
-                for request in requests {
-                    shared.answer(request);
+                for (request, arrived) in requests {
+                    shared.answer(request, arrived);
                 }
             });
         }
@@ -248,12 +248,12 @@ struct Shared {
     aside: AtomicUsize,
     endings: Sender<Ending>,
     clients: Mutex<Clients>,
-    /// What was received already and has its turn now.
-    next_up: Mutex<VecDeque<tiny_http::Request>>,
+    /// What was received already and has its turn now, and since when.
+    next_up: Mutex<VecDeque<(tiny_http::Request, Instant)>>,
     /// To the thread that answers `/healthz` while all workers are busy.
-    health: Sender<tiny_http::Request>,
+    health: Sender<(tiny_http::Request, Instant)>,
     /// To the thread that answers with lists.
-    lists: Sender<tiny_http::Request>,
+    lists: Sender<(tiny_http::Request, Instant)>,
     /// Held by the one worker that receives: requests are taken in the order they came in.
     receiving: Mutex<()>,
     /// Whether a worker was woken that has not looked yet.
@@ -320,7 +320,7 @@ impl Drop for InTurn {
         }
         drop(clients);
         if let Some(next) = next {
-            lock(&self.shared.next_up).push_back(next);
+            lock(&self.shared.next_up).push_back((next, Instant::now()));
             self.shared.ring();
         }
     }
@@ -355,7 +355,7 @@ impl Shared {
         while !self.stopping.load(Ordering::Relaxed) {
             let Received { requests, error } = self.receive(|http| http.recv().map(Some));
             for request in requests {
-                self.handle(request);
+                self.handle(request, Instant::now());
             }
             // Whoever rang may have been taken for the end of the queue.
             self.rung.store(false, Ordering::Relaxed);
@@ -388,8 +388,8 @@ impl Shared {
             if requests.is_empty() {
                 return;
             }
-            for request in requests {
-                self.handle(request);
+            for (request, arrived) in requests {
+                self.handle(request, arrived);
             }
             self.api.work();
         }
@@ -401,7 +401,7 @@ impl Shared {
         while Instant::now() < until {
             let received = self.receive(|http| http.recv_timeout(DRAIN_LOOK));
             for request in received.requests {
-                self.handle(request);
+                self.handle(request, Instant::now());
                 until = Instant::now() + DRAIN_PATIENCE;
             }
             self.do_what_is_ready();
@@ -433,9 +433,11 @@ impl Shared {
             match self.keep(peer, request) {
                 // It ends with the process.
                 Kept::Now(request) if request.url() == "/healthz" => {
-                    drop(self.health.send(request));
+                    drop(self.health.send((request, Instant::now())));
                 }
-                Kept::Now(request) => lock(&self.next_up).push_back(request),
+                Kept::Now(request) => {
+                    lock(&self.next_up).push_back((request, Instant::now()));
+                }
                 Kept::TooMany => cut_off(peer),
                 Kept::Later => {}
             }
@@ -515,17 +517,16 @@ impl Shared {
 
     /// Answers a request, or has it answered: a list takes as long as hundreds of leases, so all of
     /// them together take one thread at most.
-    fn handle(self: &Arc<Self>, request: tiny_http::Request) {
+    fn handle(self: &Arc<Self>, request: tiny_http::Request, arrived: Instant) {
         if request.url().split('?').next() == Some("/v1/locks") {
             // It ends with the process.
-            let _ = self.lists.send(request);
+            let _ = self.lists.send((request, arrived));
         } else {
-            self.answer(request);
+            self.answer(request, arrived);
         }
     }
 
-    fn answer(self: &Arc<Self>, mut request: tiny_http::Request) {
-        let began = Instant::now();
+    fn answer(self: &Arc<Self>, mut request: tiny_http::Request, arrived: Instant) {
         let peer = request.remote_addr().copied();
         let in_turn = InTurn {
             shared: Arc::clone(self),
@@ -561,18 +562,18 @@ impl Shared {
         let asked = if self.stopping.load(Ordering::Relaxed) {
             Asked::Answered(api::stopping())
         } else {
-            or_internal(|| self.api.read(&asked))
+            or_internal(|| self.api.read(&asked, arrived))
         };
         let shared = Arc::clone(self);
         let route = api::route_name(request.url());
         let reply = Box::new(move |response| {
             shared.aside(peer, move |shared| {
                 shared.respond(request, &response);
-                METRICS.answered(route, began.elapsed());
+                METRICS.answered(route, arrived.elapsed());
                 drop(in_turn);
             });
         });
-        self.api.take(asked, peer, reply);
+        self.api.take(asked, arrived, peer, reply);
     }
 
     /// Wakes a worker: there is something to do.

@@ -174,10 +174,10 @@ impl<T> Lines<T> {
     }
 
     /// Has something done to a session that does not stand in line.
-    pub fn submit(&self, name: &Name, ticket: T) {
+    pub fn submit(&self, name: &Name, ticket: T, arrived: Instant) {
         let mut state = self.lock();
         state.line(name).direct.push_back(Turn::Direct(ticket));
-        state.make_ready(name);
+        state.make_ready(name, arrived);
         self.slow_ready.notify_one();
     }
 
@@ -189,13 +189,14 @@ impl<T> Lines<T> {
             waiter.until = waiter.arrived;
         }
         let line = state.line(name);
+        let arrived = waiter.arrived;
         let is_alone = line.waiters.is_empty() && line.turn == TurnState::Idle;
         if token == TokenOrigin::Callers && !is_alone {
             line.direct.push_back(Turn::Recall(waiter));
         } else {
             state.stand(name, waiter);
         }
-        state.make_ready(name);
+        state.make_ready(name, arrived);
         drop(state);
         self.slow_ready.notify_one();
         self.joined.notify_all();
@@ -265,7 +266,7 @@ impl<T> Lines<T> {
     pub fn refuse_in_turn(&self, name: &Name, refused: Refused<T>) {
         let mut state = self.lock();
         state.line(name).direct.push_back(Turn::Refuse(refused));
-        state.make_ready(name);
+        state.make_ready(name, Instant::now());
     }
 
     /// A turn is over that changed nothing. It may have had the place of somebody else, who came
@@ -346,7 +347,7 @@ impl<T> Lines<T> {
                 .as_ref()
                 .is_some_and(|look| look.holding.expires <= now);
             if expired && !line.waiters.is_empty() && line.turn == TurnState::Idle {
-                state.make_ready(&name);
+                state.make_ready(&name, Instant::now());
             }
             state.forget_if_empty(&name);
         }
@@ -376,7 +377,7 @@ impl<T> Lines<T> {
         };
         let lines = state.lines.iter().filter(|(_, line)| changed(line));
         for name in lines.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            state.make_ready(&name);
+            state.make_ready(&name, Instant::now());
         }
     }
 
@@ -467,12 +468,12 @@ impl<T> State<T> {
         self.waiting += 1;
     }
 
-    fn make_ready(&mut self, name: &Name) {
+    fn make_ready(&mut self, name: &Name, since: Instant) {
         let line = self.line(name);
         match line.turn {
             TurnState::Idle => {
                 line.turn = TurnState::Ready;
-                let ready = (name.clone(), Instant::now());
+                let ready = (name.clone(), since);
                 if self.is_slow(name) {
                     self.ready_slow.push_back(ready);
                 } else {
@@ -520,7 +521,7 @@ impl<T> State<T> {
         let anybody = !line.direct.is_empty() || !line.waiters.is_empty();
         line.turn = TurnState::Idle;
         if again && anybody {
-            self.make_ready(name);
+            self.make_ready(name, Instant::now());
         } else {
             self.forget_if_empty(name);
         }
@@ -622,7 +623,7 @@ mod tests {
         let lines = Lines::default();
         lines.refuse_in_turn(&name(), refused("a"));
         lines.refuse_in_turn(&name(), refused("b"));
-        lines.submit(&name(), "release");
+        lines.submit(&name(), "release", Instant::now());
         lines.join(&name(), waiter("c"), TokenOrigin::Ours);
         assert_eq!(take_turns(&lines), ["a", "b", "release", "c"]);
     }
