@@ -29,9 +29,6 @@ const KILL_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two looks at a connection that is being ended.
 const KILL_PAUSE: Duration = Duration::from_millis(5);
 
-/// The database's word for: it has as many connections as it can have.
-const TOO_MANY_CONNECTIONS: u16 = 1040;
-
 /// How long to wait for an answer: above the lock waits of `sql/session.sql`, so that these end
 /// in a clean error first, and far below the time a client would wait.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
@@ -627,34 +624,36 @@ impl Database {
 
     /// Waits for an outage, at most so long, and takes a step towards its end.
     pub fn tend(&self, patience: Duration) {
-        self.outage.tend(patience, |lost| {
-            let ended = match self.probes.open() {
-                Ok(mut connection) => end_connections(&mut connection, lost),
-                Err(mysql::Error::MySqlError(error)) if error.code == TOO_MANY_CONNECTIONS => {
-                    // Those that we have may be good all the same.
-                    match self.pool.try_get() {
-                        Some(mut pooled) => end_connections(&mut pooled, lost),
-                        None => Err(error.into()),
-                    }
-                }
-                Err(error) => Err(error),
-            };
-            ended.map_err(|error| cause(&error))
-        });
+        self.outage.tend(
+            patience,
+            || self.reach().map_err(|error| cause(&error)),
+            |connection, lost| match connection {
+                Some(mut connection) => end_connections(&mut connection, lost),
+                None => Vec::new(),
+            },
+        );
+    }
+
+    /// Finds out whether the database answers; a connection, if there is one to be had.
+    fn reach(&self) -> mysql::Result<Option<Connection>> {
+        match self.probes.open() {
+            Ok(mut connection) => {
+                connection.conn.ping()?;
+                Ok(Some(connection))
+            }
+            // It answers, if only that it has no connection for us: those that we have may be good.
+            Err(mysql::Error::MySqlError(_)) if self.pool.state().connections > 0 => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
 /// Ends connections that were lost, as far as they can be ended in time: those that have ended.
-fn end_connections(connection: &mut Connection, lost: &[Identity]) -> mysql::Result<Vec<Identity>> {
+fn end_connections(connection: &mut Connection, lost: &[Identity]) -> Vec<Identity> {
     let until = Instant::now() + KILL_PATIENCE;
-    connection.conn.ping()?;
-    let mut ended = Vec::new();
-    for identity in lost {
-        if end_connection(connection, *identity, until)? {
-            ended.push(*identity);
-        }
-    }
-    Ok(ended)
+    let mut ended = lost.to_vec();
+    ended.retain(|lost| end_connection(connection, *lost, until).unwrap_or(false));
+    ended
 }
 
 #[cfg(test)]

@@ -558,9 +558,12 @@ impl<'a> Task<'a> {
 
     /// The write that follows from what is remembered. An answer never does.
     pub fn plan(&mut self, remembered: Look, now: Instant, max_key: u64) {
+        self.basis = Basis::Memory;
         self.decide(remembered, now, max_key);
         self.outcome = None;
-        self.basis = Basis::Memory;
+        if self.write.is_none() {
+            self.basis = Basis::Look;
+        }
     }
 
     /// Either the answer or the next write, from what was seen.
@@ -661,6 +664,9 @@ impl<'a> Task<'a> {
     ) -> Option<Committed> {
         match (record, own) {
             (Some(record), own) if record.is_by(owner_token) => {
+                // A tentative one is remembered where it was granted only.
+                let is_ours = matches!(self.sent, Sent::Done(_));
+                let own = own.filter(|row| is_ours || !row.is_tentative());
                 self.lease_row = own.map(|row| (row, looked_at));
                 Some(match self.sent {
                     Sent::Done(_) | Sent::Unknown(_) => Committed::New,
@@ -668,6 +674,14 @@ impl<'a> Task<'a> {
                 })
             }
             (Some(SeenRecord { record, .. }), _) => Some(Committed::Duplicate(record)),
+            (None, Some(row))
+                if row.remaining().is_some()
+                    && row.is_tentative()
+                    && matches!(self.basis, Basis::Look) =>
+            {
+                self.write = Some(row.confirm());
+                None
+            }
             (None, Some(row)) if row.remaining().is_some() => {
                 self.write = Some(Write::Commit {
                     expires_us: row.expires_us(),
@@ -712,10 +726,17 @@ impl<'a> Task<'a> {
         if !row.is_owned_by(&lease.owner_token) {
             return Some(Acquired::Held(holding));
         }
-        let (Sent::Done(Effect::Granted(how)) | Sent::Unknown(Effect::Granted(how))) = self.sent
-        else {
-            let again = self.decide_again(row, ttl, looked_at);
-            return again.map(Acquired::Granted);
+        let how = match self.sent {
+            // A tentative lease of a caller's token is not the one that was written for it here.
+            Sent::Done(Effect::Granted(how)) | Sent::Unknown(Effect::Granted(how))
+                if lease.origin == TokenOrigin::Ours || !row.is_tentative() =>
+            {
+                how
+            }
+            _ => {
+                let again = self.decide_again(row, ttl, looked_at);
+                return again.map(Acquired::Granted);
+            }
         };
         // The stored expiry is rounded up; what was asked for is the honest promise.
         let promised = self.sent_at + ttl.as_duration();
@@ -734,10 +755,7 @@ impl<'a> Task<'a> {
     /// it does not take it back.
     fn decide_again(&mut self, row: Seen, ttl: Ttl, looked_at: Instant) -> Option<Lease> {
         if row.is_tentative() {
-            self.write = Some(Write::Confirm {
-                key: row.key,
-                seen: row.stored,
-            });
+            self.write = Some(row.confirm());
             return None;
         }
         let lease = row.lease(How::Again, ttl, looked_at);
@@ -776,7 +794,7 @@ impl<'a> Task<'a> {
         let wanted = self.sent_at + ttl.as_duration();
         let is_renewed = match self.sent {
             Sent::Done(_) => true,
-            Sent::Void | Sent::Unknown(_) => expires >= wanted,
+            Sent::Void | Sent::Unknown(_) => expires >= wanted && !row.is_tentative(),
             Sent::Nothing => false,
         };
         if is_renewed {
@@ -836,6 +854,12 @@ impl<'a> Task<'a> {
 }
 
 impl Seen {
+    /// The write that makes this lease firm.
+    fn confirm(self) -> Write {
+        let (key, seen) = (self.key, self.stored);
+        Write::Confirm { key, seen }
+    }
+
     /// The write that puts a lease in this row's place.
     fn replace(self, lease: Wanted, how: How) -> Write {
         let fencing_floor = match self.stamp {

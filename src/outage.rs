@@ -17,6 +17,9 @@ const DOUBT_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two tries to reach a database that does not answer: recovery is noticed so much later.
 const TRY_PERIOD: Duration = Duration::from_millis(200);
 
+/// A connection that was lost is given up after this: whoever waited for its end was answered long ago.
+const END_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How the database knows a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -36,8 +39,8 @@ struct State {
     way: Way,
     /// Since when it is not open.
     since: Instant,
-    /// Connections that were lost in the middle of a write.
-    lost: Vec<Identity>,
+    /// Connections that were lost in the middle of a write, and when.
+    lost: Vec<(Identity, Instant)>,
     /// Connections that were opened before this may be as dead as the one that fell silent.
     trusted_since: Instant,
 }
@@ -102,7 +105,7 @@ impl Outage {
 
     /// A connection was lost in the middle of a write.
     pub fn lost(&self, connection: Identity) {
-        self.lock().lost.push(connection);
+        self.lock().lost.push((connection, Instant::now()));
         self.doubt();
     }
 
@@ -133,7 +136,7 @@ impl Outage {
     /// If it may live on.
     pub fn wait_until_ended(&self, connection: Identity, until: Instant) -> Result<(), String> {
         let mut state = self.lock();
-        while state.lost.contains(&connection) {
+        while state.lost.iter().any(|(lost, _)| *lost == connection) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err("a lost connection has not ended".to_owned());
@@ -163,12 +166,14 @@ impl Outage {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Waits for an outage, at most so long, and takes one step towards its end: `mend` is to reach
-    /// the database and to end these connections there, and says which of them have ended.
-    pub fn tend(
+    /// Waits for an outage, at most so long, and takes one step towards its end: `reach` is to find
+    /// out whether the database answers, and `end` to end these connections there; it says which
+    /// have ended.
+    pub fn tend<C>(
         &self,
         patience: Duration,
-        mend: impl FnOnce(&[Identity]) -> Result<Vec<Identity>, String>,
+        reach: impl FnOnce() -> Result<C, String>,
+        end: impl FnOnce(C, &[Identity]) -> Vec<Identity>,
     ) {
         let is_over = |state: &mut State| state.is_over();
         let waited = self
@@ -178,40 +183,58 @@ impl Outage {
         if state.is_over() {
             return;
         }
-        let lost = state.lost.clone();
+        let lost: Vec<_> = state.lost.iter().map(|(lost, _)| *lost).collect();
         drop(state);
-        match mend(&lost) {
-            Ok(ended) => self.open(&ended),
-            Err(cause) => self.close(cause),
+        match reach() {
+            Ok(connection) => {
+                // That a connection takes long to end is nothing to those who did not use it.
+                self.open();
+                let ended = end(connection, &lost);
+                self.forget(&ended);
+            }
+            Err(cause) => self.close(&cause),
         }
         if !self.is_over() {
             thread::sleep(TRY_PERIOD);
         }
     }
 
-    fn open(&self, ended: &[Identity]) {
+    fn open(&self) {
         let mut state = self.lock();
-        state.lost.retain(|connection| !ended.contains(connection));
-        if let Way::Closed(_) = state.way {
-            info!(
-                "the database answers again, after {} ms",
-                state.since.elapsed().as_millis()
-            );
-        }
-        state.way = Way::Open;
+        let before = std::mem::replace(&mut state.way, Way::Open);
+        let lasted_ms = state.since.elapsed().as_millis();
+        drop(state);
         METRICS.database_up.set(1);
         self.changed.notify_all();
+        if let Way::Closed(_) = before {
+            info!("the database answers again, after {lasted_ms} ms");
+        }
     }
 
-    fn close(&self, cause: String) {
+    fn close(&self, cause: &str) {
         let mut state = self.lock();
-        if !matches!(state.way, Way::Closed(_)) {
-            warn!("the database does not answer, and requests are refused until it does: {cause}");
-            // What was opened before does not outlive it.
-            state.trusted_since = Instant::now();
-        }
-        state.way = Way::Closed(cause);
+        let before = std::mem::replace(&mut state.way, Way::Closed(cause.to_owned()));
+        drop(state);
         METRICS.database_up.set(0);
         self.changed.notify_all();
+        if !matches!(before, Way::Closed(_)) {
+            warn!("the database does not answer, and requests are refused until it does: {cause}");
+        }
+    }
+
+    /// These have ended; and what cannot be ended for so long is given up.
+    fn forget(&self, ended: &[Identity]) {
+        let mut state = self.lock();
+        state.lost.retain(|(lost, _)| !ended.contains(lost));
+        let before = state.lost.len();
+        state.lost.retain(|(_, at)| at.elapsed() < END_PATIENCE);
+        let given_up = before - state.lost.len();
+        drop(state);
+        self.changed.notify_all();
+        if given_up > 0 {
+            warn!(
+                "{given_up} connections that were lost in the middle of a write could not be ended (KILL refused, or a proxy                  in between?): what they wrote late, if anything, ends with its ttl"
+            );
+        }
     }
 }

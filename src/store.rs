@@ -692,12 +692,15 @@ fn recover(
     // The transaction may still be open with the earlier rows in it.
     let mut rollback = Packet::default();
     rollback.push("ROLLBACK");
-    if connection.run(&rollback).is_err() {
-        connection.discard();
-    }
+    let rolled_back = connection.run(&rollback);
     let keys: Vec<_> = tasks.iter().map(|task| task.written_key()).collect();
     for task in tasks.iter_mut() {
         task.drop_write();
+    }
+    if rolled_back.is_err() {
+        // It ends with its connection.
+        connection.discard();
+        return Interrupted::Again(cause);
     }
     match (trouble, tasks) {
         (Trouble::Deadlock, _) => {
