@@ -84,8 +84,9 @@ const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// How long the service may take to answer itself: as long as any other request.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Requests that the doorkeeper receives at a time in place of busy workers; it has other work.
-const RECEIVE_INSTEAD_MAX: usize = 256;
+/// Requests that the doorkeeper receives at a time in place of busy workers: as many as clients
+/// without manners can send meanwhile, or the queue grows. It has other work.
+const RECEIVE_INSTEAD_MAX: usize = 4_096;
 
 /// At the end, a worker looks for further requests for so long.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
@@ -280,9 +281,10 @@ struct Pipeline {
 enum Manners {
     #[default]
     Good,
-    /// It sent too much at once, or left its answers unread, and is cut off: what it has sent is answered with nothing, in its
-    /// turn, since it cannot be dropped before.
+    /// It sent too much at once, or left its answers unread: what else it has sent is discarded.
     CutOff,
+    /// And nothing of it is being answered any more: it is forgotten soon.
+    Gone,
 }
 
 /// What a worker took from the listener.
@@ -299,6 +301,8 @@ enum Kept {
     Later,
     /// Its client has sent too many besides.
     TooMany,
+    /// Never: its client was cut off.
+    Discarded,
 }
 
 /// Holds back what a client pipelines until its last request is answered. `tiny_http` writes the
@@ -313,9 +317,13 @@ impl Drop for InTurn {
     fn drop(&mut self) {
         let Some(peer) = self.peer else { return };
         let mut clients = lock(&self.shared.clients);
-        let pipeline = clients.unanswered.get_mut(&peer);
-        let next = pipeline.and_then(|pipeline| pipeline.kept.pop_front());
-        if next.is_none() {
+        let Some(pipeline) = clients.unanswered.get_mut(&peer) else {
+            return;
+        };
+        let next = pipeline.kept.pop_front();
+        if pipeline.manners == Manners::CutOff {
+            pipeline.manners = Manners::Gone;
+        } else if next.is_none() {
             clients.unanswered.remove(&peer);
         }
         drop(clients);
@@ -438,8 +446,8 @@ impl Shared {
                 Kept::Now(request) => {
                     lock(&self.next_up).push_back((request, Instant::now()));
                 }
-                Kept::TooMany => cut_off(peer),
-                Kept::Later => {}
+                Kept::TooMany => self.cut_off(peer),
+                Kept::Later | Kept::Discarded => {}
             }
         }
         drop(receiving);
@@ -475,8 +483,8 @@ impl Shared {
                     is_read = *request.method() != Method::Post;
                     requests.push(request);
                 }
-                Kept::TooMany => cut_off(peer),
-                Kept::Later => {}
+                Kept::TooMany => self.cut_off(peer),
+                Kept::Later | Kept::Discarded => {}
             }
             received += 1;
             // What only reads is answered on the spot, and nobody is to wait behind it.
@@ -500,19 +508,56 @@ impl Shared {
             clients.unanswered.insert(peer, Pipeline::default());
             return Kept::Now(request);
         };
+        if pipeline.manners != Manners::Good {
+            drop(clients);
+            self.discard(request);
+            return Kept::Discarded;
+        }
         pipeline.kept.push_back(request);
-        if pipeline.manners == Manners::Good && pipeline.kept.len() > PIPELINED_MAX {
-            pipeline.manners = Manners::CutOff;
+        if pipeline.kept.len() > PIPELINED_MAX {
             Kept::TooMany
         } else {
             Kept::Later
         }
     }
 
-    fn is_cut_off(&self, peer: SocketAddr) -> bool {
-        let clients = lock(&self.clients);
-        let pipeline = clients.unanswered.get(&peer);
-        pipeline.is_some_and(|pipeline| pipeline.manners == Manners::CutOff)
+    /// Cuts off a client with a request that is not answered yet, and discards what else it sent.
+    fn cut_off(&self, peer: Option<SocketAddr>) {
+        METRICS.cut_off.inc();
+        shut_down(peer, Shutdown::Both);
+        let mut clients = lock(&self.clients);
+        let pipeline = peer.and_then(|peer| clients.unanswered.get_mut(&peer));
+        let kept = pipeline.map(|pipeline| {
+            pipeline.manners = Manners::CutOff;
+            std::mem::take(&mut pipeline.kept)
+        });
+        drop(clients);
+        for request in kept.into_iter().flatten() {
+            self.discard(request);
+        }
+    }
+
+    /// Drops a request of a client that was cut off. Without an answer, which would wait until the
+    /// requests before it have theirs.
+    fn discard(&self, request: tiny_http::Request) {
+        if is_forged(&request) {
+            self.leave_behind(request);
+        } else {
+            drop(request.into_writer());
+        }
+    }
+
+    /// Keeps what cannot be dropped safely; see [`Shared::refuse_unread`].
+    fn leave_behind<T>(&self, what: T) {
+        std::mem::forget(what);
+        METRICS.left_behind.inc();
+        let left_behind = METRICS.left_behind.get();
+        warn!("refused a forged length; {left_behind} connections left behind");
+        if left_behind >= LEFT_BEHIND_MAX {
+            let text =
+                "too many requests with forged lengths; a fresh start frees their connections";
+            self.end(Ending::Failed(text.to_owned()));
+        }
     }
 
     /// Answers a request, or has it answered: a list takes as long as hundreds of leases, so all of
@@ -532,11 +577,6 @@ impl Shared {
             shared: Arc::clone(self),
             peer,
         };
-        if peer.is_some_and(|peer| self.is_cut_off(peer)) {
-            // Its socket is shut down: this fails at once, and frees what it is about.
-            let _ = request.respond(tiny_http::Response::empty(503));
-            return;
-        }
         let body = match read_body(&mut request) {
             Ok(body) => body,
             Err(Unread { refusal, rest }) => {
@@ -633,12 +673,7 @@ impl Shared {
             debug!("a client did not take its answer: {sent:?}");
             // What else it asked for would wait for it as long again, each time; and after a panic it
             // would take the next answer for this one's.
-            if let Some(peer) = peer
-                && let Some(pipeline) = lock(&self.clients).unanswered.get_mut(&peer)
-            {
-                pipeline.manners = Manners::CutOff;
-            }
-            cut_off(peer);
+            self.cut_off(peer);
         }
     }
 
@@ -670,18 +705,9 @@ impl Shared {
                 let written = stream
                     .write_all(body.as_bytes())
                     .and_then(|()| stream.flush());
-                std::mem::forget(stream);
-                shut_down(peer, Shutdown::Write);
-                METRICS.left_behind.inc();
-                let left_behind = METRICS.left_behind.get();
-                warn!(
-                    "refused a forged length ({written:?}); {left_behind} connections left behind"
-                );
-                if left_behind >= LEFT_BEHIND_MAX {
-                    let text = "too many requests with forged lengths; a fresh start frees their connections";
-                    self.end(Ending::Failed(text.to_owned()));
-                }
-                return;
+                debug!("refused a forged length: {written:?}");
+                self.leave_behind(stream);
+                return shut_down(peer, Shutdown::Write);
             }
         }
         self.respond(request, response);
@@ -759,10 +785,7 @@ fn read_body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unread> {
         _ if expects_continue(request) => return refuse(Refusal::LengthRequired, Rest::Short),
         _ => return refuse(Refusal::LengthRequired, Rest::Chunks),
     };
-    if request
-        .body_length()
-        .is_some_and(|length| length > SKIP_MAX_BYTES)
-    {
+    if is_forged(request) {
         return refuse(Refusal::TooLarge, Rest::Forged);
     }
     if length > BODY_MAX_BYTES {
@@ -793,6 +816,12 @@ fn read_body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unread> {
     }
 }
 
+fn is_forged(request: &tiny_http::Request) -> bool {
+    request
+        .body_length()
+        .is_some_and(|length| length > SKIP_MAX_BYTES)
+}
+
 fn expects_continue(request: &tiny_http::Request) -> bool {
     request
         .headers()
@@ -804,11 +833,6 @@ fn expects_continue(request: &tiny_http::Request) -> bool {
 fn or_internal(read: impl FnOnce() -> Asked) -> Asked {
     catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|_| Asked::Answered(Refusal::Internal.into()))
-}
-
-fn cut_off(peer: Option<SocketAddr>) {
-    METRICS.cut_off.inc();
-    shut_down(peer, Shutdown::Both);
 }
 
 fn http_response(response: &Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
@@ -912,7 +936,13 @@ impl Shared {
                 } else {
                     DEAF_PATIENCE
                 };
-                let asked = std::mem::take(&mut lock(&self.clients).asked);
+                let asked = {
+                    let mut clients = lock(&self.clients);
+                    clients
+                        .unanswered
+                        .retain(|_, pipeline| pipeline.manners != Manners::Gone);
+                    std::mem::take(&mut clients.asked)
+                };
                 match self.door.cut_off(&mut seen, &asked, patience) {
                     0 => {}
                     number => {

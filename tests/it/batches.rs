@@ -17,6 +17,7 @@ tests![
     a_forced_release_reaches_its_row_beside_another_spelling,
     a_lease_that_was_lost_is_not_released_over_a_dead_connection,
     a_deadlock_is_no_answer,
+    a_retry_is_not_told_of_a_neighbours_grant,
 ];
 
 type Ask<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
@@ -251,4 +252,36 @@ fn a_deadlock_is_no_answer(world: &World) {
     for session in &sessions {
         assert_eq!(world.stored(session), None);
     }
+}
+
+/// A worker asks again, through another server, with the token that it was told in a 503; the
+/// first server writes that lease at this moment, and may take it back later, unless it is made
+/// firm. Beside it in the batch somebody else is granted theirs: the row count says "one was
+/// written", and not whose.
+fn a_retry_is_not_told_of_a_neighbours_grant(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let (retried, free, model) = (Session::new(), Session::new(), Session::new());
+    let token = service.hold(&model);
+    let tentative = world.stored(&model).unwrap();
+    assert_eq!(&tentative[25..26], "0", "{tentative}");
+    world.store(&retried, "garbage");
+    let mut first_server = world.lock_row(&retried);
+    let sql = format!("UPDATE {TABLE} SET timestamp = '{tentative}' WHERE {retried}");
+    first_server.query_drop(sql).unwrap();
+    let replies = thread::scope(|scope| {
+        scope.spawn(|| {
+            world.wait_for_write(&retried);
+            first_server.query_drop("COMMIT").unwrap();
+        });
+        let fields = json!({"owner_token": token});
+        let requests: Vec<Ask> = vec![
+            Box::new(|| service.acquire(&retried, fields)),
+            Box::new(|| service.acquire(&free, json!({}))),
+        ];
+        ask_together(world, &service, requests)
+    });
+    replies[0].assert_granted("again");
+    replies[1].assert_granted("new");
+    let stored = world.stored(&retried).unwrap();
+    assert_eq!(&stored[25..26], "1", "{stored}");
 }

@@ -15,6 +15,7 @@ use crate::world::{Door, Session, Stream, World, eventually, free_port, tests};
 tests![
     hostile_clients_hold_up_nobody,
     clients_that_send_without_end_and_never_read_hold_up_nobody,
+    a_forged_length_of_a_client_that_was_cut_off_ends_nobody,
     hostile_clients_of_a_unix_socket_hold_up_nobody,
     hostile_clients_of_nginx_hold_up_nobody,
     nginx_speaks_tls_and_the_words_of_the_service,
@@ -42,9 +43,10 @@ fn clients_that_send_without_end_and_never_read_hold_up_nobody(world: &World) {
     let mut service = world.serve(&["--workers", "2"]);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // With six of them, two cores and a debug build, requests come in faster than they are
-        // answered with a cut now and then, and it takes long until the service has the upper hand.
-        for target in ["/healthz", "/v1/locks?limit=1000", "/readyz"] {
+        let list = "/v1/locks?limit=1000";
+        for target in [
+            "/healthz", list, "/healthz", "/nowhere", "/healthz", "/readyz",
+        ] {
             let (door, done) = (&service.door, &done);
             scope.spawn(move || {
                 let requests = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(500);
@@ -71,6 +73,28 @@ fn clients_that_send_without_end_and_never_read_hold_up_nobody(world: &World) {
     let resident = service.resident_kib();
     assert!(resident < 256 * 1_024, "{resident} KiB");
     assert_served(&service.door);
+    service.signal("-TERM");
+    assert_eq!(service.wait(), Some(0));
+}
+
+fn a_forged_length_of_a_client_that_was_cut_off_ends_nobody(world: &World) {
+    let mut service = world.serve(&[]);
+    let session = Session::new();
+    service.post("/v1/acquire", session.with(json!({})));
+    let wait = session.with(json!({"wait_ms": 300})).to_string();
+    let look = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(30);
+    let _open: Vec<_> = (0..5)
+        .map(|_| {
+            let wait = head(&wait.len().to_string(), "") + &wait;
+            service
+                .door
+                .send(wait + &look + &head("10000000000000", "") + &look)
+        })
+        .collect();
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(100));
+        assert_served(&service.door);
+    }
     service.signal("-TERM");
     assert_eq!(service.wait(), Some(0));
 }
