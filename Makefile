@@ -43,5 +43,5 @@ mutants:
 torture: export SECONDS := $(or $(SECONDS),3600)
 torture: export SEED := $(SEED)
 torture:
-	tests/install $(needed)
-	cargo test --test torture
+	tests/install $(needed) galera
+	GALERA=yes cargo test --test torture

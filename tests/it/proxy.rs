@@ -38,6 +38,7 @@ pub struct Proxy {
 }
 
 struct Shared {
+    to: Mutex<SocketAddr>,
     fault: Mutex<Fault>,
     changed: Condvar,
     /// How often a client sent something.
@@ -58,6 +59,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
+            to: Mutex::new(to),
             fault: Mutex::new(Fault::None),
             changed: Condvar::new(),
             sent: 0.into(),
@@ -74,7 +76,7 @@ impl Proxy {
                     continue;
                 }
                 // A database that is not there refuses, and so do we.
-                let Ok(server) = TcpStream::connect(to) else {
+                let Ok(server) = TcpStream::connect(*shared.to.lock().unwrap()) else {
                     continue;
                 };
                 for stream in [&client, &server] {
@@ -101,6 +103,14 @@ impl Proxy {
     pub fn set(&self, fault: Fault) {
         *self.shared.fault.lock().unwrap() = fault;
         self.shared.changed.notify_all();
+    }
+
+    /// Leads to another database from now on, as an operator does; the connections that there are end.
+    pub fn lead_to(&self, to: SocketAddr) {
+        self.set(Fault::Cut);
+        *self.shared.to.lock().unwrap() = to;
+        thread::sleep(LOOK_PERIOD * 2);
+        self.set(Fault::None);
     }
 
     /// How many connections there have been.

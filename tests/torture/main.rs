@@ -1,9 +1,11 @@
-//! Everything fails at once, on both databases: many clients on few conversations, two servers, and
-//! a database, a network and servers that die, hang and come back. What the clients saw is written
-//! down and checked afterwards (`history`).
+//! Everything fails at once, on both databases: many clients on few conversations, two or three
+//! servers, and a database, a network and servers that die, hang and come back. What the clients saw
+//! is written down and checked afterwards (`history`).
 //!
-//! `SECONDS` and `SEED` in the environment say how long and which; `make torture` passes them on.
+//! `SECONDS` and `SEED` in the environment say how long and which, `GALERA=yes` that a cluster is
+//! tortured besides; `make torture` passes them on.
 
+mod galera;
 mod history;
 #[allow(dead_code)]
 #[path = "../it/proxy.rs"]
@@ -14,7 +16,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,51 +56,108 @@ fn main() {
     println!("torture: SECONDS={seconds} SEED={seed}");
     let lasts = Duration::from_secs(seconds);
     let operations: u64 = thread::scope(|scope| {
-        let engines = [Engine::MariaDb, Engine::MySql];
-        let tortures = engines.map(|engine| scope.spawn(move || torture(engine, lasts, seed)));
-        tortures
-            .map(|torture| torture.join().expect("what it found is above"))
-            .iter()
-            .sum()
+        let tortures = [
+            scope.spawn(|| torture(Engine::MariaDb, 2, lasts, seed)),
+            scope.spawn(|| torture(Engine::MySql, 3, lasts, seed)),
+        ];
+        let found = |torture: thread::ScopedJoinHandle<_>| torture.join().expect("see above");
+        tortures.into_iter().map(found).sum()
     });
     let least = OPERATIONS_LEAST * seconds / SECONDS_DEFAULT;
     assert!(
         operations >= least,
         "{operations} operations of {least}: too slow to find anything"
     );
+    if std::env::var_os("GALERA").is_some() {
+        galera::torture(lasts / 4, seed);
+    }
 }
 
 /// What is shared by those who break and those who ask.
 struct Scene {
     began: Instant,
     done: AtomicBool,
-    /// Where the two servers are now.
-    servers: [RwLock<String>; 2],
+    /// Where the servers are now.
+    servers: Vec<RwLock<String>>,
     history: Mutex<Vec<Event>>,
-    faults: Mutex<BTreeMap<String, u64>>,
+    /// Requests without an answer: the server, when it was asked, and until when.
+    unanswered: Mutex<Vec<(usize, Duration, Duration)>>,
+    /// When which server was not there, or about to end.
+    absences: Mutex<Vec<(usize, Duration, Duration)>>,
+    faults: Mutex<BTreeMap<&'static str, u64>>,
     slowest_ms: AtomicU64,
     messages: AtomicU64,
 }
 
-fn torture(engine: Engine, lasts: Duration, seed: u64) -> u64 {
+impl Scene {
+    fn count(&self, fault: &'static str) {
+        *self.faults.lock().unwrap().entry(fault).or_default() += 1;
+    }
+}
+
+/// Servers that reach a database through a proxy each.
+struct Servers<'a> {
+    scene: &'a Scene,
+    proxies: &'a [Proxy],
+    services: Vec<Service>,
+}
+
+impl Servers<'_> {
+    fn start(proxy: &Proxy) -> Service {
+        Service::start_unready(&proxy.url(DATABASE), &[])
+    }
+
+    /// Ends a server with this signal, and starts it afresh.
+    fn replace(&mut self, number: usize, signal: &str) {
+        let from = self.scene.began.elapsed();
+        self.services[number].signal(signal);
+        self.services[number].wait();
+        self.services[number] = Self::start(&self.proxies[number]);
+        let address = self.services[number].address.to_string();
+        *self.scene.servers[number].write().unwrap() = address;
+        let absence = (number, from, self.scene.began.elapsed());
+        self.scene.absences.lock().unwrap().push(absence);
+    }
+}
+
+fn torture(engine: Engine, servers: usize, lasts: Duration, seed: u64) -> u64 {
     let mut database = DatabaseServer::start(engine, &[]);
     run(&["migrate", "--database-url", &database.url(DATABASE)]);
-    let proxies = [(); 2].map(|()| Proxy::start(([127, 0, 0, 1], database.port).into()));
-    let start = |number: usize| Service::start_unready(&proxies[number].url(DATABASE), &[]);
-    let mut services = [start(0), start(1)];
+    let to = ([127, 0, 0, 1], database.port).into();
+    let proxies: Vec<_> = (0..servers).map(|_| Proxy::start(to)).collect();
+    storm(engine.name(), &proxies, seed, |servers| {
+        let mut rng = Rng::with_seed(seed);
+        while servers.scene.began.elapsed() < lasts {
+            thread::sleep(Duration::from_millis(rng.u64(200..2_000)));
+            let fault = break_something(&mut rng, &mut database, servers);
+            servers.scene.count(fault);
+        }
+    })
+}
+
+/// Clients ask a server for each proxy, while and until something is done to them; how many
+/// operations that were.
+fn storm(name: &str, proxies: &[Proxy], seed: u64, torment: impl FnOnce(&mut Servers)) -> u64 {
+    let services: Vec<_> = proxies.iter().map(Servers::start).collect();
     for service in &services {
         service.wait_for_line("INFO  ready");
     }
+    let address = |service: &Service| RwLock::new(service.address.to_string());
     let scene = Scene {
         began: Instant::now(),
         done: AtomicBool::new(false),
-        servers: services
-            .each_ref()
-            .map(|service| RwLock::new(service.address.to_string())),
+        servers: services.iter().map(address).collect(),
         history: Mutex::default(),
+        unanswered: Mutex::default(),
+        absences: Mutex::default(),
         faults: Mutex::default(),
         slowest_ms: 0.into(),
         messages: 0.into(),
+    };
+    let mut servers = Servers {
+        scene: &scene,
+        proxies,
+        services,
     };
     let sessions: Vec<_> = (0..SESSIONS).map(|_| Session::new()).collect();
     thread::scope(|scope| {
@@ -106,51 +165,30 @@ fn torture(engine: Engine, lasts: Duration, seed: u64) -> u64 {
             let client = Client::new(&scene, &sessions, seed + number as u64);
             scope.spawn(move || client.live());
         }
-        let mut rng = Rng::with_seed(seed);
-        while scene.began.elapsed() < lasts {
-            thread::sleep(Duration::from_millis(rng.u64(200..2_000)));
-            break_something(
-                &scene,
-                &mut rng,
-                &mut database,
-                &proxies,
-                &mut services,
-                &start,
-            );
-        }
+        torment(&mut servers);
         scene.done.store(true, Ordering::Relaxed);
     });
-    let history = scene
-        .history
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
     // A last word of everybody: what nobody holds is free.
-    for service in &services {
+    for service in &servers.services {
         world::eventually(
             || "ready again",
             || (service.get("/readyz").status == 200).then_some(()),
         );
     }
     for session in &sessions {
-        let reply = services[0].acquire(session, json!({"wait_ms": 10_000}));
-        assert_eq!(reply.status, 200, "{}: {reply:?}", engine.name());
+        let reply = servers.services[0].acquire(session, json!({"wait_ms": 10_000}));
+        assert_eq!(reply.status, 200, "{name}: {reply:?}");
     }
-    report(
-        engine,
-        &history,
-        &scene.faults.into_inner().unwrap(),
-        scene.slowest_ms.into_inner(),
-    )
+    report(name, scene)
 }
 
-fn report(
-    engine: Engine,
-    history: &[Event],
-    faults: &BTreeMap<String, u64>,
-    slowest_ms: u64,
-) -> u64 {
+fn report(name: &str, scene: Scene) -> u64 {
+    let history = scene.history.into_inner().unwrap();
+    let faults = scene.faults.into_inner().unwrap();
+    let slowest_ms = scene.slowest_ms.into_inner();
+    let unanswered = scene.unanswered.into_inner().unwrap();
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for event in history {
+    for event in &history {
         let word = match &event.what {
             What::Granted { how, .. } => how,
             What::Held => "held",
@@ -167,20 +205,23 @@ fn report(
         *counts.entry(word).or_default() += 1;
     }
     println!(
-        "{}: {} operations: {counts:?}; faults: {faults:?}; slowest answer {slowest_ms} ms",
-        engine.name(),
-        history.len()
+        "{name}: {} operations: {counts:?}; without any answer {}; faults: {faults:?}; slowest answer {slowest_ms} ms",
+        history.len(),
+        unanswered.len()
     );
-    let wrong = history::check(history);
+    let mut wrong = history::check(&history);
+    let absences = scene.absences.into_inner().unwrap();
+    wrong.extend(unanswered.iter().filter_map(|asked| {
+        let (server, called, until) = asked;
+        let is_excused = absences
+            .iter()
+            .any(|(absent, from, to)| absent == server && called <= to && from <= until);
+        (!is_excused).then(|| format!("nobody answered, and no server had ended: {asked:?}"))
+    }));
     for text in wrong.iter().take(10) {
-        println!("{}: {text}", engine.name());
+        println!("{name}: {text}");
     }
-    assert!(
-        wrong.is_empty(),
-        "{}: {} things are wrong",
-        engine.name(),
-        wrong.len()
-    );
+    assert!(wrong.is_empty(), "{name}: {} things are wrong", wrong.len());
     assert!(
         u128::from(slowest_ms) < ENDS_WITHIN.as_millis(),
         "a request took {slowest_ms} ms"
@@ -190,20 +231,13 @@ fn report(
 
 /// One fault, from its beginning to its end.
 fn break_something(
-    scene: &Scene,
     rng: &mut Rng,
     database: &mut DatabaseServer,
-    proxies: &[Proxy; 2],
-    services: &mut [Service; 2],
-    start: &impl Fn(usize) -> Service,
-) {
+    servers: &mut Servers,
+) -> &'static str {
     let pause = Duration::from_millis(rng.u64(100..4_000));
-    let victim = rng.usize(..2);
-    let replace = |services: &mut [Service; 2]| {
-        services[victim] = start(victim);
-        *scene.servers[victim].write().unwrap() = services[victim].address.to_string();
-    };
-    let name = match rng.u32(..12) {
+    let victim = rng.usize(..servers.services.len());
+    match rng.u32(..13) {
         0 => {
             database.freeze();
             thread::sleep(pause);
@@ -217,59 +251,54 @@ fn break_something(
             "database killed"
         }
         2 => {
-            services[victim].signal("-KILL");
-            services[victim].wait();
-            replace(services);
+            servers.replace(victim, "-KILL");
             "server killed"
         }
         3 => {
-            services[victim].signal("-TERM");
-            services[victim].wait();
-            replace(services);
+            servers.replace(victim, "-TERM");
             "server restarted"
         }
         4 => {
-            services[victim].signal("-STOP");
+            for number in 0..servers.services.len() {
+                servers.replace(number, "-TERM");
+                thread::sleep(pause / 10);
+            }
+            "servers restarted in turn"
+        }
+        5 => {
+            servers.services[victim].signal("-STOP");
             thread::sleep(pause);
-            services[victim].signal("-CONT");
+            servers.services[victim].signal("-CONT");
             "server paused"
         }
         number => {
             let (fault, name) = match number {
-                5 => (Fault::Cut, "network cut"),
-                6 => (Fault::Hold, "network held"),
-                7 => (Fault::Swallow, "network silent"),
-                8 => (Fault::SwallowAnswers, "answers lost"),
-                9 => (Fault::HoldWrites, "writes late"),
-                10 => (
+                6 => (Fault::Cut, "network cut"),
+                7 => (Fault::Hold, "network held"),
+                8 => (Fault::Swallow, "network silent"),
+                9 => (Fault::SwallowAnswers, "answers lost"),
+                10 => (Fault::HoldWrites, "writes late"),
+                11 => (
                     Fault::Delay(Duration::from_millis(rng.u64(1..300))),
                     "network slow",
                 ),
                 _ => (Fault::Cut, "network cut in a blink"),
             };
-            let both = rng.bool();
-            let met = || {
-                proxies
-                    .iter()
-                    .enumerate()
-                    .filter(|(at, _)| both || *at == victim)
+            let met = if rng.bool() {
+                servers.proxies
+            } else {
+                &servers.proxies[victim..=victim]
             };
-            for (_, proxy) in met() {
+            for proxy in met {
                 proxy.set(fault);
             }
-            thread::sleep(if number > 10 { pause / 40 } else { pause });
-            for (_, proxy) in met() {
+            thread::sleep(if number > 11 { pause / 40 } else { pause });
+            for proxy in met {
                 proxy.set(Fault::None);
             }
             name
         }
-    };
-    *scene
-        .faults
-        .lock()
-        .unwrap()
-        .entry(name.to_owned())
-        .or_default() += 1;
+    }
 }
 
 /// A bot's worker: takes a conversation, renews, commits, releases, and crashes now and then.
@@ -324,10 +353,8 @@ impl<'a> Client<'a> {
 
     fn ask(&mut self, path: &str, body: &Value) -> Answered {
         // Any server will do, each time.
-        let server = self.scene.servers[self.rng.usize(..2)]
-            .read()
-            .unwrap()
-            .clone();
+        let number = self.rng.usize(..self.scene.servers.len());
+        let server = self.scene.servers[number].read().unwrap().clone();
         let called = self.scene.began.elapsed();
         let request = self.agent.post(format!("http://{server}{path}"));
         let reply = Reply::try_read(request.send(body.to_string())).ok();
@@ -339,7 +366,8 @@ impl<'a> Client<'a> {
             let took = u64::try_from(took).unwrap_or(u64::MAX);
             self.scene.slowest_ms.fetch_max(took, Ordering::Relaxed);
         } else {
-            // The server is being replaced.
+            let asked = (number, called, came);
+            self.scene.unanswered.lock().unwrap().push(asked);
             thread::sleep(Duration::from_millis(20));
         }
         Answered {
@@ -360,8 +388,8 @@ impl<'a> Client<'a> {
         self.scene.history.lock().unwrap().push(event);
     }
 
-    fn acquire(&mut self, session: usize, message: Option<u64>) -> Option<String> {
-        let mut body = self.sessions[session].with(json!({"ttl_ms": self.rng.u64(1_000..5_000)}));
+    fn acquire(&mut self, session: usize, message: Option<u64>, ttl_ms: u64) -> Option<String> {
+        let mut body = self.sessions[session].with(json!({"ttl_ms": ttl_ms}));
         if self.rng.bool() {
             body["owner_token"] = json!(OwnerToken::draw().secret());
         }
@@ -405,19 +433,25 @@ impl<'a> Client<'a> {
 
     fn turn(&mut self) {
         let session = self.rng.usize(..self.sessions.len());
-        let message = (self.rng.u32(..3) > 0).then(|| {
-            // Mostly a new one, or one that others have now.
-            let newest = self
-                .scene
-                .messages
-                .fetch_add(u64::from(self.rng.bool()), Ordering::Relaxed);
-            newest.saturating_sub(self.rng.u64(..8)) * SESSIONS as u64 + session as u64
-        });
-        let Some(token) = self.acquire(session, message) else {
+        let message = match self.rng.u32(..3) {
+            // One of its own, one that others have now, none.
+            0 => Some(self.scene.messages.fetch_add(1, Ordering::Relaxed) * 2 + 1),
+            1 => {
+                Some((self.scene.began.elapsed().as_secs() * SESSIONS as u64 + session as u64) * 2)
+            }
+            _ => None,
+        };
+        let ttl_ms = self.rng.u64(1_000..5_000);
+        let Some(token) = self.acquire(session, message, ttl_ms) else {
             thread::sleep(Duration::from_millis(self.rng.u64(..10)));
             return;
         };
-        thread::sleep(Duration::from_millis(self.rng.u64(..20)));
+        let mut work_ms = self.rng.u64(..20);
+        if ttl_ms < 1_200 {
+            // It dawdles, and somebody else may take over.
+            work_ms += self.rng.u64(500..2_000);
+        }
+        thread::sleep(Duration::from_millis(work_ms));
         let owned = self.sessions[session].with(json!({"owner_token": token}));
         if self.rng.u32(..20) == 0 {
             // It crashes.
