@@ -83,7 +83,9 @@ fn main() {
         let world = engines.iter().find(|world| world.engine == engine).cloned();
         for (name, run) in tests.iter().copied().flatten() {
             let world = world.clone();
-            trials.push(trial(format!("{}::{name}", engine.name()), move || {
+            // mariadb::leases::a_stale_holder_cannot_release
+            let name = name.replacen("it", engine.name(), 1);
+            trials.push(trial(name, move || {
                 run(&world.expect("listing runs nothing"));
             }));
         }

@@ -11,7 +11,9 @@ use session_lock::dev::DATABASE;
 use session_lock::lease::OwnerToken;
 
 use crate::proxy::{Fault, Proxy};
-use crate::world::{DatabaseServer, Reply, Service, Session, World, eventually, run, tests};
+use crate::world::{
+    DatabaseServer, Engine, Reply, Service, Session, TABLE, World, eventually, run, tests,
+};
 
 tests![
     every_request_ends_soon_whatever_the_database_does,
@@ -22,6 +24,7 @@ tests![
     a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back,
     a_lease_that_was_granted_elsewhere_meanwhile_is_not_taken_back,
     a_write_that_arrives_late_holds_nothing,
+    an_asynchronous_failover_forgets_what_the_replica_had_not_received,
 ];
 
 /// No request takes longer, whatever happens.
@@ -375,4 +378,66 @@ fn a_write_that_arrives_late_holds_nothing(world: &World) {
         .service
         .acquire(&session, json!({}))
         .assert_granted("new");
+}
+
+/// Nothing that a client does can prevent it: this is what the README warns of.
+fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &World) {
+    let engine = world.engine;
+    let primary = DatabaseServer::start(engine, &["--log-bin=log", "--server-id=1"]);
+    let replica = DatabaseServer::start(engine, &["--server-id=2"]);
+    let (status, change, start, stop) = match engine {
+        Engine::MariaDb => (
+            "SHOW MASTER STATUS",
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'root', MASTER_PORT = {port}, \
+             MASTER_LOG_FILE = '{file}', MASTER_LOG_POS = {position}",
+            "START SLAVE",
+            "STOP SLAVE",
+        ),
+        Engine::MySql => (
+            "SHOW BINARY LOG STATUS",
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_USER = 'root', \
+             SOURCE_PORT = {port}, SOURCE_LOG_FILE = '{file}', SOURCE_LOG_POS = {position}, \
+             GET_SOURCE_PUBLIC_KEY = 1",
+            "START REPLICA",
+            "STOP REPLICA",
+        ),
+    };
+    let mut status: mysql::Row = primary.connect().query_first(status).unwrap().unwrap();
+    let file: String = status.take("File").unwrap();
+    let position: u64 = status.take("Position").unwrap();
+    let change = change
+        .replace("{port}", &primary.port.to_string())
+        .replace("{file}", &file)
+        .replace("{position}", &position.to_string());
+    let mut conn = replica.connect();
+    conn.query_drop(change).unwrap();
+    conn.query_drop(start).unwrap();
+
+    run(&["migrate", "--database-url", &primary.url(DATABASE)]);
+    let proxy = Proxy::start(([127, 0, 0, 1], primary.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    let (received, missed) = (Session::new(), Session::new());
+    let kept = service.hold(&received);
+    eventually(
+        || "the replica has received it",
+        || {
+            let rows = format!("SELECT COUNT(*) FROM {DATABASE}.{TABLE} WHERE {received}");
+            let count: Option<u64> = conn.query_first(rows).ok().flatten();
+            (count == Some(1)).then_some(())
+        },
+    );
+    // As one that lags does, for as long as it lags.
+    conn.query_drop(stop).unwrap();
+    let first = service.acquire(&missed, json!({}));
+    first.assert_granted("new");
+
+    primary.crash();
+    proxy.lead_to(([127, 0, 0, 1], replica.port).into());
+    recovery(&service);
+    service.acquire(&received, json!({})).assert_held();
+    assert_eq!(service.release(&received, &kept).status, 200);
+    let second = service.acquire(&missed, json!({}));
+    second.assert_granted("new");
+    // Who writes with the fencing token is safe all the same, while the clocks agree.
+    assert!(second.number("fencing_token") > first.number("fencing_token"));
 }

@@ -25,7 +25,8 @@ pub type Test = (&'static str, fn(&World));
 /// Lists a module's tests: a test that is not listed is dead code, which clippy refuses.
 macro_rules! tests {
     ($($name:ident),+ $(,)?) => {
-        pub const TESTS: &[$crate::world::Test] = &[$((stringify!($name), $name)),+];
+        pub const TESTS: &[$crate::world::Test] =
+            &[$((concat!(module_path!(), "::", stringify!($name)), $name)),+];
     };
 }
 pub(crate) use tests;

@@ -1,0 +1,261 @@
+//! What must hold for any input: the 62 stored characters, and the parser of requests.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use session_lock::api::{Api, Asked, Request, Response, WAIT_MAX_MS};
+use session_lock::lease::{FencingToken, Id, OwnerToken, STORED_CHARS, Stamp, Standing};
+use session_lock::lease::{TTL_MAX_MS, TTL_MIN_MS, TokenOrigin};
+use session_lock::operation::Operation;
+use session_lock::store::Store;
+
+/// An API whose database is not there: nothing here asks it.
+fn api() -> AssertUnwindSafe<Api> {
+    let url = mysql::Opts::from_url("mysql://root@127.0.0.1:1/nowhere").unwrap();
+    let store = Store::new(&url, "sessions", None, 1);
+    AssertUnwindSafe(Api::new(store, TTL_MAX_MS, None))
+}
+
+fn read(api: &Api, method: &str, target: &str, body: &[u8]) -> Asked {
+    let request = Request {
+        method,
+        target,
+        authorization: None,
+        origin: None,
+        host: None,
+        body,
+    };
+    api.read(&request, Instant::now())
+}
+
+/// A refusal that says what is wrong, in the shape that every error has.
+fn assert_refused(response: &Response, statuses: &[u16]) {
+    assert!(statuses.contains(&response.status), "{response:?}");
+    let body: Value = serde_json::from_str(&response.body).unwrap();
+    for field in ["code", "message"] {
+        let text = body["error"][field].as_str();
+        assert!(text.is_some_and(|text| !text.is_empty()), "{response:?}");
+    }
+}
+
+fn ids() -> impl Strategy<Value = String> {
+    "[!-~]([ -~]{0,40}[!-~])?"
+}
+
+fn tokens() -> impl Strategy<Value = String> {
+    "[0-9]{20}"
+}
+
+fn plain(text: &str) -> String {
+    json!(text).to_string()
+}
+
+fn escaped(text: &str) -> String {
+    let letters = text
+        .chars()
+        .map(|letter| format!("\\u{:04X}", u32::from(letter)));
+    format!("\"{}\"", letters.collect::<String>())
+}
+
+/// A body with these fields in any order, spelled in any way that JSON has for it.
+fn spelled(fields: Vec<(&'static str, Value)>) -> impl Strategy<Value = Vec<u8>> {
+    let spellings: [fn(&str) -> String; 2] = [plain, escaped];
+    let spellings = prop::sample::select(spellings.to_vec());
+    (Just(fields).prop_shuffle(), spellings, "[ \t\r\n]{0,3}").prop_map(|(fields, spell, blank)| {
+        let field = |(name, value): &(&str, Value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), spell);
+            format!("{blank}{}{blank}:{blank}{value}{blank}", spell(name))
+        };
+        let fields: Vec<_> = fields.iter().map(field).collect();
+        format!("{blank}{{{}}}{blank}", fields.join(",")).into_bytes()
+    })
+}
+
+/// Some JSON, of which little is a request.
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,30}".prop_map(Value::from),
+        tokens().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((".{0,8}", inner), 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+const FIELDS: [&str; 10] = [
+    "id_device",
+    "id_prospect",
+    "owner_token",
+    "ttl_ms",
+    "wait_ms",
+    "message_id",
+    "result",
+    "force",
+    "fencing_token",
+    "Force",
+];
+
+const PATHS: [&str; 4] = ["/v1/acquire", "/v1/renew", "/v1/commit", "/v1/release"];
+
+proptest! {
+    #[test]
+    fn a_lease_is_read_from_its_62_characters(
+        date in "[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}\\.00000[01]",
+        fencing_token in 0..5_000_000_000_000_000_u64,
+        token in tokens(),
+    ) {
+        let stored = format!("{date}{fencing_token:016}{token}");
+        prop_assert_eq!(stored.len(), STORED_CHARS);
+        let is_tentative = date.ends_with('0') && fencing_token % 2 == 0;
+        let expected = |standing| Stamp::Lease {
+            fencing_token: FencingToken(fencing_token),
+            owner_token: OwnerToken::new(&token).unwrap(),
+            standing,
+        };
+        let standing = if is_tentative { Standing::Tentative } else { Standing::Firm };
+        prop_assert_eq!(Stamp::parse(stored.as_bytes()), expected(standing));
+        // Made firm, it is the same lease, and made so once.
+        let firm = Stamp::made_firm(stored.into_bytes());
+        prop_assert_eq!(Stamp::parse(&firm), expected(Standing::Firm));
+        prop_assert_eq!(Stamp::made_firm(firm.clone()), firm);
+    }
+
+    #[test]
+    fn no_bytes_but_those_of_a_lease_are_one(stored in prop::collection::vec(any::<u8>(), 0..80)) {
+        prop_assert_eq!(Stamp::parse(&stored), Stamp::Foreign);
+    }
+
+    #[test]
+    fn one_wrong_byte_never_changes_the_owner_unseen(
+        token in tokens(),
+        at in 0..STORED_CHARS,
+        byte: u8,
+    ) {
+        let mut stored = format!("2025-10-14 09:00:00.0000001760432400123456{token}").into_bytes();
+        stored[at] = byte;
+        if let Stamp::Lease { owner_token, fencing_token, .. } = Stamp::parse(&stored) {
+            // What it says is what is there, digit for digit.
+            let said = format!("{:016}{}", fencing_token.0, owner_token.secret());
+            prop_assert_eq!(said.as_bytes(), &stored[26..]);
+        }
+    }
+
+    #[test]
+    fn an_acquire_means_its_fields_however_they_are_spelled(
+        (device, prospect, token, ttl_ms, wait_ms, body) in
+            (ids(), ids(), tokens(), TTL_MIN_MS..=TTL_MAX_MS, 0..=WAIT_MAX_MS).prop_flat_map(
+                |(device, prospect, token, ttl_ms, wait_ms)| {
+                    let fields = vec![
+                        ("id_device", json!(device)),
+                        ("id_prospect", json!(prospect)),
+                        ("owner_token", json!(token)),
+                        ("ttl_ms", json!(ttl_ms)),
+                        ("wait_ms", json!(wait_ms)),
+                    ];
+                    (
+                        Just(device), Just(prospect), Just(token), Just(ttl_ms), Just(wait_ms),
+                        spelled(fields),
+                    )
+                },
+            ),
+    ) {
+        let Asked::Acquire { session, owner_token, origin, ttl, wait, message_id } =
+            read(&api(), "POST", "/v1/acquire", &body)
+        else {
+            panic!("{}", String::from_utf8_lossy(&body));
+        };
+        prop_assert_eq!(session.id_device.as_str(), device);
+        prop_assert_eq!(session.id_prospect.as_str(), prospect);
+        prop_assert_eq!(owner_token.secret(), token);
+        prop_assert_eq!(origin, TokenOrigin::Callers);
+        prop_assert_eq!(ttl.as_ms(), ttl_ms);
+        prop_assert_eq!(wait, Duration::from_millis(wait_ms));
+        prop_assert_eq!(message_id, None);
+    }
+
+    #[test]
+    fn a_release_without_its_owners_token_is_none(
+        fields in prop::collection::vec((prop::sample::select(&FIELDS[..]), values()), 0..6),
+    ) {
+        let body: Map<_, _> = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let is_forced = body.get("force") == Some(&json!(true));
+        let token = body.get("owner_token").and_then(Value::as_str).map(str::to_owned);
+        let text = Value::Object(body).to_string();
+        match read(&api(), "POST", "/v1/release", text.as_bytes()) {
+            Asked::Answered(response) => assert_refused(&response, &[400]),
+            Asked::Direct(Operation::Release { owner_token, .. }) => {
+                prop_assert!(!is_forced);
+                prop_assert_eq!(Some(owner_token.secret()), token.as_deref());
+            }
+            Asked::Direct(Operation::Force { .. }) => prop_assert!(is_forced && token.is_none()),
+            _ => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn a_field_that_nobody_knows_or_that_is_there_twice_is_refused(
+        name in "[a-z_]{1,12}",
+        at in 0..3_usize,
+        path in prop::sample::select(&PATHS[..]),
+    ) {
+        let mut fields = vec![
+            format!("\"id_device\":\"a\""),
+            format!("\"id_prospect\":\"b\""),
+            format!("\"owner_token\":\"48210000000000000007\""),
+        ];
+        prop_assume!(!FIELDS.contains(&name.as_str()));
+        for more in [format!("\"{name}\":1"), fields[at].clone()] {
+            fields.push(more);
+            let body = format!("{{{}}}", fields.join(","));
+            let Asked::Answered(response) = read(&api(), "POST", path, body.as_bytes()) else {
+                panic!("{path} {body}");
+            };
+            assert_refused(&response, &[400]);
+            fields.pop();
+        }
+    }
+
+    #[test]
+    fn any_body_is_answered(
+        path in prop::sample::select(&PATHS[..]),
+        body in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..200),
+            values().prop_map(|value| value.to_string().into_bytes()),
+        ],
+    ) {
+        if let Asked::Answered(response) = read(&api(), "POST", path, &body) {
+            assert_refused(&response, &[400]);
+        }
+    }
+
+    #[test]
+    fn any_target_is_answered(method in "GET|POST|PUT|[A-Z]{1,8}", target in "(/v1/locks?)?[!-~]{0,60}") {
+        let Asked::Answered(response) = read(&api(), &method, &target, b"") else {
+            panic!("{method} {target}");
+        };
+        if response.status != 200 {
+            assert_refused(&response, &[400, 404, 405, 503]);
+        }
+    }
+
+    #[test]
+    fn an_id_is_kept_as_it_is_or_refused(text in "\\PC{0,300}") {
+        match Id::new(&text) {
+            Ok(id) => {
+                prop_assert_eq!(id.as_str(), text.as_str());
+                prop_assert!(text.is_ascii() && text.trim() == text && (1..=255).contains(&text.len()));
+            }
+            Err(wrong) => prop_assert!(wrong.contains("1-255 printable ASCII")),
+        }
+    }
+}
