@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use crate::world::eventually;
+use crate::world::{binary, eventually};
 
 pub const TESTS: [(&str, fn()); 2] = [
     (
@@ -27,7 +27,7 @@ struct Dev {
 
 impl Dev {
     fn start() -> Self {
-        let mut dev = Command::new(env!("CARGO_BIN_EXE_session-lock"));
+        let mut dev = Command::new(binary());
         let dev = dev
             .arg("dev")
             .env("SESSION_LOCK_LISTEN", "127.0.0.1:0")

@@ -23,7 +23,8 @@ use rustix::process::{
 use serde_json::json;
 
 use crate::world::{
-    DatabaseServer, Door, Service, Session, Stream, World, eventually, free_port, run, tests,
+    DatabaseServer, Door, Service, Session, Stream, World, binary, eventually, free_port, run,
+    tests,
 };
 
 tests![
@@ -211,7 +212,7 @@ fn more_connections_than_descriptors_end_by_themselves(world: &World) {
             "-c",
             &format!(
                 "ulimit -n {descriptors}; exec {} serve --database-url {}",
-                env!("CARGO_BIN_EXE_session-lock"),
+                &binary(),
                 world.database.url("session_lock")
             ),
         ]));
@@ -222,10 +223,7 @@ fn more_connections_than_descriptors_end_by_themselves(world: &World) {
         drop(crowd);
         assert_eq!(service.wait(), Some(1), "with {descriptors} descriptors");
     }
-    let (binary, url) = (
-        env!("CARGO_BIN_EXE_session-lock"),
-        world.database.url("session_lock"),
-    );
+    let (binary, url) = (&binary(), world.database.url("session_lock"));
     let listen = format!("127.0.0.1:{}", free_port());
     let script =
         format!("ulimit -n 100; exec {binary} serve --listen {listen} --database-url {url}");
@@ -419,7 +417,7 @@ fn systemd_is_told_that_the_service_answers_and_not_that_it_lives(world: &World)
         .set_read_timeout(Some(Duration::from_millis(100)))
         .unwrap();
     let mut service = Service::spawn(
-        Command::new(env!("CARGO_BIN_EXE_session-lock"))
+        Command::new(binary())
             .args(["serve", "--workers", "1", "--database-url", &url])
             .env("NOTIFY_SOCKET", &path)
             .env("WATCHDOG_USEC", "600000"),
@@ -522,7 +520,7 @@ fn commands_reach_a_server_on_a_unix_socket(world: &World) {
         "-c",
         "\"$0\" list --url \"$1\" --device \"$2\" --json",
     ];
-    let own = [env!("CARGO_BIN_EXE_session-lock"), &listen, &device];
+    let own = [&binary(), &listen, &device];
     let ran = run(&[&["run"], &ids[..], &listing[..], &own[..]].concat());
     assert_eq!(ran.status, Some(0), "{ran:?}");
     assert!(ran.out.contains(&prospect), "{ran:?}");
@@ -626,12 +624,7 @@ fn it_makes_no_system_call_that_the_unit_forbids(world: &World) {
                     "-o",
                     &trace.display().to_string(),
                 ])
-                .args([
-                    env!("CARGO_BIN_EXE_session-lock"),
-                    "serve",
-                    "--listen",
-                    &listen,
-                ])
+                .args([&binary(), "serve", "--listen", &listen])
                 .env("DATABASE_URL", world.database.url("session_lock"))
                 .env("NOTIFY_SOCKET", &notify),
         );

@@ -7,7 +7,7 @@ use std::thread;
 use mysql::prelude::Queryable;
 use serde_json::json;
 
-use crate::world::{Service, Session, TABLE, World, run, tests};
+use crate::world::{Service, Session, TABLE, World, binary, run, tests};
 
 tests![
     a_free_session_is_granted,
@@ -431,7 +431,7 @@ fn looking_shows_who_holds_but_never_the_owner_token(world: &World) {
 
 fn each_outcome_has_its_log_line_and_no_line_has_a_token(world: &World) {
     let service = Service::spawn(
-        Command::new(env!("CARGO_BIN_EXE_session-lock"))
+        Command::new(binary())
             .args([
                 "serve",
                 "--database-url",
@@ -497,7 +497,7 @@ fn the_services_own_clock_changes_nothing(world: &World) {
     );
     for (offset, session) in [("+9h", Session::new()), ("-400d", Session::new())] {
         let astray = Service::spawn(
-            Command::new(env!("CARGO_BIN_EXE_session-lock"))
+            Command::new(binary())
                 .args([
                     "serve",
                     "--database-url",

@@ -13,6 +13,7 @@ use crate::world::{PATIENCE, Reply, Service, Session, TABLE, World, tests};
 tests![
     a_release_hands_the_session_to_the_first_in_line,
     fifty_waiters_are_served_in_the_order_of_their_arrival,
+    nobody_is_overtaken_within_a_server_beside_another,
     nobody_who_does_not_wait_overtakes_the_line,
     a_wait_ends_in_time_with_a_plain_refusal,
     a_lone_waiter_is_never_forgotten,
@@ -68,6 +69,35 @@ fn fifty_waiters_are_served_in_the_order_of_their_arrival(world: &World) {
         assert_eq!(world.service.release(&session, &owner_token).status, 200);
     });
     assert_eq!(*served.lock().unwrap(), (0..50).collect::<Vec<_>>());
+}
+
+fn nobody_is_overtaken_within_a_server_beside_another(world: &World) {
+    let other = world.serve(&[]);
+    let session = Session::new();
+    let owner_token = world.service.hold(&session);
+    let served = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for number in 0..12 {
+            for service in [&world.service, &other] {
+                let (session, served) = (&session, &served);
+                scope.spawn(move || {
+                    let granted = wait(service, session, 25_000);
+                    assert_eq!(granted.status, 200, "{granted:?}");
+                    served.lock().unwrap().push((service.address, number));
+                    let token = granted.text("owner_token");
+                    assert_eq!(service.release(session, &token).status, 200);
+                });
+                service.wait_for_waiters(session, number + 1);
+            }
+        }
+        assert_eq!(world.service.release(&session, &owner_token).status, 200);
+    });
+    let served = served.into_inner().unwrap();
+    for service in [&world.service, &other] {
+        let of_this = served.iter().filter(|(at, _)| *at == service.address);
+        let order: Vec<_> = of_this.map(|(_, number)| *number).collect();
+        assert_eq!(order, (0..12).collect::<Vec<_>>(), "{served:?}");
+    }
 }
 
 fn nobody_who_does_not_wait_overtakes_the_line(world: &World) {

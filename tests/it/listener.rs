@@ -9,7 +9,7 @@ use std::time::Duration;
 use mysql::prelude::Queryable;
 use serde_json::json;
 
-use crate::world::{PATIENCE, Service, Session, World, tests};
+use crate::world::{PATIENCE, Service, Session, World, binary, tests};
 
 tests![
     forged_lengths_are_refused_and_the_process_lives,
@@ -165,7 +165,7 @@ fn unusual_headers_are_refused(world: &World) {
 }
 
 fn no_descriptors_left_ends_in_a_clean_exit(world: &World) {
-    let binary = env!("CARGO_BIN_EXE_session-lock");
+    let binary = binary();
     let url = world.database.url("session_lock");
     let script = format!("ulimit -n 60; exec {binary} serve --workers 2 --database-url {url}");
     let mut service = Service::spawn(Command::new("sh").args(["-c", &script]));

@@ -17,6 +17,11 @@ use session_lock::dev::{DATABASE, PrivateDatabase};
 
 pub const TABLE: &str = "ai_whatsapp_session_nodepath";
 
+/// The program under test: the one that cargo built, or `BINARY` in the environment.
+pub fn binary() -> String {
+    std::env::var("BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_session-lock").to_owned())
+}
+
 /// Everything in a test waits at most so long; generous, because the machine is shared.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -431,7 +436,7 @@ impl Service {
     /// Starts it and waits until it listens.
     pub fn start_unready(url: &str, flags: &[&str]) -> Self {
         Self::spawn(
-            Command::new(env!("CARGO_BIN_EXE_session-lock"))
+            Command::new(binary())
                 .args(["serve", "--database-url", url])
                 .args(flags),
         )
@@ -711,7 +716,7 @@ pub struct Printed {
 }
 
 pub fn run(arguments: &[&str]) -> Printed {
-    let output = Command::new(env!("CARGO_BIN_EXE_session-lock"))
+    let output = Command::new(binary())
         .args(arguments)
         .stdin(Stdio::null())
         .output()
