@@ -520,7 +520,8 @@ fn commands_reach_a_server_on_a_unix_socket(world: &World) {
         "-c",
         "\"$0\" list --url \"$1\" --device \"$2\" --json",
     ];
-    let own = [&binary(), &listen, &device];
+    let binary = binary();
+    let own = [binary.as_str(), &listen, &device];
     let ran = run(&[&["run"], &ids[..], &listing[..], &own[..]].concat());
     assert_eq!(ran.status, Some(0), "{ran:?}");
     assert!(ran.out.contains(&prospect), "{ran:?}");
