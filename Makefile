@@ -2,6 +2,7 @@
 # make test    every test, on MariaDB and MySQL
 # make check   what CI runs: formatting, lints, documentation, tests, the unit file
 # make dist    the static binary, in dist/
+# make shipped  and the tests in which a static binary could differ
 # make bench   how fast it is, beside others: a table (a quarter of an hour, on a quiet machine)
 # make mutants  break each promise on purpose and see the tests notice (half an hour)
 # make torture [SECONDS=3600] [SEED=7]  everything fails at once, and what the clients saw is checked
@@ -10,7 +11,7 @@
 musl = x86_64-unknown-linux-musl
 needed = compiler mariadb mysql chromium curl faketime languages nginx promtool schemathesis strace systemd
 
-.PHONY: run test check dist bench mutants torture
+.PHONY: run test check dist shipped bench mutants torture
 
 run:
 	tests/install compiler server
@@ -31,6 +32,10 @@ dist:
 	tests/install compiler musl
 	cargo build --release --target $(musl)
 	install -D -t dist target/$(musl)/release/session-lock
+
+shipped: dist
+	tests/install $(needed)
+	BINARY=$(CURDIR)/dist/session-lock cargo test --test it -- ::tls::
 
 bench:
 	tests/install compiler mariadb mysql etcd redis

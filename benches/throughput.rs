@@ -236,6 +236,7 @@ impl Bench {
             ("no-op route", Box::new(|_| noops(&self.ours))),
             ("literal", Box::new(|_| http_pairs(&self.literal))),
             ("old program", Box::new(move |_| old_program(&url))),
+            ("GET_LOCK", Box::new(|_| get_lock(&self.database.url()))),
         ];
         if let Some(address) = &self.etcd {
             rows.push(("etcd", Box::new(move |_| etcd(address))));
@@ -526,6 +527,23 @@ fn old_program(url: &str) -> Client {
         conn.exec_drop(&upsert, &ids).map_err(failed)?;
         conn.exec_drop(format!("DELETE FROM {TABLE} {both}"), &ids)
             .map_err(failed)
+    })
+}
+
+/// The database's own locks, which end with their connection: nothing is written.
+fn get_lock(url: &str) -> Client {
+    let mut conn = mysql::Conn::new(Opts::from_url(url).unwrap()).unwrap();
+    Box::new(move |number| {
+        let name = (format!("bot1/{}", prospect(number)),);
+        for statement in ["SELECT GET_LOCK(?, 0)", "SELECT RELEASE_LOCK(?)"] {
+            let done: Option<u8> = conn
+                .exec_first(statement, &name)
+                .map_err(|error| error.to_string())?;
+            if done != Some(1) {
+                return Err(format!("{statement}: {done:?}"));
+            }
+        }
+        Ok(())
     })
 }
 

@@ -15,7 +15,7 @@ use crate::config::ApiToken;
 use crate::fields::{Fields, Invalid};
 use crate::lease::{
     Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, MessageId,
-    OwnerToken, Recalled, Record, Released, Renewed, Session, TTL_MAX_MS, TokenOrigin, Ttl,
+    OwnerToken, Recalled, Record, Released, Renewed, Session, Stale, TTL_MAX_MS, TokenOrigin, Ttl,
 };
 use crate::metrics::METRICS;
 use crate::operation::{Answer, Operation, StoreError};
@@ -1172,11 +1172,11 @@ fn granted(session: &Session, lease: &Lease) -> Response {
     }
     let line = match how {
         How::New => "Session lock acquired successfully",
-        How::Takeover => "Session lock taken over from a stale holder",
+        How::Takeover(_) => "Session lock taken over from a stale holder",
         How::Again => "Session lock acquired again by its holder",
     };
     METRICS.acquires.with_label_values(&[how.word()]).inc();
-    if *how == How::Takeover {
+    if *how == How::Takeover(Stale::Lease) {
         METRICS.overruns.inc();
     }
     let remaining_ms = whole_ms(lease.remaining());

@@ -268,8 +268,8 @@ impl Ttl {
 pub enum How {
     /// The session was free.
     New,
-    /// A stale row was replaced: its holder crashed or overran.
-    Takeover,
+    /// A stale row was replaced.
+    Takeover(Stale),
     /// The same owner token holds it already: an answer was lost and asked for again.
     Again,
 }
@@ -280,10 +280,19 @@ impl How {
     pub fn word(self) -> &'static str {
         match self {
             Self::New => "new",
-            Self::Takeover => "takeover",
+            Self::Takeover(_) => "takeover",
             Self::Again => "again",
         }
     }
+}
+
+/// What a takeover replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// A lease: its holder crashed or overran.
+    Lease,
+    /// An old program's row: such programs may leave all of theirs behind.
+    Legacy,
 }
 
 /// A row as it was seen once: enough to notice that it changed, and nothing more.
@@ -639,6 +648,7 @@ mod tests {
             assert_eq!(OwnerToken::new(token.secret()).as_ref(), Ok(token));
             assert!(!drawn[..n].contains(token));
         }
+        assert!(drawn.iter().any(|token| !token.secret().starts_with('0')));
     }
 
     #[test]

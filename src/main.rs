@@ -68,7 +68,12 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-fn dispatch(command: &str, mut flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+fn dispatch(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+    let mut flags = flags.peekable();
+    let asks_for_help = flags
+        .peek()
+        .is_some_and(|flag| flag == "--help" || flag == "-h");
+    let command = if asks_for_help { "--help" } else { command };
     let variable = |name: &str| std::env::var_os(name);
     let config = |flags: &mut dyn Iterator<Item = OsString>| {
         Config::read(flags, variable).map_err(Failure::Usage)
@@ -194,6 +199,7 @@ fn print_json(findings: &[Finding]) {
     let findings = findings.iter().map(|finding| {
         json!({
             "verdict": finding.verdict.to_string(), "topic": finding.topic, "text": finding.text,
+            "sql": finding.sql,
         })
     });
     println!("{}", findings.collect::<Value>());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::lease::{
     Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, Message,
-    MessageId, OwnerToken, Recalled, Record, Released, Renewed, RowVersion, Session, Stamp,
+    MessageId, OwnerToken, Recalled, Record, Released, Renewed, RowVersion, Session, Stale, Stamp,
     Standing, TokenOrigin, Ttl,
 };
 
@@ -273,6 +273,14 @@ impl Seen {
                 }
             }
             Stamp::Foreign => Holder::Legacy,
+        }
+    }
+
+    /// What it is once it holds nothing.
+    fn stale(&self) -> Stale {
+        match self.stamp {
+            Stamp::Lease { .. } => Stale::Lease,
+            Stamp::Foreign => Stale::Legacy,
         }
     }
 
@@ -720,7 +728,8 @@ impl<'a> Task<'a> {
             return None;
         };
         let Some(holding) = row.holding(looked_at) else {
-            self.write = Some(row.replace(lease, How::Takeover));
+            let how = How::Takeover(row.stale());
+            self.write = Some(row.replace(lease, how));
             return None;
         };
         if !row.is_owned_by(&lease.owner_token) {

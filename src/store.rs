@@ -169,7 +169,7 @@ impl Store {
             }
             let said = cause(&error);
             let text = format!("the database refuses this login ({said}): check user, password, database and grants in DATABASE_URL");
-            let finding = Finding { verdict: Verdict::Problem, topic: "login", text };
+            let finding = Finding { verdict: Verdict::Problem, topic: "login", text, sql: None };
             Ok(Report { findings: vec![finding], ..Report::default() })
         })
     }

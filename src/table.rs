@@ -98,11 +98,17 @@ pub struct Finding {
     pub topic: &'static str,
     /// What it is like, and what to do about it.
     pub text: String,
+    /// The statement that mends it, if there is one.
+    pub sql: Option<String>,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<8} {:<12} {}", self.verdict, self.topic, self.text)
+        write!(f, "{:<8} {:<12} {}", self.verdict, self.topic, self.text)?;
+        match &self.sql {
+            Some(sql) => write!(f, ": {sql};"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -156,11 +162,22 @@ impl Report {
     }
 
     fn add(&mut self, verdict: Verdict, topic: &'static str, text: impl Into<String>) {
-        let text = text.into();
+        self.add_with_sql(verdict, topic, text, None);
+    }
+
+    /// Adds what a statement mends.
+    fn add_with_sql(
+        &mut self,
+        verdict: Verdict,
+        topic: &'static str,
+        text: impl Into<String>,
+        sql: impl Into<Option<String>>,
+    ) {
         self.findings.push(Finding {
             verdict,
             topic,
-            text,
+            text: text.into(),
+            sql: sql.into(),
         });
     }
 
@@ -300,10 +317,11 @@ fn inspect_durability(connection: &mut Connection, report: &mut Report) -> mysql
     let is = |name: &str, value: &str| rows.iter().any(|(n, v)| n == name && v == value);
     let has_binlog = is("log_bin", "ON");
     if has_binlog && is("binlog_format", "STATEMENT") {
-        report.add(
+        report.add_with_sql(
             Verdict::Problem,
             "binlog",
-            "binlog_format is STATEMENT, with which READ COMMITTED cannot write (error 1665): SET GLOBAL binlog_format = 'ROW' (or MIXED), also in my.cnf",
+            "binlog_format is STATEMENT, with which READ COMMITTED cannot write (error 1665); set it in my.cnf too",
+            "SET GLOBAL binlog_format = 'ROW'".to_owned(),
         );
     } else {
         report.add(
@@ -315,18 +333,20 @@ fn inspect_durability(connection: &mut Connection, report: &mut Report) -> mysql
     let mut durable = Verdict::Good;
     if !is("innodb_flush_log_at_trx_commit", "1") {
         durable = Verdict::Warning;
-        report.add(
+        report.add_with_sql(
             durable,
             "durability",
-            "innodb_flush_log_at_trx_commit is not 1: a power failure can forget leases that were granted; SET GLOBAL innodb_flush_log_at_trx_commit = 1",
+            "innodb_flush_log_at_trx_commit is not 1, so a power failure can forget leases that were granted; set it in my.cnf too",
+            "SET GLOBAL innodb_flush_log_at_trx_commit = 1".to_owned(),
         );
     }
     if has_binlog && !is("sync_binlog", "1") {
         durable = Verdict::Warning;
-        report.add(
+        report.add_with_sql(
             durable,
             "durability",
-            "sync_binlog is not 1: a power failure can lose leases that were granted from replicas; SET GLOBAL sync_binlog = 1",
+            "sync_binlog is not 1, so a power failure can lose leases that were granted from replicas; set it in my.cnf too",
+            "SET GLOBAL sync_binlog = 1".to_owned(),
         );
     }
     if durable == Verdict::Good {
@@ -364,6 +384,25 @@ impl Column {
             collation,
             max,
         })
+    }
+
+    /// The statement that gives it a default. `None` for those whose default is a choice.
+    fn make_omittable(&self, table: &str) -> Option<String> {
+        let (name, data_type) = (&self.name, &self.data_type);
+        match data_type.as_str() {
+            "enum" | "set" => None,
+            "char" | "varchar" | "binary" | "varbinary" => {
+                Some(format!("ALTER TABLE {table} ALTER {name} SET DEFAULT ''"))
+            }
+            number
+                if number.ends_with("int") || ["decimal", "float", "double"].contains(&number) =>
+            {
+                Some(format!("ALTER TABLE {table} ALTER {name} SET DEFAULT 0"))
+            }
+            _ => Some(format!(
+                "ALTER TABLE {table} MODIFY {name} {data_type} NULL"
+            )),
+        }
     }
 }
 
@@ -406,12 +445,11 @@ fn inspect_shape(
     if engine == "InnoDB" {
         report.add(Verdict::Good, "table", format!("{name}, InnoDB"));
     } else {
-        report.add(
+        report.add_with_sql(
             Verdict::Problem,
             "table",
-            format!(
-                "{name} is {engine}, which has no transactions: ALTER TABLE {name} ENGINE = InnoDB"
-            ),
+            format!("{name} is {engine}, which has no transactions"),
+            format!("ALTER TABLE {name} ENGINE = InnoDB"),
         );
     }
 
@@ -423,10 +461,13 @@ fn inspect_shape(
     let triggers = Statement::new(include_str!("../sql/table_triggers.sql"), &[]);
     for row in connection.query(&triggers, &by_name)? {
         let (trigger,): (String,) = columns(row)?;
-        report.add(
+        report.add_with_sql(
             Verdict::Warning,
             "triggers",
-            format!("{trigger} runs on every lease; if it changes what is written, nobody is granted: DROP TRIGGER {trigger}"),
+            format!(
+                "{trigger} runs on every lease; if it changes what is written, nobody is granted"
+            ),
+            format!("DROP TRIGGER {trigger}"),
         );
     }
 
@@ -447,9 +488,9 @@ fn inspect_shape(
     };
     report.add(Verdict::Good, "primary key", primary.name.clone());
     let text = format!("{} of {} ids used", next_id.saturating_sub(1), primary.max);
-    let advice = format!(
-        "each new lease takes one; at a quiet moment: ALTER TABLE {name} AUTO_INCREMENT = 1 (no time on a nearly empty table)"
-    );
+    let advice =
+        "each new lease takes one; at a quiet moment (it takes none on a nearly empty table)";
+    let reset = format!("ALTER TABLE {name} AUTO_INCREMENT = 1");
     // Rounding is no matter here.
     #[allow(clippy::cast_precision_loss)]
     let ids_used = next_id.saturating_sub(1) as f64 / primary.max as f64;
@@ -457,15 +498,17 @@ fn inspect_shape(
     // At half there are months left, at nine tenths perhaps days.
     match next_id.saturating_mul(10) / primary.max {
         0..=4 => report.add(Verdict::Good, "id headroom", text),
-        5..=8 => report.add(
+        5..=8 => report.add_with_sql(
             Verdict::Warning,
             "id headroom",
             format!("over half: {text}; {advice}"),
+            reset,
         ),
-        _ => report.add(
+        _ => report.add_with_sql(
             Verdict::Warning,
             "id headroom",
             format!("NEARLY EXHAUSTED: {text}; {advice}"),
+            reset,
         ),
     }
     let letter_case = |name: &str| {
@@ -487,9 +530,9 @@ fn inspect_shape(
 
 fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
     let mut sound = Verdict::Good;
-    let mut problem = |report: &mut Report, text: String| {
+    let mut problem = |report: &mut Report, text: String, sql: Option<String>| {
         sound = Verdict::Problem;
-        report.add(sound, "columns", text);
+        report.add_with_sql(sound, "columns", text, sql);
     };
     for wanted in COLUMNS {
         let Some(column) = found.iter().find(|column| column.name == wanted) else {
@@ -500,6 +543,7 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
                     "{table} has no column {wanted} (it has {}): is it the right table? Name it with SESSION_LOCK_TABLE",
                     has.join(", ")
                 ),
+                None,
             );
             continue;
         };
@@ -520,10 +564,12 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
             problem(
                 report,
                 format!(
-                    "{table}.{wanted} is {}({}) {}{nullable}, but {what}, and never NULL: \
-                     ALTER TABLE {table} MODIFY {wanted} VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL",
+                    "{table}.{wanted} is {}({}) {}{nullable}, but {what}, and never NULL",
                     column.data_type, column.width, column.collation
                 ),
+                Some(format!(
+                    "ALTER TABLE {table} MODIFY {wanted} VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL"
+                )),
             );
         }
     }
@@ -534,9 +580,10 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
         problem(
             report,
             format!(
-                "{table}.{0} has no default, so no lease can be written: ALTER TABLE {table} ALTER {0} SET DEFAULT ...",
+                "{table}.{} has no default, so no lease can be written",
                 column.name
             ),
+            column.make_omittable(table),
         );
     }
     if sound == Verdict::Good {
@@ -571,22 +618,38 @@ fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) -> Option<
         if columns == SESSION && !shortened && session_key.is_none() {
             session_key = Some(name);
         } else {
-            report.add(
+            report.add_with_sql(
                 Verdict::Problem,
                 "unique key",
-                format!("{table} has another unique key, {name} ({columns}), which would make one session's lease overwrite another's: ALTER TABLE {table} DROP INDEX {name}"),
+                format!("{table} has another unique key, {name} ({columns}), which would make one session's lease overwrite another's"),
+                format!("ALTER TABLE {table} DROP INDEX {name}"),
             );
         }
     }
     match session_key {
         Some(name) => report.add(Verdict::Good, "unique key", format!("{name} (id_prospect, id_device)")),
-        None => report.add(
+        None => report.add_with_sql(
             Verdict::Problem,
             "unique key",
-            format!("{table} has no unique key on (id_prospect, id_device), so two workers could hold one session: ALTER TABLE {table} ADD UNIQUE KEY (id_prospect, id_device)"),
+            format!("{table} has no unique key on (id_prospect, id_device), so two workers could hold one session"),
+            format!("ALTER TABLE {table} ADD UNIQUE KEY (id_prospect, id_device)"),
         ),
     }
     session_key.cloned()
+}
+
+/// The statement that gives us all rights that we need on a table.
+fn grant(connection: &mut Connection, table: &str) -> mysql::Result<String> {
+    let user = Statement::new(include_str!("../sql/current_user.sql"), &[]);
+    let user = connection
+        .query(&user, &[])?
+        .pop()
+        .map(columns)
+        .transpose()?;
+    let (user,): (String,) = user.unwrap_or_default();
+    Ok(format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {user}"
+    ))
 }
 
 /// Whether rows may be read; adds what may be done besides.
@@ -623,11 +686,11 @@ fn inspect_rights(
     }
     if !denied.is_empty() {
         let text = format!(
-            "this user may not do all that it must: GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO it ({})",
-            table.name,
+            "this user may not do all that it must ({})",
             denied.join("; ")
         );
-        report.add(Verdict::Problem, "rights", text);
+        let grant = grant(connection, &table.name)?;
+        report.add_with_sql(Verdict::Problem, "rights", text, grant);
     } else if report.writes == Writes::Accepted {
         report.add(Verdict::Good, "rights", "SELECT, INSERT, UPDATE, DELETE");
     }
@@ -739,8 +802,9 @@ fn wrong_with_messages(
             Trouble::ReadOnly => {}
             Trouble::Denied => {
                 return Ok(Some(format!(
-                    "this user may not do all that it must: GRANT SELECT, INSERT, UPDATE, DELETE ON {MESSAGE_TABLE} TO it ({})",
-                    cause(&error)
+                    "this user may not do all that it must ({}): {}",
+                    cause(&error),
+                    grant(connection, MESSAGE_TABLE)?
                 )));
             }
             Trouble::Refused => return Ok(Some(cause(&error))),
