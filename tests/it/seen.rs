@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::world::{DatabaseServer, Service, Session, World, run, tests};
+use crate::world::{DatabaseServer, Schema, Service, Session, TABLE, World, run, tests};
 
 tests![
     every_outcome_is_counted,
@@ -29,7 +29,10 @@ fn metric(text: &str, name: &str) -> f64 {
 }
 
 fn own_service(world: &World, flags: &[&str]) -> Service {
-    let schema = world.schema();
+    serve_on(&world.schema(), flags)
+}
+
+fn serve_on(schema: &Schema, flags: &[&str]) -> Service {
     assert_eq!(
         run(&["migrate", "--database-url", &schema.url()]).status,
         Some(0)
@@ -38,7 +41,8 @@ fn own_service(world: &World, flags: &[&str]) -> Service {
 }
 
 fn every_outcome_is_counted(world: &World) {
-    let service = own_service(world, &[]);
+    let schema = world.schema();
+    let service = serve_on(&schema, &[]);
     let session = Session::new();
     let token = service.hold_for(&session, "m1");
     service.acquire(&session, json!({})).assert_held();
@@ -65,7 +69,11 @@ fn every_outcome_is_counted(world: &World) {
         .assert_granted("takeover");
     // Old programs leave their rows: nobody overran.
     let old = Session::new();
-    world.store(&old, "2020-01-01 00:00:00");
+    schema.sql(&format!(
+        "INSERT INTO {TABLE} (id_device, id_prospect, timestamp) \
+         VALUES ('{}', '{}', '2020-01-01 00:00:00')",
+        old.device, old.prospect
+    ));
     service.acquire(&old, json!({})).assert_granted("takeover");
     let text = service.text("/metrics");
     for (name, outcomes) in [
