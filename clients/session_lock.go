@@ -1,17 +1,17 @@
 // session-lock for Go 1.19 or later: copy this file and session_lock_http.go into the bot, and
-// change their package to the bot's. The old bot's two functions are at the end.
+// change their package to the bot's. The old bot's two functions are in session_lock_old.go.
 package main
 
 import (
 	"context"
-	"sync"
 	"time"
 )
 
-// Lease is renewed in the background until it is released or lost; then its context ends.
+// Lease is renewed in the background until it is released, lost or expired; then its context ends.
 type Lease struct {
 	context.Context
 	end     context.CancelFunc
+	expiry  *time.Timer
 	attempt Fields
 	ttl     time.Duration
 }
@@ -28,7 +28,7 @@ func Acquire(idProspect, idDevice, messageID string, wait, ttl time.Duration) (*
 		return nil, answer, err
 	}
 	ctx, end := context.WithCancel(context.Background())
-	lease := &Lease{ctx, end, attempt, ttl}
+	lease := &Lease{ctx, end, time.AfterFunc(remaining(answer), end), attempt, ttl}
 	go func() {
 		for time.Sleep(ttl / 3); ctx.Err() == nil; time.Sleep(ttl / 3) {
 			lease.Renew()
@@ -38,11 +38,19 @@ func Acquire(idProspect, idDevice, messageID string, wait, ttl time.Duration) (*
 }
 
 func (l *Lease) Renew() (Fields, error) {
+	asked := time.Now()
 	answer, err := l.attempt.ask("renew", Fields{"ttl_ms": l.ttl.Milliseconds()})
-	if answer["renewed"] != true {
+	if answer["renewed"] == true {
+		l.expiry.Reset(remaining(answer) - time.Since(asked))
+	} else if err == nil {
 		l.end()
 	}
 	return answer, err
+}
+
+func remaining(answer Fields) time.Duration {
+	ms, _ := answer["remaining_ms"].(float64)
+	return time.Duration(ms) * time.Millisecond
 }
 
 // Commit comes right before the sending: unless it is "committed", send nothing.
@@ -53,27 +61,4 @@ func (l *Lease) Commit(messageID string, result any) (Fields, error) {
 func (l *Lease) Release() (Fields, error) {
 	l.end()
 	return l.attempt.ask("release", Fields{})
-}
-
-var leases sync.Map // of the old functions, by conversation
-
-func TryAcquireSession(idProspect, idDevice string) (bool, error) {
-	lease, _, err := Acquire(idProspect, idDevice, "", 0, 30*time.Second)
-	if lease != nil {
-		leases.Store([2]string{idProspect, idDevice}, lease)
-	}
-	return lease != nil, err
-}
-
-// ReleaseSession says ErrLost if the lease had ended before.
-func ReleaseSession(idProspect, idDevice string) error {
-	lease, found := leases.LoadAndDelete([2]string{idProspect, idDevice})
-	if !found {
-		return ErrLost
-	}
-	answer, err := lease.(*Lease).Release()
-	if err == nil && answer["released"] != true {
-		err = ErrLost
-	}
-	return err
 }

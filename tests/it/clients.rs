@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::proxy::{self, Fault};
 use crate::world::{Session, TABLE, World, eventually, tests};
 
 tests![
@@ -28,11 +29,21 @@ const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
 
 /// How a client is started, and what it does besides acquire, renew, commit and release.
 #[derive(Clone, Copy)]
-struct Client {
-    command: &'static [&'static str],
-    renews_by_itself: bool,
-    says_whether_it_is_alive: bool,
+struct Client(&'static [&'static str], &'static [Skill]);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Skill {
+    RenewsByItself,
+    SaysWhetherItIsAlive,
 }
+
+impl Client {
+    fn can(self, skill: Skill) -> bool {
+        self.1.contains(&skill)
+    }
+}
+
+use Skill::{RenewsByItself, SaysWhetherItIsAlive};
 
 /// A client's demonstration, which takes one command a line.
 struct Worker {
@@ -43,7 +54,7 @@ struct Worker {
 
 impl Worker {
     fn start(client: Client, address: SocketAddr, session: &Session, options: &[&str]) -> Self {
-        let mut command = start_of(client.command);
+        let mut command = start_of(client.0);
         command
             .args([&session.device, &session.prospect])
             .args(options);
@@ -112,14 +123,8 @@ fn the_go_client_does_what_a_bot_needs(world: &World) {
         "session_lock_demo.go",
     ];
     PROGRAM.get_or_init(|| go_build(Path::new(CLIENTS), PROGRAM_FILE, &FILES));
-    does_what_a_bot_needs(
-        world,
-        Client {
-            command: &[PROGRAM_FILE],
-            renews_by_itself: true,
-            says_whether_it_is_alive: true,
-        },
-    );
+    let client = Client(&[PROGRAM_FILE], &[RenewsByItself, SaysWhetherItIsAlive]);
+    does_what_a_bot_needs(world, client);
 }
 
 fn go_build(folder: &Path, program: &str, files: &[&str]) {
@@ -133,43 +138,26 @@ fn go_build(folder: &Path, program: &str, files: &[&str]) {
 }
 
 fn the_node_client_does_what_a_bot_needs(world: &World) {
-    does_what_a_bot_needs(
-        world,
-        Client {
-            command: &["node", "session_lock.mjs"],
-            renews_by_itself: true,
-            says_whether_it_is_alive: true,
-        },
+    let client = Client(
+        &["node", "session_lock.mjs"],
+        &[RenewsByItself, SaysWhetherItIsAlive],
     );
+    does_what_a_bot_needs(world, client);
 }
 
 fn the_php_client_does_what_a_bot_needs(world: &World) {
-    does_what_a_bot_needs(
-        world,
-        Client {
-            command: &["php", "session_lock.php"],
-            renews_by_itself: false,
-            says_whether_it_is_alive: false,
-        },
-    );
+    does_what_a_bot_needs(world, Client(&["php", "session_lock.php"], &[]));
 }
 
 fn the_python_client_does_what_a_bot_needs(world: &World) {
-    does_what_a_bot_needs(
-        world,
-        Client {
-            command: &["python3", "session_lock.py"],
-            renews_by_itself: true,
-            says_whether_it_is_alive: true,
-        },
+    let client = Client(
+        &["python3", "session_lock.py"],
+        &[RenewsByItself, SaysWhetherItIsAlive],
     );
+    does_what_a_bot_needs(world, client);
 }
 
-const SHELL: Client = Client {
-    command: &["sh", "session_lock.sh"],
-    renews_by_itself: true,
-    says_whether_it_is_alive: false,
-};
+const SHELL: Client = Client(&["sh", "session_lock.sh"], &[RenewsByItself]);
 
 fn the_shell_client_does_what_a_bot_needs(world: &World) {
     does_what_a_bot_needs(world, SHELL);
@@ -180,6 +168,9 @@ fn does_what_a_bot_needs(world: &World, client: Client) {
     renews(world, client);
     learns_that_its_lease_is_lost(world, client);
     repeats_itself_until_it_is_answered(world, client);
+    if client.can(SaysWhetherItIsAlive) {
+        is_not_alive_when_its_lease_may_have_expired(world, client);
+    }
 }
 
 fn answers_a_message_once(world: &World, client: Client) {
@@ -231,7 +222,7 @@ fn renews(world: &World, client: Client) {
         assert_eq!(worker.tell("renew")["renewed"], true);
     }
     world.service.acquire(&session, json!({})).assert_held();
-    if client.renews_by_itself {
+    if client.can(RenewsByItself) {
         let session = Session::new();
         let mut worker = Worker::start(
             client,
@@ -253,7 +244,7 @@ fn learns_that_its_lease_is_lost(world: &World, client: Client) {
     let session = Session::new();
     let mut worker = Worker::start(client, world.service.address, &session, &["wamid.1"]);
     worker.tell("acquire");
-    if client.says_whether_it_is_alive {
+    if client.can(SaysWhetherItIsAlive) {
         assert_eq!(worker.tell("alive"), true);
     }
     world.age(&session, 600);
@@ -263,7 +254,7 @@ fn learns_that_its_lease_is_lost(world: &World, client: Client) {
         worker.tell("renew"),
         json!({"renewed": false, "reason": "lost"})
     );
-    if client.says_whether_it_is_alive {
+    if client.can(SaysWhetherItIsAlive) {
         assert_eq!(worker.tell("alive"), false);
     }
     assert_eq!(
@@ -306,6 +297,20 @@ fn repeats_itself_until_it_is_answered(world: &World, client: Client) {
         text.contains("\r\nauthorization: bearer secret\r\n")
     };
     assert!(requests.iter().all(authorized), "{requests:#?}");
+}
+
+fn is_not_alive_when_its_lease_may_have_expired(world: &World, client: Client) {
+    let session = Session::new();
+    let network = proxy::Proxy::start(world.service.address);
+    let options = ["wamid.1", "0", "2000"];
+    let mut worker = Worker::start(client, network.address, &session, &options);
+    worker.tell("acquire");
+    assert_eq!(worker.tell("alive"), true);
+    network.set(Fault::Swallow);
+    eventually(
+        || "it is not alive, although nobody tells it",
+        || (worker.tell("alive") == false).then_some(()),
+    );
 }
 
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -396,15 +401,20 @@ func main() {
 "#;
 
 fn the_go_client_keeps_the_old_signatures(world: &World) {
+    const FILES: [&str; 3] = [
+        "session_lock.go",
+        "session_lock_http.go",
+        "session_lock_old.go",
+    ];
     let folder = tempfile::tempdir().unwrap();
-    for file in ["session_lock.go", "session_lock_http.go"] {
+    for file in FILES {
         std::fs::copy(Path::new(CLIENTS).join(file), folder.path().join(file)).unwrap();
     }
     std::fs::write(folder.path().join("bot.go"), OLD_BOT).unwrap();
     go_build(
         folder.path(),
         "bot",
-        &["session_lock.go", "session_lock_http.go", "bot.go"],
+        &[FILES[0], FILES[1], FILES[2], "bot.go"],
     );
 
     let session = Session::new();

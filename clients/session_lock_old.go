@@ -1,0 +1,30 @@
+// The old bot's two functions, on session_lock.go: copy this file too, and nothing else changes.
+package main
+
+import (
+	"sync"
+	"time"
+)
+
+var leases sync.Map // of the old functions, by conversation
+
+func TryAcquireSession(idProspect, idDevice string) (bool, error) {
+	lease, _, err := Acquire(idProspect, idDevice, "", 0, 30*time.Second)
+	if lease != nil {
+		leases.Store([2]string{idProspect, idDevice}, lease)
+	}
+	return lease != nil, err
+}
+
+// ReleaseSession says ErrLost if the lease had ended before.
+func ReleaseSession(idProspect, idDevice string) error {
+	lease, found := leases.LoadAndDelete([2]string{idProspect, idDevice})
+	if !found {
+		return ErrLost
+	}
+	answer, err := lease.(*Lease).Release()
+	if err == nil && answer["released"] != true {
+		err = ErrLost
+	}
+	return err
+}
