@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use percent_encoding::percent_decode_str;
+use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 
 use crate::config::ApiToken;
@@ -354,6 +355,17 @@ impl Route {
         }
     }
 
+    /// Where its outcomes are counted.
+    fn counters(&self) -> Option<&'static IntCounterVec> {
+        match self {
+            Self::Acquire => Some(&METRICS.acquires),
+            Self::Renew => Some(&METRICS.renews),
+            Self::Commit => Some(&METRICS.commits),
+            Self::Release => Some(&METRICS.releases),
+            _ => None,
+        }
+    }
+
     fn asks_the_database(&self) -> bool {
         !matches!(
             self,
@@ -478,9 +490,11 @@ impl Api {
             METRICS.batch_size.observe(operations.len() as f64);
             let answers = self.run(&operations);
             for (Ready { name, turn, .. }, answer) in turns.into_iter().zip(answers) {
-                if matches!(answer, Err(StoreError::Locked)) {
-                    self.lines.locked(&name, turn);
-                } else {
+                let turn = match answer {
+                    Err(StoreError::Locked) => self.lines.locked(&name, turn),
+                    _ => Some(turn),
+                };
+                if let Some(turn) = turn {
                     self.finish(&name, turn, began, answer);
                 }
             }
@@ -647,6 +661,9 @@ impl Api {
             return Err(Refusal::InvalidRequest(text.to_owned()));
         }
         if route.asks_the_database() && arrived.elapsed() >= QUEUE_PATIENCE {
+            if let Some(counters) = route.counters() {
+                counters.with_label_values(&["failed"]).inc();
+            }
             return Err(too_slow().into());
         }
         match route {
@@ -799,9 +816,10 @@ impl Api {
             if refused.waiter.claim.message_id.is_none() {
                 reply_held(refused);
             } else {
-                let session = refused.waiter.ticket.operation.session();
-                self.lines
-                    .refuse_in_turn(&self.store.name(session), refused);
+                let name = self.store.name(refused.waiter.ticket.operation.session());
+                if let Some(refused) = self.lines.refuse_in_turn(&name, refused) {
+                    (refused.waiter.ticket.reply)(stopping());
+                }
             }
         }
     }
@@ -1167,6 +1185,7 @@ fn granted(session: &Session, lease: &Lease) -> Response {
     } = lease;
     if lease.is_worn() {
         // This process was paused since; whoever asks again with the token gets what is left.
+        METRICS.acquires.with_label_values(&["failed"]).inc();
         let message = "the lease was granted too long ago to be handed out; repeat the same request with this owner_token";
         return Refusal::Unavailable(message.to_owned(), Some(owner_token.clone())).into();
     }

@@ -361,6 +361,7 @@ pub struct Connection {
     opened: Instant,
     last_worked: Instant,
     usable: Usable,
+    server: u64,
     outage: Arc<Outage>,
 }
 
@@ -374,6 +375,7 @@ impl Connection {
     /// How the database knows this connection.
     fn identity(&self) -> Identity {
         Identity {
+            server: self.server,
             id: self.conn.connection_id(),
             opened: self.opened,
         }
@@ -455,6 +457,10 @@ fn end_connection(
 ) -> mysql::Result<bool> {
     /// No such thread; or another user's, who has got its number since.
     const GONE: [u16; 2] = [1094, 1095];
+    if lost.server != connection.server {
+        // It cannot do anything to this one, where its number is somebody else's.
+        return Ok(true);
+    }
     let uptime = Statement::new(include_str!("../sql/server_uptime.sql"), &[]);
     let uptime = connection.query(&uptime, &[])?.pop().map(columns);
     let uptime: Option<(String, u64)> = uptime.transpose()?;
@@ -508,13 +514,18 @@ impl Connections {
         })?;
         METRICS.connections_opened.inc();
         let opened = Instant::now();
-        Ok(Connection {
+        let mut connection = Connection {
             conn,
             opened,
             last_worked: opened,
             usable: Usable::Yes,
+            server: 0,
             outage: Arc::clone(&self.outage),
-        })
+        };
+        let identity = Statement::new(include_str!("../sql/server_identity.sql"), &[]);
+        let identity = connection.query(&identity, &[])?.pop().map(columns);
+        (connection.server,) = identity.transpose()?.unwrap_or_default();
+        Ok(connection)
     }
 }
 

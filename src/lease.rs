@@ -393,24 +393,6 @@ pub enum Holder {
     Legacy,
 }
 
-impl Holder {
-    /// The same so much later.
-    #[must_use]
-    pub fn later_by(self, passed: Duration) -> Self {
-        let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-        match self {
-            Self::Leased {
-                fencing_token,
-                held_ms,
-            } => Self::Leased {
-                fencing_token,
-                held_ms: held_ms.saturating_add(passed_ms),
-            },
-            Self::Legacy => Self::Legacy,
-        }
-    }
-}
-
 /// The answer to an acquire.
 #[derive(Clone, Debug)]
 pub enum Acquired {

@@ -617,19 +617,18 @@ impl<'a> Task<'a> {
                 ..
             } => {
                 let is_recorded = record.is_some_and(|record| record.is_by(owner_token));
-                self.decide_end(own(seen, owner_token), looked_at)
-                    .map(|ended| {
-                        Answer::Release(match (ended, self.sent) {
-                            // Gone, but not by us: we would have left a record.
-                            (Forced::Released(_), Sent::Unknown(_))
-                                if message.is_some() && !is_recorded =>
-                            {
-                                Released::Lost
-                            }
-                            (Forced::Released(holder), _) => Released::Released(holder),
-                            (Forced::NotHeld, _) => Released::Lost,
-                        })
+                self.decide_end(own(seen, owner_token)).map(|ended| {
+                    Answer::Release(match (ended, self.sent) {
+                        // Gone, but not by us: we would have left a record.
+                        (Forced::Released(_), Sent::Unknown(_))
+                            if message.is_some() && !is_recorded =>
+                        {
+                            Released::Lost
+                        }
+                        (Forced::Released(holder), _) => Released::Released(holder),
+                        (Forced::NotHeld, _) => Released::Lost,
                     })
+                })
             }
             Operation::Renew {
                 owner_token,
@@ -641,7 +640,7 @@ impl<'a> Task<'a> {
                 .map(Answer::Renew),
             Operation::Withdraw { owner_token, .. } => {
                 let meant = own(seen, owner_token).filter(Seen::is_tentative);
-                self.decide_end(meant, looked_at).map(Answer::Withdraw)
+                self.decide_end(meant).map(Answer::Withdraw)
             }
             Operation::Force {
                 fencing_token: only,
@@ -652,7 +651,7 @@ impl<'a> Task<'a> {
                     (Some(only), Stamp::Lease { fencing_token, .. }) => only == fencing_token,
                     (Some(_), Stamp::Foreign) => false,
                 });
-                self.decide_end(meant, looked_at).map(Answer::Force)
+                self.decide_end(meant).map(Answer::Force)
             }
             Operation::Look { .. } => {
                 Some(Answer::Look(seen.and_then(|row| row.holding(looked_at))))
@@ -673,12 +672,14 @@ impl<'a> Task<'a> {
         match (record, own) {
             (Some(record), own) if record.is_by(owner_token) => {
                 // A tentative one is remembered where it was granted only.
-                let is_ours = matches!(self.sent, Sent::Done(_));
+                let is_ours = matches!(self.sent, Sent::Done(Effect::Committed));
                 let own = own.filter(|row| is_ours || !row.is_tentative());
                 self.lease_row = own.map(|row| (row, looked_at));
                 Some(match self.sent {
-                    Sent::Done(_) | Sent::Unknown(_) => Committed::New,
-                    Sent::Nothing | Sent::Void => Committed::Again,
+                    Sent::Done(Effect::Committed) | Sent::Unknown(Effect::Committed) => {
+                        Committed::New
+                    }
+                    _ => Committed::Again,
                 })
             }
             (Some(SeenRecord { record, .. }), _) => Some(Committed::Duplicate(record)),
@@ -826,13 +827,12 @@ impl<'a> Task<'a> {
     }
 
     /// Ends the lease in a row that is meant to be ended: who held it, or that nobody did.
-    fn decide_end(&mut self, meant: Option<Seen>, looked_at: Instant) -> Option<Forced> {
+    fn decide_end(&mut self, meant: Option<Seen>) -> Option<Forced> {
         match (self.sent, meant) {
             (Sent::Done(Effect::Ended(holder)), _)
             | (Sent::Unknown(Effect::Ended(holder)), None) => Some(Forced::Released(holder)),
             (_, Some(row)) if row.remaining().is_some() => {
-                // What is remembered was looked at some time ago.
-                let holder = row.holder().later_by(looked_at.elapsed());
+                let holder = row.holder();
                 self.write = Some(Write::Delete {
                     key: row.key,
                     seen: row.stored,

@@ -23,6 +23,8 @@ const END_PATIENCE: Duration = Duration::from_secs(60);
 /// How the database knows a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// Which server it is to: after a failover, the address leads to another.
+    pub server: u64,
     /// Its number, in this life of the server.
     pub id: u32,
     /// When it was opened.
@@ -233,7 +235,8 @@ impl Outage {
         self.changed.notify_all();
         if given_up > 0 {
             warn!(
-                "{given_up} connections that were lost in the middle of a write could not be ended (KILL refused, or a proxy                  in between?): what they wrote late, if anything, ends with its ttl"
+                "{given_up} connections that were lost in the middle of a write could not be ended (KILL refused, \
+                 or a proxy in between?): what they wrote late, if anything, ends with its ttl"
             );
         }
     }

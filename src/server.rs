@@ -202,13 +202,15 @@ impl Server {
         shared.start("mender", |shared| {
             upkeep::tend(shared.api.store(), &shared.stopping);
         });
-        for (name, requests) in [("health", health_requests), ("lister", list_requests)] {
+        let helpers = [("health", health_requests), ("lister", list_requests)];
+        let helpers = helpers.map(|(name, requests)| {
             shared.start(name, move |shared| {
-                for (request, arrived) in requests {
+                // Nothing more comes after a `None`.
+                while let Ok(Some((request, arrived))) = requests.recv() {
                     shared.answer(request, arrived);
                 }
-            });
-        }
+            })
+        });
         let doorkeeper = shared.start("doorkeeper", |shared| shared.keep_the_door());
         shared.doorkeeper.is(doorkeeper.thread());
         shared.start("ticker", |shared| {
@@ -234,9 +236,12 @@ impl Server {
                 }
             })
         }));
-        shared.stop(&ending, &workers)
+        shared.stop(&ending, &workers, helpers)
     }
 }
+
+/// A request, and when it arrived.
+type Arrived = (tiny_http::Request, Instant);
 
 /// What the threads share.
 struct Shared {
@@ -250,11 +255,11 @@ struct Shared {
     endings: Sender<Ending>,
     clients: Mutex<Clients>,
     /// What was received already and has its turn now, and since when.
-    next_up: Mutex<VecDeque<(tiny_http::Request, Instant)>>,
+    next_up: Mutex<VecDeque<Arrived>>,
     /// To the thread that answers `/healthz` while all workers are busy.
-    health: Sender<(tiny_http::Request, Instant)>,
+    health: Sender<Option<Arrived>>,
     /// To the thread that answers with lists.
-    lists: Sender<(tiny_http::Request, Instant)>,
+    lists: Sender<Option<Arrived>>,
     /// Held by the one worker that receives: requests are taken in the order they came in.
     receiving: Mutex<()>,
     /// Whether a worker was woken that has not looked yet.
@@ -441,7 +446,7 @@ impl Shared {
             match self.keep(peer, request) {
                 // It ends with the process.
                 Kept::Now(request) if request.url() == "/healthz" => {
-                    drop(self.health.send((request, Instant::now())));
+                    drop(self.health.send(Some((request, Instant::now()))));
                 }
                 Kept::Now(request) => {
                     lock(&self.next_up).push_back((request, Instant::now()));
@@ -564,8 +569,8 @@ impl Shared {
     /// them together take one thread at most.
     fn handle(self: &Arc<Self>, request: tiny_http::Request, arrived: Instant) {
         if request.url().split('?').next() == Some("/v1/locks") {
-            // It ends with the process.
-            let _ = self.lists.send((request, arrived));
+            // It ends after all workers.
+            let _ = self.lists.send(Some((request, arrived)));
         } else {
             self.answer(request, arrived);
         }
@@ -719,7 +724,12 @@ impl Shared {
     }
 
     /// Waits for a reason to end, and ends with every accepted request answered.
-    fn stop(&self, ending: &Receiver<Ending>, workers: &[JoinHandle<()>]) -> Ending {
+    fn stop(
+        &self,
+        ending: &Receiver<Ending>,
+        workers: &[JoinHandle<()>],
+        helpers: [JoinHandle<()>; 2],
+    ) -> Ending {
         let ending = ending.recv().unwrap_or(Ending::Stopped);
         systemd::tell_stopping();
         self.door.close();
@@ -732,6 +742,10 @@ impl Shared {
         while workers.iter().any(|worker| !worker.is_finished()) {
             self.http.unblock();
             thread::sleep(TICK_PERIOD);
+        }
+        for (requests, helper) in [&self.health, &self.lists].into_iter().zip(helpers) {
+            let _ = requests.send(None);
+            let _ = helper.join();
         }
         self.wait_for_aside(1);
         ending

@@ -357,10 +357,10 @@ impl Store {
                 let mut packet = Packet::default();
                 statements.append_delete(&mut packet, &session, seen.key, &seen.stored);
                 // One that somebody holds a lock on is for the next sweep.
-                let deleted = self
-                    .pooled(Instant::now())?
-                    .run(&packet)
-                    .unwrap_or_default();
+                let Ok(mut connection) = self.pooled(Instant::now()) else {
+                    break;
+                };
+                let deleted = connection.run(&packet).unwrap_or_default();
                 swept.rows += deleted.iter().map(|reply| reply.affected).sum::<u64>();
             }
         }
@@ -742,7 +742,9 @@ fn separate_locked(
     }
     let mut packet = Packet::default();
     statements.append_unlocked(&known, &mut packet);
-    let replies = connection.run(&packet).unwrap_or_default();
+    let Ok(replies) = connection.run(&packet) else {
+        return separate(tasks, cause);
+    };
     let rows = replies.into_iter().flat_map(|reply| reply.rows);
     let unlocked: HashSet<u64> = rows
         .filter_map(|row| columns(row).ok().map(|(key,)| key))

@@ -9,7 +9,7 @@
 //! seen expires, and when its row is found changed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::lease::{Holding, MessageId, OwnerToken, RowVersion, TokenOrigin};
@@ -102,15 +102,16 @@ pub enum RowLock {
 pub struct Lines<T> {
     state: Mutex<State<T>>,
     joined: Condvar,
-    slow_ready: Condvar,
+    slow_ready: Arc<Condvar>,
 }
 
 struct State<T> {
     lines: HashMap<Name, Line<T>>,
     /// What is ready, and since when.
     ready: VecDeque<(Name, Instant)>,
-    /// The same of what goes by the slow lane.
+    /// The same of what goes by the slow lane, and who waits for it.
     ready_slow: VecDeque<(Name, Instant)>,
+    slow_ready: Arc<Condvar>,
     /// Sessions that go by the slow lane, and until when.
     slow: HashMap<Name, Instant>,
     waiting: usize,
@@ -151,10 +152,12 @@ enum TurnState {
 
 impl<T> Default for Lines<T> {
     fn default() -> Self {
+        let slow_ready = Arc::new(Condvar::new());
         let state = State {
             lines: HashMap::new(),
             ready: VecDeque::new(),
             ready_slow: VecDeque::new(),
+            slow_ready: Arc::clone(&slow_ready),
             slow: HashMap::new(),
             waiting: 0,
             door: Door::Open,
@@ -162,7 +165,7 @@ impl<T> Default for Lines<T> {
         Self {
             state: Mutex::new(state),
             joined: Condvar::new(),
-            slow_ready: Condvar::new(),
+            slow_ready,
         }
     }
 }
@@ -178,7 +181,6 @@ impl<T> Lines<T> {
         let mut state = self.lock();
         state.line(name).direct.push_back(Turn::Direct(ticket));
         state.make_ready(name, arrived);
-        self.slow_ready.notify_one();
     }
 
     /// Joins the end of a session's line. Who brings a token of its own may hold the session
@@ -198,7 +200,6 @@ impl<T> Lines<T> {
         }
         state.make_ready(name, arrived);
         drop(state);
-        self.slow_ready.notify_one();
         self.joined.notify_all();
     }
 
@@ -212,8 +213,7 @@ impl<T> Lines<T> {
         {
             if state.is_slow(&name) {
                 // It has become so since.
-                state.ready_slow.push_back((name, since));
-                self.slow_ready.notify_one();
+                state.push_slow(name, since);
             } else {
                 turns.extend(state.begin_turn(name, since));
             }
@@ -233,16 +233,19 @@ impl<T> Lines<T> {
     }
 
     /// Another program's lock held up a turn: it is repeated, and others of its session go by, in
-    /// the slow lane.
-    pub fn locked(&self, name: &Name, turn: Turn<T>) {
+    /// the slow lane. Handed back once the service stops: nobody serves that lane any more.
+    pub fn locked(&self, name: &Name, turn: Turn<T>) -> Option<Turn<T>> {
         let mut state = self.lock();
+        if state.door == Door::Closed {
+            return Some(turn);
+        }
         state.mark_slow(name);
         match turn {
             Turn::Acquire(waiter) => state.stand(name, waiter),
             turn => state.line(name).direct.push_front(turn),
         }
         state.end_turn(name, Next::Turn);
-        self.slow_ready.notify_one();
+        None
     }
 
     /// What came of a turn in the slow lane: whether the session stays there.
@@ -262,11 +265,16 @@ impl<T> Lines<T> {
         state.end_turn(name, Next::Turn);
     }
 
-    /// Has somebody refused in its turn, whose wait is over.
-    pub fn refuse_in_turn(&self, name: &Name, refused: Refused<T>) {
+    /// Has somebody refused in its turn, whose wait is over. Handed back once the service stops:
+    /// there are no more turns.
+    pub fn refuse_in_turn(&self, name: &Name, refused: Refused<T>) -> Option<Refused<T>> {
         let mut state = self.lock();
+        if state.door == Door::Closed {
+            return Some(refused);
+        }
         state.line(name).direct.push_back(Turn::Refuse(refused));
         state.make_ready(name, Instant::now());
+        None
     }
 
     /// A turn is over that changed nothing. It may have had the place of somebody else, who came
@@ -473,16 +481,20 @@ impl<T> State<T> {
         match line.turn {
             TurnState::Idle => {
                 line.turn = TurnState::Ready;
-                let ready = (name.clone(), since);
                 if self.is_slow(name) {
-                    self.ready_slow.push_back(ready);
+                    self.push_slow(name.clone(), since);
                 } else {
-                    self.ready.push_back(ready);
+                    self.ready.push_back((name.clone(), since));
                 }
             }
             TurnState::Working => line.turn = TurnState::WorkingThenReady,
             TurnState::Ready | TurnState::WorkingThenReady => {}
         }
+    }
+
+    fn push_slow(&mut self, name: Name, since: Instant) {
+        self.ready_slow.push_back((name, since));
+        self.slow_ready.notify_one();
     }
 
     fn begin_turn(&mut self, name: Name, since: Instant) -> Option<Ready<T>> {

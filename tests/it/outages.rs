@@ -25,6 +25,8 @@ tests![
     a_lease_that_was_granted_elsewhere_meanwhile_is_not_taken_back,
     a_write_that_arrives_late_holds_nothing,
     an_asynchronous_failover_forgets_what_the_replica_had_not_received,
+    a_failover_ends_nobody_elses_connection,
+    sigterm_answers_who_waits_for_the_database,
 ];
 
 /// No request takes longer, whatever happens.
@@ -378,6 +380,61 @@ fn a_write_that_arrives_late_holds_nothing(world: &World) {
         .service
         .acquire(&session, json!({}))
         .assert_granted("new");
+}
+
+/// A connection that was lost in the middle of a write is ended by its number. At the next server
+/// that is somebody else's number.
+fn a_failover_ends_nobody_elses_connection(world: &World) {
+    let [first, second] = [(); 2].map(|()| DatabaseServer::start(world.engine, &[]));
+    for server in [&first, &second] {
+        run(&["migrate", "--database-url", &server.url(DATABASE)]);
+    }
+    let proxy = Proxy::start(([127, 0, 0, 1], first.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    let mut others: Vec<_> = (0..60).map(|_| second.connect()).collect();
+    proxy.set(Fault::HoldWrites);
+    let refused = thread::scope(|scope| {
+        let asked = scope.spawn(|| service.acquire(&Session::new(), json!({})));
+        thread::sleep(Duration::from_millis(500));
+        first.crash();
+        asked.join().unwrap()
+    });
+    assert_eq!(refused.status, 503, "{refused:?}");
+    proxy.lead_to(([127, 0, 0, 1], second.port).into());
+    recovery(&service);
+    for other in &mut others {
+        other.query_drop("SELECT 1").unwrap();
+    }
+}
+
+fn sigterm_answers_who_waits_for_the_database(world: &World) {
+    // Another program's lock holds the first up, the network the second.
+    let session = Session::new();
+    world.store(&session, "garbage");
+    let mut service = world.serve(&["--workers", "1"]);
+    let neighbour = world.lock_row(&session);
+    let reply = thread::scope(|scope| {
+        let asked = scope.spawn(|| service.acquire(&session, json!({})));
+        world.wait_for_write(&session);
+        service.signal("-TERM");
+        asked.join().unwrap()
+    });
+    reply.assert_refused(503, "unavailable");
+    assert_eq!(service.wait(), Some(0));
+    drop(neighbour);
+
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let mut service = Service::start(&proxy.url(DATABASE), &[]);
+    recovery(&service);
+    proxy.set(Fault::Swallow);
+    let reply = thread::scope(|scope| {
+        let asked = scope.spawn(|| service.get("/v1/locks"));
+        thread::sleep(Duration::from_millis(300));
+        service.signal("-TERM");
+        asked.join().unwrap()
+    });
+    reply.assert_refused(503, "unavailable");
+    assert_eq!(service.wait(), Some(0));
 }
 
 /// Nothing that a client does can prevent it: this is what the README warns of.
