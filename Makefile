@@ -42,7 +42,7 @@ bench:
 	cargo bench --bench throughput
 
 mutants:
-	tests/install $(needed)
+	tests/install $(needed) mutants
 	tests/mutants
 
 torture: export SECONDS := $(or $(SECONDS),3600)
