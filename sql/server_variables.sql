@@ -1,4 +1,4 @@
 -- Settings that decide whether leases can be written and survive a crash; a server shows those it has.
 -- Columns: name | value
 SHOW GLOBAL VARIABLES WHERE variable_name IN (
-    'binlog_format', 'log_bin', 'innodb_flush_log_at_trx_commit', 'sync_binlog', 'read_only', 'super_read_only')
+    'binlog_format', 'log_bin', 'innodb_flush_log_at_trx_commit', 'sync_binlog')

@@ -1,4 +1,4 @@
--- The lock table's columns, in order.
+-- A table's columns, in order.
 --   :table   its name, in the connection's database
 -- Columns: name | data type | width in characters | whether it may be left out of an INSERT (0/1)
 -- | whether it may be NULL (0/1) | whether it is AUTO_INCREMENT (0/1) | collation | highest id of an integer column

@@ -1,4 +1,4 @@
--- The lock table's unique keys, one row each, the primary key first.
+-- A table's unique keys, one row each, the primary key first.
 --   :table   its name, in the connection's database
 -- Columns: key name | its columns in alphabetical order, joined by commas | whether only the
 -- beginning of a column counts (0/1)

@@ -1,4 +1,4 @@
--- The lock table as a whole; no row if it does not exist.
+-- A table as a whole; no row if it does not exist.
 --   :table   its name, in the connection's database
 -- Columns: engine | next AUTO_INCREMENT id
 SELECT COALESCE(engine, table_type), COALESCE(auto_increment, 0)

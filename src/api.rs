@@ -1,5 +1,5 @@
-//! The HTTP interface: a request's bytes in, a status and JSON out. Knows no listener and no
-//! database; what each answer means is in the README.
+//! The HTTP interface: a request's bytes in, a status and JSON out, over the store. Knows no listener
+//! and no SQL; what each answer means is in the README.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,7 +52,7 @@ const WITHDRAWALS_MAX: usize = 10_000;
 const LIST_DEFAULT: u64 = 100;
 
 /// Most leases on a page: some milliseconds of the database's time.
-const LIST_MAX: u64 = 1_000;
+pub const LIST_MAX: u64 = 1_000;
 
 /// `Retry-After` of a held session never says more, however long the lease: its holder may
 /// release it at any time.

@@ -12,38 +12,38 @@ use mysql::{Opts, OptsBuilder};
 use crate::lease::TTL_MIN_MS;
 
 /// Where bots on the same machine reach the service; nothing outside can.
-pub const LISTEN_DEFAULT: &str = "127.0.0.1:7099";
+const LISTEN_DEFAULT: &str = "127.0.0.1:7099";
 
 /// What a socket file's path follows.
 pub const UNIX_PREFIX: &str = "unix:";
 
 /// The user and the group of the service may connect to its socket file, nobody else.
-pub const SOCKET_MODE_DEFAULT: u32 = 0o660;
+const SOCKET_MODE_DEFAULT: u32 = 0o660;
 
 /// The longest path that fits a socket's address, less what [`crate::door`] adds for a moment.
 const SOCKET_PATH_MAX_BYTES: usize = 96;
 
 /// The production bot's table.
-pub const TABLE_DEFAULT: &str = "ai_whatsapp_session_nodepath";
+const TABLE_DEFAULT: &str = "ai_whatsapp_session_nodepath";
 
 /// Worker threads, each with one database connection. Few take much together, which costs the
 /// database least: two are the fastest on two cores, by a little, and a third goes on when two wait
 /// for a row that another program has locked.
-pub const WORKERS_DEFAULT: usize = 3;
+const WORKERS_DEFAULT: usize = 3;
 
 /// Each worker holds a database connection, of which MySQL has 151 for everybody by default.
-pub const WORKERS_MAX: usize = 64;
+const WORKERS_MAX: usize = 64;
 
 /// A worker's heartbeat cannot hold a customer for longer than this: three times the longest
 /// work seen in the field, rounded up generously.
-pub const MAX_HOLD_DEFAULT_MS: u64 = 15 * 60_000;
+const MAX_HOLD_DEFAULT_MS: u64 = 15 * 60_000;
 
 /// A day: nobody waits longer for an answer in a chat, however often the lease is renewed.
-pub const MAX_HOLD_MAX_MS: u64 = 24 * 3_600_000;
+const MAX_HOLD_MAX_MS: u64 = 24 * 3_600_000;
 
 /// How long it is remembered that a message is answered: providers deliver one again for up to
 /// seven days.
-pub const MESSAGE_RETENTION_DEFAULT_MS: u64 = 8 * 24 * 3_600_000;
+const MESSAGE_RETENTION_DEFAULT_MS: u64 = 8 * 24 * 3_600_000;
 
 /// A redelivery a minute later is the least that a record is for.
 const MESSAGE_RETENTION_MIN_MS: u64 = 60_000;

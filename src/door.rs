@@ -23,7 +23,7 @@ use crate::config::Listen;
 /// A client that sends nothing for so long is cut off, within a request or between two. Longer
 /// than clients keep an idle connection (nginx 60 s, Go 90 s, curl 118 s), so that it is the client
 /// who closes it, and no request meets a connection that the server is about to close.
-pub const SILENCE_MAX: Duration = Duration::from_secs(120);
+const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// A client that leaves its answers unread is cut off when the next one has not fitted for so long.
 /// Short, for a worker waits meanwhile: the buffer holds any answer, and `SEND_BUFFER_BYTES` more.

@@ -40,7 +40,7 @@ pub const OWNER_TOKEN_DIGITS: usize = 20;
 /// The number of owner tokens: one for every row of digits.
 const OWNER_TOKENS: u128 = 10_u128.pow(20);
 
-/// The stored form: the datetime, then [`FENCING_DIGITS`], then [`OWNER_TOKEN_DIGITS`].
+/// The stored form begins with a datetime; [`FENCING_DIGITS`] and [`OWNER_TOKEN_DIGITS`] follow.
 const DATETIME_CHARS: usize = "2025-10-14 09:00:00.000000".len();
 
 /// The digit that says of a lease that it was made firm: the last one of the datetime.
@@ -543,7 +543,7 @@ impl Stamp {
     #[must_use]
     pub fn made_firm(mut stored: Vec<u8>) -> Vec<u8> {
         if let Some(digit) = stored.get_mut(FIRM_AT) {
-            *digit = b'1';
+            *digit = Self::FIRM_DIGIT as u8;
         }
         stored
     }
@@ -608,7 +608,7 @@ mod tests {
         let fraction = STORED.replace(".000000", ".100000");
         let last_digit = STORED.replace(".000000", ".000002");
         let signed = STORED.replace("1760432400123456", "+760432400123456");
-        let beyond_rounding = STORED.replace("1760432400123456", "5000000000000000");
+        let beyond_rounding = STORED.replace("1760432400123456", "4999999999999999");
         for text in [
             "",
             "2025-10-14 09:00:00",
@@ -621,6 +621,25 @@ mod tests {
             assert_eq!(Stamp::parse(text.as_bytes()), Stamp::Foreign, "{text:?}");
         }
         assert_eq!(Stamp::parse(&[0xff; STORED_CHARS]), Stamp::Foreign);
+    }
+
+    #[test]
+    fn a_lease_is_worn_once_half_of_it_is_gone_unless_its_owner_asks_again() {
+        let is_worn = |how, left_ms| {
+            Lease {
+                owner_token: OwnerToken::draw(),
+                fencing_token: FencingToken(2),
+                how,
+                ttl: Ttl::new(10_000, 10_000).unwrap(),
+                expires: Instant::now() + Duration::from_millis(left_ms),
+                row: RowVersion::new(1, b""),
+            }
+            .is_worn()
+        };
+        assert!(!is_worn(How::New, 9_000));
+        assert!(is_worn(How::New, 4_000));
+        assert!(is_worn(How::Takeover(Stale::Lease), 0));
+        assert!(!is_worn(How::Again, 4_000));
     }
 
     #[test]

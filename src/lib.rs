@@ -1,12 +1,13 @@
 //! One worker at a time per chat conversation.
 //!
 //! session-lock gives exactly one worker the right to a conversation, a *lease*, and keeps it in
-//! the bot's own MySQL or MariaDB table. The modules build on each other in one direction:
+//! the bot's own MySQL or MariaDB table. Each module uses only those above it:
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`lease`] | the words: ids, tokens, leases, answers, and the 62 stored characters |
 //! | [`metrics`] | what is counted, for Prometheus |
+//! | [`config`] | settings and their defaults |
 //! | [`outage`] | whether the database answers, and what waits until it does |
 //! | [`database`] | the way to the database: pool, statements, packets, errors |
 //! | [`table`] | what the lock table must be like, and what is wrong with it |
@@ -15,15 +16,14 @@
 //! | `grants` | leases that are remembered, to spare a look |
 //! | [`store`] | operations in, answers out: look, decide, write, look again |
 //! | [`waiters`] | who stands in line for which session |
-//! | [`api`] | HTTP requests and answers as JSON |
 //! | [`fields`] | the fields of a request |
-//! | [`client`] | the other end of that interface |
+//! | [`api`] | HTTP requests and answers as JSON |
 //! | `unix_transport` | its way to a Unix socket |
+//! | [`client`] | the other end of that interface |
 //! | [`run`] | a command under a lease |
-//! | [`config`] | settings and their defaults |
 //! | [`door`] | the socket that is listened on, and those of its connections |
 //! | [`systemd`] | what systemd is told |
-//! | [`upkeep`] | what goes on beside the requests: opening, waiting, sweeping |
+//! | [`upkeep`] | what goes on beside the requests: opening, mending, waiting, taking back, sweeping |
 //! | [`server`] | HTTP on that socket: `tiny_http`, worker threads, limits, stopping |
 //! | [`dev`] | a private database for trying it out |
 //!

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
+use session_lock::api::LIST_MAX;
 use session_lock::client::{self, Client, Ids};
 use session_lock::config::{ClientConfig, Config, Flags, Listen, SETTINGS, Setting};
 use session_lock::dev::PrivateDatabase;
@@ -36,9 +37,6 @@ const STATUS_HELD: u8 = 75;
 
 /// There is no server: EX_UNAVAILABLE of sysexits.h.
 const STATUS_NO_SERVER: u8 = 69;
-
-/// Leases that `list` asks for at once.
-const LIST_PAGE: u64 = 1_000;
 
 fn main() -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("info");
@@ -205,14 +203,18 @@ fn print_json(findings: &[Finding]) {
     println!("{}", findings.collect::<Value>());
 }
 
-fn check(config: &Config, print: fn(&[Finding])) -> Result<(), Failure> {
-    let store = Store::new(
+/// A store for a single errand.
+fn store(config: &Config) -> Store {
+    Store::new(
         &config.database,
         &config.table,
         config.time_zone.as_deref(),
         1,
-    );
-    let report = store
+    )
+}
+
+fn check(config: &Config, print: fn(&[Finding])) -> Result<(), Failure> {
+    let report = store(config)
         .inspect()
         .unwrap_or_else(|cause| Report::unreachable(&cause));
     print(&report.findings);
@@ -223,18 +225,12 @@ fn check(config: &Config, print: fn(&[Finding])) -> Result<(), Failure> {
 }
 
 fn migrate(config: &Config) -> Result<(), Failure> {
-    let store = Store::new(
-        &config.database,
-        &config.table,
-        config.time_zone.as_deref(),
-        1,
-    );
     let failed = |cause| {
         Failure::Failed(format!(
             "session-lock: cannot create what is missing: {cause}"
         ))
     };
-    store.migrate().map_err(failed)?;
+    store(config).migrate().map_err(failed)?;
     println!("{} and {MESSAGE_TABLE} are in place", config.table);
     Ok(())
 }
@@ -248,7 +244,7 @@ fn list(config: &ClientConfig) -> Result<(), Failure> {
     });
     let (mut locks, mut after) = (Vec::new(), String::new());
     loop {
-        let page = client.get(&format!("/v1/locks?limit={LIST_PAGE}{device}{after}"));
+        let page = client.get(&format!("/v1/locks?limit={LIST_MAX}{device}{after}"));
         let page = page.map_err(no_server)?;
         if page.status != 200 {
             return Err(no_server(page.complaint()));

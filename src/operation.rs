@@ -13,13 +13,15 @@ use crate::lease::{
 /// it and says `takeover`, which tells the bot that a worker died.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// So many of them among the lowest ids, which are one in so many.
-const LOW_ID_TRIES: u32 = 8;
-const LOW_IDS_SHARE: u64 = 1_000;
-
 /// Random ids that are tried when the table has none left to give: enough to find one free of a
 /// table that is nine tenths full.
 const ID_TRIES: u32 = 20;
+
+/// So many of these are among the lowest ids, so that the counter can be reset.
+const LOW_ID_TRIES: u32 = 8;
+
+/// The lowest ids are one in so many: plenty, when there are two billion.
+const LOW_IDS_SHARE: u64 = 1_000;
 
 /// Something to do to one session's lease.
 #[derive(Clone, Debug)]
@@ -207,7 +209,7 @@ pub(crate) struct Seen {
     pub key: u64,
     pub stored: Vec<u8>,
     stamp: Stamp,
-    /// Time until its expiry by the database's clock: negative when past, `None` for what is no date.
+    /// Time until its expiry by the database's clock: negative when past, `None` for no date.
     remaining_us: Option<i64>,
     clock_us: u64,
 }

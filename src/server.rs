@@ -212,7 +212,7 @@ impl Server {
             })
         });
         let doorkeeper = shared.start("doorkeeper", |shared| shared.keep_the_door());
-        shared.doorkeeper.is(doorkeeper.thread());
+        shared.doorkeeper.runs_in(doorkeeper.thread());
         shared.start("ticker", |shared| {
             upkeep::tick(&shared.api, &shared.stopping, || shared.ring());
         });
@@ -891,7 +891,7 @@ struct Doorkeeper {
 }
 
 impl Doorkeeper {
-    fn is(&self, thread: &Thread) {
+    fn runs_in(&self, thread: &Thread) {
         self.thread.get_or_init(|| thread.clone());
     }
 

@@ -16,7 +16,7 @@ use crate::lease::{Holding, MessageId, OwnerToken, RowVersion, TokenOrigin};
 
 /// Most waiters of one server; whoever comes then is refused without waiting. Each has a
 /// connection of its own, with a thread and two descriptors: half of the unit's 8,192.
-pub const WAITERS_MAX: usize = 2_000;
+const WAITERS_MAX: usize = 2_000;
 
 /// A session whose row another program was seen to hold a lock on goes by the slow lane for so long:
 /// each try takes a second of a worker's time, which is not to be that of others.

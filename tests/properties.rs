@@ -208,11 +208,11 @@ proptest! {
         at in 0..3_usize,
         path in prop::sample::select(&PATHS[..]),
     ) {
-        let mut fields = vec![
-            format!("\"id_device\":\"a\""),
-            format!("\"id_prospect\":\"b\""),
-            format!("\"owner_token\":\"48210000000000000007\""),
-        ];
+        let mut fields = [
+            "\"id_device\":\"a\"",
+            "\"id_prospect\":\"b\"",
+            "\"owner_token\":\"48210000000000000007\"",
+        ].map(str::to_owned).to_vec();
         prop_assume!(!FIELDS.contains(&name.as_str()));
         for more in [format!("\"{name}\":1"), fields[at].clone()] {
             fields.push(more);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::world::{Printed, Session, TABLE, World, eventually, free_port, tests};
+use crate::world::{Printed, Session, TABLE, World, binary, eventually, free_port, tests};
 
 tests![
     a_command_runs_under_a_lease_and_its_status_is_ours,
@@ -26,7 +26,7 @@ struct Running {
 impl Running {
     fn start(url: &str, session: &Session, options: &[&str], script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_session-lock"));
+        let mut command = Command::new(binary());
         command.args([
             "run",
             "--url",
@@ -65,13 +65,7 @@ impl Running {
     }
 
     fn finish(self) -> Printed {
-        let output = self.child.wait_with_output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Printed {
-            status: output.status.code(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
+        self.child.wait_with_output().unwrap().into()
     }
 }
 
@@ -124,7 +118,7 @@ fn no_server_is_69_and_no_command_is_127(world: &World) {
     let closed = format!("http://127.0.0.1:{}", free_port());
     let printed = Running::start(&closed, &session, &[], "touch ran").finish();
     assert_eq!(printed.status, Some(69), "{printed:?}");
-    let binary = env!("CARGO_BIN_EXE_session-lock");
+    let binary = &binary();
     let ids = ["--device", &session.device, "--prospect", &session.prospect];
     let run = |command: &[&str]| {
         let mut run = Command::new(binary);

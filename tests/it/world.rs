@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -703,7 +703,9 @@ impl Reply {
             (status, &json!(code)),
             "{self:?}"
         );
-        self.json["error"]["message"].as_str().unwrap().to_owned()
+        let message = self.json["error"]["message"].as_str().unwrap();
+        assert!(!message.is_empty(), "{self:?}");
+        message.to_owned()
     }
 }
 
@@ -715,18 +717,24 @@ pub struct Printed {
     pub err: String,
 }
 
+impl From<Output> for Printed {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            status: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+}
+
 pub fn run(arguments: &[&str]) -> Printed {
     let output = Command::new(binary())
         .args(arguments)
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Printed {
-        status: output.status.code(),
-        out: text(output.stdout),
-        err: text(output.stderr),
-    }
+    output.into()
 }
 
 /// Waits until something has happened.
