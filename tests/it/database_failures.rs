@@ -10,7 +10,7 @@ use serde_json::json;
 use session_lock::dev::DATABASE;
 
 use crate::proxy::Proxy;
-use crate::world::{Service, Session, TABLE, World, age, eventually, run, tests};
+use crate::world::{Service, Session, TABLE, World, age, eventually, tests};
 
 tests![
     a_locked_row_is_unavailable_and_holds_up_nobody_else,
@@ -155,8 +155,7 @@ fn a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for(world: &World
 
 fn an_exhausted_primary_key_touches_nobody_elses_row(world: &World) {
     const LAST_ID: u64 = 2_147_483_647;
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     let service = Service::start(&schema.url(), &[]);
     schema.sql(&format!("ALTER TABLE {TABLE} AUTO_INCREMENT = {LAST_ID}"));
     let last = Session::new();
@@ -212,8 +211,7 @@ fn an_exhausted_primary_key_touches_nobody_elses_row(world: &World) {
 }
 
 fn lost_connections_are_replaced_without_an_error(world: &World) {
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     let service = Service::start(&schema.url(), &["--workers", "4"]);
     let session = Session::new();
     for _ in 0..5 {
@@ -256,8 +254,7 @@ fn an_acquire_and_a_release_take_three_round_trips_at_most(world: &World) {
 }
 
 fn an_error_of_the_database_is_never_a_grant(world: &World) {
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     let service = Service::start(&schema.url(), &[]);
     // What a migration does to a running service: the incident with the renamed column, a dropped
     // table, a column that became too short.

@@ -23,8 +23,8 @@ use rustix::process::{
 use serde_json::json;
 
 use crate::world::{
-    DatabaseServer, Door, Service, Session, Stream, World, binary, eventually, free_port, run,
-    tests,
+    DatabaseServer, Door, Service, Session, Stream, World, binary, eventually, free_port, migrate,
+    run, tests,
 };
 
 tests![
@@ -222,6 +222,7 @@ fn more_connections_than_descriptors_end_by_themselves(world: &World) {
             .collect();
         drop(crowd);
         assert_eq!(service.wait(), Some(1), "with {descriptors} descriptors");
+        service.wait_for_line("LimitNOFILE");
     }
     let (binary, url) = (&binary(), world.database.url("session_lock"));
     let listen = format!("127.0.0.1:{}", free_port());
@@ -721,7 +722,7 @@ fn a_client_with_the_port_of_another_is_not_taken_for_it(world: &World) {
 fn a_frozen_database_is_not_a_frozen_service(world: &World) {
     let server = DatabaseServer::start(world.engine, &[]);
     let url = server.url("session_lock");
-    assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+    migrate(&url);
     let service = Service::start(&url, &["--workers", "2"]);
     server.freeze();
     let done = AtomicBool::new(false);

@@ -7,7 +7,7 @@ use std::thread;
 use mysql::prelude::Queryable;
 use serde_json::json;
 
-use crate::world::{Service, Session, TABLE, World, binary, run, tests};
+use crate::world::{Service, Session, TABLE, World, binary, tests};
 
 tests![
     a_free_session_is_granted,
@@ -82,8 +82,7 @@ fn a_held_session_is_refused_with_the_time_left(world: &World) {
 }
 
 fn a_rejection_writes_nothing_and_burns_no_id(world: &World) {
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     let service = Service::start(&schema.url(), &[]);
     let session = Session::new();
     service.hold(&session);
@@ -382,8 +381,7 @@ fn force_reaches_ids_of_any_spelling(world: &World) {
         );
     }
     // A column of another character set cannot hold it, so nobody does.
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     schema.sql(&format!(
         "ALTER TABLE {TABLE} CONVERT TO CHARACTER SET latin1"
     ));

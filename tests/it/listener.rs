@@ -2,25 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use mysql::prelude::Queryable;
 use serde_json::json;
 
-use crate::world::{PATIENCE, Service, Session, World, binary, tests};
+use crate::world::{PATIENCE, Service, Session, World, migrate, tests};
 
 tests![
     forged_lengths_are_refused_and_the_process_lives,
     too_many_forged_lengths_end_in_a_clean_exit,
-    bodies_that_never_come_hold_up_nobody,
     bodies_of_unknown_length_are_refused_and_never_taken_for_requests,
     unusual_headers_are_refused,
     headers_that_make_tiny_http_panic_cost_no_worker,
-    a_client_that_never_reads_its_answers_holds_up_nobody,
-    no_descriptors_left_ends_in_a_clean_exit,
-    sigterm_answers_what_was_accepted,
     what_is_pipelined_behind_a_wait_holds_up_nobody,
     sigterm_answers_what_waits_behind_a_hanging_database,
     an_idle_service_is_small,
@@ -110,28 +104,6 @@ fn too_many_forged_lengths_end_in_a_clean_exit(world: &World) {
     service.wait_for_line("too many requests with forged lengths");
 }
 
-fn bodies_that_never_come_hold_up_nobody(world: &World) {
-    let service = world.serve(&["--workers", "2"]);
-    let head = |length: usize, more: &str| {
-        format!("POST /v1/acquire HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{more}\r\n")
-    };
-    let mut silent = Vec::new();
-    for _ in 0..10 {
-        silent.push(send(&service, &head(5_000, "")));
-        silent.push(send(&service, &head(500, "")));
-        silent.push(send(&service, &(head(500, "") + "{\"id_device\":")));
-        silent.push(send(&service, &head(500, "Expect: 100-continue\r\n")));
-        silent.push(send(
-            &service,
-            "POST /v1/acquire HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        ));
-        silent.push(send(&service, "POST /v1/acquire HTTP/1.1\r\nTransfer-Enc"));
-    }
-    for _ in 0..10 {
-        service.hold(&Session::new());
-    }
-}
-
 fn bodies_of_unknown_length_are_refused_and_never_taken_for_requests(world: &World) {
     let session = Session::new();
     let body = session.with(json!({})).to_string();
@@ -164,48 +136,6 @@ fn unusual_headers_are_refused(world: &World) {
     }
 }
 
-fn no_descriptors_left_ends_in_a_clean_exit(world: &World) {
-    let binary = binary();
-    let url = world.database.url("session_lock");
-    let script = format!("ulimit -n 60; exec {binary} serve --workers 2 --database-url {url}");
-    let mut service = Service::spawn(Command::new("sh").args(["-c", &script]));
-    service.wait_for_line("INFO  ready");
-    let crowd: Vec<_> = (0..60)
-        .map_while(|_| TcpStream::connect(service.address).ok())
-        .collect();
-    assert_eq!(service.wait(), Some(1));
-    service.wait_for_line("LimitNOFILE");
-    drop(crowd);
-}
-
-fn sigterm_answers_what_was_accepted(world: &World) {
-    let mut service = world.serve(&["--workers", "2"]);
-    let session = Session::new();
-    world.store(&session, "garbage");
-    let mut neighbour = world.lock_row(&session);
-    let (address, body) = (service.address, session.with(json!({})).to_string());
-    let asked = thread::spawn(move || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!(
-            "POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        answer(stream)
-    });
-    world.wait_for_write(&session);
-    service.signal("-TERM");
-    neighbour.query_drop("ROLLBACK").unwrap();
-    let answered = asked.join().unwrap();
-    assert!(answered.starts_with("HTTP/1.1 200 "), "{answered}");
-    assert_eq!(service.wait(), Some(0));
-    assert!(
-        TcpStream::connect(address).is_err(),
-        "nobody listens any more"
-    );
-}
-
 fn an_idle_service_is_small(world: &World) {
     let service = world.serve(&[]);
     service.hold(&Session::new());
@@ -235,23 +165,6 @@ fn headers_that_make_tiny_http_panic_cost_no_worker(world: &World) {
         answer(send(&service, &request));
     }
     service.hold(&Session::new());
-}
-
-fn a_client_that_never_reads_its_answers_holds_up_nobody(world: &World) {
-    let service = world.serve(&["--workers", "2"]);
-    let mut deaf = connect(&service);
-    deaf.set_write_timeout(Some(Duration::from_millis(200)))
-        .unwrap();
-    let requests = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
-    // Until neither side's buffers take any more.
-    for _ in 0..100 {
-        if deaf.write_all(requests.as_bytes()).is_err() {
-            break;
-        }
-    }
-    for _ in 0..3 {
-        service.hold(&Session::new());
-    }
 }
 
 fn what_is_pipelined_behind_a_wait_holds_up_nobody(world: &World) {
@@ -305,10 +218,7 @@ fn what_is_pipelined_behind_a_wait_holds_up_nobody(world: &World) {
 fn sigterm_answers_what_waits_behind_a_hanging_database(world: &World) {
     let server = crate::world::DatabaseServer::start(world.engine, &[]);
     let url = server.url("session_lock");
-    assert_eq!(
-        crate::world::run(&["migrate", "--database-url", &url]).status,
-        Some(0)
-    );
+    migrate(&url);
     let mut service = Service::start(&url, &["--workers", "2"]);
     let session = Session::new();
     service

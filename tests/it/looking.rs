@@ -20,11 +20,7 @@ tests![
 ];
 
 fn own_service(world: &World) -> (crate::world::Schema<'_>, Service) {
-    let schema = world.schema();
-    assert_eq!(
-        run(&["migrate", "--database-url", &schema.url()]).status,
-        Some(0)
-    );
+    let schema = world.own_table();
     let service = Service::start(&schema.url(), &[]);
     (schema, service)
 }

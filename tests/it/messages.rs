@@ -5,7 +5,9 @@ use std::thread;
 use mysql::prelude::Queryable;
 use serde_json::{Value, json};
 
-use crate::world::{Reply, Schema, Service, Session, TABLE, World, age, eventually, run, tests};
+use crate::world::{
+    Reply, Schema, Service, Session, TABLE, World, age, eventually, migrate, run, tests,
+};
 
 tests![
     an_answered_message_is_a_duplicate,
@@ -667,8 +669,7 @@ fn every_wrong_field_of_a_message_is_refused_by_name(world: &World) {
 }
 
 fn with_lock_table_only(world: &World) -> Schema<'_> {
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     schema.sql(&format!("DROP TABLE {MESSAGES}"));
     schema
 }
@@ -696,10 +697,7 @@ fn without_its_table_messages_are_refused_and_leases_work(world: &World) {
     assert_eq!(checked.status, Some(0));
     assert!(checked.out.contains("warning  messages"), "{checked:?}");
     // It is noticed when the table is there.
-    assert_eq!(
-        run(&["migrate", "--database-url", &schema.url()]).status,
-        Some(0)
-    );
+    migrate(&schema.url());
     let granted = eventually(
         || "messages are taken",
         || Some(acquire_for(&service, &session, "m")).filter(|reply| reply.status != 400),
@@ -714,7 +712,7 @@ fn a_message_table_that_compares_otherwise_is_refused(world: &World) {
         "DROP COLUMN result",
     ] {
         let schema = with_lock_table_only(world);
-        run(&["migrate", "--database-url", &schema.url()]);
+        migrate(&schema.url());
         schema.sql(&format!("ALTER TABLE {MESSAGES} {change}"));
         let service = Service::start(&schema.url(), &[]);
         acquire_for(&service, &Session::new(), "m").assert_refused(400, "invalid_request");
@@ -723,8 +721,7 @@ fn a_message_table_that_compares_otherwise_is_refused(world: &World) {
 }
 
 fn old_records_are_forgotten_and_young_ones_kept(world: &World) {
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     let insert = |first: u64, count: u64, age_ms: u64| {
         let rows: Vec<_> = (first..first + count)
             .map(|n| {

@@ -12,7 +12,7 @@ use session_lock::lease::OwnerToken;
 
 use crate::proxy::{Fault, Proxy};
 use crate::world::{
-    DatabaseServer, Engine, Reply, Service, Session, TABLE, World, eventually, run, tests,
+    DatabaseServer, Engine, Reply, Service, Session, TABLE, World, eventually, migrate, tests,
 };
 
 tests![
@@ -143,7 +143,7 @@ fn assert_short(what: &str, mut outage: impl FnMut() -> (Duration, Duration)) {
 fn every_request_ends_soon_whatever_the_database_does(world: &World) {
     let mut server = DatabaseServer::start(world.engine, &[]);
     let url = server.url(DATABASE);
-    run(&["migrate", "--database-url", &url]);
+    migrate(&url);
     let service = Service::start(&url, &[]);
     let lasts = Duration::from_secs(6);
 
@@ -387,7 +387,7 @@ fn a_write_that_arrives_late_holds_nothing(world: &World) {
 fn a_failover_ends_nobody_elses_connection(world: &World) {
     let [first, second] = [(); 2].map(|()| DatabaseServer::start(world.engine, &[]));
     for server in [&first, &second] {
-        run(&["migrate", "--database-url", &server.url(DATABASE)]);
+        migrate(&server.url(DATABASE));
     }
     let proxy = Proxy::start(([127, 0, 0, 1], first.port).into());
     let service = Service::start(&proxy.url(DATABASE), &[]);
@@ -470,7 +470,7 @@ fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &Wo
     conn.query_drop(change).unwrap();
     conn.query_drop(start).unwrap();
 
-    run(&["migrate", "--database-url", &primary.url(DATABASE)]);
+    migrate(&primary.url(DATABASE));
     let proxy = Proxy::start(([127, 0, 0, 1], primary.port).into());
     let service = Service::start(&proxy.url(DATABASE), &[]);
     let (received, missed) = (Session::new(), Session::new());

@@ -11,7 +11,7 @@ use mysql::prelude::Queryable;
 use serde_json::{Value, json};
 use session_lock::lease::OwnerToken;
 
-use crate::world::{PATIENCE, Reply, Schema, Service, Session, TABLE, World, run, tests};
+use crate::world::{PATIENCE, Reply, Schema, Service, Session, TABLE, World, tests};
 
 tests![
     nothing_is_sent_twice_if_the_commit_comes_before_the_sending,
@@ -203,8 +203,7 @@ impl Worker<'_> {
 
 /// Delivers every message to the end.
 fn deliver_all(world: &World, order: Order) -> Vec<Message> {
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     let servers = Servers::start(&schema);
     let sessions: Vec<_> = (0..SESSIONS).map(|_| Session::new()).collect();
     let mut random = Random(1);

@@ -9,7 +9,7 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use session_lock::lease::OwnerToken;
 
-use crate::world::{PATIENCE, Reply, Service, Session, TABLE, World, age, eventually, run, tests};
+use crate::world::{PATIENCE, Reply, Service, Session, TABLE, World, age, eventually, tests};
 
 tests![
     a_storm_on_two_servers_grants_nothing_twice,
@@ -165,8 +165,7 @@ fn a_storm_on_two_servers_grants_nothing_twice(world: &World) {
 }
 
 fn a_storm_under_killed_connections_grants_nothing_twice(world: &World) {
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     let service = Service::start(&schema.url(), &[]);
     let over = Arc::new(AtomicBool::new(false));
     let assassin = {

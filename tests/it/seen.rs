@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::world::{DatabaseServer, Schema, Service, Session, TABLE, World, run, tests};
+use crate::world::{DatabaseServer, Schema, Service, Session, TABLE, World, migrate, tests};
 
 tests![
     every_outcome_is_counted,
@@ -33,10 +33,7 @@ fn own_service(world: &World, flags: &[&str]) -> Service {
 }
 
 fn serve_on(schema: &Schema, flags: &[&str]) -> Service {
-    assert_eq!(
-        run(&["migrate", "--database-url", &schema.url()]).status,
-        Some(0)
-    );
+    migrate(&schema.url());
     Service::start(&schema.url(), flags)
 }
 
@@ -275,7 +272,7 @@ fn the_page_shows_what_is_held_and_forces_a_release(world: &World) {
 fn the_page_says_that_the_database_is_gone(world: &World) {
     let server = DatabaseServer::start(world.engine, &[]);
     let url = server.url("session_lock");
-    assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+    migrate(&url);
     let service = Service::start(&url, &[]);
     service.hold(&Session::new());
     drop(server);

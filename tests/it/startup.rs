@@ -1,7 +1,7 @@
 //! What `serve`, `check` and `migrate` say of a database: what is wrong, and what to do.
 
 use crate::world::{
-    DatabaseServer, PATIENCE, Printed, Schema, Service, Session, TABLE, World, run, tests,
+    DatabaseServer, PATIENCE, Printed, Schema, Service, Session, TABLE, World, migrate, run, tests,
 };
 use mysql::prelude::Queryable;
 use session_lock::dev::DATABASE;
@@ -236,10 +236,7 @@ fn check_says_the_exact_sql_that_mends_it_all(world: &World) {
 fn missing_rights_are_named(world: &World) {
     let schema = world.schema();
     let user = format!("reader_{}", schema.name);
-    assert_eq!(
-        run(&["migrate", "--database-url", &schema.url()]).status,
-        Some(0)
-    );
+    migrate(&schema.url());
     schema.sql(&format!("CREATE USER {user}@'%' IDENTIFIED BY 'pw'"));
     schema.sql(&format!(
         "GRANT SELECT, INSERT, UPDATE ON {}.* TO {user}@'%'",
@@ -313,7 +310,7 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
     let root = |sql: &str| server.connect().query_drop(sql).unwrap();
     let check = |flags: &[&str]| run(&[&["check", "--database-url", &url], flags].concat());
 
-    assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+    migrate(&url);
     let printed = check(&[]);
     assert_eq!(printed.status, Some(1), "{printed:?}");
     assert_says(
@@ -415,7 +412,7 @@ fn a_read_only_database_is_waited_for(world: &World) {
     let server = DatabaseServer::start(world.engine, &[]);
     let root = |sql: &str| server.connect().query_drop(sql).unwrap();
     let url = server.url("session_lock");
-    assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+    migrate(&url);
     // A user like a bot's: root may write to a read-only MariaDB.
     root("CREATE USER bot@'%' IDENTIFIED BY 'pw'");
     root("GRANT SELECT, INSERT, UPDATE, DELETE ON session_lock.* TO bot@'%'");
@@ -449,7 +446,7 @@ fn check_lists_what_is_right_too(world: &World) {
     let durable = ["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"];
     let server = DatabaseServer::start(world.engine, &durable);
     let url = server.url(DATABASE);
-    assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+    migrate(&url);
     let printed = run(&["check", "--database-url", &url]);
     assert_eq!(printed.status, Some(0), "{printed:?}");
     for topic in [
@@ -495,10 +492,7 @@ fn check_prints_json_for_programs(world: &World) {
             .unwrap()
             .contains("session-lock migrate")
     );
-    assert_eq!(
-        run(&["migrate", "--database-url", &schema.url()]).status,
-        Some(0)
-    );
+    migrate(&schema.url());
     assert!(
         json(0)
             .iter()
@@ -507,8 +501,7 @@ fn check_prints_json_for_programs(world: &World) {
 }
 
 fn check_warns_of_ids_running_out_and_of_rows_dated_ahead(world: &World) {
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     let check = || run(&["check", "--database-url", &schema.url()]).out;
     for (next_id, says) in [
         (1_100_000_000_u64, "over half"),
@@ -530,10 +523,7 @@ fn migrate_creates_the_table_once_and_alters_nothing(world: &World) {
     let schema = world.schema();
     schema.sql("CREATE TABLE mine (id INT)");
     for _ in 0..2 {
-        assert_eq!(
-            run(&["migrate", "--database-url", &schema.url()]).status,
-            Some(0)
-        );
+        migrate(&schema.url());
     }
     let printed = run(&[
         "migrate",

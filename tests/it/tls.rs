@@ -7,7 +7,7 @@ use mysql::prelude::Queryable;
 use session_lock::dev::DATABASE;
 use tempfile::TempDir;
 
-use crate::world::{DatabaseServer, Engine, Service, Session, World, run, tests};
+use crate::world::{DatabaseServer, Engine, Service, Session, World, migrate, run, tests};
 
 tests![
     a_database_is_reached_with_tls_and_only_with_its_own_authority,
@@ -61,7 +61,7 @@ fn with_authority(url: &str, path: &Path) -> String {
 fn a_database_is_reached_with_tls_and_only_with_its_own_authority(world: &World) {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let server = authority.server(world.engine);
-    run(&["migrate", "--database-url", &server.url(DATABASE)]);
+    migrate(&server.url(DATABASE));
     let mut admin = server.connect();
     admin
         .query_drop("CREATE USER bot@'127.0.0.1' REQUIRE SSL")

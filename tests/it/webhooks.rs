@@ -7,7 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::world::{Service, Session, TABLE, World, age, eventually, run, tests};
+use crate::world::{Service, Session, TABLE, World, age, eventually, tests};
 
 tests![the_old_programs_story_ends_well];
 
@@ -114,8 +114,7 @@ impl Bot<'_> {
 }
 
 fn the_old_programs_story_ends_well(world: &World) {
-    let schema = world.schema();
-    run(&["migrate", "--database-url", &schema.url()]);
+    let schema = world.own_table();
     let service = Service::start(&schema.url(), &[]);
     let bot = Bot {
         service: &service,

@@ -149,7 +149,7 @@ impl World {
     pub fn start(engine: Engine) -> Self {
         let database = DatabaseServer::start(engine, &[]);
         let url = database.url(DATABASE);
-        assert_eq!(run(&["migrate", "--database-url", &url]).status, Some(0));
+        migrate(&url);
         Self {
             engine,
             service: Service::start(&url, &[]),
@@ -160,6 +160,13 @@ impl World {
     /// One more service on the same table, with these flags.
     pub fn serve(&self, flags: &[&str]) -> Service {
         Service::start(&self.database.url(DATABASE), flags)
+    }
+
+    /// A schema of one's own, with the tables in it.
+    pub fn own_table(&self) -> Schema<'_> {
+        let schema = self.schema();
+        migrate(&schema.url());
+        schema
     }
 
     /// An empty schema of the caller's own, on the same server.
@@ -735,6 +742,13 @@ pub fn run(arguments: &[&str]) -> Printed {
         .output()
         .unwrap();
     output.into()
+}
+
+/// Creates the tables.
+#[track_caller]
+pub fn migrate(url: &str) {
+    let printed = run(&["migrate", "--database-url", url]);
+    assert_eq!(printed.status, Some(0), "{printed:?}");
 }
 
 /// Waits until something has happened.

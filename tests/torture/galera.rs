@@ -13,7 +13,7 @@ use session_lock::dev::DATABASE;
 
 use super::proxy::Proxy;
 use super::storm;
-use super::world::run;
+use super::world::migrate;
 
 /// How long a cluster is stormed before and after its node fails.
 const STORM: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ pub fn torture(lasts: Duration, seed: u64) {
         let mut conn = mysql::Conn::new(mysql::Opts::from_url(&url).unwrap()).unwrap();
         conn.query_drop(format!("CREATE DATABASE {DATABASE}"))
             .unwrap();
-        run(&["migrate", "--database-url", &format!("{url}{DATABASE}")]);
+        migrate(&format!("{url}{DATABASE}"));
         let proxies = [(); 2].map(|()| Proxy::start(cluster.nodes[0].address()));
         storm("galera", &proxies, rng.u64(..1_000_000), |servers| {
             thread::sleep(STORM);

@@ -27,7 +27,7 @@ use session_lock::lease::OwnerToken;
 
 use history::{Event, What};
 use proxy::{Fault, Proxy};
-use world::{DatabaseServer, Engine, Reply, Service, Session, run};
+use world::{DatabaseServer, Engine, Reply, Service, Session, migrate};
 
 /// How long it takes by default, in CI: both databases side by side.
 const SECONDS_DEFAULT: u64 = 120;
@@ -122,7 +122,7 @@ impl Servers<'_> {
 
 fn torture(engine: Engine, servers: usize, lasts: Duration, seed: u64) -> u64 {
     let mut database = DatabaseServer::start(engine, &[]);
-    run(&["migrate", "--database-url", &database.url(DATABASE)]);
+    migrate(&database.url(DATABASE));
     let to = ([127, 0, 0, 1], database.port).into();
     let proxies: Vec<_> = (0..servers).map(|_| Proxy::start(to)).collect();
     storm(engine.name(), &proxies, seed, |servers| {
