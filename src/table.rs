@@ -157,28 +157,39 @@ impl Report {
     pub fn unreachable(cause: &str) -> Self {
         let mut report = Self::default();
         let text = format!("cannot be reached: {cause}; is it running, and DATABASE_URL right?");
-        report.add(Verdict::Problem, "server", text);
+        report.problem("server", text, None);
         report
     }
 
-    fn add(&mut self, verdict: Verdict, topic: &'static str, text: impl Into<String>) {
-        self.add_with_sql(verdict, topic, text, None);
+    fn add(&mut self, verdict: Verdict, topic: &'static str, text: String, sql: Option<String>) {
+        self.findings.push(Finding {
+            verdict,
+            topic,
+            text,
+            sql,
+        });
     }
 
-    /// Adds what a statement mends.
-    fn add_with_sql(
+    fn good(&mut self, topic: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Good, topic, text.into(), None);
+    }
+
+    fn warning(
         &mut self,
-        verdict: Verdict,
         topic: &'static str,
         text: impl Into<String>,
         sql: impl Into<Option<String>>,
     ) {
-        self.findings.push(Finding {
-            verdict,
-            topic,
-            text: text.into(),
-            sql: sql.into(),
-        });
+        self.add(Verdict::Warning, topic, text.into(), sql.into());
+    }
+
+    fn problem(
+        &mut self,
+        topic: &'static str,
+        text: impl Into<String>,
+        sql: impl Into<Option<String>>,
+    ) {
+        self.add(Verdict::Problem, topic, text.into(), sql.into());
     }
 
     /// The findings of this verdict.
@@ -210,15 +221,15 @@ pub fn inspect(
     }
     report.messages = inspect_messages(connection, &table)?;
     match report.messages.clone() {
-        Messages::Refused(why) => report.add(Verdict::Warning, "messages", why),
-        Messages::Kept | Messages::Unknown => report.add(Verdict::Good, "messages", MESSAGE_TABLE),
+        Messages::Refused(why) => report.warning("messages", why, None),
+        Messages::Kept | Messages::Unknown => report.good("messages", MESSAGE_TABLE),
     }
     if report.of(Verdict::Problem).next().is_none() {
         report.table = Some(table);
     }
     if report.writes == Writes::ReadOnly {
         let text = "the server is read-only: point DATABASE_URL at the primary, or wait for the failover to end";
-        report.add(Verdict::Problem, "writes", text);
+        report.problem("writes", text, None);
     }
     Ok(report)
 }
@@ -255,36 +266,24 @@ fn inspect_server(
     };
     let (version, zone, offset_minutes, clock_us): (String, String, Option<i64>, u64) =
         columns(row)?;
-    report.add(
-        Verdict::Good,
-        "server",
-        format!("reachable, version {version}"),
-    );
+    report.good("server", format!("reachable, version {version}"));
 
     let minutes = offset_minutes.unwrap_or(0);
     let sign = if minutes < 0 { '-' } else { '+' };
     let offset = format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60);
     match configured_offset {
         Some(configured) if configured == offset => {
-            report.add(Verdict::Good, "time zone", format!("{configured}, as configured; the database's own is {zone}"));
+            report.good("time zone", format!("{configured}, as configured; the database's own is {zone}"));
         }
-        Some(configured) => report.add(
-            Verdict::Warning,
-            "time zone",
-            format!(
+        Some(configured) => report.warning("time zone", format!(
                 "{configured} is configured, but the database's own zone {zone} is at {offset} now: old programs that \
                  write NOW() disagree with our leases; set SESSION_LOCK_TIME_ZONE={offset} if there are any, in all servers alike"
-            ),
-        ),
-        None if UTC_NAMES.contains(&zone.as_str()) => report.add(Verdict::Good, "time zone", "UTC"),
-        None => report.add(
-            Verdict::Problem,
-            "time zone",
-            format!(
+            ), None),
+        None if UTC_NAMES.contains(&zone.as_str()) => report.good("time zone", "UTC"),
+        None => report.problem("time zone", format!(
                 "the database's own zone is {zone} (now {offset}), and old programs write its local time: \
                  set SESSION_LOCK_TIME_ZONE={offset}, or SET GLOBAL time_zone = '+00:00' if no other program minds"
-            ),
-        ),
+            ), None),
     }
 
     let ours = SystemTime::now()
@@ -295,17 +294,9 @@ fn inspect_server(
     report.clock_difference_s = Some(if clock_us < ours_us { -apart } else { apart });
     let apart_s = ours.as_secs().abs_diff(clock_us / 1_000_000);
     if apart_s <= CLOCK_TOLERANCE_S {
-        report.add(
-            Verdict::Good,
-            "clock",
-            "the database's clock agrees with this machine's",
-        );
+        report.good("clock", "the database's clock agrees with this machine's");
     } else {
-        report.add(
-            Verdict::Warning,
-            "clock",
-            format!("the database's clock and this machine's are {apart_s} s apart; only the database's counts, but check NTP on both"),
-        );
+        report.warning("clock", format!("the database's clock and this machine's are {apart_s} s apart; only the database's counts, but check NTP on both"), None);
     }
     Ok(())
 }
@@ -317,44 +308,27 @@ fn inspect_durability(connection: &mut Connection, report: &mut Report) -> mysql
     let is = |name: &str, value: &str| rows.iter().any(|(n, v)| n == name && v == value);
     let has_binlog = is("log_bin", "ON");
     if has_binlog && is("binlog_format", "STATEMENT") {
-        report.add_with_sql(
-            Verdict::Problem,
-            "binlog",
-            "binlog_format is STATEMENT, with which READ COMMITTED cannot write (error 1665); set it in my.cnf too",
-            "SET GLOBAL binlog_format = 'ROW'".to_owned(),
-        );
+        report.problem("binlog", "binlog_format is STATEMENT, with which READ COMMITTED cannot write (error 1665); set it in my.cnf too", "SET GLOBAL binlog_format = 'ROW'".to_owned());
     } else {
-        report.add(
-            Verdict::Good,
-            "binlog",
-            if has_binlog { "row or mixed" } else { "off" },
-        );
+        report.good("binlog", if has_binlog { "row or mixed" } else { "off" });
     }
-    let mut durable = Verdict::Good;
+    let mut losses = Vec::new();
     if !is("innodb_flush_log_at_trx_commit", "1") {
-        durable = Verdict::Warning;
-        report.add_with_sql(
-            durable,
-            "durability",
-            "innodb_flush_log_at_trx_commit is not 1, so a power failure can forget leases that were granted; set it in my.cnf too",
-            "SET GLOBAL innodb_flush_log_at_trx_commit = 1".to_owned(),
-        );
+        losses.push((
+            "innodb_flush_log_at_trx_commit",
+            "forget leases that were granted",
+        ));
     }
     if has_binlog && !is("sync_binlog", "1") {
-        durable = Verdict::Warning;
-        report.add_with_sql(
-            durable,
-            "durability",
-            "sync_binlog is not 1, so a power failure can lose leases that were granted from replicas; set it in my.cnf too",
-            "SET GLOBAL sync_binlog = 1".to_owned(),
-        );
+        losses.push(("sync_binlog", "lose leases that were granted from replicas"));
     }
-    if durable == Verdict::Good {
-        report.add(
-            durable,
-            "durability",
-            "every grant is on disk before it is answered",
-        );
+    if losses.is_empty() {
+        report.good("durability", "every grant is on disk before it is answered");
+    }
+    for (variable, loss) in losses {
+        let text =
+            format!("{variable} is not 1, so a power failure can {loss}; set it in my.cnf too");
+        report.warning("durability", text, format!("SET GLOBAL {variable} = 1"));
     }
     Ok(())
 }
@@ -435,18 +409,13 @@ fn inspect_shape(
         &[],
     );
     let Some((engine, next_id)) = status(connection, name)? else {
-        report.add(
-            Verdict::Problem,
-            "table",
-            format!("there is no table {name}, or this user has no right on it: name the right one with SESSION_LOCK_TABLE, or create it with `session-lock migrate`"),
-        );
+        report.problem("table", format!("there is no table {name}, or this user has no right on it: name the right one with SESSION_LOCK_TABLE, or create it with `session-lock migrate`"), None);
         return Ok(None);
     };
     if engine == "InnoDB" {
-        report.add(Verdict::Good, "table", format!("{name}, InnoDB"));
+        report.good("table", format!("{name}, InnoDB"));
     } else {
-        report.add_with_sql(
-            Verdict::Problem,
+        report.problem(
             "table",
             format!("{name} is {engine}, which has no transactions"),
             format!("ALTER TABLE {name} ENGINE = InnoDB"),
@@ -461,8 +430,7 @@ fn inspect_shape(
     let triggers = Statement::new(include_str!("../sql/table_triggers.sql"), &[]);
     for row in connection.query(&triggers, &by_name)? {
         let (trigger,): (String,) = columns(row)?;
-        report.add_with_sql(
-            Verdict::Warning,
+        report.warning(
             "triggers",
             format!(
                 "{trigger} runs on every lease; if it changes what is written, nobody is granted"
@@ -479,14 +447,10 @@ fn inspect_shape(
         .iter()
         .find(|c| Some(&c.name) == primary && c.counts_up);
     let Some(primary) = primary else {
-        report.add(
-            Verdict::Problem,
-            "primary key",
-            format!("{name} has no AUTO_INCREMENT primary key of one column: is it the right table? Name it with SESSION_LOCK_TABLE"),
-        );
+        report.problem("primary key", format!("{name} has no AUTO_INCREMENT primary key of one column: is it the right table? Name it with SESSION_LOCK_TABLE"), None);
         return Ok(None);
     };
-    report.add(Verdict::Good, "primary key", primary.name.clone());
+    report.good("primary key", primary.name.clone());
     let text = format!("{} of {} ids used", next_id.saturating_sub(1), primary.max);
     let advice =
         "each new lease takes one; at a quiet moment (it takes none on a nearly empty table)";
@@ -497,15 +461,9 @@ fn inspect_shape(
     report.ids_used = Some(ids_used);
     // At half there are months left, at nine tenths perhaps days.
     match next_id.saturating_mul(10) / primary.max {
-        0..=4 => report.add(Verdict::Good, "id headroom", text),
-        5..=8 => report.add_with_sql(
-            Verdict::Warning,
-            "id headroom",
-            format!("over half: {text}; {advice}"),
-            reset,
-        ),
-        _ => report.add_with_sql(
-            Verdict::Warning,
+        0..=4 => report.good("id headroom", text),
+        5..=8 => report.warning("id headroom", format!("over half: {text}; {advice}"), reset),
+        _ => report.warning(
             "id headroom",
             format!("NEARLY EXHAUSTED: {text}; {advice}"),
             reset,
@@ -529,16 +487,12 @@ fn inspect_shape(
 }
 
 fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
-    let mut sound = Verdict::Good;
-    let mut problem = |report: &mut Report, text: String, sql: Option<String>| {
-        sound = Verdict::Problem;
-        report.add_with_sql(sound, "columns", text, sql);
-    };
+    let wrong_so_far = report.findings.len();
     for wanted in COLUMNS {
         let Some(column) = found.iter().find(|column| column.name == wanted) else {
             let has: Vec<_> = found.iter().map(|column| column.name.as_str()).collect();
-            problem(
-                report,
+            report.problem(
+                "columns",
                 format!(
                     "{table} has no column {wanted} (it has {}): is it the right table? Name it with SESSION_LOCK_TABLE",
                     has.join(", ")
@@ -561,8 +515,8 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
             .any(|wide| column.collation.starts_with(wide));
         if !is_text || column.width < width as u64 || column.nullable || is_wide {
             let nullable = if column.nullable { " NULL" } else { "" };
-            problem(
-                report,
+            report.problem(
+                "columns",
                 format!(
                     "{table}.{wanted} is {}({}) {}{nullable}, but {what}, and never NULL",
                     column.data_type, column.width, column.collation
@@ -577,8 +531,8 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
         .iter()
         .filter(|c| !c.omittable && !COLUMNS.contains(&c.name.as_str()))
     {
-        problem(
-            report,
+        report.problem(
+            "columns",
             format!(
                 "{table}.{} has no default, so no lease can be written",
                 column.name
@@ -586,12 +540,9 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
             column.make_omittable(table),
         );
     }
-    if sound == Verdict::Good {
-        report.add(
-            sound,
-            "columns",
-            "id_prospect, id_device and timestamp hold what they must",
-        );
+    if report.findings.len() == wrong_so_far {
+        let text = "id_prospect, id_device and timestamp hold what they must";
+        report.good("columns", text);
     }
     for column in found
         .iter()
@@ -602,8 +553,7 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
         } else {
             "distinguishes"
         };
-        report.add(
-            Verdict::Good,
+        report.good(
             "collation",
             format!("{}: {}, {case} letter case", column.name, column.collation),
         );
@@ -618,22 +568,12 @@ fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) -> Option<
         if columns == SESSION && !shortened && session_key.is_none() {
             session_key = Some(name);
         } else {
-            report.add_with_sql(
-                Verdict::Problem,
-                "unique key",
-                format!("{table} has another unique key, {name} ({columns}), which would make one session's lease overwrite another's"),
-                format!("ALTER TABLE {table} DROP INDEX {name}"),
-            );
+            report.problem("unique key", format!("{table} has another unique key, {name} ({columns}), which would make one session's lease overwrite another's"), format!("ALTER TABLE {table} DROP INDEX {name}"));
         }
     }
     match session_key {
-        Some(name) => report.add(Verdict::Good, "unique key", format!("{name} (id_prospect, id_device)")),
-        None => report.add_with_sql(
-            Verdict::Problem,
-            "unique key",
-            format!("{table} has no unique key on (id_prospect, id_device), so two workers could hold one session"),
-            format!("ALTER TABLE {table} ADD UNIQUE KEY (id_prospect, id_device)"),
-        ),
+        Some(name) => report.good("unique key", format!("{name} (id_prospect, id_device)")),
+        None => report.problem("unique key", format!("{table} has no unique key on (id_prospect, id_device), so two workers could hold one session"), format!("ALTER TABLE {table} ADD UNIQUE KEY (id_prospect, id_device)")),
     }
     session_key.cloned()
 }
@@ -690,9 +630,9 @@ fn inspect_rights(
             denied.join("; ")
         );
         let grant = grant(connection, &table.name)?;
-        report.add_with_sql(Verdict::Problem, "rights", text, grant);
+        report.problem("rights", text, grant);
     } else if report.writes == Writes::Accepted {
-        report.add(Verdict::Good, "rights", "SELECT, INSERT, UPDATE, DELETE");
+        report.good("rights", "SELECT, INSERT, UPDATE, DELETE");
     }
     Ok(readable)
 }
@@ -715,16 +655,12 @@ fn inspect_rows(
     for row in connection.query(&ahead, &values)? {
         let (count, prospect, device): (u64, String, String) = columns(row)?;
         if count == 0 {
-            report.add(Verdict::Good, "rows", "none is dated ahead");
+            report.good("rows", "none is dated ahead");
         } else {
-            report.add(
-                Verdict::Warning,
-                "rows",
-                format!(
+            report.warning("rows", format!(
                     "{count} dated ahead of the database's clock, which hold their sessions until then (id_prospect={prospect:?} \
                      id_device={device:?} for one): a program on this table writes another time zone; a forced release frees one"
-                ),
-            );
+                ), None);
         }
     }
     Ok(())
