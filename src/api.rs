@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::config::ApiToken;
 use crate::fields::{Fields, Invalid};
+use crate::journal;
 use crate::lease::{
     Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, MessageId,
     OwnerToken, Recalled, Record, Released, Renewed, Session, Stale, TTL_MAX_MS, TokenOrigin, Ttl,
@@ -489,6 +490,7 @@ impl Api {
             #[allow(clippy::cast_precision_loss)] // a few dozen at most
             METRICS.batch_size.observe(operations.len() as f64);
             let answers = self.run(&operations);
+            let _lines = journal::Together::begin();
             for (Ready { name, turn, .. }, answer) in turns.into_iter().zip(answers) {
                 let turn = match answer {
                     Err(StoreError::Locked) => self.lines.locked(&name, turn),

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`lease`] | the words: ids, tokens, leases, answers, and the 62 stored characters |
 //! | [`metrics`] | what is counted, for Prometheus |
+//! | [`journal`] | log lines, of a batch together |
 //! | [`config`] | settings and their defaults |
 //! | [`outage`] | whether the database answers, and what waits until it does |
 //! | [`database`] | the way to the database: pool, statements, packets, errors |
@@ -42,6 +43,7 @@ pub mod dev;
 pub mod door;
 pub mod fields;
 mod grants;
+pub mod journal;
 pub mod lease;
 pub mod metrics;
 pub mod operation;

@@ -11,6 +11,7 @@ use session_lock::api::LIST_MAX;
 use session_lock::client::{self, Client, Ids};
 use session_lock::config::{ClientConfig, Config, Flags, Listen, SETTINGS, Setting};
 use session_lock::dev::PrivateDatabase;
+use session_lock::journal::Journal;
 use session_lock::lease::TTL_DEFAULT_MS;
 use session_lock::run;
 use session_lock::server::{Ending, Server};
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("info");
     let mut logger = env_logger::Builder::from_env(filter);
     logger
+        .target(env_logger::Target::Pipe(Box::new(Journal)))
         // What it complains of, the service says itself, with what to do.
         .filter_module("tiny_http", log::LevelFilter::Off)
         .format(|line, record| writeln!(line, "{:<5} {}", record.level(), record.args()))
