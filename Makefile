@@ -5,7 +5,8 @@
 # make shipped  and the tests in which a static binary could differ
 # make bench   how fast it is, beside others: a table (a quarter of an hour, on a quiet machine)
 # make mutants  break each promise on purpose and see the tests notice (half an hour)
-# make torture [SECONDS=3600] [SEED=7]  everything fails at once, and what the clients saw is checked
+# make torture [SECONDS=3600] [SEED=7]  everything fails at once, and what the clients saw is checked;
+#               then a Galera cluster loses its node, for a quarter of the time
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.
 
 musl = x86_64-unknown-linux-musl
@@ -47,6 +48,7 @@ mutants:
 
 torture: export SECONDS := $(or $(SECONDS),3600)
 torture: export SEED := $(SEED)
+torture: export GALERA = $(shell expr $(SECONDS) / 4)
 torture:
 	tests/install $(needed) galera
-	GALERA=yes cargo test --test torture
+	cargo test --test torture

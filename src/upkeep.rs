@@ -1,5 +1,6 @@
 //! What the service does beside its requests: opening the store, reaching a database that does not
-//! answer, ending waits, watching rows, taking back untold leases, sweeping. Each function is a thread's life, until the service stops.
+//! answer, ending waits, watching rows, taking back untold leases, sweeping. Each function is a
+//! thread's life, until the service stops.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

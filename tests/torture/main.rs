@@ -2,8 +2,8 @@
 //! servers, and a database, a network and servers that die, hang and come back. What the clients saw
 //! is written down and checked afterwards (`history`).
 //!
-//! `SECONDS` and `SEED` in the environment say how long and which, `GALERA=yes` that a cluster is
-//! tortured besides; `make torture` passes them on.
+//! `SECONDS` and `SEED` in the environment say how long and which, `GALERA` for how many seconds a
+//! cluster is tortured afterwards; `make torture` sets them.
 
 mod galera;
 mod history;
@@ -47,7 +47,7 @@ fn main() {
     let number = |name, default| {
         let value = std::env::var(name).ok().filter(|value| !value.is_empty());
         value.map_or(default, |value| {
-            value.parse().expect("SECONDS and SEED are numbers")
+            value.parse().expect("SECONDS, SEED and GALERA are numbers")
         })
     };
     history::check_the_checker();
@@ -68,9 +68,7 @@ fn main() {
         operations >= least,
         "{operations} operations of {least}: too slow to find anything"
     );
-    if std::env::var_os("GALERA").is_some() {
-        galera::torture(lasts / 4, seed);
-    }
+    galera::torture(Duration::from_secs(number("GALERA", 0)), seed);
 }
 
 /// What is shared by those who break and those who ask.
