@@ -46,6 +46,14 @@ pub struct Waiter<T> {
     pub ticket: T,
 }
 
+impl<T> Waiter<T> {
+    /// Whether it waits at all. Who does not has its answer from the next turn, and nobody needs to
+    /// be woken to look after it: that would cost more than all else here.
+    fn waits(&self) -> bool {
+        self.until > self.arrived
+    }
+}
+
 /// What is to be done next to a session.
 pub enum Turn<T> {
     /// Something that does not stand in line.
@@ -191,7 +199,7 @@ impl<T> Lines<T> {
             waiter.until = waiter.arrived;
         }
         let line = state.line(name);
-        let arrived = waiter.arrived;
+        let (arrived, waits) = (waiter.arrived, waiter.waits());
         let is_alone = line.waiters.is_empty() && line.turn == TurnState::Idle;
         if token == TokenOrigin::Callers && !is_alone {
             line.direct.push_back(Turn::Recall(waiter));
@@ -200,7 +208,9 @@ impl<T> Lines<T> {
         }
         state.make_ready(name, arrived);
         drop(state);
-        self.joined.notify_all();
+        if waits {
+            self.joined.notify_all();
+        }
     }
 
     /// What to do next, at most so many: nobody else gets the same session until its turn is
@@ -286,9 +296,13 @@ impl<T> Lines<T> {
     /// A recall showed that the waiter does not hold the session: it takes its place in line.
     pub fn rejoin(&self, name: &Name, waiter: Waiter<T>) {
         let mut state = self.lock();
+        let waits = waiter.waits();
         state.stand(name, waiter);
         state.end_turn(name, Next::Turn);
-        self.joined.notify_all();
+        drop(state);
+        if waits {
+            self.joined.notify_all();
+        }
     }
 
     /// A turn that acquired showed who holds the session, as of a look that began at `began`:
@@ -304,10 +318,14 @@ impl<T> Lines<T> {
         state.line(name).seen = Some(Look { began, holding });
         if let Some(first) = first {
             state.stand(name, first);
-            self.joined.notify_all();
         }
         let refused = state.refuse(name, Instant::now());
+        let somebody_stays = !state.line(name).waiters.is_empty();
         state.end_turn(name, Next::Rest);
+        drop(state);
+        if somebody_stays {
+            self.joined.notify_all();
+        }
         refused
     }
 
