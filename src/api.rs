@@ -49,7 +49,7 @@ const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
 /// is one for each client.
 const WITHDRAWALS_MAX: usize = 10_000;
 
-/// Leases on a page, if the caller does not say.
+/// Leases on a page, if the caller does not say: as many as a person reads.
 const LIST_DEFAULT: u64 = 100;
 
 /// Most leases on a page: some milliseconds of the database's time.

@@ -41,19 +41,23 @@ const SKIP_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// run out before, to the same effect.
 const LEFT_BEHIND_MAX: i64 = 1_000;
 
-/// Requests that a client may send before its last one is answered.
+/// Requests that a client may send before its last one is answered: bots send one at a time, so this
+/// is for the rare client that pipelines, and bounds what a client without manners keeps in memory.
 const PIPELINED_MAX: usize = 16;
 
-/// Answers that may wait in threads of their own; see [`Shared::aside`].
+/// Answers that may wait in threads of their own; see [`Shared::aside`]. Each takes one of the 8,192
+/// tasks that the unit allows, of which waiters need half.
 const ASIDE_MAX: usize = 500;
 
-/// With so many of them, clients that do not read are cut off with less patience.
+/// With so many of them, clients that do not read are cut off with less patience: well before the
+/// last of [`ASIDE_MAX`] is taken, and more than honest clients ever need at once.
 const ASIDE_CROWD: usize = 100;
 
-/// How long to wait for such threads to end.
+/// How long to wait for such threads to end: longer than any client is waited for.
 const ASIDE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// A client of a Unix socket whose answers have not fitted for so long is cut off.
+/// A client of a Unix socket whose answers have not fitted for so long is cut off: it is on this
+/// machine, and reads within milliseconds if it reads at all. In a crowd, sooner.
 const DEAF_PATIENCE: Duration = Duration::from_secs(1);
 const CROWD_PATIENCE: Duration = Duration::from_millis(150);
 
@@ -78,7 +82,7 @@ const MEMORY_LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// So much more memory is a reason to look for such a client at once: 16 MiB. Pages of 4 KiB.
 const MEMORY_GROWTH_PAGES: u64 = 4_096;
 
-/// Between two looks for such clients in any case.
+/// Between two looks for such clients in any case: what a slow one adds meanwhile is no matter.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long the service may take to answer itself: as long as any other request.

@@ -30,7 +30,7 @@ pub const IDLE_PATIENCE: Duration = Duration::from_secs(3_600);
 /// Between two looks whether leases can be taken back that nobody could be told of.
 const WITHDRAW_PERIOD: Duration = Duration::from_millis(100);
 
-/// Between two sweeps: rows are swept minutes after their expiry.
+/// Between two sweeps: rows are swept minutes after their expiry, so nobody notices one more.
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 
 /// Between two pages of a sweep, so that it is in nobody's way.
