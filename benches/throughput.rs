@@ -27,7 +27,8 @@ use session_lock::store::{Opened, Store};
 const TABLE: &str = "ai_whatsapp_session_nodepath";
 const CLIENTS: [usize; 3] = [1, 64, 256];
 
-/// `BENCH_ROUNDS`, `BENCH_SECONDS` and `BENCH_ONLY` (names of rows) change these.
+/// `BENCH_ROUNDS`, `BENCH_SECONDS`, `BENCH_ONLY` (names of rows) and `BENCH_CLIENTS` (one number) change
+/// these.
 const ROUNDS: u64 = 3;
 const SECONDS: u64 = 3;
 
@@ -258,7 +259,8 @@ impl Bench {
         for _ in 0..setting("BENCH_ROUNDS", ROUNDS) {
             for (at, (name, row)) in rows.iter().enumerate() {
                 for clients in CLIENTS {
-                    if is_wanted(name) {
+                    if is_wanted(name) && setting("BENCH_CLIENTS", clients as u64) == clients as u64
+                    {
                         table
                             .entry((at, clients))
                             .or_default()
