@@ -491,9 +491,9 @@ impl Api {
             METRICS.batch_size.observe(operations.len() as f64);
             let answers = self.run(&operations);
             let _lines = journal::Together::begin();
-            for (Ready { name, turn, .. }, answer) in turns.into_iter().zip(answers) {
+            for (Ready { name, turn, since }, answer) in turns.into_iter().zip(answers) {
                 let turn = match answer {
-                    Err(StoreError::Locked) => self.lines.locked(&name, turn),
+                    Err(StoreError::Locked) => self.lines.locked(&name, turn, since),
                     _ => Some(turn),
                 };
                 if let Some(turn) = turn {
@@ -627,7 +627,7 @@ impl Api {
     }
 
     /// Ends the service: what is begun is finished, and everything else refused, to be asked of
-    /// the next.
+    /// the next. Once more at the very end, for what was being taken meanwhile.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         for ticket in self.lines.close() {

@@ -396,19 +396,20 @@ impl Shared {
     }
 
     fn do_what_is_ready(self: &Arc<Self>) {
-        self.api.work();
         loop {
             let mut next_up = lock(&self.next_up);
             let batch = next_up.len().min(BATCH_MAX);
-            let requests: Vec<_> = next_up.drain(..batch).collect();
+            let mut requests: Vec<_> = next_up.drain(..batch).collect();
             drop(next_up);
-            if requests.is_empty() {
-                return;
-            }
+            // Nobody is to wait behind what only reads: it is answered on the spot.
+            requests.sort_by_key(|(request, _)| *request.method() != Method::Post);
             for (request, arrived) in requests {
                 self.handle(request, arrived);
             }
             self.api.work();
+            if lock(&self.next_up).is_empty() {
+                return;
+            }
         }
     }
 
@@ -550,10 +551,17 @@ impl Shared {
     /// requests before it have theirs.
     fn discard(&self, request: tiny_http::Request) {
         if is_forged(&request) {
-            self.leave_behind(request);
-        } else {
-            drop(request.into_writer());
+            return self.leave_behind(request);
         }
+        let is_unread = request
+            .body_length()
+            .is_some_and(|length| length > BODY_MAX_BYTES);
+        if is_unread || expects_continue(&request) {
+            // The drop waits for the rest of the body. A new connection may have the address of the
+            // one that was cut off.
+            shut_down(request.remote_addr().copied(), Shutdown::Both);
+        }
+        drop(request.into_writer());
     }
 
     /// Keeps what cannot be dropped safely; see [`Shared::refuse_unread`].
@@ -729,7 +737,7 @@ impl Shared {
 
     /// Waits for a reason to end, and ends with every accepted request answered.
     fn stop(
-        &self,
+        self: &Arc<Self>,
         ending: &Receiver<Ending>,
         workers: &[JoinHandle<()>],
         helpers: [JoinHandle<()>; 2],
@@ -750,6 +758,14 @@ impl Shared {
         for (requests, helper) in [&self.health, &self.lists].into_iter().zip(helpers) {
             let _ = requests.send(None);
             let _ = helper.join();
+        }
+        // What has become ready since the last worker looked: behind a list, or in the slow lane.
+        self.api.close();
+        loop {
+            let Some((request, arrived)) = lock(&self.next_up).pop_front() else {
+                break;
+            };
+            self.answer(request, arrived);
         }
         self.wait_for_aside(1);
         ending
@@ -954,13 +970,18 @@ impl Shared {
                 } else {
                     DEAF_PATIENCE
                 };
-                let asked = {
-                    let mut clients = lock(&self.clients);
-                    clients
-                        .unanswered
-                        .retain(|_, pipeline| pipeline.manners != Manners::Gone);
-                    std::mem::take(&mut clients.asked)
-                };
+                let mut clients = lock(&self.clients);
+                let asked = std::mem::take(&mut clients.asked);
+                let is_gone = |pipeline: &mut Pipeline| pipeline.manners == Manners::Gone;
+                let gone: Vec<_> = clients
+                    .unanswered
+                    .extract_if(|_, pipeline| is_gone(pipeline))
+                    .collect();
+                drop(clients);
+                for (peer, _) in gone {
+                    // A new connection from there has lost its request, and is to notice.
+                    shut_down(Some(peer), Shutdown::Both);
+                }
                 match self.door.cut_off(&mut seen, &asked, patience) {
                     0 => {}
                     number => {

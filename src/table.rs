@@ -366,15 +366,12 @@ impl Column {
         match data_type.as_str() {
             "enum" | "set" => None,
             "char" | "varchar" | "binary" | "varbinary" => {
-                Some(format!("ALTER TABLE {table} ALTER {name} SET DEFAULT ''"))
+                Some(format!("ALTER TABLE {table} ALTER `{name}` SET DEFAULT ''"))
             }
-            number
-                if number.ends_with("int") || ["decimal", "float", "double"].contains(&number) =>
-            {
-                Some(format!("ALTER TABLE {table} ALTER {name} SET DEFAULT 0"))
-            }
+            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "float"
+            | "double" => Some(format!("ALTER TABLE {table} ALTER `{name}` SET DEFAULT 0")),
             _ => Some(format!(
-                "ALTER TABLE {table} MODIFY {name} {data_type} NULL"
+                "ALTER TABLE {table} MODIFY `{name}` {data_type} NULL"
             )),
         }
     }
@@ -435,7 +432,7 @@ fn inspect_shape(
             format!(
                 "{trigger} runs on every lease; if it changes what is written, nobody is granted"
             ),
-            format!("DROP TRIGGER {trigger}"),
+            format!("DROP TRIGGER `{trigger}`"),
         );
     }
 
@@ -568,7 +565,7 @@ fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) -> Option<
         if columns == SESSION && !shortened && session_key.is_none() {
             session_key = Some(name);
         } else {
-            report.problem("unique key", format!("{table} has another unique key, {name} ({columns}), which would make one session's lease overwrite another's"), format!("ALTER TABLE {table} DROP INDEX {name}"));
+            report.problem("unique key", format!("{table} has another unique key, {name} ({columns}), which would make one session's lease overwrite another's"), format!("ALTER TABLE {table} DROP INDEX `{name}`"));
         }
     }
     match session_key {

@@ -243,8 +243,9 @@ impl<T> Lines<T> {
     }
 
     /// Another program's lock held up a turn: it is repeated, and others of its session go by, in
-    /// the slow lane. Handed back once the service stops: nobody serves that lane any more.
-    pub fn locked(&self, name: &Name, turn: Turn<T>) -> Option<Turn<T>> {
+    /// the slow lane; `since` goes on counting. Handed back once the service stops: nobody serves
+    /// that lane any more.
+    pub fn locked(&self, name: &Name, turn: Turn<T>, since: Instant) -> Option<Turn<T>> {
         let mut state = self.lock();
         if state.door == Door::Closed {
             return Some(turn);
@@ -254,7 +255,8 @@ impl<T> Lines<T> {
             Turn::Acquire(waiter) => state.stand(name, waiter),
             turn => state.line(name).direct.push_front(turn),
         }
-        state.end_turn(name, Next::Turn);
+        state.line(name).turn = TurnState::Idle;
+        state.make_ready(name, since);
         None
     }
 
@@ -672,5 +674,25 @@ mod tests {
             lines.refuse_in_turn(&name(), refused);
         }
         assert_eq!(take_turns(&lines), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_another_programs_lock_held_up_has_waited_since_it_came() {
+        let lines = Lines::default();
+        let arrived = Instant::now() - Duration::from_secs(1);
+        lines.submit(&name(), "release", arrived);
+        let Ready { name, turn, since } = lines.next(BATCH).pop().unwrap();
+        assert!(lines.locked(&name, turn, since).is_none());
+        let slow = lines.next_slow(Duration::ZERO).unwrap();
+        assert_eq!((slow.turn.into_ticket(), slow.since), ("release", arrived));
+    }
+
+    #[test]
+    fn who_joins_after_the_end_is_told_by_the_next_one() {
+        let lines = Lines::default();
+        assert!(lines.close().is_empty());
+        lines.join(&name(), waiter("a"), TokenOrigin::Ours);
+        lines.submit(&name(), "release", Instant::now());
+        assert_eq!(lines.close(), ["a", "release"]);
     }
 }

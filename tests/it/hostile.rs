@@ -3,11 +3,15 @@
 //! connections are still open, others are served.
 
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{set_socket_linger, set_socket_reuseaddr};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use serde_json::json;
 
 use crate::world::{Door, Session, Stream, World, eventually, free_port, tests};
@@ -16,6 +20,7 @@ tests![
     hostile_clients_hold_up_nobody,
     clients_that_send_without_end_and_never_read_hold_up_nobody,
     a_forged_length_of_a_client_that_was_cut_off_ends_nobody,
+    who_has_the_address_of_a_client_that_was_cut_off_holds_up_nobody,
     hostile_clients_of_a_unix_socket_hold_up_nobody,
     hostile_clients_of_nginx_hold_up_nobody,
     nginx_speaks_tls_and_the_words_of_the_service,
@@ -97,6 +102,49 @@ fn a_forged_length_of_a_client_that_was_cut_off_ends_nobody(world: &World) {
     }
     service.signal("-TERM");
     assert_eq!(service.wait(), Some(0));
+}
+
+fn who_has_the_address_of_a_client_that_was_cut_off_holds_up_nobody(world: &World) {
+    let service = world.serve(&["--workers", "2"]);
+    let session = Session::new();
+    service.post("/v1/acquire", session.with(json!({})));
+    let wait = session.with(json!({"wait_ms": 2000})).to_string();
+    let look = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(30);
+    let too_much = head(&wait.len().to_string(), "") + &wait + &look;
+    let from = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut first = connect_from(from, service.address);
+    first.write_all(too_much.as_bytes()).unwrap();
+    let cut_off = first.read(&mut [0; 1]);
+    assert!(!cut_off.is_ok_and(|bytes| bytes > 0), "it is cut off");
+    drop(first);
+
+    let mut second = connect_from(from, service.address);
+    second.write_all(head("5000", "").as_bytes()).unwrap();
+    assert_served(&service.door);
+    assert_eq!(second.read_to_end(&mut Vec::new()).unwrap_or(0), 0);
+    drop(second);
+
+    // Who sends a whole request loses it, and is not left to wait for its answer.
+    let mut third = connect_from(from, service.address);
+    let _ = third.write_all(look.as_bytes());
+    let ended = third.read_to_end(&mut Vec::new());
+    let waits = |error: std::io::Error| error.kind() == ErrorKind::WouldBlock;
+    assert!(!ended.is_err_and(waits), "it notices");
+}
+
+/// A connection whose other end sees it come from this address, even if one came from there before.
+fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &from).unwrap();
+    connect(&socket, &to).unwrap();
+    // Its end leaves nothing behind that would keep the address.
+    set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+    let stream = TcpStream::from(socket);
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    stream
 }
 
 fn hostile_clients_of_a_unix_socket_hold_up_nobody(world: &World) {

@@ -139,7 +139,10 @@ fn a_missing_or_additional_unique_key_is_refused(world: &World) {
         &["no unique key", "ADD UNIQUE KEY"],
     );
     let additional = ", UNIQUE KEY u (id_prospect, id_device), UNIQUE KEY per_device (id_device)";
-    assert_says(&table(additional), &["per_device", "DROP INDEX per_device"]);
+    assert_says(
+        &table(additional),
+        &["per_device", "DROP INDEX `per_device`"],
+    );
     let schema = world.schema();
     let shortened = "UNIQUE KEY u (id_prospect(10), id_device)";
     schema.sql(&format!(
