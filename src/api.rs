@@ -17,7 +17,7 @@ use crate::fields::{Fields, Invalid};
 use crate::journal;
 use crate::lease::{
     Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, MessageId,
-    OwnerToken, Recalled, Record, Released, Renewed, Session, Stale, TTL_MAX_MS, TokenOrigin, Ttl,
+    OwnerToken, Recalled, Record, Released, Renewed, Session, Stale, TTL_MAX_MS, TokenOrigin,
 };
 use crate::metrics::METRICS;
 use crate::operation::{Answer, Operation, StoreError};
@@ -275,18 +275,14 @@ struct Ticket {
 pub enum Asked {
     /// To acquire.
     Acquire {
-        /// This session.
-        session: Session,
-        /// With this token,
-        owner_token: OwnerToken,
-        /// from there,
+        /// By this,
+        operation: Operation,
+        /// for this worker,
+        claim: Claim,
+        /// whose token is from there,
         origin: TokenOrigin,
-        /// for so long,
-        ttl: Ttl,
-        /// waiting so long,
+        /// waiting so long.
         wait: Duration,
-        /// to answer this message.
-        message_id: Option<MessageId>,
     },
     /// Something else that is done to one session.
     Direct(Operation),
@@ -435,31 +431,19 @@ impl Api {
                 self.lines.submit(&name, ticket, arrived);
             }
             Asked::Acquire {
-                session,
-                owner_token,
+                operation,
+                claim,
                 origin,
-                ttl,
                 wait,
-                message_id,
             } => {
-                let name = self.store.name(&session);
-                let operation = Operation::Acquire {
-                    session,
-                    owner_token: owner_token.clone(),
-                    origin,
-                    ttl,
-                    message_id: message_id.clone(),
-                };
+                let name = self.store.name(operation.session());
                 let ticket = Ticket {
                     operation,
                     peer,
                     reply,
                 };
                 let waiter = Waiter {
-                    claim: Claim {
-                        owner_token,
-                        message_id,
-                    },
+                    claim,
                     arrived,
                     until: arrived + wait,
                     ticket,
@@ -716,14 +700,21 @@ impl Api {
         let message_id = fields.message_id()?;
         fields.finish()?;
         self.allow_message(message_id.as_ref())?;
-        let wait = Duration::from_millis(wait_ms);
-        Ok(Asked::Acquire {
+        let operation = Operation::Acquire {
             session,
-            owner_token,
+            owner_token: owner_token.clone(),
             origin,
             ttl,
-            wait,
-            message_id,
+            message_id: message_id.clone(),
+        };
+        Ok(Asked::Acquire {
+            operation,
+            claim: Claim {
+                owner_token,
+                message_id,
+            },
+            origin,
+            wait: Duration::from_millis(wait_ms),
         })
     }
 
