@@ -22,6 +22,10 @@ func main() {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		var answer any
 		words := append(strings.Fields(lines.Text()), "")
+		if lease == nil && words[0] != "acquire" {
+			fmt.Println(`{"reason":"lost"}`)
+			continue
+		}
 		switch words[0] {
 		case "acquire":
 			lease, answer, err = Acquire(idProspect, idDevice, messageID, wait, ttl)

@@ -176,13 +176,13 @@ fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
             format!("curl --unix-socket {}", path.display()),
         ),
     };
-    let ids =
-        r#""id_device":"bot1","id_prospect":"60123456789","owner_token":"48210000000000000007""#;
+    let ids = r#""id_device":"bot1","id_prospect":"60123456789""#;
+    let owner = r#""owner_token":"48210000000000000007""#;
     println!(
-        "\nserving on {}; Ctrl-C ends it, and the database with it. Try, within 30 s of each other:\n\n\
+        "\nserving on {}; Ctrl-C ends it, and the database with it. Try, in another terminal:\n\n\
+         {curl} {base}/v1/acquire -d '{{{ids},{owner},\"ttl_ms\":300000}}'\n\
          {curl} {base}/v1/acquire -d '{{{ids}}}'\n\
-         {curl} {base}/v1/locks/bot1/60123456789\n\
-         {curl} {base}/v1/release -d '{{{ids}}}'\n\n\
+         {curl} {base}/v1/release -d '{{{ids},{owner}}}'\n\n\
          The database is at DATABASE_URL='{url}'\n",
         server.address()
     );
@@ -287,7 +287,7 @@ fn list(config: &ClientConfig) -> Result<(), Failure> {
             text("id_prospect"),
             seconds(&lock["held_ms"]),
             seconds(&lock["remaining_ms"]),
-            lock["waiters"],
+            lock["waiters"].to_string(),
         );
     }
     Ok(())

@@ -100,7 +100,7 @@ impl Metrics {
             waiters: registered.add(IntGauge::new("waiters", "Requests that stand in line now.")),
             wait: registered.histogram(
                 "wait_seconds",
-                "Time in line of those who were granted a lease in the end.",
+                "Time from an acquire's arrival to its grant, in line mostly.",
                 &WAIT_BUCKETS_S,
             ),
             hold: registered.histogram(

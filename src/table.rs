@@ -400,11 +400,8 @@ fn inspect_shape(
     report: &mut Report,
 ) -> mysql::Result<Option<Table>> {
     let by_name = [("table", Value::Text(name))];
-    // MariaDB has no such variable, and needs none.
-    let _ = connection.query(
-        &Statement::new(include_str!("../sql/stats_now.sql"), &[]),
-        &[],
-    );
+    let stats_now = Statement::new(include_str!("../sql/stats_now.sql"), &[]);
+    connection.query(&stats_now, &[])?;
     let Some((engine, next_id)) = status(connection, name)? else {
         report.problem("table", format!("there is no table {name}, or this user has no right on it: name the right one with SESSION_LOCK_TABLE, or create it with `session-lock migrate`"), None);
         return Ok(None);

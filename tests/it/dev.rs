@@ -108,8 +108,8 @@ fn dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c() {
     );
     let granted: serde_json::Value = serde_json::from_str(&granted).unwrap();
     assert_eq!(granted["granted"], true, "{granted}");
-    let seen = sh(&dev.curls[1]);
-    assert!(seen.contains("\"held\":true"), "{seen}");
+    let refused = sh(&dev.curls[1]);
+    assert!(refused.contains("\"reason\":\"held\""), "{refused}");
     assert_eq!(sh(&dev.curls[2]), "{\"released\":true}\n");
     assert!(
         Command::new("kill")

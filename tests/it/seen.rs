@@ -99,6 +99,9 @@ fn every_outcome_is_counted(world: &World) {
     assert!((metric(&text, "session_lock_hold_seconds_count") - 1.0).abs() < 0.1);
     assert!(metric(&text, "session_lock_wait_seconds_sum") > 0.5);
     assert!(metric(&text, "session_lock_ids_used_ratio") < 0.1);
+    // All was well: nothing is asked of a database that only the other one knows.
+    let refused = "session_lock_database_errors_total{kind=\"refused\"}";
+    assert!(metric(&text, refused) < 0.1, "{text}");
     assert!(metric(&text, "session_lock_clock_difference_seconds").abs() < 5.0);
     assert!(
         metric(
