@@ -135,7 +135,8 @@ fn help() -> String {
          session-lock list [--device D] [--json]\n\
          session-lock release --force --device D --prospect P [--fencing-token N]\n\
          session-lock run --device D --prospect P [--wait 10s] [--ttl 30s] -- CMD ...\n      \
-         runs CMD under a lease and ends with its status; 75: held by somebody else, 69: no server\n"
+         runs CMD under a lease and ends with its status: 128+n for a signal, 126 or 127 if it cannot\n      \
+         be started; 75: held by somebody else, 69: no server, 2: wrong flag [--wait 0, --ttl 30s]\n"
 }
 
 fn serve(config: &Config) -> Result<(), Failure> {
