@@ -7,7 +7,7 @@ use std::thread;
 use mysql::prelude::Queryable;
 use serde_json::json;
 
-use crate::world::{Service, Session, TABLE, World, binary, tests};
+use crate::world::{Service, Session, TABLE, World, binary, tests, write};
 
 tests![
     a_free_session_is_granted,
@@ -420,6 +420,17 @@ fn looking_shows_who_holds_but_never_the_owner_token(world: &World) {
         }),
     );
     assert!(!seen.json.to_string().contains(&granted.text("owner_token")));
+    // Its fencing token says since when it is held.
+    let earlier = "CAST(SUBSTRING(timestamp, 27, 16) AS UNSIGNED) - 10000000";
+    write(
+        &mut world.database.connect(),
+        &format!(
+            "UPDATE {TABLE} SET timestamp = CONCAT(LEFT(timestamp, 26), {earlier}, SUBSTRING(timestamp, 43)) \
+             WHERE {session}"
+        ),
+    );
+    let held_ms = world.service.get(&session.path()).number("held_ms");
+    assert!((10_000..40_000).contains(&held_ms), "{held_ms}");
     world.age(&session, 31);
     world
         .service
