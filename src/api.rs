@@ -17,7 +17,7 @@ use crate::fields::{Fields, Invalid};
 use crate::journal;
 use crate::lease::{
     Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, MessageId,
-    OwnerToken, Recalled, Record, Released, Renewed, Session, Stale, TTL_MAX_MS, TokenOrigin,
+    OwnerToken, Recalled, Record, Released, Renewed, Session, Stale, TTL_MAX_MS, TokenOrigin, Ttl,
 };
 use crate::metrics::METRICS;
 use crate::operation::{Answer, Operation, StoreError};
@@ -275,14 +275,18 @@ struct Ticket {
 pub enum Asked {
     /// To acquire.
     Acquire {
-        /// By this,
-        operation: Operation,
-        /// for this worker,
-        claim: Claim,
-        /// whose token is from there,
+        /// This session.
+        session: Session,
+        /// With this token,
+        owner_token: OwnerToken,
+        /// from there,
         origin: TokenOrigin,
-        /// waiting so long.
+        /// for so long,
+        ttl: Ttl,
+        /// waiting so long,
         wait: Duration,
+        /// to answer this message.
+        message_id: Option<MessageId>,
     },
     /// Something else that is done to one session.
     Direct(Operation),
@@ -431,19 +435,31 @@ impl Api {
                 self.lines.submit(&name, ticket, arrived);
             }
             Asked::Acquire {
-                operation,
-                claim,
+                session,
+                owner_token,
                 origin,
+                ttl,
                 wait,
+                message_id,
             } => {
-                let name = self.store.name(operation.session());
+                let name = self.store.name(&session);
+                let operation = Operation::Acquire {
+                    session,
+                    owner_token: owner_token.clone(),
+                    origin,
+                    ttl,
+                    message_id: message_id.clone(),
+                };
                 let ticket = Ticket {
                     operation,
                     peer,
                     reply,
                 };
                 let waiter = Waiter {
-                    claim,
+                    claim: Claim {
+                        owner_token,
+                        message_id,
+                    },
                     arrived,
                     until: arrived + wait,
                     ticket,
@@ -700,21 +716,14 @@ impl Api {
         let message_id = fields.message_id()?;
         fields.finish()?;
         self.allow_message(message_id.as_ref())?;
-        let operation = Operation::Acquire {
+        let wait = Duration::from_millis(wait_ms);
+        Ok(Asked::Acquire {
             session,
-            owner_token: owner_token.clone(),
+            owner_token,
             origin,
             ttl,
-            message_id: message_id.clone(),
-        };
-        Ok(Asked::Acquire {
-            operation,
-            claim: Claim {
-                owner_token,
-                message_id,
-            },
-            origin,
-            wait: Duration::from_millis(wait_ms),
+            wait,
+            message_id,
         })
     }
 

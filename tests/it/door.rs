@@ -63,6 +63,12 @@ fn ask(stream: &mut (impl Read + Write + ?Sized)) -> std::io::Result<()> {
 }
 
 fn read_ok(stream: &mut (impl Read + ?Sized)) -> std::io::Result<()> {
+    let answer = read_answer(stream)?;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    Ok(())
+}
+
+fn read_answer(stream: &mut (impl Read + ?Sized)) -> std::io::Result<String> {
     let mut answer = Vec::new();
     let mut buffer = [0; 1_024];
     while !answer.ends_with(b"}\n") {
@@ -72,11 +78,7 @@ fn read_ok(stream: &mut (impl Read + ?Sized)) -> std::io::Result<()> {
         }
         answer.extend(&buffer[..length]);
     }
-    if answer.starts_with(b"HTTP/1.1 200 ") {
-        Ok(())
-    } else {
-        Err(std::io::Error::other(String::from_utf8_lossy(&answer)))
-    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// Lets this process, and the services that it starts, have as many descriptors as they may.
@@ -339,7 +341,16 @@ fn a_stopping_service_ends_although_clients_go_on(world: &World) {
     let clients: Vec<_> = (0..8)
         .map(|_| {
             let mut stream = service.door.connect();
-            thread::spawn(move || while ask(&mut *stream).is_ok() {})
+            thread::spawn(move || {
+                while stream.write_all(HEALTHZ).is_ok()
+                    && let Ok(answer) = read_answer(&mut *stream)
+                {
+                    // What arrives as it stops may be told so.
+                    let is_over =
+                        answer.starts_with("HTTP/1.1 503 ") && answer.contains("is stopping");
+                    assert!(is_over || answer.starts_with("HTTP/1.1 200 "), "{answer}");
+                }
+            })
         })
         .collect();
     service.hold(&Session::new());
