@@ -1,8 +1,8 @@
 //! Every test of the service, run on MariaDB and on MySQL through the real binary and real HTTP.
 //!
 //! A test is a function that takes a [`World`](world::World): the service on one of the two
-//! databases. The databases are private servers, started before the first test and stopped after
-//! the last. `tests/install mariadb mysql` puts them in place, and `tests/install languages` what the
+//! databases. The databases are private servers, each started before its first test and stopped
+//! after the last. With `FAIL_FAST` in the environment, none begins after one has failed. `tests/install mariadb mysql` puts them in place, and `tests/install languages` what the
 //! clients for other languages need.
 
 mod batches;
@@ -32,8 +32,9 @@ mod webhooks;
 mod world;
 
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
@@ -74,49 +75,43 @@ fn main() {
         hostile::TESTS,
     ];
     let mut trials = Vec::new();
-    let engines = if arguments.list {
-        Vec::new()
-    } else {
-        start_engines()
-    };
+    let mut worlds = Vec::new();
     for engine in [Engine::MariaDb, Engine::MySql] {
-        let world = engines.iter().find(|world| world.engine == engine).cloned();
+        let world = Arc::new(LazyLock::new(move || World::start(engine)));
         for (name, run) in tests.iter().copied().flatten() {
-            let world = world.clone();
+            let world = Arc::clone(&world);
             // mariadb::leases::a_stale_holder_cannot_release
             let name = name.replacen("it", engine.name(), 1);
-            trials.push(trial(name, move || {
-                run(&world.expect("listing runs nothing"));
-            }));
+            trials.push(trial(name, move || run(&world)));
         }
+        worlds.push(world);
     }
     trials.extend(dev::TESTS.map(|(name, run)| trial(name.to_owned(), run)));
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the databases; `exit` would leave them to the keeper.
-    drop(engines);
+    drop(worlds);
     conclusion.exit();
 }
 
 /// Runs a test in a thread of its own and name: one that hangs fails, and the others go on.
 fn trial(name: String, run: impl FnOnce() + Send + 'static) -> Trial {
+    static HAS_FAILED: AtomicBool = AtomicBool::new(false);
     Trial::test(name.clone(), move || {
+        if HAS_FAILED.load(Ordering::Relaxed) && std::env::var_os("FAIL_FAST").is_some() {
+            return Err(Failed::from("not run, because another has failed"));
+        }
         let (done, finished) = channel::<()>();
         let test = thread::Builder::new().name(name).spawn(move || {
             let _done = done;
             run();
-        });
-        if finished.recv_timeout(TEST_PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            return Err(Failed::from(format!("it hangs, after {TEST_PATIENCE:?}")));
+        })?;
+        let is_over = finished.recv_timeout(TEST_PATIENCE) != Err(RecvTimeoutError::Timeout);
+        let end = is_over.then(|| test.join());
+        HAS_FAILED.fetch_or(!matches!(end, Some(Ok(()))), Ordering::Relaxed);
+        match end {
+            // Resumed here, the panic is shown with its test, at the end of all.
+            Some(end) => end.map_err(|panic| resume_unwind(panic)),
+            None => Err(format!("it hangs, after {TEST_PATIENCE:?}").into()),
         }
-        // Resumed here, the panic is shown with its test, at the end of all.
-        test?.join().map_err(|panic| resume_unwind(panic))
     })
-}
-
-fn start_engines() -> Vec<Arc<World>> {
-    let starting =
-        [Engine::MariaDb, Engine::MySql].map(|engine| thread::spawn(move || World::start(engine)));
-    starting
-        .map(|world| Arc::new(world.join().expect("both databases start")))
-        .into()
 }
