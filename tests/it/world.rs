@@ -143,6 +143,7 @@ pub struct World {
     pub engine: Engine,
     pub service: Service,
     pub database: DatabaseServer,
+    row_lock_look: Mutex<()>,
 }
 
 impl World {
@@ -154,6 +155,7 @@ impl World {
             engine,
             service: Service::start(&url, &[]),
             database,
+            row_lock_look: Mutex::new(()),
         }
     }
 
@@ -254,7 +256,8 @@ impl World {
         eventually(
             || format!("somebody waits for {session}"),
             || {
-                // It shows what it showed before to who looks again within 100 ms.
+                // It shows what it showed before to who looks again within 100 ms of anybody.
+                let _alone = self.row_lock_look.lock().unwrap();
                 thread::sleep(Duration::from_millis(110));
                 (self.rows::<u64>(&waiting)[0] > 0).then_some(())
             },
