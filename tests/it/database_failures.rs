@@ -246,8 +246,8 @@ fn an_acquire_and_a_release_take_three_round_trips_at_most(world: &World) {
             count(&|| assert_eq!(service.release(&session, &owner_token.borrow()).status, 200)),
         ]
     };
-    // The pool opens a connection in the background now and then, which counts as well; and on a shared
-    // table a neighbour's lock may cost another look.
+    // What the service does beside its requests counts as well: its sweep and its measures, which begin
+    // with it, and the pool, which opens a connection now and then.
     let least = (0..30)
         .map(|_| round_trips())
         .reduce(|a, b| std::array::from_fn(|n| a[n].min(b[n])));
