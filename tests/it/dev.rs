@@ -17,8 +17,18 @@ pub const TESTS: [(&str, fn()); 2] = [
     ),
 ];
 
+/// Ends with its test, whatever becomes of that.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 struct Dev {
-    child: Child,
+    child: Running,
     /// Kept open: it may have more to say.
     _output: BufReader<ChildStdout>,
     curls: Vec<String>,
@@ -32,19 +42,20 @@ impl Dev {
             .arg("dev")
             .env("SESSION_LOCK_LISTEN", "127.0.0.1:0")
             .stdin(Stdio::null());
-        let mut child = dev
+        let child = dev
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut child = Running(child);
+        let mut output = BufReader::new(child.0.stdout.take().unwrap());
         let lines = output.by_ref().lines().map_while(Result::ok);
         let curls: Vec<_> = lines
             .filter(|line| line.starts_with("curl "))
             .take(3)
             .collect();
         assert_eq!(curls.len(), 3, "{curls:?}");
-        let (_, keeper) = keeper_of(child.id()).expect("dev has a database");
+        let (_, keeper) = keeper_of(child.0.id()).expect("dev has a database");
         let database_folder = keeper
             .split('\0')
             .find(|word| word.contains("/session-lock-"))
@@ -60,7 +71,7 @@ impl Dev {
     }
 
     fn assert_gone(mut self) {
-        eventually(|| "dev ends", || self.child.try_wait().unwrap());
+        eventually(|| "dev ends", || self.child.0.try_wait().unwrap());
         let folder = self.database_folder.clone();
         eventually(
             || format!("{folder} is gone"),
@@ -113,7 +124,7 @@ fn dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c() {
     assert_eq!(sh(&dev.curls[2]), "{\"released\":true}\n");
     assert!(
         Command::new("kill")
-            .args(["-INT", &dev.child.id().to_string()])
+            .args(["-INT", &dev.child.0.id().to_string()])
             .status()
             .unwrap()
             .success()
@@ -123,6 +134,6 @@ fn dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c() {
 
 fn dev_leaves_no_database_behind_when_it_is_killed() {
     let mut dev = Dev::start();
-    dev.child.kill().unwrap();
+    dev.child.0.kill().unwrap();
     dev.assert_gone();
 }
