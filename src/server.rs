@@ -298,7 +298,7 @@ enum Manners {
 
 /// What a worker took from the listener.
 struct Received {
-    requests: Vec<tiny_http::Request>,
+    requests: Vec<Arrived>,
     error: Option<io::Error>,
 }
 
@@ -371,15 +371,12 @@ impl Shared {
     fn work(self: &Arc<Self>) {
         while !self.stopping.load(Ordering::Relaxed) {
             let Received { requests, error } = self.receive(|http| http.recv().map(Some));
-            for request in requests {
-                self.handle(request, Instant::now());
-            }
             // Whoever rang may have been taken for the end of the queue.
             self.rung.store(false, Ordering::Relaxed);
             if let Some(error) = error {
                 self.end_if_deaf(&error);
             }
-            self.do_what_is_ready();
+            self.do_all(requests);
         }
         self.drain();
     }
@@ -395,21 +392,26 @@ impl Shared {
         }
     }
 
-    fn do_what_is_ready(self: &Arc<Self>) {
+    /// Does these, what is ready, and what was received meanwhile. What only reads is answered on
+    /// the spot, one by one, and nobody is to wait behind it.
+    fn do_all(self: &Arc<Self>, mut requests: Vec<Arrived>) {
         loop {
-            let mut next_up = lock(&self.next_up);
-            let batch = next_up.len().min(BATCH_MAX);
-            let mut requests: Vec<_> = next_up.drain(..batch).collect();
-            drop(next_up);
-            // Nobody is to wait behind what only reads: it is answered on the spot.
-            requests.sort_by_key(|(request, _)| *request.method() != Method::Post);
-            for (request, arrived) in requests {
+            let (changes, reads): (Vec<_>, Vec<_>) = requests
+                .into_iter()
+                .partition(|(request, _)| *request.method() == Method::Post);
+            for (request, arrived) in changes {
                 self.handle(request, arrived);
             }
             self.api.work();
-            if lock(&self.next_up).is_empty() {
+            for (request, arrived) in reads {
+                self.handle(request, arrived);
+            }
+            let mut next_up = lock(&self.next_up);
+            if next_up.is_empty() {
                 return;
             }
+            let batch = next_up.len().min(BATCH_MAX);
+            requests = next_up.drain(..batch).collect();
         }
     }
 
@@ -418,11 +420,10 @@ impl Shared {
         let mut until = Instant::now() + DRAIN_PATIENCE;
         while Instant::now() < until {
             let received = self.receive(|http| http.recv_timeout(DRAIN_LOOK));
-            for request in received.requests {
-                self.handle(request, Instant::now());
+            if !received.requests.is_empty() {
                 until = Instant::now() + DRAIN_PATIENCE;
             }
-            self.do_what_is_ready();
+            self.do_all(received.requests);
         }
     }
 
@@ -491,13 +492,13 @@ impl Shared {
             match self.keep(peer, request) {
                 Kept::Now(request) => {
                     is_read = *request.method() != Method::Post;
-                    requests.push(request);
+                    requests.push((request, Instant::now()));
                 }
                 Kept::TooMany => self.cut_off(peer),
                 Kept::Later | Kept::Discarded => {}
             }
             received += 1;
-            // What only reads is answered on the spot, and nobody is to wait behind it.
+            // What only reads is answered on the spot; others take what is behind it.
             if is_read || received >= BATCH_MAX {
                 break None;
             }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{set_socket_linger, set_socket_reuseaddr};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use serde_json::json;
 
 use crate::world::{Door, Session, Stream, World, eventually, free_port, tests};
@@ -134,7 +134,9 @@ fn who_has_the_address_of_a_client_that_was_cut_off_holds_up_nobody(world: &Worl
 
 /// A connection whose other end sees it come from this address, even if one came from there before.
 fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    // Not for the children of other tests, in which it would live on.
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
     set_socket_reuseaddr(&socket, true).unwrap();
     bind(&socket, &from).unwrap();
     connect(&socket, &to).unwrap();

@@ -19,6 +19,7 @@ tests![
     every_request_ends_soon_whatever_the_database_does,
     every_request_ends_soon_whatever_the_network_does,
     healthz_answers_while_all_workers_wait_for_the_database,
+    nobody_waits_behind_what_only_reads,
     connections_that_the_network_forgot_cost_one_timeout,
     a_lease_that_nobody_could_be_told_of_is_taken_back,
     a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back,
@@ -249,6 +250,34 @@ fn healthz_answers_while_all_workers_wait_for_the_database(world: &World) {
             (took < Duration::from_secs(1)).then_some(())
         },
     );
+}
+
+fn nobody_waits_behind_what_only_reads(world: &World) {
+    const READS: usize = 8;
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &["--workers", "1"]);
+    recovery(&service);
+    proxy.set(Fault::HoldWrites);
+    let answered = |reply: Reply| {
+        assert_eq!(reply.status, 200);
+        Instant::now()
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| service.hold(&Session::new()));
+        // The only worker has this one.
+        thread::sleep(Duration::from_millis(300));
+        let read = || answered(service.get(&Session::new().path()));
+        let reads = [(); READS].map(|()| scope.spawn(read));
+        thread::sleep(Duration::from_millis(300));
+        let acquire = || answered(service.acquire(&Session::new(), json!({})));
+        let acquire = scope.spawn(acquire);
+        thread::sleep(Duration::from_millis(300));
+        proxy.set(Fault::Delay(Duration::from_millis(50)));
+        let granted = acquire.join().unwrap();
+        for read in reads {
+            assert!(granted < read.join().unwrap());
+        }
+    });
 }
 
 fn connections_that_the_network_forgot_cost_one_timeout(world: &World) {
