@@ -899,3 +899,182 @@ impl Write {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::Id;
+
+    const OWNER: &str = "48210000000000000007";
+    const MAX_KEY: u64 = 1_000_000;
+
+    fn session() -> Session {
+        let id = |text: &str| Id::new(text).unwrap();
+        Session {
+            id_device: id("bot1"),
+            id_prospect: id("60123456789"),
+        }
+    }
+
+    fn owner_token() -> OwnerToken {
+        OwnerToken::new(OWNER).unwrap()
+    }
+
+    fn ttl(ms: u64) -> Ttl {
+        Ttl::new(ms, u64::MAX).unwrap()
+    }
+
+    fn message() -> Message {
+        Message {
+            id: MessageId::new("wamid.1").unwrap(),
+            result: None,
+        }
+    }
+
+    /// The owner's row at a look that finds it dated so long ago.
+    fn row(standing: char, age_ms: i64) -> Look {
+        let stored = format!("2025-10-14 09:00:00.00000{standing}1760432400123456{OWNER}");
+        let seen = Seen::new(
+            7,
+            stored.into(),
+            Some(age_ms * 1_000),
+            1_760_432_405_000_000,
+        );
+        Look {
+            row: Some(seen),
+            record: None,
+        }
+    }
+
+    const TENTATIVE: char = '0';
+    const FIRM: char = '1';
+
+    fn record(by: &str) -> Look {
+        Look {
+            row: None,
+            record: Some(SeenRecord::new(by.into(), 0, None)),
+        }
+    }
+
+    fn decide(task: &mut Task, look: Look) {
+        task.decide(look, Instant::now(), MAX_KEY);
+    }
+
+    fn answer(task: Task) -> Answer {
+        task.finish("").expect("it has its answer")
+    }
+
+    /// What is told if this was seen before a write whose outcome is not known, and that after it.
+    fn after_lost_write(operation: &Operation, before: Look, after: Look) -> Answer {
+        let mut task = Task::new(operation, Instant::now());
+        decide(&mut task, before);
+        assert!(task.write.is_some());
+        task.lose_write();
+        decide(&mut task, after);
+        answer(task)
+    }
+
+    #[test]
+    fn a_row_that_is_gone_after_a_lost_release_was_released_by_it_unless_its_record_is_missing() {
+        let release = |message| Operation::Release {
+            session: session(),
+            owner_token: owner_token(),
+            message,
+        };
+        let told = |message, after| {
+            let Answer::Release(released) =
+                after_lost_write(&release(message), row(FIRM, 0), after)
+            else {
+                panic!("of a release");
+            };
+            matches!(released, Released::Released(_))
+        };
+        assert!(told(None, Look::default()));
+        assert!(told(Some(message()), record(OWNER)));
+        assert!(!told(Some(message()), record("99990000000000000007")));
+        assert!(!told(Some(message()), Look::default()));
+    }
+
+    #[test]
+    fn a_lost_renew_that_the_row_does_not_show_is_written_again() {
+        let renew = Operation::Renew {
+            session: session(),
+            owner_token: owner_token(),
+            ttl: ttl(60_000),
+            max_hold_ms: 900_000,
+        };
+        let mut task = Task::new(&renew, Instant::now());
+        for standing in [FIRM, TENTATIVE] {
+            decide(&mut task, row(standing, 10_000));
+            assert!(task.is_open() && matches!(task.write, Some(Write::Renew { .. })));
+            task.lose_write();
+        }
+        decide(&mut task, row(FIRM, -40_000));
+        assert!(matches!(
+            answer(task),
+            Answer::Renew(Renewed::Renewed { .. })
+        ));
+    }
+
+    #[test]
+    fn nobody_has_an_expired_lease_already() {
+        let recall = Operation::Recall {
+            session: session(),
+            owner_token: owner_token(),
+            ttl: ttl(30_000),
+            message_id: None,
+        };
+        let mut task = Task::new(&recall, Instant::now());
+        decide(&mut task, row(FIRM, 31_000));
+        assert!(matches!(answer(task), Answer::Recall(Recalled::Nothing)));
+    }
+
+    #[test]
+    fn a_lease_that_vanished_before_it_was_firm_is_acquired_under_the_next_id() {
+        let acquire = Operation::Acquire {
+            session: session(),
+            owner_token: owner_token(),
+            origin: TokenOrigin::Callers,
+            ttl: ttl(30_000),
+            message_id: None,
+        };
+        let mut task = Task::new(&acquire, Instant::now());
+        decide(&mut task, row(TENTATIVE, 0));
+        assert!(matches!(task.write, Some(Write::Confirm { .. })));
+        task.wrote(0, Instant::now());
+        decide(&mut task, Look::default());
+        let next = |write: &Write| matches!(write, Write::Acquire { key: Key::Next, .. });
+        assert!(task.write.as_ref().is_some_and(next));
+    }
+
+    #[test]
+    fn a_tentative_lease_is_made_firm_before_it_commits_and_is_remembered_where_it_was_granted() {
+        let commit = Operation::Commit {
+            session: session(),
+            owner_token: owner_token(),
+            message: message(),
+        };
+        let mut task = Task::new(&commit, Instant::now());
+        decide(&mut task, row(TENTATIVE, 0));
+        assert!(matches!(task.write, Some(Write::Confirm { .. })));
+        let recorded = |standing| Look {
+            row: row(standing, 0).row,
+            ..record(OWNER)
+        };
+        for (standing, is_remembered) in [(FIRM, true), (TENTATIVE, false)] {
+            let mut task = Task::new(&commit, Instant::now());
+            decide(&mut task, recorded(standing));
+            assert_eq!(task.lease_row.is_some(), is_remembered);
+            assert!(matches!(answer(task), Answer::Commit(Committed::Again)));
+        }
+        for standing in [FIRM, TENTATIVE] {
+            let mut task = Task::new(&commit, Instant::now());
+            task.plan(row(standing, 0), Instant::now(), MAX_KEY);
+            assert!(matches!(task.write, Some(Write::Commit { .. })));
+            task.wrote(1, Instant::now());
+            decide(&mut task, recorded(standing));
+            assert!(task.lease_row.is_some());
+            assert!(matches!(answer(task), Answer::Commit(Committed::New)));
+        }
+    }
+}
