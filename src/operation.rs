@@ -1004,8 +1004,8 @@ mod tests {
             max_hold_ms: 900_000,
         };
         let mut task = Task::new(&renew, Instant::now());
-        for standing in [FIRM, TENTATIVE] {
-            decide(&mut task, row(standing, 10_000));
+        for (standing, age_ms) in [(FIRM, 10_000), (FIRM, 10_000), (TENTATIVE, -40_000)] {
+            decide(&mut task, row(standing, age_ms));
             assert!(task.is_open() && matches!(task.write, Some(Write::Renew { .. })));
             task.lose_write();
         }
