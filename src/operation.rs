@@ -1077,4 +1077,40 @@ mod tests {
             assert!(matches!(answer(task), Answer::Commit(Committed::New)));
         }
     }
+
+    #[test]
+    fn what_is_remembered_is_no_answer() {
+        let release = Operation::Release {
+            session: session(),
+            owner_token: owner_token(),
+            message: None,
+        };
+        let mut task = Task::new(&release, Instant::now());
+        task.plan(row(FIRM, 31_000), Instant::now(), MAX_KEY);
+        assert!(task.is_open() && task.write.is_none());
+    }
+
+    #[test]
+    fn low_ids_are_tried_before_any() {
+        const MAX_KEY: u64 = 1_000_000_999;
+        let look = Operation::Look { session: session() };
+        let mut task = Task::new(&look, Instant::now());
+        let ids: Vec<_> = (0..ID_TRIES)
+            .map(|_| {
+                task.try_random_id(MAX_KEY);
+                let Key::Explicit(id) = task.new_key else {
+                    panic!("a random one");
+                };
+                id
+            })
+            .collect();
+        let (low, any) = ids.split_at(LOW_ID_TRIES as usize);
+        let lowest = MAX_KEY / LOW_IDS_SHARE;
+        assert!(low.iter().all(|id| (1..=lowest).contains(id)), "{low:?}");
+        assert!(low.iter().any(|id| *id > lowest / 100), "{low:?}");
+        assert!(any.iter().any(|id| *id > lowest), "{any:?}");
+        assert!(task.is_open());
+        task.try_random_id(MAX_KEY);
+        assert!(matches!(task.finish(""), Err(StoreError::IdsExhausted)));
+    }
 }
