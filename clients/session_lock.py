@@ -1,10 +1,11 @@
 """session-lock for Python 3.8 or later, standard library only: copy this file into the bot."""
 import json, os, secrets, sys, threading, time
 from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
-SERVER = urlsplit(os.environ.get("SESSION_LOCK_URL", "http://127.0.0.1:7099")).netloc
+SERVER = urlsplit(os.environ.get("SESSION_LOCK_URL", "http://127.0.0.1:7099"))
+CONNECTION = {"http": HTTPConnection, "https": HTTPSConnection}[SERVER.scheme]
 HEADERS = {"Authorization": f"Bearer {os.environ.get('SESSION_LOCK_API_TOKEN', '')}"}
 
 class Lease:
@@ -59,7 +60,7 @@ class Lease:
         body = json.dumps({name: value for name, value in fields.items() if value is not None})
         for pause in 0.2, 0.5, 1, 2, 4, 0:
             try:
-                with closing(HTTPConnection(SERVER, timeout=wait_ms / 1000 + 10)) as connection:
+                with closing(CONNECTION(SERVER.netloc, timeout=wait_ms / 1000 + 10)) as connection:
                     connection.request("POST", f"/v1/{operation}", body, HEADERS)
                     response = connection.getresponse()
                     status, text = response.status, response.read()

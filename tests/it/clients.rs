@@ -168,6 +168,7 @@ fn does_what_a_bot_needs(world: &World, client: Client) {
     renews(world, client);
     learns_that_its_lease_is_lost(world, client);
     repeats_itself_until_it_is_answered(world, client);
+    speaks_tls_to_who_is_called_https(client);
     if client.can(SaysWhetherItIsAlive) {
         is_not_alive_when_its_lease_may_have_expired(world, client);
     }
@@ -297,6 +298,23 @@ fn repeats_itself_until_it_is_answered(world: &World, client: Client) {
         text.contains("\r\nauthorization: bearer secret\r\n")
     };
     assert!(requests.iter().all(authorized), "{requests:#?}");
+}
+
+/// Its API token is not for everybody on the way.
+fn speaks_tls_to_who_is_called_https(client: Client) {
+    const HANDSHAKE: u8 = 22;
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", server.local_addr().unwrap());
+    let mut command = start_of(client.0);
+    command
+        .args(["bot1", "60123456789"])
+        .env("SESSION_LOCK_URL", url);
+    let mut worker = Worker::spawn(&mut command);
+    worker.send("acquire");
+    let (mut connection, _) = server.accept().unwrap();
+    let mut first = [0];
+    connection.read_exact(&mut first).unwrap();
+    assert_eq!(first, [HANDSHAKE]);
 }
 
 fn is_not_alive_when_its_lease_may_have_expired(world: &World, client: Client) {

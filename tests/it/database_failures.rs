@@ -217,14 +217,20 @@ fn lost_connections_are_replaced_without_an_error(world: &World) {
     for _ in 0..5 {
         let owner_token = service.hold(&session);
         // As a restart of the database does, or its wait_timeout.
-        let sql = format!(
-            "SELECT id FROM information_schema.processlist WHERE db = '{}' AND host <> 'localhost'",
-            schema.name
-        );
-        let mut conn = world.database.connect();
-        for id in conn.query::<u64, _>(sql).unwrap() {
-            let _ = conn.query_drop(format!("KILL {id}"));
-        }
+        let end_connections = || {
+            let sql = format!(
+                "SELECT id FROM information_schema.processlist WHERE db = '{}' AND host <> 'localhost'",
+                schema.name
+            );
+            let mut conn = world.database.connect();
+            for id in conn.query::<u64, _>(sql).unwrap() {
+                let _ = conn.query_drop(format!("KILL {id}"));
+            }
+        };
+        end_connections();
+        let list = service.get("/v1/locks");
+        assert_eq!(list.json["locks"].as_array().map(Vec::len), Some(1));
+        end_connections();
         assert_eq!(service.release(&session, &owner_token).status, 200);
         assert_eq!(service.get("/readyz").status, 200);
     }
@@ -279,6 +285,9 @@ fn an_error_of_the_database_is_never_a_grant(world: &World) {
         service
             .release(&session, "48210000000000000007")
             .assert_refused_or_lost();
+        if change == "RENAME TO gone" {
+            service.get("/v1/locks").assert_refused(503, "unavailable");
+        }
         if undo.is_empty() {
             schema.sql(&format!("ALTER TABLE gone RENAME TO {TABLE}"));
         } else {

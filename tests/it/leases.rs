@@ -393,6 +393,9 @@ fn force_reaches_ids_of_any_spelling(world: &World) {
     service
         .get(&session.path())
         .assert(200, &json!({"held": false}));
+    service
+        .get("/v1/locks?id_device=%F0%9F%98%80")
+        .assert(200, &json!({"locks": []}));
     let plain = Session::new();
     let owner_token = service.hold(&plain);
     assert_eq!(service.release(&plain, &owner_token).status, 200);
