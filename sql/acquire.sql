@@ -1,8 +1,9 @@
 -- Claim sessions: write a claim over what a look saw, or change nothing: a compare-and-swap on the
 -- stored bytes. A claim is a lease without a date, which holds nothing; date.sql makes it one, in
 -- the same transaction, before anybody sees it.
---   :key                      NULL for a new row; the seen row's key to replace it, which burns no
---                             AUTO_INCREMENT id and works when there are none left
+--   :key                      NULL for new rows; the seen rows' keys to replace them, which burns no
+--                             AUTO_INCREMENT id and works when there are none left. Not both in one
+--                             statement: each of its rows would burn an id
 --   :id_prospect :id_device   the session
 --   :seen                     the stored bytes that were seen, NULL if there was no row
 --   :claim                    62 characters: 1970, whether the fencing token is to be odd (1, else 0),

@@ -386,8 +386,12 @@ impl Given {
         }
         let mut given = SETTINGS.map(|setting| flags.get(setting.flag).map(str::to_owned));
         for (at, setting) in SETTINGS.iter().enumerate() {
-            // An empty variable in an environment file means: not set.
-            let value = environment(setting.variable).filter(|value| !value.is_empty());
+            // An empty variable in an environment file means: not set. Without a token anybody may take
+            // leases, so that is said by leaving it out.
+            let counts = |value: &OsString| {
+                !value.is_empty() || setting.variable == "SESSION_LOCK_API_TOKEN"
+            };
+            let value = environment(setting.variable).filter(counts);
             if let (None, Some(value)) = (&given[at], value) {
                 given[at] = Some(utf8(setting.variable, value)?);
             }
@@ -504,7 +508,9 @@ fn workers(text: &str) -> Result<usize, String> {
 
 fn api_token(text: &str) -> Result<ApiToken, String> {
     // What a header can carry.
-    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if text.is_empty() {
+        Err("must not be empty; leave it out to serve without a token".to_owned())
+    } else if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(ApiToken(text.to_owned()))
     } else {
         Err("must be printable ASCII without blanks".to_owned())
@@ -572,12 +578,8 @@ mod tests {
 
     #[test]
     fn an_empty_variable_is_not_set() {
-        assert!(
-            read(&[], &[URL, ("SESSION_LOCK_API_TOKEN", "")])
-                .unwrap()
-                .api_token
-                .is_none()
-        );
+        let config = read(&[], &[URL, ("SESSION_LOCK_WORKERS", "")]).unwrap();
+        assert_eq!(config.workers, WORKERS_DEFAULT);
     }
 
     #[test]
@@ -593,6 +595,7 @@ mod tests {
             ("SESSION_LOCK_WORKERS", "0"),
             ("SESSION_LOCK_WORKERS", "65"),
             ("SESSION_LOCK_API_TOKEN", "a b"),
+            ("SESSION_LOCK_API_TOKEN", ""),
             ("SESSION_LOCK_MAX_HOLD_MS", "999"),
             ("SESSION_LOCK_MAX_HOLD_MS", "86400001"),
             ("SESSION_LOCK_MESSAGE_RETENTION_MS", "59999"),

@@ -98,9 +98,18 @@ impl Statements {
         }
         let claims: Vec<_> = tasks.iter().filter_map(|task| claim(task)).collect();
         if !claims.is_empty() {
-            places.claims = packet.len()..packet.len() + 1;
-            let rows: Vec<_> = claims.iter().map(Claim::values).collect();
-            self.acquire.write_rows(packet, &rows);
+            let start = packet.len();
+            // Apart: in one statement, those with a key would burn an id each beside one without.
+            let (next, explicit): (Vec<_>, Vec<_>) = claims
+                .iter()
+                .partition(|claim| matches!(claim.key, Key::Next));
+            for claims in [next, explicit] {
+                if !claims.is_empty() {
+                    let rows: Vec<_> = claims.into_iter().map(Claim::values).collect();
+                    self.acquire.write_rows(packet, &rows);
+                }
+            }
+            places.claims = start..packet.len();
             for claim in &claims {
                 if let Some(message_id) = claim.message_id {
                     let values = [&claim.values()[..], &[message_value(message_id)]].concat();
@@ -220,7 +229,7 @@ pub(crate) struct Places {
     /// The statement that deletes for all, and the one that shows which rows it will find.
     ends: Range<usize>,
     locked_ends: Option<usize>,
-    /// The statement that claims for all.
+    /// The statements that claim for all.
     claims: Range<usize>,
 }
 

@@ -18,6 +18,7 @@ tests![
     a_lease_that_was_lost_is_not_released_over_a_dead_connection,
     a_deadlock_is_no_answer,
     a_retry_is_not_told_of_a_neighbours_grant,
+    a_batch_burns_no_ids,
 ];
 
 type Ask<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
@@ -284,4 +285,29 @@ fn a_retry_is_not_told_of_a_neighbours_grant(world: &World) {
     replies[1].assert_granted("new");
     let stored = world.stored(&retried).unwrap();
     assert_eq!(&stored[25..26], "1", "{stored}");
+}
+
+fn a_batch_burns_no_ids(world: &World) {
+    let own = World::start(world.engine);
+    let service = own.serve(&["--workers", "1"]);
+    let next_id = || -> u64 {
+        let session = Session::new();
+        own.store(&session, "");
+        own.rows(format!("SELECT id_sessionX FROM {TABLE} WHERE {session}"))[0]
+    };
+    let sessions: Vec<_> = (0..12).map(|_| Session::new()).collect();
+    let (new, stale) = sessions.split_at(4);
+    for session in stale {
+        own.store(session, "garbage");
+    }
+    let before = next_id();
+    let requests = sessions.iter().map(|session| {
+        let service = &service;
+        Box::new(move || service.acquire(session, json!({}))) as Ask
+    });
+    for reply in ask_together(&own, &service, requests.collect()) {
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+    // What kept the worker busy has a row, too.
+    assert_eq!(next_id() - before, new.len() as u64 + 2);
 }
