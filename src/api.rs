@@ -862,6 +862,10 @@ impl Api {
     /// Ends a turn that failed, for all who would only fail as slowly one after the other.
     fn failed(&self, name: &Name, turn: Turn<Ticket>, began: Instant, error: &StoreError) {
         for ticket in self.lines.failed(name, began) {
+            debug!(
+                "Session lock not served {}: {error}",
+                ticket.operation.session()
+            );
             count(&ticket.operation, "failed");
             // Nothing was written for them.
             (ticket.reply)(Refusal::Unavailable(error.to_string(), None).into());
@@ -878,6 +882,10 @@ impl Api {
             _ => Refusal::Unavailable(error.to_string(), owner_token),
         };
         let ticket = turn.into_ticket();
+        debug!(
+            "Session lock not served {}: {error}",
+            ticket.operation.session()
+        );
         count(&ticket.operation, "failed");
         (ticket.reply)(refusal.into());
     }

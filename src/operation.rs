@@ -193,7 +193,7 @@ impl std::fmt::Display for StoreError {
             Self::Internal => f.write_str("a bug in session-lock; its log has a line about it"),
             Self::IdsExhausted => f.write_str(
                 "the lock table has no AUTO_INCREMENT id left; nothing was written; the operator can run \
-                 ALTER TABLE ... AUTO_INCREMENT = 1 while the table is nearly empty",
+                 ALTER TABLE ... AUTO_INCREMENT = 1 once no row has a high id",
             ),
             Self::Unsettled(cause) => write!(
                 f,
@@ -541,9 +541,15 @@ impl<'a> Task<'a> {
 
     /// Ends without an answer, but not without a word if something may have been written.
     pub fn fail(&mut self, error: StoreError) {
-        self.outcome = Some(Err(match self.sent {
-            Sent::Done(_) | Sent::Unknown(_) => StoreError::Unsettled(error.to_string()),
-            Sent::Nothing | Sent::Void => error,
+        self.outcome = Some(Err(match (self.sent, error) {
+            // That nothing was written is not known here.
+            (Sent::Done(_) | Sent::Unknown(_), StoreError::Unavailable(cause)) => {
+                StoreError::Unsettled(cause)
+            }
+            (Sent::Done(_) | Sent::Unknown(_), StoreError::Locked) => {
+                StoreError::Unsettled("then another program held a database lock".to_owned())
+            }
+            (_, error) => error,
         }));
     }
 
@@ -1088,6 +1094,29 @@ mod tests {
         let mut task = Task::new(&release, Instant::now());
         task.plan(row(FIRM, 31_000), Instant::now(), MAX_KEY);
         assert!(task.is_open() && task.write.is_none());
+    }
+
+    #[test]
+    fn nobody_is_told_that_nothing_was_written_when_that_is_not_known() {
+        let acquire = Operation::Acquire {
+            session: session(),
+            owner_token: owner_token(),
+            origin: TokenOrigin::Callers,
+            ttl: ttl(30_000),
+            message_id: None,
+        };
+        for error in [
+            StoreError::Unavailable("gone".to_owned()),
+            StoreError::Locked,
+        ] {
+            let mut task = Task::new(&acquire, Instant::now());
+            decide(&mut task, Look::default());
+            task.lose_write();
+            task.fail(error);
+            let told = task.finish("").expect_err("it failed").to_string();
+            assert!(told.contains("during the write"), "{told}");
+            assert!(!told.contains("nothing was written"), "{told}");
+        }
     }
 
     #[test]

@@ -447,9 +447,8 @@ fn inspect_shape(
     };
     report.good("primary key", primary.name.clone());
     let text = format!("{} of {} ids used", next_id.saturating_sub(1), primary.max);
-    let advice =
-        "each new lease takes one; at a quiet moment (it takes none on a nearly empty table)";
     let reset = format!("ALTER TABLE {name} AUTO_INCREMENT = 1");
+    let advice = "each new lease uses one, and with none left old programs can insert nothing; mend it at a quiet moment, once no row has a high id";
     // Rounding is no matter here.
     #[allow(clippy::cast_precision_loss)]
     let ids_used = next_id.saturating_sub(1) as f64 / primary.max as f64;
@@ -489,7 +488,7 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
             report.problem(
                 "columns",
                 format!(
-                    "{table} has no column {wanted} (it has {}): is it the right table? Name it with SESSION_LOCK_TABLE",
+                    "{table} has no column {wanted} (it has {}): is it the right table, and may this user SELECT from it? Name it with SESSION_LOCK_TABLE",
                     has.join(", ")
                 ),
                 None,

@@ -1,6 +1,7 @@
 //! The database is slow, locked, exhausted or gone: no answer is ever a wrong grant.
 
 use std::cell::RefCell;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use serde_json::json;
 use session_lock::dev::DATABASE;
 
 use crate::proxy::Proxy;
-use crate::world::{Service, Session, TABLE, World, age, eventually, tests};
+use crate::world::{Service, Session, TABLE, World, age, binary, eventually, tests};
 
 tests![
     a_locked_row_is_unavailable_and_holds_up_nobody_else,
@@ -21,6 +22,7 @@ tests![
     lost_connections_are_replaced_without_an_error,
     an_acquire_and_a_release_take_three_round_trips_at_most,
     an_error_of_the_database_is_never_a_grant,
+    what_ends_in_503_is_logged_at_debug,
 ];
 
 fn a_locked_row_is_unavailable_and_holds_up_nobody_else(world: &World) {
@@ -296,4 +298,22 @@ fn an_error_of_the_database_is_never_a_grant(world: &World) {
         let owner_token = service.hold(&session);
         assert_eq!(service.release(&session, &owner_token).status, 200);
     }
+}
+
+fn what_ends_in_503_is_logged_at_debug(world: &World) {
+    let session = Session::new();
+    world.store(&session, "garbage");
+    let _neighbour = world.lock_row(&session);
+    let url = world.database.url(DATABASE);
+    let mut command = Command::new(binary());
+    command.args(["serve", "--database-url", &url]);
+    let service = Service::spawn(command.env("RUST_LOG", "debug"));
+    service.wait_for_line("INFO  ready");
+    service
+        .acquire(&session, json!({}))
+        .assert_refused(503, "unavailable");
+    service.wait_for_line(&format!(
+        "DEBUG Session lock not served id_prospect=\"{}\" id_device=\"{}\": another program",
+        session.prospect, session.device
+    ));
 }
