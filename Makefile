@@ -4,7 +4,7 @@
 # make dist    the static binary, in dist/
 # make shipped  and the tests in which a static binary could differ
 # make bench   how fast it is, beside others: a table (a quarter of an hour, on a quiet machine)
-# make mutants  break each promise on purpose and see the tests notice (half a day)
+# make mutants  break each promise on purpose and see the tests notice (hours)
 # make torture [SECONDS=3600] [SEED=7]  everything fails at once, and what the clients saw is checked;
 #               then a Galera cluster loses its node, for a quarter of the time
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.

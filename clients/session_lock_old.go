@@ -1,4 +1,5 @@
-// The old bot's two functions, on session_lock.go: copy this file too, and nothing else changes.
+// The old bot's two functions, on session_lock.go and session_lock_http.go: copy this file too, and
+// defer ReleaseSession. Until then a lease is renewed, for 15 minutes at most, where the old one ended.
 package main
 
 import (
