@@ -418,12 +418,15 @@ impl Store {
     fn query(&self, sql: &Statement, values: &Values) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.pooled(until)?.query(sql, values) {
+            let error = match self.pooled(until)?.query(sql, values) {
                 Ok(rows) => return Ok(rows),
+                Err(error) => error,
+            };
+            match Trouble::of(&error) {
                 // No row can have a text that its column cannot hold.
-                Err(error) if Trouble::of(&error) == Trouble::Incomparable => return Ok(Vec::new()),
-                Err(error) if Trouble::of(&error) == Trouble::Lost && Instant::now() < until => {}
-                Err(error) => return Err(StoreError::Unavailable(cause(&error))),
+                Trouble::Incomparable => return Ok(Vec::new()),
+                Trouble::Lost if Instant::now() < until => {}
+                _ => return Err(StoreError::Unavailable(cause(&error))),
             }
         }
     }

@@ -5,11 +5,14 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::world::{DatabaseServer, Schema, Service, Session, TABLE, World, migrate, tests};
+use crate::world::{
+    DatabaseServer, Schema, Service, Session, TABLE, World, eventually, migrate, tests,
+};
 
 tests![
     every_outcome_is_counted,
     the_metrics_please_promtool_and_name_no_session,
+    the_share_of_used_ids_is_measured,
     the_page_needs_no_token_and_loads_nothing,
     the_interface_is_described,
     a_page_of_another_site_may_not_ask,
@@ -108,6 +111,19 @@ fn every_outcome_is_counted(world: &World) {
             &text,
             "session_lock_request_seconds_count{route=\"acquire\"}"
         ) > 6.0
+    );
+}
+
+fn the_share_of_used_ids_is_measured(world: &World) {
+    let schema = world.own_table();
+    schema.sql(&format!("ALTER TABLE {TABLE} AUTO_INCREMENT = 1073741824"));
+    let service = Service::start(&schema.url(), &[]);
+    eventually(
+        || "half of them",
+        || {
+            let used = metric(&service.text("/metrics"), "session_lock_ids_used_ratio");
+            (0.4..0.6).contains(&used).then_some(())
+        },
     );
 }
 
