@@ -237,7 +237,7 @@ fn a_deadlock_is_no_answer(world: &World) {
     let key: u64 = world.rows(key)[0];
     thread::scope(|scope| {
         scope.spawn(|| {
-            world.wait_for_row_lock(second);
+            assert!(world.sees_row_lock(second));
             let lock = format!("SELECT * FROM {TABLE} WHERE id_sessionX = {key} FOR UPDATE");
             neighbour.query_drop(lock).unwrap();
             neighbour.query_drop("ROLLBACK").unwrap();

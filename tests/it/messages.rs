@@ -431,14 +431,21 @@ fn is_duplicate_after_a_commit_between_look_and_write(world: &World, stored: Opt
 
 /// Commits while a neighbour holds the row, who does this to it meanwhile.
 fn commit_behind(world: &World, session: &Session, token: &str, meanwhile: &str) -> Reply {
-    let mut neighbour = world.lock_row(session);
-    thread::scope(|scope| {
-        let committing = scope.spawn(|| world.service.commit(session, token, "m"));
-        world.wait_for_row_lock(session);
-        neighbour.query_drop(meanwhile).unwrap();
-        neighbour.query_drop("COMMIT").unwrap();
-        committing.join().unwrap()
-    })
+    loop {
+        let mut neighbour = world.lock_row(session);
+        let reply = thread::scope(|scope| {
+            let committing = scope.spawn(|| world.service.commit(session, token, "m"));
+            if !world.sees_row_lock(session) {
+                return None;
+            }
+            neighbour.query_drop(meanwhile).unwrap();
+            neighbour.query_drop("COMMIT").unwrap();
+            Some(committing.join().unwrap())
+        });
+        if let Some(reply) = reply {
+            return reply;
+        }
+    }
 }
 
 fn a_commit_that_waits_for_the_row_sees_what_an_old_program_did_to_it(world: &World) {
