@@ -1139,6 +1139,10 @@ mod tests {
         assert!(low.iter().any(|id| *id > lowest / 100), "{low:?}");
         assert!(any.iter().any(|id| *id > lowest), "{any:?}");
         assert!(task.is_open());
+        let mut task = Task::new(&look, Instant::now());
+        task.try_random_id(LOW_IDS_SHARE);
+        assert!(matches!(task.new_key, Key::Explicit(1)));
+        task.ids_tried = ID_TRIES;
         task.try_random_id(MAX_KEY);
         assert!(matches!(task.finish(""), Err(StoreError::IdsExhausted)));
     }

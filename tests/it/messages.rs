@@ -468,35 +468,16 @@ fn a_commit_that_waits_for_the_row_sees_what_an_old_program_did_to_it(world: &Wo
 
 fn a_commit_that_waits_beyond_the_expiry_is_lost(world: &World) {
     let session = Session::new();
-    let token = world.service.hold_for(&session, "m");
-    // A good half second is left when the commit looks.
-    let mut conn = world.database.connect();
-    for sql in [
-        "DO SLEEP(1.4 - MICROSECOND(NOW(6)) / 1000000)".to_owned(),
-        format!(
-            "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(NOW() - INTERVAL 29 SECOND, \
-             '%Y-%m-%d %H:%i:%s'), SUBSTRING(timestamp, 20)) WHERE {session}"
-        ),
-    ] {
-        conn.query_drop(sql).unwrap();
-    }
-    let is_over = format!(
-        "SELECT TIMESTAMPDIFF(MICROSECOND, timestamp, NOW(6)) >= 30000000 FROM {TABLE} WHERE {session}"
-    );
-    let mut neighbour = world.lock_row(&session);
-    thread::scope(|scope| {
-        let committing = scope.spawn(|| world.service.commit(&session, &token, "m"));
-        eventually(
-            || "the lease expires",
-            || {
-                let over: Option<bool> = neighbour.query_first(&is_over).unwrap();
-                over.filter(|over| *over)
-            },
-        );
-        neighbour.query_drop("ROLLBACK").unwrap();
-        let reply = committing.join().unwrap();
-        assert!(matches!(reply.status, 409 | 503), "{reply:?}");
-    });
+    // One of the caller's own is firm: its commit begins with the row's lock.
+    let token = "00000000000000000042";
+    let fields = json!({"message_id": "m", "owner_token": token});
+    world
+        .service
+        .acquire(&session, fields)
+        .assert_granted("new");
+    world
+        .expire_behind_a_lock(&session, || world.service.commit(&session, token, "m"))
+        .assert(409, &is_lost());
     assert_eq!(records(world, &session), 0);
 }
 

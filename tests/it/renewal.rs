@@ -101,33 +101,15 @@ fn a_lease_that_expires_while_its_renew_waits_is_not_revived(world: &World) {
         .service
         .acquire(&session, json!({"ttl_ms": 60_000}))
         .text("owner_token");
-    // Half a second to a second and a half are left.
-    let stored = world.stored(&session).unwrap();
-    world.sql(format!(
-        "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(NOW() - INTERVAL 29 SECOND, '%Y-%m-%d %H:%i:%s'), '{}') \
-         WHERE {session}",
-        &stored[19..]
-    ));
-    let mut neighbour = world.lock_row(&session);
-    let expiring = world.stored(&session);
-    thread::scope(|scope| {
-        let renewed = scope.spawn(|| world.service.renew(&session, &owner_token, 30_000));
-        let is_over = format!(
-            "SELECT TIMESTAMPDIFF(MICROSECOND, timestamp, NOW(6)) >= 30000000 FROM {TABLE} WHERE {session}"
-        );
-        crate::world::eventually(
-            || "the lease expires",
-            || {
-                neighbour
-                    .query_first(&is_over)
-                    .unwrap()
-                    .filter(|over: &bool| *over)
-            },
-        );
-        neighbour.query_drop("ROLLBACK").unwrap();
-        assert!(matches!(renewed.join().unwrap().status, 409 | 503));
-    });
-    assert_eq!(world.stored(&session), expiring);
+    world
+        .expire_behind_a_lock(&session, || {
+            world.service.renew(&session, &owner_token, 30_000)
+        })
+        .assert(409, &lost());
+    world
+        .service
+        .acquire(&session, json!({}))
+        .assert_granted("takeover");
 }
 
 fn a_renew_is_repeated_and_doubled_without_harm(world: &World) {

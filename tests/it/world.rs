@@ -267,6 +267,40 @@ impl World {
         false
     }
 
+    /// What is answered to who is seen to wait for the row of a session whose lease ends meanwhile.
+    pub fn expire_behind_a_lock(&self, session: &Session, ask: impl Fn() -> Reply + Sync) -> Reply {
+        let is_over = format!(
+            "SELECT TIMESTAMPDIFF(MICROSECOND, timestamp, NOW(6)) >= 30000000 FROM {TABLE} WHERE {session}"
+        );
+        // On a busy machine it may have given up before it is seen.
+        for _ in 0..10 {
+            // A good half second is left at the look.
+            self.sql("DO SLEEP(1.4 - MICROSECOND(NOW(6)) / 1000000)");
+            self.sql(format!(
+                "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(NOW() - INTERVAL 29 SECOND, \
+                 '%Y-%m-%d %H:%i:%s'), SUBSTRING(timestamp, 20)) WHERE {session}"
+            ));
+            let mut neighbour = self.lock_row(session);
+            let (is_seen, reply) = thread::scope(|scope| {
+                let asked = scope.spawn(&ask);
+                let is_seen = self.sees_row_lock(session);
+                eventually(
+                    || "the lease expires",
+                    || {
+                        let over: Option<bool> = neighbour.query_first(&is_over).unwrap();
+                        over.filter(|over| *over)
+                    },
+                );
+                neighbour.query_drop("ROLLBACK").unwrap();
+                (is_seen, asked.join().unwrap())
+            });
+            if is_seen && reply.status != 503 {
+                return reply;
+            }
+        }
+        panic!("nobody was seen to wait for {session}");
+    }
+
     /// Lets time pass for one session: moves its row's date into the past.
     pub fn age(&self, session: &Session, seconds: u64) {
         age(&mut self.database.connect(), session, seconds);
