@@ -1,6 +1,7 @@
 //! One message, one reply: what is in progress, what is answered, and who may answer it.
 
 use std::thread;
+use std::time::Duration;
 
 use mysql::prelude::Queryable;
 use serde_json::{Value, json};
@@ -684,7 +685,8 @@ fn without_its_table_messages_are_refused_and_leases_work(world: &World) {
     let checked = run(&["check", "--database-url", &schema.url()]);
     assert_eq!(checked.status, Some(0));
     assert!(checked.out.contains("warning  messages"), "{checked:?}");
-    // It is noticed when the table is there.
+    // It is noticed when the table is there, however long it was not.
+    thread::sleep(Duration::from_millis(1_100));
     migrate(&schema.url());
     let granted = eventually(
         || "messages are taken",
