@@ -20,6 +20,8 @@ tests![
     every_request_ends_soon_whatever_the_network_does,
     healthz_answers_while_all_workers_wait_for_the_database,
     nobody_waits_behind_what_only_reads,
+    while_the_database_hangs_requests_are_refused_at_once,
+    what_has_waited_for_long_is_not_tried,
     connections_that_the_network_forgot_cost_one_timeout,
     a_lease_that_nobody_could_be_told_of_is_taken_back,
     a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back,
@@ -278,6 +280,40 @@ fn nobody_waits_behind_what_only_reads(world: &World) {
             assert!(granted < read.join().unwrap());
         }
     });
+}
+
+fn while_the_database_hangs_requests_are_refused_at_once(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    recovery(&service);
+    proxy.set(Fault::Swallow);
+    let refusal = || {
+        let began = Instant::now();
+        service
+            .acquire(&Session::new(), json!({}))
+            .assert_refused(503, "unavailable");
+        began.elapsed()
+    };
+    let first = refusal();
+    let later = (0..5).map(|_| refusal()).min().unwrap();
+    assert!(later * 3 < first, "{later:?}, at first {first:?}");
+}
+
+fn what_has_waited_for_long_is_not_tried(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &["--workers", "1"]);
+    recovery(&service);
+    proxy.set(Fault::HoldWrites);
+    let reply = thread::scope(|scope| {
+        // The only worker has this one.
+        scope.spawn(|| service.acquire(&Session::new(), json!({})));
+        thread::sleep(Duration::from_millis(100));
+        let behind = scope.spawn(|| service.acquire(&Session::new(), json!({})));
+        thread::sleep(Duration::from_millis(2_500));
+        proxy.set(Fault::None);
+        behind.join().unwrap()
+    });
+    reply.assert_refused(503, "unavailable");
 }
 
 fn connections_that_the_network_forgot_cost_one_timeout(world: &World) {
