@@ -688,6 +688,16 @@ mod tests {
     }
 
     #[test]
+    fn what_another_programs_lock_holds_up_at_the_end_is_handed_back() {
+        let lines = Lines::default();
+        lines.submit(&name(), "release", Instant::now());
+        let Ready { name, turn, since } = lines.next(BATCH).pop().unwrap();
+        lines.close();
+        let back = lines.locked(&name, turn, since);
+        assert_eq!(back.map(Turn::into_ticket), Some("release"));
+    }
+
+    #[test]
     fn who_joins_after_the_end_is_told_by_the_next_one() {
         let lines = Lines::default();
         assert!(lines.close().is_empty());
