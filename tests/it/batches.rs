@@ -253,6 +253,9 @@ fn a_deadlock_is_no_answer(world: &World) {
     for session in &sessions {
         assert_eq!(world.stored(session), None);
     }
+    let metrics = service.text("/metrics");
+    let none = "\nsession_lock_deadlock_retries_total 0\n";
+    assert!(!metrics.contains(none), "{metrics}");
 }
 
 /// A worker asks again, through another server, with the token that it was told in a 503; the
