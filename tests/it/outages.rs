@@ -302,18 +302,31 @@ fn while_the_database_hangs_requests_are_refused_at_once(world: &World) {
 fn what_has_waited_for_long_is_not_tried(world: &World) {
     let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
     let service = Service::start(&proxy.url(DATABASE), &["--workers", "1"]);
-    recovery(&service);
-    proxy.set(Fault::HoldWrites);
-    let reply = thread::scope(|scope| {
-        // The only worker has this one.
-        scope.spawn(|| service.acquire(&Session::new(), json!({})));
-        thread::sleep(Duration::from_millis(100));
-        let behind = scope.spawn(|| service.acquire(&Session::new(), json!({})));
-        thread::sleep(Duration::from_millis(2_500));
-        proxy.set(Fault::None);
-        behind.join().unwrap()
-    });
-    reply.assert_refused(503, "unavailable");
+    let answers = || {
+        recovery(&service);
+        let session = Session::new();
+        let owner_token = world.service.hold(&session);
+        thread::scope(|scope| {
+            let first_in_line =
+                scope.spawn(|| service.acquire(&session, json!({"wait_ms": 20_000})));
+            service.wait_for_waiters(&session, 1);
+            proxy.set(Fault::HoldWrites);
+            // The only worker has this one.
+            scope.spawn(|| service.acquire(&Session::new(), json!({})));
+            thread::sleep(Duration::from_millis(100));
+            let behind = scope.spawn(|| service.acquire(&Session::new(), json!({})));
+            // It is noticed at once that this line has its turn.
+            assert_eq!(world.service.release(&session, &owner_token).status, 200);
+            thread::sleep(Duration::from_millis(2_700));
+            proxy.set(Fault::None);
+            [behind, first_in_line].map(|late| late.join().unwrap().status)
+        })
+    };
+    // Unless the machine stalls.
+    eventually(
+        || "both are refused",
+        || (answers() == [503, 503]).then_some(()),
+    );
 }
 
 fn connections_that_the_network_forgot_cost_one_timeout(world: &World) {
