@@ -862,11 +862,7 @@ impl Api {
     /// Ends a turn that failed, for all who would only fail as slowly one after the other.
     fn failed(&self, name: &Name, turn: Turn<Ticket>, began: Instant, error: &StoreError) {
         for ticket in self.lines.failed(name, began) {
-            debug!(
-                "Session lock not served {}: {error}",
-                ticket.operation.session()
-            );
-            count(&ticket.operation, "failed");
+            note_failure(&ticket.operation, error);
             // Nothing was written for them.
             (ticket.reply)(Refusal::Unavailable(error.to_string(), None).into());
         }
@@ -882,11 +878,7 @@ impl Api {
             _ => Refusal::Unavailable(error.to_string(), owner_token),
         };
         let ticket = turn.into_ticket();
-        debug!(
-            "Session lock not served {}: {error}",
-            ticket.operation.session()
-        );
-        count(&ticket.operation, "failed");
+        note_failure(&ticket.operation, error);
         (ticket.reply)(refusal.into());
     }
 
@@ -1071,6 +1063,12 @@ fn outcome(answer: &Answer) -> &'static str {
         | Answer::Release(Released::Lost) => "lost",
         Answer::Acquire(_) | Answer::Recall(_) | Answer::Withdraw(_) | Answer::Look(_) => "failed",
     }
+}
+
+/// Notes that what was asked for ends in 503.
+fn note_failure(operation: &Operation, error: &StoreError) {
+    debug!("Session lock not served {}: {error}", operation.session());
+    count(operation, "failed");
 }
 
 /// Counts an outcome of what was asked for.

@@ -507,10 +507,10 @@ fn workers(text: &str) -> Result<usize, String> {
 }
 
 fn api_token(text: &str) -> Result<ApiToken, String> {
-    // What a header can carry.
     if text.is_empty() {
         Err("must not be empty; leave it out to serve without a token".to_owned())
     } else if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // What a header can carry.
         Ok(ApiToken(text.to_owned()))
     } else {
         Err("must be printable ASCII without blanks".to_owned())

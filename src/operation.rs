@@ -937,6 +937,24 @@ mod tests {
         }
     }
 
+    fn acquire() -> Operation {
+        Operation::Acquire {
+            session: session(),
+            owner_token: owner_token(),
+            origin: TokenOrigin::Callers,
+            ttl: ttl(30_000),
+            message_id: None,
+        }
+    }
+
+    fn release(message: Option<Message>) -> Operation {
+        Operation::Release {
+            session: session(),
+            owner_token: owner_token(),
+            message,
+        }
+    }
+
     /// The owner's row at a look that finds it dated so long ago.
     fn row(standing: char, age_ms: i64) -> Look {
         let stored = format!("2025-10-14 09:00:00.00000{standing}1760432400123456{OWNER}");
@@ -982,11 +1000,6 @@ mod tests {
 
     #[test]
     fn a_row_that_is_gone_after_a_lost_release_was_released_by_it_unless_its_record_is_missing() {
-        let release = |message| Operation::Release {
-            session: session(),
-            owner_token: owner_token(),
-            message,
-        };
         let told = |message, after| {
             let Answer::Release(released) =
                 after_lost_write(&release(message), row(FIRM, 0), after)
@@ -1037,13 +1050,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_vanished_before_it_was_firm_is_acquired_under_the_next_id() {
-        let acquire = Operation::Acquire {
-            session: session(),
-            owner_token: owner_token(),
-            origin: TokenOrigin::Callers,
-            ttl: ttl(30_000),
-            message_id: None,
-        };
+        let acquire = acquire();
         let mut task = Task::new(&acquire, Instant::now());
         decide(&mut task, row(TENTATIVE, 0));
         assert!(matches!(task.write, Some(Write::Confirm { .. })));
@@ -1086,11 +1093,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_no_answer() {
-        let release = Operation::Release {
-            session: session(),
-            owner_token: owner_token(),
-            message: None,
-        };
+        let release = release(None);
         let mut task = Task::new(&release, Instant::now());
         task.plan(row(FIRM, 31_000), Instant::now(), MAX_KEY);
         assert!(task.is_open() && task.write.is_none());
@@ -1098,13 +1101,7 @@ mod tests {
 
     #[test]
     fn nobody_is_told_that_nothing_was_written_when_that_is_not_known() {
-        let acquire = Operation::Acquire {
-            session: session(),
-            owner_token: owner_token(),
-            origin: TokenOrigin::Callers,
-            ttl: ttl(30_000),
-            message_id: None,
-        };
+        let acquire = acquire();
         for error in [
             StoreError::Unavailable("gone".to_owned()),
             StoreError::Locked,

@@ -2,8 +2,9 @@
 //!
 //! A test is a function that takes a [`World`](world::World): the service on one of the two
 //! databases. The databases are private servers, each started before its first test and stopped
-//! after the last. With `FAIL_FAST` in the environment, none begins after one has failed. `tests/install mariadb mysql` puts them in place, and `tests/install languages` what the
-//! clients for other languages need.
+//! after the last. `tests/install mariadb mysql` puts them in place, and `tests/install languages`
+//! what the clients for other languages need. With `FAIL_FAST` in the environment, no test begins
+//! after one has failed.
 
 mod batches;
 mod clients;
