@@ -26,7 +26,7 @@ async function ask(operation, fields) {
     }
     await sleep(pause);
   }
-  throw new Error(`session-lock does not answer: ${problem}`);
+  throw new Error(`session-lock: ${problem}`);
 }
 
 /** One attempt at one conversation. A timer renews it until the release. */

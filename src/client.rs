@@ -55,9 +55,18 @@ impl Answer {
         self.body["reason"].as_str().unwrap_or("lost")
     }
 
+    /// Whether the server wants something else to be asked.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        (400..500).contains(&self.status) && self.status != 409
+    }
+
     /// The server's own words about why it has no other answer.
     #[must_use]
     pub fn complaint(&self) -> String {
+        if self.status == 401 {
+            return "the server wants its API token: set SESSION_LOCK_API_TOKEN".to_owned();
+        }
         let message = self.body["error"]["message"].as_str();
         message.map_or_else(
             || format!("the server answered {}", self.status),
@@ -136,7 +145,10 @@ impl Client {
         response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Answer, String> {
         let no_server = |error: &dyn std::fmt::Display| {
-            format!("no session-lock server at {}: {error}", self.url)
+            format!(
+                "no session-lock server at {}: {error}; --url or SESSION_LOCK_URL says where one is",
+                self.url
+            )
         };
         let mut response = response.map_err(|error| no_server(&error))?;
         let text = response

@@ -347,7 +347,7 @@ impl Flags {
         self.given.iter().any(|(name, _)| name == flag)
     }
 
-    /// The value of a flag that is a duration, such as 500ms, 30s or 2m.
+    /// The value of a flag that is a duration, such as 1500ms, 30s or 2m.
     ///
     /// # Errors
     /// One line that names it and says what it must be.
@@ -355,7 +355,7 @@ impl Flags {
         self.get(flag)
             .map(|text| {
                 duration(text)
-                    .ok_or_else(|| format!("--{flag} must be a duration such as 500ms, 30s or 2m"))
+                    .ok_or_else(|| format!("--{flag} must be a duration such as 1500ms, 30s or 2m"))
             })
             .transpose()
     }

@@ -1,14 +1,15 @@
 //! The command line: which command, with which settings, and its exit status.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use session_lock::api::LIST_MAX;
-use session_lock::client::{self, Client, Ids};
+use session_lock::client::{self, Answer, Client, Ids};
 use session_lock::config::{ClientConfig, Config, Flags, Listen, SETTINGS, Setting};
 use session_lock::dev::PrivateDatabase;
 use session_lock::journal::Journal;
@@ -100,11 +101,11 @@ fn dispatch(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), 
         )?),
         "run" => run_command(client(flags, &["device", "prospect", "wait", "ttl"])?),
         "--version" | "-V" => {
-            println!("session-lock {}", env!("CARGO_PKG_VERSION"));
+            print(concat!("session-lock ", env!("CARGO_PKG_VERSION")));
             Ok(())
         }
         "--help" | "-h" | "help" => {
-            print!("{}", help());
+            print(help().trim_end());
             Ok(())
         }
         _ => Err(Failure::Usage(format!(
@@ -137,6 +138,16 @@ fn help() -> String {
          session-lock run --device D --prospect P [--wait 10s] [--ttl 30s] -- CMD ...\n      \
          runs CMD under a lease and ends with its status: 128+n for a signal, 126 or 127 if it cannot\n      \
          be started; 75: held by somebody else, 69: no server, 2: wrong flag [--wait 0, --ttl 30s]\n"
+}
+
+/// A line of output. Who reads no further than the first lines is no failure.
+fn print(line: impl Display) {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("session-lock: cannot print: {error}");
+        }
+        _ => {}
+    }
 }
 
 fn serve(config: &Config) -> Result<(), Failure> {
@@ -192,7 +203,7 @@ fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
 
 fn print_lines(findings: &[Finding]) {
     for finding in findings {
-        println!("{finding}");
+        print(finding);
     }
 }
 
@@ -203,7 +214,7 @@ fn print_json(findings: &[Finding]) {
             "sql": finding.sql,
         })
     });
-    println!("{}", findings.collect::<Value>());
+    print(findings.collect::<Value>());
 }
 
 /// A store for a single errand.
@@ -234,7 +245,10 @@ fn migrate(config: &Config) -> Result<(), Failure> {
         ))
     };
     store(config).migrate().map_err(failed)?;
-    println!("{} and {MESSAGE_TABLE} are in place", config.table);
+    print(format_args!(
+        "{} and {MESSAGE_TABLE} are in place",
+        config.table
+    ));
     Ok(())
 }
 
@@ -250,7 +264,7 @@ fn list(config: &ClientConfig) -> Result<(), Failure> {
         let page = client.get(&format!("/v1/locks?limit={LIST_MAX}{device}{after}"));
         let page = page.map_err(no_server)?;
         if page.status != 200 {
-            return Err(no_server(page.complaint()));
+            return Err(unanswered(&page));
         }
         locks.extend(page.body["locks"].as_array().cloned().unwrap_or_default());
         match page.body["next"].as_str() {
@@ -259,13 +273,13 @@ fn list(config: &ClientConfig) -> Result<(), Failure> {
         }
     }
     if config.flags.has("json") {
-        println!("{}", Value::from(locks));
+        print(Value::from(locks));
         return Ok(());
     }
-    println!(
+    print(format_args!(
         "{:<24} {:<20} {:>10} {:>12} {:>7}  FENCING TOKEN",
         "DEVICE", "PROSPECT", "HELD", "REMAINING", "WAITERS"
-    );
+    ));
     let seconds = |ms: &Value| {
         ms.as_u64().map_or("?".to_owned(), |ms| {
             format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
@@ -282,14 +296,14 @@ fn list(config: &ClientConfig) -> Result<(), Failure> {
         let fencing_token = lock["fencing_token"]
             .as_u64()
             .map_or("(old program)".to_owned(), |number| number.to_string());
-        println!(
+        print(format_args!(
             "{:<24} {:<20} {:>10} {:>12} {:>7}  {fencing_token}",
             text("id_device"),
             text("id_prospect"),
             seconds(&lock["held_ms"]),
             seconds(&lock["remaining_ms"]),
             lock["waiters"].to_string(),
-        );
+        ));
     }
     Ok(())
 }
@@ -315,13 +329,14 @@ fn release(config: &ClientConfig) -> Result<(), Failure> {
         .map_err(no_server)?;
     match answer.status {
         200 => {
-            println!("released");
+            print("released");
             Ok(())
         }
-        409 => Err(Failure::Failed(
+        409 if flags.has("fencing-token") => Err(Failure::Failed(
             "session-lock: not held, or not by that lease".to_owned(),
         )),
-        _ => Err(no_server(answer.complaint())),
+        409 => Err(Failure::Failed("session-lock: not held".to_owned())),
+        _ => Err(unanswered(&answer)),
     }
 }
 
@@ -349,6 +364,7 @@ fn run_command(config: ClientConfig) -> Result<(), Failure> {
         run::Outcome::Exited(status) => Err(Failure::Status(status, None)),
         run::Outcome::Held(word) => Err(Failure::Status(STATUS_HELD, Some(word))),
         run::Outcome::NoServer(word) => Err(no_server(word)),
+        run::Outcome::Refused(word) => Err(Failure::Usage(word)),
         run::Outcome::NotStarted(status, word) => Err(Failure::Status(status, Some(word))),
     }
 }
@@ -357,6 +373,14 @@ fn ids(flags: &Flags) -> Result<Ids, Failure> {
     let device = flags.need("device").map_err(Failure::Usage)?;
     let prospect = flags.need("prospect").map_err(Failure::Usage)?;
     Ok(Ids { device, prospect })
+}
+
+/// Of an answer that says neither yes nor no.
+fn unanswered(answer: &Answer) -> Failure {
+    if answer.is_refusal() {
+        return Failure::Usage(answer.complaint());
+    }
+    no_server(answer.complaint())
 }
 
 fn no_server(word: String) -> Failure {

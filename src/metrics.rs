@@ -123,9 +123,7 @@ impl Metrics {
             },
             database_up: {
                 let up = IntGauge::new("database_up", "1 while the database answers, 0 while requests are refused because it does not.");
-                let up = registered.add(up);
-                up.set(1);
-                up
+                registered.add(up)
             },
             database_errors: {
                 let options = Opts::new("database_errors_total", "Errors of the database.");

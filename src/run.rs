@@ -48,8 +48,10 @@ pub enum Outcome {
     Exited(u8),
     /// Somebody else holds the session.
     Held(String),
-    /// There is no server, or it refuses.
+    /// There is no server, or it has no answer.
     NoServer(String),
+    /// The server does not take what it was asked.
+    Refused(String),
     /// The command could not be started: its status, as a shell has it.
     NotStarted(u8, String),
 }
@@ -174,8 +176,8 @@ fn acquire(
                 );
                 return Err(Outcome::Held(word));
             }
-            Ok(answer) if answer.status == 503 => answer.complaint(),
-            Ok(answer) => return Err(Outcome::NoServer(answer.complaint())),
+            Ok(answer) if answer.is_refusal() => return Err(Outcome::Refused(answer.complaint())),
+            Ok(answer) => answer.complaint(),
             Err(error) => error,
         };
         if Instant::now() > server_until {

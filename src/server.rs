@@ -131,7 +131,8 @@ impl Server {
     pub fn bind(config: &Config) -> Result<Self, String> {
         let wrong = |error: &dyn std::fmt::Display| {
             format!(
-                "cannot listen on {}: {error}; is another session-lock running? (SESSION_LOCK_LISTEN)",
+                "cannot listen on {}: {error}; SESSION_LOCK_LISTEN must be an address of this machine that nobody \
+                 uses, another session-lock for one",
                 config.listen
             )
         };

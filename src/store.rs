@@ -203,6 +203,7 @@ impl Store {
             Some(table) => {
                 *self.messages() = (report.messages.clone(), Instant::now());
                 self.opened.get_or_init(|| Statements::new(table));
+                METRICS.database_up.set(1);
                 Opened::Ready(report.of(Verdict::Warning).cloned().collect())
             }
         }

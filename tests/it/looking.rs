@@ -248,7 +248,12 @@ fn commands_say_when_there_is_no_server(world: &World) {
     }
     let service = world.serve(&["--api-token", "s3cret"]);
     let url = format!("http://{}", service.address);
-    assert_eq!(run(&["list", "--url", &url]).status, Some(69));
+    let printed = run(&["list", "--url", &url]);
+    assert_eq!(printed.status, Some(2), "{printed:?}");
+    assert!(
+        printed.err.contains("SESSION_LOCK_API_TOKEN"),
+        "{printed:?}"
+    );
     assert_eq!(
         run(&["list", "--url", &url, "--api-token", "s3cret"]).status,
         Some(0)

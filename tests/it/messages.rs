@@ -477,7 +477,7 @@ fn a_commit_that_waits_beyond_the_expiry_is_lost(world: &World) {
         .acquire(&session, fields)
         .assert_granted("new");
     world
-        .expire_behind_a_lock(&session, || world.service.commit(&session, token, "m"))
+        .expire_behind_a_lock(&session, |service| service.commit(&session, token, "m"))
         .assert(409, &is_lost());
     assert_eq!(records(world, &session), 0);
 }

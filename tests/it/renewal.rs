@@ -102,8 +102,8 @@ fn a_lease_that_expires_while_its_renew_waits_is_not_revived(world: &World) {
         .acquire(&session, json!({"ttl_ms": 60_000}))
         .text("owner_token");
     world
-        .expire_behind_a_lock(&session, || {
-            world.service.renew(&session, &owner_token, 30_000)
+        .expire_behind_a_lock(&session, |service| {
+            service.renew(&session, &owner_token, 30_000)
         })
         .assert(409, &lost());
     world

@@ -132,6 +132,7 @@ fn no_server_is_69_and_no_command_is_127(world: &World) {
     assert_eq!(run(&["--", "/etc/passwd"]), Some(126));
     assert_eq!(run(&[]), Some(2));
     assert_eq!(run(&["--ttl", "fast", "--", "true"]), Some(2));
+    assert_eq!(run(&["--ttl", "5ms", "--", "true"]), Some(2));
     assert_eq!(world.stored(&session), None);
 }
 

@@ -1,10 +1,12 @@
 //! What `serve`, `check` and `migrate` say of a database: what is wrong, and what to do.
 
 use crate::world::{
-    DatabaseServer, PATIENCE, Printed, Schema, Service, Session, TABLE, World, migrate, run, tests,
+    DatabaseServer, PATIENCE, Printed, Schema, Service, Session, TABLE, World, binary, migrate,
+    run, tests,
 };
 use mysql::prelude::Queryable;
 use session_lock::dev::DATABASE;
+use std::process::Command;
 use std::time::Instant;
 
 tests![
@@ -22,6 +24,7 @@ tests![
     a_read_only_database_is_waited_for,
     check_lists_what_is_right_too,
     check_prints_json_for_programs,
+    output_that_nobody_reads_is_no_failure,
     check_says_the_exact_sql_that_mends_it_all,
     check_warns_of_ids_running_out_and_of_rows_dated_ahead,
     migrate_creates_the_table_once_and_alters_nothing,
@@ -389,6 +392,8 @@ fn a_database_that_is_not_there_yet_is_waited_for(world: &World) {
         reply.assert_refused(503, "unavailable");
         assert_eq!(reply.retry_after_s, Some(1));
     }
+    let says = |service: &Service, line| service.text("/metrics").lines().any(|said| said == line);
+    assert!(says(&service, "session_lock_database_up 0"));
     let _server = DatabaseServer::start_on(world.engine, port, &[]);
     // Between the server's start and this, the service may see an empty schema, and say so.
     let mut service = service;
@@ -408,6 +413,7 @@ fn a_database_that_is_not_there_yet_is_waited_for(world: &World) {
         }
     }
     assert_eq!(service.get("/readyz").status, 200);
+    assert!(says(&service, "session_lock_database_up 1"));
     service.hold(&Session::new());
 }
 
@@ -500,6 +506,23 @@ fn check_prints_json_for_programs(world: &World) {
         json(0)
             .iter()
             .all(|finding| finding["verdict"] != "problem")
+    );
+}
+
+fn output_that_nobody_reads_is_no_failure(world: &World) {
+    let schema = world.schema();
+    migrate(&schema.url());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut check = Command::new(binary());
+    check
+        .args(["check", "--database-url", &schema.url()])
+        .stdout(writer);
+    let printed = Printed::from(check.output().unwrap());
+    assert_eq!(
+        (printed.status, &*printed.err),
+        (Some(0), ""),
+        "{printed:?}"
     );
 }
 
