@@ -469,38 +469,37 @@ impl Api {
         }
     }
 
-    /// Does what is ready to be done, until nothing is: all that is ready at one time goes to the
-    /// database together.
-    pub fn work(&self) {
-        loop {
-            let ready = self.lines.next(BATCH_MAX);
-            if ready.is_empty() {
-                return;
-            }
-            let began = Instant::now();
-            let in_time = |ready: &Ready<_>| ready.since.elapsed() < QUEUE_PATIENCE;
-            let (turns, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
-            for Ready { name, turn, .. } in late {
-                self.failed(&name, turn, began, &too_slow());
-            }
-            if turns.is_empty() {
-                continue;
-            }
-            let operations: Vec<_> = turns.iter().map(|ready| operation(&ready.turn)).collect();
-            #[allow(clippy::cast_precision_loss)] // a few dozen at most
-            METRICS.batch_size.observe(operations.len() as f64);
-            let answers = self.run(&operations);
-            let _lines = journal::Together::begin();
-            for (Ready { name, turn, since }, answer) in turns.into_iter().zip(answers) {
-                let turn = match answer {
-                    Err(StoreError::Locked) => self.lines.locked(&name, turn, since),
-                    _ => Some(turn),
-                };
-                if let Some(turn) = turn {
-                    self.finish(&name, turn, began, answer);
-                }
+    /// Does what is ready to be done now, all of it together in the database; whether there was
+    /// anything.
+    pub fn work(&self) -> bool {
+        let ready = self.lines.next(BATCH_MAX);
+        if ready.is_empty() {
+            return false;
+        }
+        let began = Instant::now();
+        let in_time = |ready: &Ready<_>| ready.since.elapsed() < QUEUE_PATIENCE;
+        let (turns, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
+        for Ready { name, turn, .. } in late {
+            self.failed(&name, turn, began, &too_slow());
+        }
+        if turns.is_empty() {
+            return true;
+        }
+        let operations: Vec<_> = turns.iter().map(|ready| operation(&ready.turn)).collect();
+        #[allow(clippy::cast_precision_loss)] // a few dozen at most
+        METRICS.batch_size.observe(operations.len() as f64);
+        let answers = self.run(&operations);
+        let _lines = journal::Together::begin();
+        for (Ready { name, turn, since }, answer) in turns.into_iter().zip(answers) {
+            let turn = match answer {
+                Err(StoreError::Locked) => self.lines.locked(&name, turn, since),
+                _ => Some(turn),
+            };
+            if let Some(turn) = turn {
+                self.finish(&name, turn, began, answer);
             }
         }
+        true
     }
 
     /// Does one thing that another program's lock may hold up, if there is one within `patience`.

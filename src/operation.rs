@@ -326,6 +326,21 @@ impl Seen {
         )
     }
 
+    /// Whether it is still this one's, however often it was renewed.
+    fn is_held_by(&self, holder: Holder) -> bool {
+        match (&self.stamp, holder) {
+            (
+                Stamp::Lease { fencing_token, .. },
+                Holder::Leased {
+                    fencing_token: held,
+                    ..
+                },
+            ) => *fencing_token == held,
+            (Stamp::Foreign, Holder::Legacy) => true,
+            _ => false,
+        }
+    }
+
     fn is_owned_by(&self, token: &OwnerToken) -> bool {
         matches!(&self.stamp, Stamp::Lease { owner_token, .. } if owner_token == token)
     }
@@ -839,6 +854,10 @@ impl<'a> Task<'a> {
         match (self.sent, meant) {
             (Sent::Done(Effect::Ended(holder)), _)
             | (Sent::Unknown(Effect::Ended(holder)), None) => Some(Forced::Released(holder)),
+            // What was forced to end did; this is the next one, which nobody meant.
+            (Sent::Unknown(Effect::Ended(holder)), Some(row)) if !row.is_held_by(holder) => {
+                Some(Forced::Released(holder))
+            }
             (_, Some(row)) if row.remaining().is_some() => {
                 let holder = row.holder();
                 self.write = Some(Write::Delete {
@@ -1012,6 +1031,32 @@ mod tests {
         assert!(told(Some(message()), record(OWNER)));
         assert!(!told(Some(message()), record("99990000000000000007")));
         assert!(!told(Some(message()), Look::default()));
+    }
+
+    #[test]
+    fn a_forced_release_whose_answer_was_lost_ends_the_same_lease_only() {
+        let force = Operation::Force {
+            session: session(),
+            fencing_token: None,
+        };
+        let another = |stored: &str| Look {
+            row: Some(Seen::new(8, stored.into(), Some(0), 1_760_432_405_000_000)),
+            record: None,
+        };
+        for after in [
+            another("2025-10-14 09:00:00.000000176043240012345848210000000000000008"),
+            another("2025-10-14 09:00:00"),
+            Look::default(),
+        ] {
+            let told = after_lost_write(&force, row(FIRM, 0), after);
+            assert!(matches!(told, Answer::Force(Forced::Released(_))));
+        }
+        let mut task = Task::new(&force, Instant::now());
+        decide(&mut task, row(FIRM, 0));
+        task.lose_write();
+        // Renewed meanwhile.
+        decide(&mut task, row(FIRM, -10_000));
+        assert!(matches!(task.write, Some(Write::Delete { .. })));
     }
 
     #[test]

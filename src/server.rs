@@ -403,12 +403,12 @@ impl Shared {
             for (request, arrived) in changes {
                 self.handle(request, arrived);
             }
-            self.api.work();
+            let has_worked = self.api.work();
             for (request, arrived) in reads {
                 self.handle(request, arrived);
             }
             let mut next_up = lock(&self.next_up);
-            if next_up.is_empty() {
+            if next_up.is_empty() && !has_worked {
                 return;
             }
             let batch = next_up.len().min(BATCH_MAX);

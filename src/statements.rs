@@ -96,14 +96,17 @@ impl Statements {
             places.ends = packet.len()..packet.len() + 1;
             self.release.write_rows(packet, &ends);
         }
-        let claims: Vec<_> = tasks.iter().filter_map(|task| claim(task)).collect();
+        let mut claims: Vec<_> = tasks.iter().filter_map(|task| claim(task)).collect();
         if !claims.is_empty() {
             let start = packet.len();
+            // Two servers that claim the same sessions wait for each other in this order only.
+            claims.sort_by_cached_key(Claim::place);
             // Apart: in one statement, those with a key would burn an id each beside one without.
+            // First these, which may meet a lock; that burns no id then.
             let (next, explicit): (Vec<_>, Vec<_>) = claims
                 .iter()
                 .partition(|claim| matches!(claim.key, Key::Next));
-            for claims in [next, explicit] {
+            for claims in [explicit, next] {
                 if !claims.is_empty() {
                     let rows: Vec<_> = claims.into_iter().map(Claim::values).collect();
                     self.acquire.write_rows(packet, &rows);
@@ -381,6 +384,18 @@ fn claim<'a>(task: &'a Task) -> Option<Claim<'a>> {
 }
 
 impl Claim<'_> {
+    /// Where the table's unique key has it, case aside.
+    fn place(&self) -> (String, String) {
+        let Session {
+            id_prospect,
+            id_device,
+        } = self.session;
+        (
+            id_prospect.as_str().to_lowercase(),
+            id_device.as_str().to_lowercase(),
+        )
+    }
+
     fn values(&self) -> [(&'static str, Value<'_>); 6] {
         let [prospect, device] = session_values(self.session);
         let key = match self.key {

@@ -499,8 +499,17 @@ impl Store {
                         break 'rounds;
                     }
                     Err(Interrupted::Refused(cause)) => {
-                        for task in group.iter_mut().filter(|task| task.is_open()) {
-                            task.fail(StoreError::Unavailable(cause.clone()));
+                        let mut open: Vec<_> =
+                            group.iter_mut().filter(|task| task.is_open()).collect();
+                        match &mut open[..] {
+                            [task] => task.fail(StoreError::Unavailable(cause)),
+                            // One's refusal is no answer to those whose turn had not come.
+                            open => {
+                                for task in open {
+                                    task.company = Company::Alone;
+                                }
+                                last_cause = cause;
+                            }
                         }
                     }
                 }
@@ -703,8 +712,8 @@ fn recover(
         task.drop_write();
     }
     if rolled_back.is_err() {
-        // It ends with its connection.
-        connection.discard();
+        // It ends with its connection, which may take hours to notice that ours is closed.
+        connection.lose();
         return Interrupted::Again(cause);
     }
     match (trouble, tasks) {

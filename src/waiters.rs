@@ -134,7 +134,8 @@ enum Door {
 }
 
 struct Line<T> {
-    direct: VecDeque<Turn<T>>,
+    /// What does not stand in line, and since when it could have been done.
+    direct: VecDeque<(Turn<T>, Instant)>,
     waiters: VecDeque<Waiter<T>>,
     turn: TurnState,
     seen: Option<Look>,
@@ -187,7 +188,8 @@ impl<T> Lines<T> {
     /// Has something done to a session that does not stand in line.
     pub fn submit(&self, name: &Name, ticket: T, arrived: Instant) {
         let mut state = self.lock();
-        state.line(name).direct.push_back(Turn::Direct(ticket));
+        let direct = &mut state.line(name).direct;
+        direct.push_back((Turn::Direct(ticket), arrived));
         state.make_ready(name, arrived);
     }
 
@@ -202,7 +204,7 @@ impl<T> Lines<T> {
         let (arrived, waits) = (waiter.arrived, waiter.waits());
         let is_alone = line.waiters.is_empty() && line.turn == TurnState::Idle;
         if token == TokenOrigin::Callers && !is_alone {
-            line.direct.push_back(Turn::Recall(waiter));
+            line.direct.push_back((Turn::Recall(waiter), arrived));
         } else {
             state.stand(name, waiter);
         }
@@ -253,7 +255,7 @@ impl<T> Lines<T> {
         state.mark_slow(name);
         match turn {
             Turn::Acquire(waiter) => state.stand(name, waiter),
-            turn => state.line(name).direct.push_front(turn),
+            turn => state.line(name).direct.push_front((turn, since)),
         }
         state.line(name).turn = TurnState::Idle;
         state.make_ready(name, since);
@@ -284,8 +286,10 @@ impl<T> Lines<T> {
         if state.door == Door::Closed {
             return Some(refused);
         }
-        state.line(name).direct.push_back(Turn::Refuse(refused));
-        state.make_ready(name, Instant::now());
+        let now = Instant::now();
+        let direct = &mut state.line(name).direct;
+        direct.push_back((Turn::Refuse(refused), now));
+        state.make_ready(name, now);
         None
     }
 
@@ -345,7 +349,7 @@ impl<T> Lines<T> {
         state.end_turn(name, Next::Turn);
         let failed = failed.into_iter().map(|waiter| waiter.ticket);
         failed
-            .chain(direct.into_iter().map(Turn::into_ticket))
+            .chain(direct.into_iter().map(|(turn, _)| turn.into_ticket()))
             .collect()
     }
 
@@ -443,7 +447,7 @@ impl<T> Lines<T> {
         let mut tickets = Vec::new();
         for line in state.lines.values_mut() {
             tickets.extend(line.waiters.drain(..).map(|waiter| waiter.ticket));
-            tickets.extend(line.direct.drain(..).map(Turn::into_ticket));
+            tickets.extend(line.direct.drain(..).map(|(turn, _)| turn.into_ticket()));
         }
         drop(state);
         self.joined.notify_all();
@@ -520,8 +524,8 @@ impl<T> State<T> {
     fn begin_turn(&mut self, name: Name, since: Instant) -> Option<Ready<T>> {
         let line = self.line(&name);
         let direct = line.direct.pop_front();
-        let turn = direct.or_else(|| line.waiters.pop_front().map(Turn::Acquire));
-        let Some(turn) = turn else {
+        let acquire = || Some((Turn::Acquire(line.waiters.pop_front()?), since));
+        let Some((turn, since)) = direct.or_else(acquire) else {
             line.turn = TurnState::Idle;
             self.forget_if_empty(&name);
             return None;
@@ -685,6 +689,17 @@ mod tests {
         assert!(lines.locked(&name, turn, since).is_none());
         let slow = lines.next_slow(Duration::ZERO).unwrap();
         assert_eq!((slow.turn.into_ticket(), slow.since), ("release", arrived));
+    }
+
+    #[test]
+    fn what_stood_behind_another_turn_has_waited_since_it_came() {
+        let lines = Lines::default();
+        lines.submit(&name(), "renew", Instant::now());
+        assert_eq!(lines.next(BATCH).len(), 1);
+        let arrived = Instant::now();
+        lines.submit(&name(), "release", arrived);
+        lines.done(&name());
+        assert_eq!(lines.next(BATCH).pop().unwrap().since, arrived);
     }
 
     #[test]

@@ -19,6 +19,8 @@ tests![
     a_deadlock_is_no_answer,
     a_retry_is_not_told_of_a_neighbours_grant,
     a_batch_burns_no_ids,
+    a_lock_burns_no_ids_of_those_beside_it,
+    a_refused_look_is_no_answer_to_those_who_need_none,
 ];
 
 type Ask<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
@@ -290,20 +292,22 @@ fn a_retry_is_not_told_of_a_neighbours_grant(world: &World) {
     assert_eq!(&stored[25..26], "1", "{stored}");
 }
 
+/// The id that a row inserted now gets.
+fn next_id(world: &World) -> u64 {
+    let session = Session::new();
+    world.store(&session, "");
+    world.rows(format!("SELECT id_sessionX FROM {TABLE} WHERE {session}"))[0]
+}
+
 fn a_batch_burns_no_ids(world: &World) {
     let own = World::start(world.engine);
     let service = own.serve(&["--workers", "1"]);
-    let next_id = || -> u64 {
-        let session = Session::new();
-        own.store(&session, "");
-        own.rows(format!("SELECT id_sessionX FROM {TABLE} WHERE {session}"))[0]
-    };
     let sessions: Vec<_> = (0..12).map(|_| Session::new()).collect();
     let (new, stale) = sessions.split_at(4);
     for session in stale {
         own.store(session, "garbage");
     }
-    let before = next_id();
+    let before = next_id(&own);
     let requests = sessions.iter().map(|session| {
         let service = &service;
         Box::new(move || service.acquire(session, json!({}))) as Ask
@@ -312,5 +316,43 @@ fn a_batch_burns_no_ids(world: &World) {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
     // What kept the worker busy has a row, too.
-    assert_eq!(next_id() - before, new.len() as u64 + 2);
+    assert_eq!(next_id(&own) - before, new.len() as u64 + 2);
+}
+
+fn a_lock_burns_no_ids_of_those_beside_it(world: &World) {
+    let own = World::start(world.engine);
+    let service = own.serve(&["--workers", "1"]);
+    let sessions: Vec<_> = (0..5).map(|_| Session::new()).collect();
+    let locked = &sessions[4];
+    own.store(locked, "garbage");
+    let mut neighbour = own.lock_row(locked);
+    let before = next_id(&own);
+    let requests = sessions.iter().map(|session| {
+        let service = &service;
+        Box::new(move || service.acquire(session, json!({}))) as Ask
+    });
+    let replies = ask_together(&own, &service, requests.collect());
+    neighbour.query_drop("ROLLBACK").unwrap();
+    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 503]);
+    assert_eq!(next_id(&own) - before, 4 + 2);
+}
+
+fn a_refused_look_is_no_answer_to_those_who_need_none(world: &World) {
+    let own = World::start(world.engine);
+    let service = own.serve(&["--workers", "1"]);
+    own.sql("DROP TABLE session_lock_message");
+    let sessions: Vec<_> = (0..4).map(|_| Session::new()).collect();
+    let requests = sessions.iter().enumerate().map(|(number, session)| {
+        let service = &service;
+        if number == 0 {
+            let fields = json!({"message_id": "m"});
+            return Box::new(move || service.acquire(session, fields)) as Ask;
+        }
+        let owner_token = service.hold(session);
+        Box::new(move || service.release(session, &owner_token)) as Ask
+    });
+    let replies = ask_together(&own, &service, requests.collect());
+    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [503, 200, 200, 200]);
 }
