@@ -480,7 +480,12 @@ impl Api {
         let in_time = |ready: &Ready<_>| ready.since.elapsed() < QUEUE_PATIENCE;
         let (turns, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
         for Ready { name, turn, .. } in late {
-            self.failed(&name, turn, began, &too_slow());
+            self.lines.changed_nothing(&name);
+            let Ticket {
+                operation, reply, ..
+            } = turn.into_ticket();
+            note_failure(&operation, &too_slow());
+            reply(Refusal::Unavailable(too_slow().to_string(), None).into());
         }
         if turns.is_empty() {
             return true;

@@ -145,6 +145,7 @@ fn print(line: impl Display) {
     match writeln!(std::io::stdout(), "{line}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             eprintln!("session-lock: cannot print: {error}");
+            std::process::exit(1);
         }
         _ => {}
     }
@@ -166,7 +167,7 @@ fn finish(ending: Ending) -> Result<(), Failure> {
 }
 
 fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
-    println!("starting a private database ...");
+    print("starting a private database ...");
     let database = PrivateDatabase::start_installed().map_err(Failure::Failed)?;
     let url = database.url();
     let setting = |name: &str| {
@@ -190,14 +191,14 @@ fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     };
     let ids = r#""id_device":"bot1","id_prospect":"60123456789""#;
     let owner = r#""owner_token":"48210000000000000007""#;
-    println!(
+    print(format_args!(
         "\nserving on {}; Ctrl-C ends it, and the database with it. Try, in another terminal:\n\n\
          {curl} {base}/v1/acquire -d '{{{ids},{owner},\"ttl_ms\":300000}}'\n\
          {curl} {base}/v1/acquire -d '{{{ids}}}'\n\
          {curl} {base}/v1/release -d '{{{ids},{owner}}}'\n\n\
          The database is at DATABASE_URL='{url}'\n",
         server.address()
-    );
+    ));
     finish(server.run())
 }
 

@@ -854,7 +854,7 @@ impl<'a> Task<'a> {
         match (self.sent, meant) {
             (Sent::Done(Effect::Ended(holder)), _)
             | (Sent::Unknown(Effect::Ended(holder)), None) => Some(Forced::Released(holder)),
-            // What was forced to end did; this is the next one, which nobody meant.
+            // What was to end did; this is the next one, which nobody meant.
             (Sent::Unknown(Effect::Ended(holder)), Some(row)) if !row.is_held_by(holder) => {
                 Some(Forced::Released(holder))
             }

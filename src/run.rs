@@ -116,12 +116,25 @@ pub fn run(client: &Client, task: &Task) -> Outcome {
             )
         }
     };
-    // If it was lost, this says so again and changes nothing.
-    let token = json!({"owner_token": owner_token.secret()});
-    if let Err(error) = client.post("/v1/release", &task.ids, token, SERVER_PATIENCE) {
-        log::warn!("the lease is not released and will expire: {error}");
-    }
+    release(client, task, &owner_token);
     outcome
+}
+
+/// If the lease was lost, this changes nothing.
+fn release(client: &Client, task: &Task, owner_token: &OwnerToken) {
+    let until = Instant::now() + SERVER_PATIENCE;
+    loop {
+        let token = json!({"owner_token": owner_token.secret()});
+        let problem = match client.post("/v1/release", &task.ids, token, SERVER_PATIENCE) {
+            Ok(answer) if matches!(answer.status, 200 | 409) => return,
+            Ok(answer) => answer.complaint(),
+            Err(error) => error,
+        };
+        if Instant::now() > until {
+            return log::warn!("the lease is not released and will expire: {problem}");
+        }
+        thread::sleep(RETRY_PAUSE);
+    }
 }
 
 /// Signals to us are for the command. Being stopped is not: a lease that nobody renews would end

@@ -99,7 +99,7 @@ impl Statements {
         let mut claims: Vec<_> = tasks.iter().filter_map(|task| claim(task)).collect();
         if !claims.is_empty() {
             let start = packet.len();
-            // Two servers that claim the same sessions wait for each other in this order only.
+            // Two servers that claim the same sessions hardly ever wait for each other.
             claims.sort_by_cached_key(Claim::place);
             // Apart: in one statement, those with a key would burn an id each beside one without.
             // First these, which may meet a lock; that burns no id then.
@@ -384,7 +384,7 @@ fn claim<'a>(task: &'a Task) -> Option<Claim<'a>> {
 }
 
 impl Claim<'_> {
-    /// Where the table's unique key has it, case aside.
+    /// The same order on every server.
     fn place(&self) -> (String, String) {
         let Session {
             id_prospect,

@@ -83,7 +83,7 @@ pub struct Ready<T> {
     pub name: Name,
     /// What is to be done.
     pub turn: Turn<T>,
-    /// Since when it could have been done.
+    /// Since when somebody waits for it.
     pub since: Instant,
 }
 
@@ -134,7 +134,7 @@ enum Door {
 }
 
 struct Line<T> {
-    /// What does not stand in line, and since when it could have been done.
+    /// What does not stand in line, and since when somebody waits for it.
     direct: VecDeque<(Turn<T>, Instant)>,
     waiters: VecDeque<Waiter<T>>,
     turn: TurnState,
@@ -286,10 +286,10 @@ impl<T> Lines<T> {
         if state.door == Door::Closed {
             return Some(refused);
         }
-        let now = Instant::now();
+        let until = refused.waiter.until;
         let direct = &mut state.line(name).direct;
-        direct.push_back((Turn::Refuse(refused), now));
-        state.make_ready(name, now);
+        direct.push_back((Turn::Refuse(refused), until));
+        state.make_ready(name, until);
         None
     }
 
@@ -524,7 +524,11 @@ impl<T> State<T> {
     fn begin_turn(&mut self, name: Name, since: Instant) -> Option<Ready<T>> {
         let line = self.line(&name);
         let direct = line.direct.pop_front();
-        let acquire = || Some((Turn::Acquire(line.waiters.pop_front()?), since));
+        let acquire = || {
+            let waiter = line.waiters.pop_front()?;
+            let since = since.min(waiter.until);
+            Some((Turn::Acquire(waiter), since))
+        };
         let Some((turn, since)) = direct.or_else(acquire) else {
             line.turn = TurnState::Idle;
             self.forget_if_empty(&name);
@@ -698,8 +702,13 @@ mod tests {
         assert_eq!(lines.next(BATCH).len(), 1);
         let arrived = Instant::now();
         lines.submit(&name(), "release", arrived);
-        lines.done(&name());
-        assert_eq!(lines.next(BATCH).pop().unwrap().since, arrived);
+        let acquire = waiter("acquire");
+        let until = acquire.until;
+        lines.join(&name(), acquire, TokenOrigin::Ours);
+        for since in [arrived, until] {
+            lines.done(&name());
+            assert_eq!(lines.next(BATCH).pop().unwrap().since, since);
+        }
     }
 
     #[test]
