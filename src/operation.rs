@@ -1051,12 +1051,20 @@ mod tests {
             let told = after_lost_write(&force, row(FIRM, 0), after);
             assert!(matches!(told, Answer::Force(Forced::Released(_))));
         }
-        let mut task = Task::new(&force, Instant::now());
-        decide(&mut task, row(FIRM, 0));
-        task.lose_write();
-        // Renewed meanwhile.
-        decide(&mut task, row(FIRM, -10_000));
-        assert!(matches!(task.write, Some(Write::Delete { .. })));
+        // Renewed meanwhile, or as it was.
+        for (before, after) in [
+            (row(FIRM, 0), row(FIRM, -10_000)),
+            (
+                another("2025-10-14 09:00:00"),
+                another("2025-10-14 09:00:00"),
+            ),
+        ] {
+            let mut task = Task::new(&force, Instant::now());
+            decide(&mut task, before);
+            task.lose_write();
+            decide(&mut task, after);
+            assert!(matches!(task.write, Some(Write::Delete { .. })));
+        }
     }
 
     #[test]
