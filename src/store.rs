@@ -503,7 +503,7 @@ impl Store {
                             group.iter_mut().filter(|task| task.is_open()).collect();
                         match &mut open[..] {
                             [task] => task.fail(StoreError::Unavailable(cause)),
-                            // One's refusal is no answer to those whose turn had not come.
+                            // One's trouble, with its message table for one, is not the others'.
                             open => {
                                 for task in open {
                                     task.company = Company::Alone;
@@ -601,8 +601,6 @@ fn look(
                     Ok(())
                 }
                 (Trouble::Lost | Trouble::Deadlock, _) => Err(Interrupted::Again(cause(&error))),
-                // One's message table is no trouble of those without a message.
-                (_, tasks @ [_, _, ..]) => Err(separate(tasks, cause(&error))),
                 (Trouble::Locked, [task]) => {
                     task.fail(StoreError::Locked);
                     Err(Interrupted::Again(cause(&error)))
