@@ -163,9 +163,12 @@ fn many_locked_rows_do_not_fail_the_rest_of_their_batch(world: &World) {
 }
 
 fn a_message_table_in_trouble_does_not_fail_those_without_a_message(world: &World) {
-    for trouble in [
-        "LOCK TABLES session_lock_message WRITE",
-        "DROP TABLE session_lock_message",
+    for (trouble, word) in [
+        (
+            "LOCK TABLES session_lock_message WRITE",
+            "another program holds a database lock",
+        ),
+        ("DROP TABLE session_lock_message", "session_lock_message"),
     ] {
         let own = World::start(world.engine);
         let service = own.serve(&["--workers", "1"]);
@@ -183,6 +186,7 @@ fn a_message_table_in_trouble_does_not_fail_those_without_a_message(world: &Worl
         let replies = ask_together(&own, &service, requests.collect());
         let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
         assert_eq!(statuses, [503, 200, 503, 200, 503, 200], "{trouble}");
+        assert!(replies[0].text.contains(word), "{:?}", replies[0]);
     }
 }
 
