@@ -481,11 +481,7 @@ impl Api {
         let (turns, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
         for Ready { name, turn, .. } in late {
             self.lines.changed_nothing(&name);
-            let Ticket {
-                operation, reply, ..
-            } = turn.into_ticket();
-            note_failure(&operation, &too_slow());
-            reply(Refusal::Unavailable(too_slow().to_string(), None).into());
+            not_served(turn.into_ticket(), &too_slow());
         }
         if turns.is_empty() {
             return true;
@@ -866,9 +862,7 @@ impl Api {
     /// Ends a turn that failed, for all who would only fail as slowly one after the other.
     fn failed(&self, name: &Name, turn: Turn<Ticket>, began: Instant, error: &StoreError) {
         for ticket in self.lines.failed(name, began) {
-            note_failure(&ticket.operation, error);
-            // Nothing was written for them.
-            (ticket.reply)(Refusal::Unavailable(error.to_string(), None).into());
+            not_served(ticket, error);
         }
         let owner_token = match (&turn, error) {
             (Turn::Acquire(waiter), StoreError::Unsettled(_)) => {
@@ -1067,6 +1061,12 @@ fn outcome(answer: &Answer) -> &'static str {
         | Answer::Release(Released::Lost) => "lost",
         Answer::Acquire(_) | Answer::Recall(_) | Answer::Withdraw(_) | Answer::Look(_) => "failed",
     }
+}
+
+/// Ends in 503 what nothing was written for.
+fn not_served(ticket: Ticket, error: &StoreError) {
+    note_failure(&ticket.operation, error);
+    (ticket.reply)(Refusal::Unavailable(error.to_string(), None).into());
 }
 
 /// Notes that what was asked for ends in 503.

@@ -105,7 +105,7 @@ fn dispatch(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), 
             Ok(())
         }
         "--help" | "-h" | "help" => {
-            print(help().trim_end());
+            print(help());
             Ok(())
         }
         _ => Err(Failure::Usage(format!(
@@ -137,7 +137,7 @@ fn help() -> String {
          session-lock release --force --device D --prospect P [--fencing-token N]\n\
          session-lock run --device D --prospect P [--wait 10s] [--ttl 30s] -- CMD ...\n      \
          runs CMD under a lease and ends with its status: 128+n for a signal, 126 or 127 if it cannot\n      \
-         be started; 75: held by somebody else, 69: no server, 2: wrong flag [--wait 0, --ttl 30s]\n"
+         be started; 75: held by somebody else, 69: no server, 2: wrong flag [--wait 0, --ttl 30s]"
 }
 
 /// A line of output. Who reads no further than the first lines is no failure.

@@ -326,7 +326,7 @@ impl Seen {
         )
     }
 
-    /// Whether it is still this one's, however often it was renewed.
+    /// Whether it is still this holder's, however often it was renewed.
     fn is_held_by(&self, holder: Holder) -> bool {
         match (&self.stamp, holder) {
             (
@@ -854,7 +854,7 @@ impl<'a> Task<'a> {
         match (self.sent, meant) {
             (Sent::Done(Effect::Ended(holder)), _)
             | (Sent::Unknown(Effect::Ended(holder)), None) => Some(Forced::Released(holder)),
-            // What was to end did; this is the next one, which nobody meant.
+            // The lease that was to end is gone; this is the next one, which nobody meant.
             (Sent::Unknown(Effect::Ended(holder)), Some(row)) if !row.is_held_by(holder) => {
                 Some(Forced::Released(holder))
             }

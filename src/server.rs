@@ -394,7 +394,7 @@ impl Shared {
     }
 
     /// Does these, what is ready, and what was received meanwhile. What only reads is answered on
-    /// the spot, one by one: after those who change something, that they do not wait behind it.
+    /// the spot, one by one, so those who change something go first.
     fn do_all(self: &Arc<Self>, mut requests: Vec<Arrived>) {
         loop {
             let (changes, reads): (Vec<_>, Vec<_>) = requests

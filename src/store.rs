@@ -499,13 +499,12 @@ impl Store {
                         break 'rounds;
                     }
                     Err(Interrupted::Refused(cause)) => {
-                        let mut open: Vec<_> =
-                            group.iter_mut().filter(|task| task.is_open()).collect();
-                        match &mut open[..] {
+                        group.retain(|task| task.is_open());
+                        match &mut group[..] {
                             [task] => task.fail(StoreError::Unavailable(cause)),
                             // One's trouble, with its message table for one, is not the others'.
-                            open => {
-                                for task in open {
+                            tasks => {
+                                for task in tasks {
                                     task.company = Company::Alone;
                                 }
                                 last_cause = cause;
@@ -726,7 +725,6 @@ fn recover(
             task.fail(StoreError::Locked);
             Interrupted::Again(cause)
         }
-        (_, tasks @ [_, _, ..]) => separate(tasks, cause),
         (Trouble::IdsExhausted, [task]) => {
             task.try_random_id(statements.table.max_key);
             Interrupted::Again(cause)
