@@ -257,6 +257,8 @@ impl World {
         let mut conn = self.database.connect();
         let until = Instant::now() + Duration::from_secs(5);
         while Instant::now() < until {
+            // Others have their look, too.
+            thread::sleep(Duration::from_millis(1));
             // It shows what it showed before to who looks again within 100 ms of anybody.
             let _alone = self.row_lock_look.lock().unwrap();
             thread::sleep(Duration::from_millis(110));
