@@ -11,7 +11,7 @@ use serde_json::json;
 use session_lock::dev::DATABASE;
 
 use crate::proxy::Proxy;
-use crate::world::{Service, Session, TABLE, World, age, binary, eventually, tests};
+use crate::world::{Done, Service, Session, TABLE, World, age, binary, eventually, tests};
 
 tests![
     a_locked_row_is_unavailable_and_holds_up_nobody_else,
@@ -61,6 +61,7 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
             .collect();
         let done = AtomicBool::new(false);
         let took = thread::scope(|scope| {
+            let _done = Done(&done);
             for session in &locked {
                 let (service, done) = (&service, &done);
                 scope.spawn(move || {
@@ -94,12 +95,8 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
                     })
                 })
                 .collect();
-            let took: Vec<_> = others
-                .into_iter()
-                .flat_map(|other| other.join().unwrap())
-                .collect();
-            done.store(true, Ordering::Relaxed);
-            took
+            let took = others.into_iter().map(|other| other.join().unwrap());
+            took.flatten().collect::<Vec<_>>()
         });
         let slow = took.iter().filter(|took| **took > SLOW).count();
         if slow * 100 < took.len() {

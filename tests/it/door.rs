@@ -23,8 +23,8 @@ use rustix::process::{
 use serde_json::json;
 
 use crate::world::{
-    DatabaseServer, Door, Service, Session, Stream, World, binary, eventually, free_port, migrate,
-    run, tests,
+    DatabaseServer, Done, Door, Service, Session, Stream, World, binary, eventually, free_port,
+    migrate, run, tests,
 };
 
 tests![
@@ -737,6 +737,7 @@ fn a_frozen_database_is_not_a_frozen_service(world: &World) {
     server.freeze();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _done = Done(&done);
         // More than the workers can take at a time.
         for _ in 0..400 {
             scope.spawn(|| {
@@ -756,7 +757,6 @@ fn a_frozen_database_is_not_a_frozen_service(world: &World) {
             );
             thread::sleep(Duration::from_millis(500));
         }
-        done.store(true, Ordering::Relaxed);
         server.thaw();
     });
 }

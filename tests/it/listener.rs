@@ -185,7 +185,7 @@ fn what_is_pipelined_behind_a_wait_holds_up_nobody(world: &World) {
     let looks = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(8);
     let mut stream = send(
         &service,
-        &(post(&session, 2_000) + &post(&other, 10) + &looks),
+        &(post(&session, 8_000) + &post(&other, 10) + &looks),
     );
     service.wait_for_waiters(&session, 1);
     // Neither the workers nor what ends waits in time is held up by the answers behind.

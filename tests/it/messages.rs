@@ -142,7 +142,7 @@ fn an_answered_message_is_a_duplicate_even_while_the_session_is_held(world: &Wor
 fn a_waiter_whose_message_is_answered_meanwhile_gets_no_lease(world: &World) {
     let service = &world.service;
     // Its turn comes by a release; its wait ends first.
-    for (wait_ms, release) in [(25_000, true), (300, false)] {
+    for (wait_ms, release) in [(25_000, true), (3_000, false)] {
         let session = Session::new();
         let token = service.hold_for(&session, "m");
         thread::scope(|scope| {

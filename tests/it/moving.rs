@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use serde_json::json;
 
-use crate::world::{Session, TABLE, World, tests, write};
+use crate::world::{Done, Session, TABLE, World, tests, write};
 
 tests![moving_there_and_back_under_load];
 
@@ -17,7 +17,7 @@ const WORKERS: usize = 8;
 const SESSIONS: usize = 4;
 const PHASE: Duration = Duration::from_millis(1_500);
 /// What an old worker began before a switch is over after this.
-const SETTLED: Duration = Duration::from_millis(400);
+const SETTLED: Duration = Duration::from_secs(1);
 const WORK: Duration = Duration::from_millis(2);
 
 #[derive(Default)]
@@ -58,6 +58,7 @@ fn moving_there_and_back_under_load(world: &World) {
     let (switched, stopping) = (AtomicUsize::new(0), AtomicBool::new(false));
     let tally = Arc::new(Tally::default());
     thread::scope(|scope| {
+        let _done = Done(&stopping);
         for worker in 0..WORKERS {
             let (own, sessions, switched, stopping, tally) =
                 (&own, &sessions, &switched, &stopping, Arc::clone(&tally));
@@ -120,7 +121,6 @@ fn moving_there_and_back_under_load(world: &World) {
                 );
             }
         }
-        stopping.store(true, Ordering::Relaxed);
     });
     let mut ours = tally.ours.lock().unwrap();
     ours.sort_unstable();

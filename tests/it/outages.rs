@@ -12,7 +12,7 @@ use session_lock::lease::OwnerToken;
 
 use crate::proxy::{Fault, Proxy};
 use crate::world::{
-    DatabaseServer, Engine, Reply, Service, Session, TABLE, World, eventually, migrate, tests,
+    DatabaseServer, Done, Engine, Reply, Service, Session, TABLE, World, eventually, migrate, tests,
 };
 
 tests![
@@ -49,13 +49,6 @@ fn storm_while(
     lasts: Duration,
     end: impl FnOnce(),
 ) -> Duration {
-    /// The clients end, whatever becomes of this.
-    struct Done<'a>(&'a AtomicBool);
-    impl Drop for Done<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
     let done = AtomicBool::new(false);
     let slowest = thread::scope(|scope| {
         let is_done = Done(&done);
@@ -258,11 +251,8 @@ fn nobody_waits_behind_what_only_reads(world: &World) {
     const READS: usize = 8;
     let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
     let service = Service::start(&proxy.url(DATABASE), &["--workers", "1"]);
-    let answered = |reply: Reply| {
-        assert_eq!(reply.status, 200);
-        Instant::now()
-    };
-    let is_first = || {
+    let answered = |reply: Reply| Some(Instant::now()).filter(|_| reply.status == 200);
+    let first = || {
         proxy.set(Fault::None);
         recovery(&service);
         proxy.set(Fault::HoldWrites);
@@ -277,16 +267,16 @@ fn nobody_waits_behind_what_only_reads(world: &World) {
             let acquire = scope.spawn(acquire);
             thread::sleep(Duration::from_millis(300));
             proxy.set(Fault::Delay(Duration::from_millis(50)));
-            let granted = acquire.join().unwrap();
+            let granted = acquire.join().unwrap()?;
             let reads = reads.map(|read| read.join().unwrap());
-            reads.into_iter().all(|read| granted < read)
+            let is_first = reads
+                .into_iter()
+                .all(|read| read.is_some_and(|read| granted < read));
+            is_first.then_some(())
         })
     };
     // Unless the machine stalls.
-    eventually(
-        || "the acquire is answered first",
-        || is_first().then_some(()),
-    );
+    eventually(|| "the acquire is answered first", first);
 }
 
 fn while_the_database_hangs_requests_are_refused_at_once(world: &World) {
@@ -339,16 +329,19 @@ fn what_has_waited_for_long_is_not_tried(world: &World) {
 fn connections_that_the_network_forgot_cost_one_timeout(world: &World) {
     let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
     let service = Service::start(&proxy.url(DATABASE), &["--workers", "4"]);
-    // Four connections are open, and idle.
-    recovery(&service);
-    proxy.set(Fault::Delay(Duration::from_millis(100)));
-    recovery(&service);
-    proxy.set(Fault::None);
-    assert!(proxy.connections() > 3, "{}", proxy.connections());
-    proxy.forget_connections();
-    // With a second one that is silent, its patience would be over.
-    let reply = service.acquire(&Session::new(), json!({}));
-    assert_eq!(reply.status, 200, "{reply:?}");
+    let is_served = || {
+        // Four connections are open, and idle.
+        recovery(&service);
+        proxy.set(Fault::Delay(Duration::from_millis(100)));
+        recovery(&service);
+        proxy.set(Fault::None);
+        assert!(proxy.connections() > 3, "{}", proxy.connections());
+        proxy.forget_connections();
+        // With a second one that is silent, its patience would be over.
+        service.acquire(&Session::new(), json!({})).status == 200
+    };
+    // Where the machine stalls, once more.
+    assert!((0..3).any(|_| is_served()), "it met several");
 }
 
 fn a_lease_that_nobody_could_be_told_of_is_taken_back(world: &World) {
@@ -401,7 +394,7 @@ fn a_lease_that_was_granted_elsewhere_meanwhile_is_not_taken_back(world: &World)
     let refused = thread::scope(|scope| {
         let asked = scope.spawn(|| service.acquire(&session, json!({})));
         // Its write is on its way by then, and never arrives.
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_secs(1));
         proxy.set(Fault::Cut);
         asked.join().unwrap()
     });
@@ -420,25 +413,28 @@ fn a_lease_that_was_granted_elsewhere_meanwhile_is_not_taken_back(world: &World)
 /// A session whose lease was written without anybody being told: the database's answer was lost,
 /// and then the database was out of reach.
 fn untold(world: &World, proxy: &Proxy, service: &Service) -> (Session, Reply) {
-    loop {
+    for _ in 0..10 {
         let session = Session::new();
         world.store(&session, "garbage");
         // Locked, the write waits: its answer is lost, and no other.
         let mut neighbour = world.lock_row(&session);
+        let is_written = || {
+            let stored = world.stored(&session);
+            stored.is_some_and(|stored| stored != "garbage")
+        };
         let refused = thread::scope(|scope| {
             let asked = scope.spawn(|| service.acquire(&session, json!({})));
             world.wait_for_write(&session);
             proxy.set(Fault::SwallowAnswers);
             neighbour.query_drop("ROLLBACK").unwrap();
-            let is_written = || world.stored(&session).filter(|stored| stored != "garbage");
             let until = Instant::now() + Duration::from_secs(3);
-            while is_written().is_none() && Instant::now() < until {
+            while !is_written() && Instant::now() < until {
                 thread::sleep(Duration::from_millis(5));
             }
             proxy.set(Fault::Cut);
             asked.join().unwrap()
         });
-        if refused.json.get("owner_token").is_some() {
+        if is_written() && refused.json.get("owner_token").is_some() {
             assert_eq!(refused.status, 503, "{refused:?}");
             return (session, refused);
         }
@@ -446,6 +442,7 @@ fn untold(world: &World, proxy: &Proxy, service: &Service) -> (Session, Reply) {
         proxy.set(Fault::None);
         recovery(service);
     }
+    panic!("no answer was lost");
 }
 
 fn a_write_that_arrives_late_holds_nothing(world: &World) {

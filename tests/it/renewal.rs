@@ -136,11 +136,13 @@ fn a_renew_is_repeated_and_doubled_without_harm(world: &World) {
 }
 
 fn a_release_ends_a_lease_that_was_renewed_under_its_hands(world: &World) {
+    // Beside others' releases it would wait with another statement.
+    let service = world.serve(&[]);
     let session = Session::new();
-    let owner_token = world.service.hold(&session);
+    let owner_token = service.hold(&session);
     let mut neighbour = world.lock_row(&session);
     thread::scope(|scope| {
-        let released = scope.spawn(|| world.service.release(&session, &owner_token));
+        let released = scope.spawn(|| service.release(&session, &owner_token));
         world.wait_for_write(&session);
         // As a renew through another server does.
         let renew = format!(

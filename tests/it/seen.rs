@@ -63,7 +63,7 @@ fn every_outcome_is_counted(world: &World) {
     service.post("/v1/release", &force);
     service.post("/v1/release", &force);
     let short = Session::new();
-    service.acquire(&short, json!({"ttl_ms": 1_000}));
+    service.acquire(&short, json!({"ttl_ms": 3_000}));
     service
         .acquire(&short, json!({"wait_ms": 10_000}))
         .assert_granted("takeover");
