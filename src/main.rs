@@ -247,7 +247,7 @@ fn migrate(config: &Config) -> Result<(), Failure> {
     };
     store(config).migrate().map_err(failed)?;
     print(format_args!(
-        "{} and {MESSAGE_TABLE} are in place",
+        "{} and {MESSAGE_TABLE} exist; session-lock check tells whether they will do",
         config.table
     ));
     Ok(())
