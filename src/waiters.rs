@@ -687,12 +687,14 @@ mod tests {
     #[test]
     fn what_another_programs_lock_held_up_has_waited_since_it_came() {
         let lines = Lines::default();
-        let arrived = Instant::now();
-        lines.submit(&name(), "release", arrived);
-        let Ready { name, turn, since } = lines.next(BATCH).pop().unwrap();
-        assert!(lines.locked(&name, turn, since).is_none());
-        let slow = lines.next_slow(Duration::ZERO).unwrap();
-        assert_eq!((slow.turn.into_ticket(), slow.since), ("release", arrived));
+        lines.submit(&name(), "release", Instant::now());
+        let mut patient = waiter("acquire");
+        patient.until += Duration::from_secs(60);
+        lines.join(&("bot2".to_owned(), name().1), patient, TokenOrigin::Ours);
+        for Ready { name, turn, since } in lines.next(BATCH) {
+            assert!(lines.locked(&name, turn, since).is_none());
+            assert_eq!(lines.next_slow(Duration::ZERO).unwrap().since, since);
+        }
     }
 
     #[test]
