@@ -687,13 +687,18 @@ mod tests {
     #[test]
     fn what_another_programs_lock_held_up_has_waited_since_it_came() {
         let lines = Lines::default();
-        lines.submit(&name(), "release", Instant::now());
         let mut patient = waiter("acquire");
         patient.until += Duration::from_secs(60);
+        let came = [Instant::now(), patient.arrived];
+        lines.submit(&name(), "release", came[0]);
         lines.join(&("bot2".to_owned(), name().1), patient, TokenOrigin::Ours);
-        for Ready { name, turn, since } in lines.next(BATCH) {
+        let ready = lines.next(BATCH).into_iter();
+        for (Ready { name, turn, since }, expected) in
+            ready.zip(["release", "acquire"].into_iter().zip(came))
+        {
             assert!(lines.locked(&name, turn, since).is_none());
-            assert_eq!(lines.next_slow(Duration::ZERO).unwrap().since, since);
+            let slow = lines.next_slow(Duration::ZERO).unwrap();
+            assert_eq!((slow.turn.into_ticket(), slow.since), expected);
         }
     }
 

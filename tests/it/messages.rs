@@ -430,7 +430,6 @@ fn is_duplicate_after_a_commit_between_look_and_write(world: &World, stored: Opt
     true
 }
 
-/// Commits while a neighbour holds the row, who does this to it meanwhile.
 /// Holds the session with a token of the caller's own. That is firm, so its commit begins with the
 /// row's lock.
 fn hold_firmly(service: &Service, session: &Session) -> &'static str {
@@ -444,7 +443,7 @@ fn hold_firmly(service: &Service, session: &Session) -> &'static str {
 /// meanwhile, with `t` for the table and `x` for the session.
 fn commit_behind(world: &World, meanwhile: &str) -> (Session, Reply) {
     for _ in 0..10 {
-        // Who was refused once is not to be asked for again: its commit goes another way.
+        // Each try has a lease of its own: one that was refused before may have expired since.
         let session = Session::new();
         let token = hold_firmly(&world.service, &session);
         let meanwhile = meanwhile.replace(" t ", &format!(" {TABLE} "));
