@@ -27,8 +27,8 @@ use session_lock::store::{Opened, Store};
 const TABLE: &str = "ai_whatsapp_session_nodepath";
 const CLIENTS: [usize; 3] = [1, 64, 256];
 
-/// `BENCH_ROUNDS`, `BENCH_SECONDS`, `BENCH_ONLY` (names of rows) and `BENCH_CLIENTS` (one number) change
-/// these.
+/// `BENCH_ROUNDS`, `BENCH_SECONDS`, `BENCH_ONLY` (names of rows, with `;` between them) and
+/// `BENCH_CLIENTS` (one number) change these.
 const ROUNDS: u64 = 3;
 const SECONDS: u64 = 3;
 
@@ -255,7 +255,7 @@ impl Bench {
         let mut table: BTreeMap<(usize, usize), Vec<Measured>> = BTreeMap::new();
         let rows = self.rows();
         let is_wanted =
-            |name: &str| only.is_empty() || only.split(',').any(|part| name.contains(part));
+            |name: &str| only.is_empty() || only.split(';').any(|wanted| wanted == name);
         for _ in 0..setting("BENCH_ROUNDS", ROUNDS) {
             for (at, (name, row)) in rows.iter().enumerate() {
                 for clients in CLIENTS {

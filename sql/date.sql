@@ -1,9 +1,10 @@
 -- Date the claims that acquire.sql has just written, now that nobody else can touch their rows:
 -- this makes them leases.
---   :id_prospect :id_device :claim   as in acquire.sql
---   :shift_us                        ttl - 30 s, in microseconds, rounded up to whole seconds by
---                                    adding 999999: a timestamp holds for 30 s, so these expire
---                                    with the ttl
+--   :id_device :id_prospects   the sessions of one device; each device has its own
+--   :claims                    as in acquire.sql, of all
+--   :shift_us                  ttl - 30 s, in microseconds, rounded up to whole seconds by
+--                              adding 999999: a timestamp holds for 30 s, so these expire with
+--                              the ttl
 -- A statement reads its clock when it begins, and an INSERT may wait for a lock after that: for so
 -- long that another server's lease of the session came and went, whose fencing token is higher
 -- then. This clock is later than anything that happened to the session, and the ttl begins here.
@@ -15,5 +16,5 @@ SET timestamp = CONCAT(
     (GREATEST(CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED), CAST(MID(timestamp, 27, 16) AS UNSIGNED))
         + 1 - (MID(timestamp, 26, 1) = '1')) DIV 2 * 2 + (MID(timestamp, 26, 1) = '1'),
     RIGHT(timestamp, 20))
-WHERE (/*each OR*/ (id_prospect = :id_prospect AND id_device = :id_device) /*end*/)
-    AND CAST(timestamp AS BINARY) IN (/*each ,*/ :claim/*end*/)
+WHERE (/*each OR*/ (id_device = :id_device AND id_prospect IN (:id_prospects)) /*end*/)
+    AND CAST(timestamp AS BINARY) IN (:claims)

@@ -1,5 +1,5 @@
 -- Look at the rows of some sessions: at most one row comes back for each.
---   :id_prospect :id_device   the session
+--   :id_device :id_prospects   the sessions of one device; each device has its own
 -- Columns: primary key | stored bytes | age of the stored date in microseconds, NULL for what is
 -- no date | the database's clock, in microseconds since 1970 | id_prospect | id_device
 -- Date arithmetic on stored text has its place here and in no statement that writes: a SELECT
@@ -12,4 +12,4 @@ SELECT
     id_prospect,
     id_device
 FROM {table}
-WHERE /*each OR*/ (id_prospect = :id_prospect AND id_device = :id_device) /*end*/
+WHERE /*each OR*/ (id_device = :id_device AND id_prospect IN (:id_prospects)) /*end*/

@@ -1,12 +1,12 @@
 -- Delete rows that a look saw, each or not at all: a compare-and-swap on the stored bytes.
---   :key                      the seen row's primary key
---   :id_prospect :id_device   the session
---   :seen                     the stored bytes that were seen
+--   :keys                      the seen rows' primary keys
+--   :seen                      the stored bytes that were seen, of all: no two leases have the same
+--   :id_device :id_prospects   the sessions of one device; each device has its own
 -- Affected rows: how many were deleted; the others had changed. Which ones, lock_rows.sql tells
 -- before, in the same transaction.
 -- Rows are found by their primary keys alone: by another index MariaDB would walk, and lock, every
 -- row of the device if the table is small.
 DELETE {table} FROM {table} FORCE INDEX (PRIMARY)
-WHERE {key} IN (/*each ,*/ :key/*end*/)
-    AND (/*each OR*/ ({key} = :key AND CAST(timestamp AS BINARY) = :seen
-        AND id_prospect = :id_prospect AND id_device = :id_device) /*end*/)
+WHERE {key} IN (:keys)
+    AND CAST(timestamp AS BINARY) IN (:seen)
+    AND (/*each OR*/ (id_device = :id_device AND id_prospect IN (:id_prospects)) /*end*/)

@@ -65,8 +65,8 @@ pub enum Value<'a> {
     Number(u64),
     /// A number that may be negative.
     Signed(i64),
-    /// Numbers, separated by commas.
-    Numbers(&'a [u64]),
+    /// Several, separated by commas.
+    List(&'a [Value<'a>]),
     /// Nothing.
     Null,
 }
@@ -202,9 +202,13 @@ impl Value<'_> {
             },
             Self::Number(number) => sql.push_str(&number.to_string()),
             Self::Signed(number) => sql.push_str(&number.to_string()),
-            Self::Numbers(numbers) => {
-                let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
-                sql.push_str(&numbers.join(","));
+            Self::List(values) => {
+                for (number, value) in values.iter().enumerate() {
+                    if number > 0 {
+                        sql.push(',');
+                    }
+                    value.write(sql);
+                }
             }
             Self::Null => sql.push_str("NULL"),
         }

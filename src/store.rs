@@ -29,7 +29,7 @@ use crate::lease::{Holding, Id, RowVersion, Session};
 use crate::metrics::METRICS;
 use crate::operation::{Answer, Company, Look, Operation, Seen, StoreError, Task};
 use crate::outage::{Identity, Outage};
-use crate::statements::{Looked, Statements, read_look};
+use crate::statements::{End, Looked, Statements, read_look};
 use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
 
 /// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
@@ -320,9 +320,9 @@ impl Store {
         let watch = &self.statements()?.watch;
         let mut changed = Vec::new();
         for rows in rows.chunks(WATCH_ROWS) {
-            let keys: Vec<_> = rows.iter().map(|row| row.key).collect();
+            let keys: Vec<_> = rows.iter().map(|row| Value::Number(row.key)).collect();
             let mut unchanged = HashSet::new();
-            for row in self.query(watch, &[("keys", Value::Numbers(&keys))])? {
+            for row in self.query(watch, &[("keys", Value::List(&keys))])? {
                 let (key, stored): (u64, Vec<u8>) =
                     columns(row).map_err(|error| StoreError::Unavailable(cause(&error)))?;
                 unchanged.insert(RowVersion::new(key, &stored));
@@ -357,7 +357,12 @@ impl Store {
             if seen.is_forgotten() {
                 // One at a time, so that it is in nobody's way.
                 let mut packet = Packet::default();
-                statements.append_delete(&mut packet, &session, seen.key, &seen.stored);
+                let end = End {
+                    session: &session,
+                    key: seen.key,
+                    seen: &seen.stored,
+                };
+                statements.append_deletes(&[end], &mut packet);
                 // One that somebody holds a lock on is for the next sweep.
                 let Ok(mut connection) = self.pooled(Instant::now()) else {
                     break;

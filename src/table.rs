@@ -594,7 +594,7 @@ fn inspect_rights(
 ) -> mysql::Result<bool> {
     let names = table.names();
     let nobody = [
-        ("id_prospect", Value::Text("")),
+        ("id_prospects", Value::Text("")),
         ("id_device", Value::Text("")),
     ];
     let tries = [
