@@ -6,11 +6,9 @@
 --                             statement: each of its rows would burn an id
 --   :id_prospect :id_device   the session
 --   :seen                     the stored bytes that were seen, NULL if there was no row
---   :claim                    62 characters: 1970, whether the fencing token is to be odd (1, else 0),
---                             the least fencing token (above that of the lease that is replaced), the
---                             owner token
--- The outcome is read with look.sql in the same transaction: the row carries this owner token or
--- it does not. Affected rows are 1 (new), 2 (replaced), 0 (not written), summed up.
+--   :claim                    62 characters: 1970 in place of a date, and the owner token
+-- Affected rows are 1 (new), 2 (replaced), 0 (not written), summed up: they do not tell whose claims
+-- were written. date.sql does, or look.sql in the same transaction.
 -- The guard names the session as well: with no ids left, MySQL lets the generated id collide with
 -- the row of the highest id, and would overwrite that one, whoever holds it.
 INSERT INTO {table} ({key}, id_prospect, id_device, timestamp)

@@ -5,16 +5,20 @@
 --   :shift_us                  ttl - 30 s, in microseconds, rounded up to whole seconds by
 --                              adding 999999: a timestamp holds for 30 s, so these expire with
 --                              the ttl
+--   :fencing_floor             the least fencing token: above that of the lease that is replaced
+--   :odd                       1 if the fencing token is to be odd, else 0
 -- A statement reads its clock when it begins, and an INSERT may wait for a lock after that: for so
 -- long that another server's lease of the session came and went, whose fencing token is higher
 -- then. This clock is later than anything that happened to the session, and the ttl begins here.
--- The fencing token is the clock, or the next one that is odd for a caller's token, even for ours.
+-- Affected rows: how many were dated, and so how many of the claims are leases now. LAST_INSERT_ID
+-- puts the fencing token into the answer: the clock, or the next number that is odd for a caller's
+-- token, even for ours.
 -- The index is named because on a small table the database would rather read, and lock, all of it.
 UPDATE {table} FORCE INDEX ({session_key})
 SET timestamp = CONCAT(
-    DATE_FORMAT(NOW(6) + INTERVAL :shift_us MICROSECOND, '%Y-%m-%d %H:%i:%s.000000'),
-    (GREATEST(CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED), CAST(MID(timestamp, 27, 16) AS UNSIGNED))
-        + 1 - (MID(timestamp, 26, 1) = '1')) DIV 2 * 2 + (MID(timestamp, 26, 1) = '1'),
+    LEFT(NOW(6) + INTERVAL :shift_us MICROSECOND, 19), '.000000',
+    LAST_INSERT_ID(
+        (GREATEST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), :fencing_floor) + 1 - :odd) DIV 2 * 2 + :odd),
     RIGHT(timestamp, 20))
 WHERE (/*each OR*/ (id_device = :id_device AND id_prospect IN (:id_prospects)) /*end*/)
     AND CAST(timestamp AS BINARY) IN (:claims)

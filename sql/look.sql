@@ -11,5 +11,5 @@ SELECT
     CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED),
     id_prospect,
     id_device
-FROM {table}
+FROM {table} FORCE INDEX ({session_key})
 WHERE /*each OR*/ (id_device = :id_device AND id_prospect IN (:id_prospects)) /*end*/

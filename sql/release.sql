@@ -2,8 +2,7 @@
 --   :keys                      the seen rows' primary keys
 --   :seen                      the stored bytes that were seen, of all: no two leases have the same
 --   :id_device :id_prospects   the sessions of one device; each device has its own
--- Affected rows: how many were deleted; the others had changed. Which ones, lock_rows.sql tells
--- before, in the same transaction.
+-- Affected rows: how many were deleted; the others had changed. See all_changed.sql.
 -- Rows are found by their primary keys alone: by another index MariaDB would walk, and lock, every
 -- row of the device if the table is small.
 DELETE {table} FROM {table} FORCE INDEX (PRIMARY)

@@ -272,6 +272,8 @@ pub struct Reply {
     pub rows: Vec<Row>,
     /// How many rows it changed.
     pub affected: u64,
+    /// The first AUTO_INCREMENT id that it gave, or what it called `LAST_INSERT_ID` with.
+    pub last_insert_id: u64,
 }
 
 /// A packet of which a statement failed.
@@ -294,6 +296,8 @@ pub enum Trouble {
     Locked,
     /// The table has no AUTO_INCREMENT id left to give.
     IdsExhausted,
+    /// Some of the rows were not as they had been seen: `sql/all_changed.sql`.
+    NotAllChanged,
     /// A text cannot be compared with the column's character set, so no row can have it.
     Incomparable,
     /// The database takes no writes at present: a replica, or a failover under way.
@@ -317,6 +321,7 @@ impl Trouble {
             1020 | 1213 => Self::Deadlock,
             1205 => Self::Locked,
             167 | 1467 => Self::IdsExhausted,
+            1690 => Self::NotAllChanged,
             1267 | 3854 => Self::Incomparable,
             1290 | 1792 | 1836 => Self::ReadOnly,
             1044 | 1045 | 1049 | 1142 | 1143 | 1227 | 1251 | 1698 | 1820 | 3118 | 4151 => {
@@ -336,7 +341,7 @@ impl Trouble {
             Self::ReadOnly => Some("read_only"),
             Self::Denied => Some("denied"),
             Self::Refused => Some("refused"),
-            Self::Incomparable => None,
+            Self::NotAllChanged | Self::Incomparable => None,
         }
     }
 }
@@ -366,6 +371,8 @@ pub struct Connection {
     last_worked: Instant,
     usable: Usable,
     server: u64,
+    /// How far one AUTO_INCREMENT id is from the next one.
+    pub id_step: u64,
     outage: Arc<Outage>,
 }
 
@@ -423,8 +430,13 @@ impl Connection {
         let mut result = self.conn.query_iter(&packet.text)?;
         while let Some(mut set) = result.iter() {
             let affected = set.affected_rows();
+            let last_insert_id = set.last_insert_id().unwrap_or_default();
             let rows = set.by_ref().collect::<mysql::Result<_>>()?;
-            replies.push(Reply { rows, affected });
+            replies.push(Reply {
+                rows,
+                affected,
+                last_insert_id,
+            });
         }
         Ok(())
     }
@@ -524,11 +536,12 @@ impl Connections {
             last_worked: opened,
             usable: Usable::Yes,
             server: 0,
+            id_step: 1,
             outage: Arc::clone(&self.outage),
         };
         let identity = Statement::new(include_str!("../sql/server_identity.sql"), &[]);
         let identity = connection.query(&identity, &[])?.pop().map(columns);
-        (connection.server,) = identity.transpose()?.unwrap_or_default();
+        (connection.server, connection.id_step) = identity.transpose()?.unwrap_or_default();
         Ok(connection)
     }
 }

@@ -16,6 +16,10 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+
 /// How long a timestamp holds a session. Old programs compute with it, so it can never change;
 /// a lease of another length stores an earlier or later timestamp instead.
 pub const HOLD_MS: u64 = 30_000;
@@ -43,6 +47,9 @@ const OWNER_TOKENS: u128 = 10_u128.pow(20);
 /// The stored form begins with a datetime; [`FENCING_DIGITS`] and [`OWNER_TOKEN_DIGITS`] follow.
 const DATETIME_CHARS: usize = "2025-10-14 09:00:00.000000".len();
 
+/// The datetime without its fraction.
+const DATE_CHARS: usize = "2025-10-14 09:00:00".len();
+
 /// The digit that says of a lease that it was made firm: the last one of the datetime.
 const FIRM_AT: usize = DATETIME_CHARS - 1;
 
@@ -55,6 +62,17 @@ pub const STORED_CHARS: usize = DATETIME_CHARS + FENCING_DIGITS + OWNER_TOKEN_DI
 /// Fencing tokens stay below this: MySQL rounds a datetime at the seventh digit of its fraction,
 /// which is the fencing token's first, so that one must not exceed 4. Reached in the year 2128.
 const FENCING_LIMIT: u64 = 4_999_999_999_999_999;
+
+/// Added to an expiry before its fraction is cut off, so that a lease never ends early.
+const ROUND_UP_US: i64 = 999_999;
+
+/// What is added to the clock, in microseconds, to get the stored date of something that lasts so
+/// long from then on. The date has whole seconds; the fraction is cut off.
+#[must_use]
+pub fn date_shift_us(lasts_ms: u64) -> i64 {
+    let shift_ms = lasts_ms.cast_signed() - HOLD_MS.cast_signed();
+    shift_ms * 1_000 + ROUND_UP_US
+}
 
 /// One half of a session: the bot's number or instance, or the customer's phone number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -549,6 +567,40 @@ impl Stamp {
     }
 }
 
+/// How the table's dates, which tell the time of some zone, relate to the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calendar {
+    ahead_s: i64,
+}
+
+impl Calendar {
+    /// Learned from a stored lease whose date is that of this second since 1970. `None` if it is
+    /// no date.
+    #[must_use]
+    pub fn learn(stored: &[u8], date_s: i64) -> Option<Self> {
+        let date = str::from_utf8(stored).ok()?.get(..DATE_CHARS)?;
+        let date: DateTime = date.parse().ok()?;
+        let said_s = Offset::UTC.to_timestamp(date).ok()?.as_second();
+        Some(Self {
+            ahead_s: said_s - date_s,
+        })
+    }
+
+    /// The stored form of a new lease that is dated so; `None` in a year that has no four digits.
+    #[must_use]
+    pub fn stored(
+        self,
+        date_s: i64,
+        fencing_token: FencingToken,
+        owner_token: &OwnerToken,
+    ) -> Option<Vec<u8>> {
+        let said = Timestamp::from_second(date_s + self.ahead_s).ok()?;
+        let date = Offset::UTC.to_datetime(said).to_string().replace('T', " ");
+        let (fencing, owner) = (fencing_token.0, owner_token.secret());
+        Some(format!("{date}.000000{fencing:0FENCING_DIGITS$}{owner}").into_bytes())
+    }
+}
+
 /// Whether the text is a datetime with an empty fraction, or one microsecond, as this program writes
 /// it. What it means as a date is for the database to say.
 fn has_shape(datetime: &str) -> bool {
@@ -557,7 +609,7 @@ fn has_shape(datetime: &str) -> bool {
         .zip("0000-00-00 00:00:00.000000".bytes())
         .enumerate()
         .all(|(at, (byte, shape))| match shape {
-            b'0' if at < "2025-10-14 09:00:00".len() => byte.is_ascii_digit(),
+            b'0' if at < DATE_CHARS => byte.is_ascii_digit(),
             b'0' if at == FIRM_AT => matches!(byte, b'0' | b'1'),
             _ => byte == shape,
         })

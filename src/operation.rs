@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use crate::lease::{
-    Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, Message,
-    MessageId, OwnerToken, Recalled, Record, Released, Renewed, RowVersion, Session, Stale, Stamp,
-    Standing, TokenOrigin, Ttl,
+    Acquired, Calendar, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease,
+    Message, MessageId, OwnerToken, Recalled, Record, Released, Renewed, RowVersion, Session,
+    Stale, Stamp, Standing, TokenOrigin, Ttl, date_shift_us,
 };
 
 /// A crashed holder's row is left for so long after its expiry: until then, the next acquire finds
@@ -228,6 +228,17 @@ impl Seen {
         }
     }
 
+    /// Its date, in seconds since 1970.
+    fn date_s(&self) -> Option<i64> {
+        let until_us = self.remaining_us?.saturating_add_unsigned(self.clock_us);
+        Some(until_us / 1_000_000 - (HOLD_MS / 1_000).cast_signed())
+    }
+
+    /// How the table's dates relate to the clock, as far as this row tells.
+    pub fn calendar(&self) -> Option<Calendar> {
+        Calendar::learn(&self.stored, self.date_s()?)
+    }
+
     /// Whether a crashed holder left it, so long ago that nobody is told of a takeover any more.
     pub fn is_forgotten(&self) -> bool {
         let past_us = self
@@ -246,6 +257,11 @@ impl Seen {
             .remaining_us
             .map(|left_us| left_us.saturating_sub_unsigned(elapsed_us));
         row
+    }
+
+    /// Whether the other one is this row, and nobody touched it in between.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.key, &self.stored) == (other.key, &other.stored)
     }
 
     /// Time until its expiry; `None` once it is stale.
@@ -393,6 +409,13 @@ pub(crate) enum Key {
     Next,
     /// This one: the row's that it replaces, or a random one when the counter is exhausted.
     Explicit(u64),
+}
+
+/// What the statements that wrote a lease say of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Dated {
+    pub key: u64,
+    pub fencing_token: FencingToken,
 }
 
 /// What became of the last write.
@@ -580,6 +603,37 @@ impl<'a> Task<'a> {
             _ => Sent::Nothing,
         };
         self.basis = Basis::Look;
+    }
+
+    /// Whether it takes the lease, for the first time: no earlier try may have.
+    pub fn first_acquires(&self) -> bool {
+        matches!(
+            (&self.write, self.sent),
+            (Some(Write::Acquire { .. }), Sent::Nothing)
+        )
+    }
+
+    /// The row that the planned acquire became, as a look would have shown it when it was dated.
+    pub fn dated_row(&self, dated: Dated, calendar: Calendar) -> Option<Seen> {
+        let Some(Write::Acquire {
+            lease,
+            fencing_floor,
+            ..
+        }) = &self.write
+        else {
+            return None;
+        };
+        let Dated { key, fencing_token } = dated;
+        let clock_us = fencing_token.0;
+        // One that had to be raised does not tell the time.
+        if clock_us <= fencing_floor + 1 {
+            return None;
+        }
+        let date_us = clock_us.checked_add_signed(date_shift_us(lease.ttl.as_ms()))?;
+        let date_s = (date_us / 1_000_000).cast_signed();
+        let stored = calendar.stored(date_s, fencing_token, &lease.owner_token)?;
+        let age_us = clock_us.cast_signed() - date_s * 1_000_000;
+        Some(Seen::new(key, stored, Some(age_us), clock_us))
     }
 
     /// Whether all there is to know of its write is whether the row is gone.

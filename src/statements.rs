@@ -1,16 +1,16 @@
 //! Looks and writes as SQL: how operations become the statements of `sql/`, several operations in
 //! one packet, and how the replies are told apart.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::database::{Packet, Reply, Statement, Value, columns};
-use crate::lease::{HOLD_MS, MessageId, Session, Stamp, TokenOrigin, Ttl};
-use crate::operation::{Key, Look, Operation, Seen, SeenRecord, Task, Write};
+use crate::lease::{
+    Calendar, FencingToken, MessageId, Session, Stamp, TokenOrigin, Ttl, date_shift_us,
+};
+use crate::operation::{Dated, Key, Look, Operation, Seen, SeenRecord, Task, Write};
 use crate::table::Table;
-
-/// Added to an expiry before its fraction is cut off, so that a lease never ends early.
-const ROUND_UP_US: i64 = 999_999;
 
 /// The statements, with the table's and its keys' names in them.
 pub(crate) struct Statements {
@@ -21,6 +21,7 @@ pub(crate) struct Statements {
     withdraw: Statement,
     lock_rows: Statement,
     unlocked_rows: Statement,
+    all_changed: Statement,
     confirm: Statement,
     renew: Statement,
     commit: Statement,
@@ -32,6 +33,10 @@ pub(crate) struct Statements {
     pub old_messages: Statement,
     pub forget_message: Statement,
     pub table: Table,
+    /// Known once a lease that was written here was looked at and found to be what the statements
+    /// that wrote it had said. From then on they are believed without a look: what else could
+    /// change a lease on its way, a trigger or a proxy, would have shown.
+    pub calendar: OnceLock<Calendar>,
 }
 
 impl Statements {
@@ -46,6 +51,7 @@ impl Statements {
             withdraw: read(include_str!("../sql/withdraw.sql")),
             lock_rows: read(include_str!("../sql/lock_rows.sql")),
             unlocked_rows: read(include_str!("../sql/unlocked_rows.sql")),
+            all_changed: read(include_str!("../sql/all_changed.sql")),
             confirm: read(include_str!("../sql/confirm.sql")),
             renew: read(include_str!("../sql/renew.sql")),
             commit: read(include_str!("../sql/commit.sql")),
@@ -57,6 +63,7 @@ impl Statements {
             old_messages: read(include_str!("../sql/old_messages.sql")),
             forget_message: read(include_str!("../sql/forget_message.sql")),
             table: table.clone(),
+            calendar: OnceLock::new(),
         }
     }
 
@@ -87,62 +94,60 @@ impl Statements {
             places.own.push(start..packet.len());
         }
         let ends: Vec<_> = tasks.iter().filter_map(|task| end(task)).collect();
-        if ends.len() > 1 {
-            places.locked_ends = Some(packet.len());
-            let keys: Vec<_> = ends
-                .iter()
-                .map(|end| [("key", Value::Number(end.key))])
-                .collect();
-            self.lock_rows.write_rows(packet, &keys);
-        }
         if !ends.is_empty() {
             places.ends = packet.len()..packet.len() + 1;
             self.append_deletes(&ends, packet);
         }
-        let mut claims: Vec<_> = tasks.iter().filter_map(|task| claim(task)).collect();
-        if !claims.is_empty() {
-            let start = packet.len();
-            // In one order on all servers: two that claim the same sessions then hardly ever deadlock.
-            claims.sort_unstable_by_key(|claim| {
-                let session = claim.session;
-                (session.id_prospect.as_str(), session.id_device.as_str())
-            });
-            // Apart: in one statement, those with a key would burn an id each beside one without.
-            // First these, which may meet a lock; that burns no id then.
-            let (next, explicit): (Vec<_>, Vec<_>) = claims
-                .iter()
-                .partition(|claim| matches!(claim.key, Key::Next));
-            for claims in [explicit, next] {
-                if !claims.is_empty() {
-                    let rows: Vec<_> = claims.into_iter().map(Claim::values).collect();
-                    self.acquire.write_rows(packet, &rows);
-                }
-            }
-            places.claims = start..packet.len();
-            for claim in &claims {
-                if let Some(message_id) = claim.message_id {
-                    let values = [&claim.values()[..], &[message_value(message_id)]].concat();
-                    self.withdraw.write(packet, &values);
-                }
-            }
-            self.append_dates(&claims, packet);
+        if ends.len() > 1 {
+            let rows = ("rows", Value::Number(ends.len() as u64));
+            self.all_changed.write(packet, &[rows]);
         }
+        let claims = tasks.iter().enumerate();
+        let claims = claims.filter_map(|(at, task)| claim(at, task)).collect();
+        self.append_claims(claims, packet, &mut places);
         places
     }
 
-    /// One statement for each ttl; most of the time there is one.
-    fn append_dates(&self, claims: &[Claim], packet: &mut Packet) {
-        let mut ttls_ms: Vec<_> = claims.iter().map(|claim| claim.ttl.as_ms()).collect();
-        ttls_ms.sort_unstable();
-        ttls_ms.dedup();
-        for ttl_ms in ttls_ms {
-            let alike = || claims.iter().filter(|claim| claim.ttl.as_ms() == ttl_ms);
-            let texts: Vec<_> = alike().map(Claim::text).collect();
-            let sessions = ByDevice::new(alike().map(|claim| claim.session));
+    fn append_claims(&self, mut claims: Vec<Claim>, packet: &mut Packet, places: &mut Places) {
+        let start = packet.len();
+        // In one order on all servers: two that claim the same sessions then hardly ever deadlock.
+        claims.sort_unstable_by_key(|claim| {
+            let session = claim.session;
+            (session.id_prospect.as_str(), session.id_device.as_str())
+        });
+        // Apart: in one statement, those with a key would burn an id each beside one without.
+        // First these, which may meet a lock; that burns no id then.
+        let (next, explicit): (Vec<_>, Vec<_>) = claims
+            .iter()
+            .partition(|claim| matches!(claim.key, Key::Next));
+        for claims in [&explicit, &next] {
+            if !claims.is_empty() {
+                let rows: Vec<_> = claims.iter().map(|claim| claim.values()).collect();
+                self.acquire.write_rows(packet, &rows);
+            }
+        }
+        places.claims = start..packet.len();
+        places.next = next.iter().map(|claim| claim.task).collect();
+        for claim in &claims {
+            if let Some(message_id) = claim.message_id {
+                let values = [&claim.values()[..], &[message_value(message_id)]].concat();
+                self.withdraw.write(packet, &values);
+            }
+        }
+        // One statement for all that are dated alike: most of the time there is one.
+        claims.sort_unstable_by_key(Claim::dating);
+        for alike in claims.chunk_by(|one, other| one.dating() == other.dating()) {
+            let (ttl_ms, odd, fencing_floor) = alike[0].dating();
+            let texts: Vec<_> = alike.iter().map(Claim::text).collect();
             let values = [
                 ("claims", Value::List(&texts)),
                 ("shift_us", shift_us(ttl_ms)),
+                ("odd", Value::Number(odd)),
+                ("fencing_floor", Value::Number(fencing_floor)),
             ];
+            let tasks = alike.iter().map(|claim| claim.task).collect();
+            places.dates.push((packet.len(), tasks));
+            let sessions = ByDevice::new(alike.iter().map(|claim| claim.session));
             self.date.write_rows(packet, &sessions.values_with(&values));
         }
     }
@@ -249,40 +254,72 @@ impl Statements {
 pub(crate) struct Places {
     /// Each task's own statements.
     own: Vec<Range<usize>>,
-    /// The statement that deletes for all, and the one that shows which rows it will find.
+    /// The statement that deletes for all.
     ends: Range<usize>,
-    locked_ends: Option<usize>,
     /// The statements that claim for all.
     claims: Range<usize>,
+    /// The tasks that claim under the counter's next ids, with the last one of these statements.
+    next: Vec<usize>,
+    /// The statements that date claims, and whose.
+    dates: Vec<(usize, Vec<usize>)>,
 }
 
 impl Places {
-    /// How many rows each task changed; those that claimed together, together.
-    pub fn changed(&self, tasks: &[&mut Task], replies: &mut [Reply]) -> mysql::Result<Vec<u64>> {
-        let locked = self
-            .locked_ends
-            .map(|at| std::mem::take(&mut replies[at].rows));
-        let locked: Option<HashSet<(u64, Vec<u8>)>> = locked
-            .map(|rows| rows.into_iter().map(columns).collect::<mysql::Result<_>>())
-            .transpose()?;
+    /// How many rows each task changed; those that deleted or claimed together, together.
+    pub fn changed(&self, tasks: &[&mut Task], replies: &[Reply]) -> Vec<u64> {
         let sum = |place: &Range<usize>| -> u64 {
-            replies[place.clone()]
-                .iter()
-                .map(|reply| reply.affected)
-                .sum()
+            let replies = &replies[place.clone()];
+            replies.iter().map(|reply| reply.affected).sum()
         };
         let changed = tasks
             .iter()
             .zip(&self.own)
-            .map(|(task, own)| match (&task.write, &locked) {
-                (Some(Write::Delete { key, seen, .. }), Some(locked)) if task.only_deletes() => {
-                    u64::from(locked.contains(&(*key, seen.clone())))
-                }
-                (Some(Write::Delete { .. }), None) if task.only_deletes() => sum(&self.ends),
-                (Some(Write::Acquire { .. }), _) => sum(&self.claims),
+            .map(|(task, own)| match &task.write {
+                Some(Write::Delete { .. }) if task.only_deletes() => sum(&self.ends),
+                Some(Write::Acquire { .. }) => sum(&self.claims),
                 _ => sum(own),
             });
-        Ok(changed.collect())
+        changed.collect()
+    }
+
+    /// What became of each task's claim, as far as the statements say it: a claim's text is like no
+    /// other, so if as many rows were dated as were claimed together, all of them were.
+    pub fn dated(
+        &self,
+        tasks: &[&mut Task],
+        replies: &[Reply],
+        id_step: u64,
+    ) -> Vec<Option<Dated>> {
+        let first_id = replies[self.claims.clone()]
+            .last()
+            .map(|reply| reply.last_insert_id);
+        let mut dated = vec![None; tasks.len()];
+        for (at, members) in &self.dates {
+            let Reply {
+                affected,
+                last_insert_id,
+                ..
+            } = replies[*at];
+            if affected != members.len() as u64 {
+                continue;
+            }
+            for task in members {
+                let key = match &tasks[*task].write {
+                    Some(Write::Acquire {
+                        key: Key::Explicit(key),
+                        ..
+                    }) => Some(*key),
+                    _ => first_id
+                        .zip(self.next.iter().position(|next| next == task))
+                        .map(|(first, place)| first + place as u64 * id_step),
+                };
+                dated[*task] = key.map(|key| Dated {
+                    key,
+                    fencing_token: FencingToken(last_insert_id),
+                });
+            }
+        }
+        dated
     }
 }
 
@@ -367,17 +404,23 @@ impl Owners {
     }
 }
 
+/// What a claim has in place of a date and a fencing token: as long as these.
+const UNDATED: &str = "1970-01-01 00:00:00.0000000000000000000000";
+
 /// A lease on its way: its text without a date, and what is written with it.
 struct Claim<'a> {
+    task: usize,
     session: &'a Session,
     message_id: Option<&'a MessageId>,
     key: Key,
     seen: Option<&'a [u8]>,
     text: String,
     ttl: Ttl,
+    origin: TokenOrigin,
+    fencing_floor: u64,
 }
 
-fn claim<'a>(task: &'a Task) -> Option<Claim<'a>> {
+fn claim<'a>(at: usize, task: &'a Task) -> Option<Claim<'a>> {
     let Some(Write::Acquire {
         lease,
         key,
@@ -388,18 +431,16 @@ fn claim<'a>(task: &'a Task) -> Option<Claim<'a>> {
     else {
         return None;
     };
-    let owner_token = lease.owner_token.secret();
-    let odd = match lease.origin {
-        TokenOrigin::Callers => 1,
-        TokenOrigin::Ours => 0,
-    };
     Some(Claim {
+        task: at,
         session: task.operation.session(),
         message_id: task.operation.message_id(),
         key: *key,
         seen: seen.as_deref(),
-        text: format!("1970-01-01 00:00:00.00000{odd}{fencing_floor:016}{owner_token}"),
+        text: format!("{UNDATED}{}", lease.owner_token.secret()),
         ttl: lease.ttl,
+        origin: lease.origin,
+        fencing_floor: *fencing_floor,
     })
 }
 
@@ -419,6 +460,16 @@ impl Claim<'_> {
         ]
     }
 
+    /// What its date depends on: the ttl in milliseconds, whether the fencing token is to be odd (1,
+    /// else 0), and the least one.
+    fn dating(&self) -> (u64, u64, u64) {
+        let odd = match self.origin {
+            TokenOrigin::Callers => 1,
+            TokenOrigin::Ours => 0,
+        };
+        (self.ttl.as_ms(), odd, self.fencing_floor)
+    }
+
     fn text(&self) -> Value<'_> {
         Value::Bytes(self.text.as_bytes())
     }
@@ -426,8 +477,7 @@ impl Claim<'_> {
 
 /// What a write adds to the clock to get the stored date.
 fn shift_us(lasts_ms: u64) -> Value<'static> {
-    let shift_ms = lasts_ms.cast_signed() - HOLD_MS.cast_signed();
-    Value::Signed(shift_ms * 1_000 + ROUND_UP_US)
+    Value::Signed(date_shift_us(lasts_ms))
 }
 
 fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {

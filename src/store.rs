@@ -635,10 +635,13 @@ fn write(
     packet.push("START TRANSACTION");
     let places = statements.append_writes(tasks, &mut packet);
     let look_at = packet.len();
-    // What only deletes is told apart without another look.
+    let calendar = statements.calendar.get().copied();
+    // These are told apart without another look.
+    let is_told =
+        |task: &Task| task.only_deletes() || (calendar.is_some() && task.first_acquires());
     let mut looking: Vec<_> = tasks
         .iter_mut()
-        .filter(|task| !task.only_deletes())
+        .filter(|task| !is_told(task))
         .map(|task| &mut **task)
         .collect();
     if !looking.is_empty() {
@@ -657,7 +660,8 @@ fn write(
         [] => Looked::Each(Vec::new()),
         looking => read_look(looking, &mut looked).map_err(unreadable)?,
     };
-    let changed = places.changed(tasks, &mut replies).map_err(unreadable)?;
+    let dated = places.dated(tasks, &replies, connection.id_step);
+    let changed = places.changed(tasks, &replies);
     let mut looks = match looked {
         Looked::Each(looks) => looks.into_iter(),
         Looked::Mixed => {
@@ -669,11 +673,28 @@ fn write(
             return Ok(());
         }
     };
-    for (task, changed) in tasks.iter_mut().zip(changed) {
+    for (task, (changed, dated)) in tasks.iter_mut().zip(changed.into_iter().zip(dated)) {
+        let row = |calendar| dated.and_then(|dated| task.dated_row(dated, calendar));
         let look = if task.only_deletes() {
             (changed > 0).then(Look::default)
+        } else if let Some(calendar) = calendar.filter(|_| task.first_acquires()) {
+            let Some(row) = row(calendar) else {
+                task.lose_write();
+                continue;
+            };
+            Some(Look {
+                row: Some(row),
+                record: None,
+            })
         } else {
-            looks.next()
+            let look = looks.next();
+            if let Some(seen) = look.as_ref().and_then(|look| look.row.as_ref())
+                && let Some(calendar) = seen.calendar()
+                && row(calendar).is_some_and(|row| row.is_same(seen))
+            {
+                statements.calendar.get_or_init(|| calendar);
+            }
+            look
         };
         task.wrote(changed, sent_at);
         // Without a look it comes again, before anybody is told that it is lost.
@@ -730,6 +751,8 @@ fn recover(
             task.fail(StoreError::Locked);
             Interrupted::Again(cause)
         }
+        // They are looked at, with nothing changed.
+        (Trouble::NotAllChanged, _) => Interrupted::Again(cause),
         (Trouble::IdsExhausted, [task]) => {
             task.try_random_id(statements.table.max_key);
             Interrupted::Again(cause)
