@@ -633,6 +633,18 @@ mod tests {
     }
 
     #[test]
+    fn dates_are_written_as_the_table_has_them() {
+        let ahead = Calendar::learn(b"2025-10-14 17:00:00", 1_760_432_400).unwrap();
+        let owner_token = OwnerToken::new("48210000000000000007").unwrap();
+        let leap_day = ahead.stored(1_709_136_001, FencingToken(17), &owner_token);
+        let expected = b"2024-02-29 00:00:01.000000000000000000001748210000000000000007";
+        assert_eq!(leap_day.as_deref(), Some(&expected[..]));
+        for garbage in ["", "garbage", "2025-13-14 17:00:00", "2025-10-14T17:00:0"] {
+            assert_eq!(Calendar::learn(garbage.as_bytes(), 0), None);
+        }
+    }
+
+    #[test]
     fn a_lease_is_firm_by_its_mark_or_by_an_odd_fencing_token() {
         let is_firm = |stored: &[u8]| {
             matches!(

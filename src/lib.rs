@@ -15,7 +15,7 @@
 //! | [`operation`] | one operation: what is seen decides what is written |
 //! | `statements` | looks and writes as SQL, several operations in one packet |
 //! | `grants` | leases that are remembered, to spare a look |
-//! | [`store`] | operations in, answers out: look, decide, write, look again |
+//! | [`store`] | operations in, answers out: look, decide, write |
 //! | [`waiters`] | who stands in line for which session |
 //! | [`fields`] | the fields of a request |
 //! | [`api`] | HTTP requests and answers as JSON |

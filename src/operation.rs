@@ -629,8 +629,8 @@ impl<'a> Task<'a> {
         if clock_us <= fencing_floor + 1 {
             return None;
         }
-        let date_us = clock_us.checked_add_signed(date_shift_us(lease.ttl.as_ms()))?;
-        let date_s = (date_us / 1_000_000).cast_signed();
+        let shifted_us = clock_us.checked_add_signed(date_shift_us(lease.ttl.as_ms()))?;
+        let date_s = (shifted_us / 1_000_000).cast_signed();
         let stored = calendar.stored(date_s, fencing_token, &lease.owner_token)?;
         let age_us = clock_us.cast_signed() - date_s * 1_000_000;
         Some(Seen::new(key, stored, Some(age_us), clock_us))
@@ -1196,6 +1196,31 @@ mod tests {
             assert!(task.lease_row.is_some());
             assert!(matches!(answer(task), Answer::Commit(Committed::New)));
         }
+    }
+
+    #[test]
+    fn a_fencing_token_that_had_to_be_raised_does_not_tell_the_time() {
+        let acquire = acquire();
+        let mut task = Task::new(&acquire, Instant::now());
+        decide(&mut task, row(FIRM, 31_000));
+        let calendar = Calendar::learn(b"2025-10-14 09:00:00", 1_760_432_400).unwrap();
+        let dated_row = |fencing_us| {
+            let fencing_token = FencingToken(fencing_us);
+            task.dated_row(
+                Dated {
+                    key: 7,
+                    fencing_token,
+                },
+                calendar,
+            )
+        };
+        assert!(dated_row(1_760_432_400_123_457).is_none());
+        assert!(dated_row(1_760_432_400_123_458).is_none());
+        let row = dated_row(1_760_432_405_000_001).unwrap();
+        let stored = format!("2025-10-14 09:00:06.0000001760432405000001{OWNER}");
+        assert_eq!(row.stored, stored.as_bytes());
+        assert_eq!(row.remaining(), Some(Duration::from_micros(30_999_999)));
+        assert_eq!(row.calendar(), Some(calendar));
     }
 
     #[test]

@@ -7,8 +7,11 @@
 //! 3. write, as a compare-and-swap on what was seen, and look again in the same transaction;
 //! 4. decide again, from what was seen there.
 //!
-//! So a grant always rests on a row that was read, never on a count of rows or on the absence of an
-//! error. A write that lost its race, a deadlock, a connection that died: all lead back to looking.
+//! Two writes tell what that second look would show, and go without. A delete: its rows are gone, all
+//! of them, or the transaction fails. A claim that was dated: the statement that dates it finds it
+//! by its own text, which no other row has, and says how many it found, and when. It is believed
+//! once a look has shown that what it says is so (`Statements::calendar`), and an operation's first
+//! time only. So a grant never rests on the absence of an error. A write that lost its race, a deadlock, a connection that died: all lead back to looking.
 //!
 //! All operations of a batch go through the loop together, one packet to look and one to write.
 //! When something goes wrong with them together, each goes alone, and the trouble of one is not

@@ -41,8 +41,9 @@ struct Shared {
     to: Mutex<SocketAddr>,
     fault: Mutex<Fault>,
     changed: Condvar,
-    /// How often a client sent something.
+    /// How often a client sent something, and how many statements beyond the first in that.
     sent: AtomicU64,
+    more_statements: AtomicU64,
     /// Connections so far, and how many of the first are forgotten.
     connections: AtomicU64,
     forgotten: AtomicU64,
@@ -63,6 +64,7 @@ impl Proxy {
             fault: Mutex::new(Fault::None),
             changed: Condvar::new(),
             sent: 0.into(),
+            more_statements: 0.into(),
             connections: 0.into(),
             forgotten: 0.into(),
         });
@@ -129,6 +131,10 @@ impl Proxy {
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::SeqCst)
     }
+
+    pub fn more_statements(&self) -> u64 {
+        self.shared.more_statements.load(Ordering::SeqCst)
+    }
 }
 
 impl Shared {
@@ -155,6 +161,9 @@ impl Shared {
             };
             if way == Way::Requests {
                 self.sent.fetch_add(1, Ordering::SeqCst);
+                let more = buffer[..length].iter().filter(|byte| **byte == b';');
+                let more = more.count() as u64;
+                self.more_statements.fetch_add(more, Ordering::SeqCst);
             }
             if let Fault::Delay(delay) = self.fault() {
                 thread::sleep(delay);

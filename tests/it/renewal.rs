@@ -136,7 +136,6 @@ fn a_renew_is_repeated_and_doubled_without_harm(world: &World) {
 }
 
 fn a_release_ends_a_lease_that_was_renewed_under_its_hands(world: &World) {
-    // Beside others' releases it would wait with another statement.
     let service = world.serve(&[]);
     let session = Session::new();
     let owner_token = service.hold(&session);

@@ -253,7 +253,9 @@ impl World {
         let key: u64 = self.rows(format!("SELECT id_sessionX FROM {TABLE} WHERE {session}"))[0];
         let waiting = format!(
             "SELECT COUNT(*) FROM information_schema.innodb_trx \
-             WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '% {key}%FOR UPDATE%'"
+             WHERE trx_state = 'LOCK WAIT' \
+             AND (trx_query LIKE '% {key}%FOR UPDATE%' OR trx_query LIKE '%{}%')",
+            session.prospect
         );
         let mut conn = self.database.connect();
         let until = Instant::now() + Duration::from_secs(5);
