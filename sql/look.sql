@@ -4,6 +4,7 @@
 -- no date | the database's clock, in microseconds since 1970 | id_prospect | id_device
 -- Date arithmetic on stored text has its place here and in no statement that writes: a SELECT
 -- gives NULL for garbage, where a strict write fails with 1292, on every later try too.
+-- The index is named to spare the database the choice, which takes longer than the look.
 SELECT
     {key},
     CAST(timestamp AS BINARY),

@@ -1,6 +1,7 @@
 -- Delete rows that a look saw, each or not at all: a compare-and-swap on the stored bytes.
 --   :keys                      the seen rows' primary keys
---   :seen                      the stored bytes that were seen, of all: no two leases have the same
+--   :seen                      the stored bytes that were seen, of all: two leases have the same only
+--                              if one owner's token is for both
 --   :id_device :id_prospects   the sessions of one device; each device has its own
 -- Affected rows: how many were deleted; the others had changed. See all_changed.sql.
 -- Rows are found by their primary keys alone: by another index MariaDB would walk, and lock, every

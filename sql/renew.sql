@@ -3,7 +3,7 @@
 --   :key                the seen row's primary key
 --   :seen               the stored bytes that were seen
 --   :expires_us         the expiry that was seen, in microseconds since 1970: never revive
---   :shift_us           new ttl - 30 s, in microseconds, rounded up as in acquire.sql
+--   :shift_us           new ttl - 30 s, in microseconds, rounded up as in date.sql
 --   :latest_us          the end of the longest hold, in microseconds since 1970
 --   :latest_shift_us    the longest hold - 30 s, rounded up likewise, after the grant
 --   :granted_us         the grant, which is the fencing token

@@ -10,6 +10,7 @@ use mysql::{Conn, FromRowError, Opts, OptsBuilder, Row};
 use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 
+use crate::lease::Calendar;
 use crate::metrics::METRICS;
 use crate::outage::{Identity, Outage};
 
@@ -373,6 +374,8 @@ pub struct Connection {
     server: u64,
     /// How far one AUTO_INCREMENT id is from the next one.
     pub id_step: u64,
+    /// What was learned of its dates, and when.
+    pub calendar: Option<(Calendar, Instant)>,
     outage: Arc<Outage>,
 }
 
@@ -437,6 +440,9 @@ impl Connection {
                 affected,
                 last_insert_id,
             });
+        }
+        if replies.len() != packet.statements {
+            return Err(std::io::Error::other("the answer is not complete").into());
         }
         Ok(())
     }
@@ -537,11 +543,12 @@ impl Connections {
             usable: Usable::Yes,
             server: 0,
             id_step: 1,
+            calendar: None,
             outage: Arc::clone(&self.outage),
         };
         let identity = Statement::new(include_str!("../sql/server_identity.sql"), &[]);
         let identity = connection.query(&identity, &[])?.pop().map(columns);
-        (connection.server, connection.id_step) = identity.transpose()?.unwrap_or_default();
+        (connection.server, connection.id_step) = identity.transpose()?.unwrap_or((0, 1));
         Ok(connection)
     }
 }

@@ -3,13 +3,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use crate::database::{Packet, Reply, Statement, Value, columns};
-use crate::lease::{
-    Calendar, FencingToken, MessageId, Session, Stamp, TokenOrigin, Ttl, date_shift_us,
-};
-use crate::operation::{Dated, Key, Look, Operation, Seen, SeenRecord, Task, Write};
+use crate::lease::{FencingToken, MessageId, Session, Stamp, TokenOrigin, Ttl, date_shift_us};
+use crate::operation::{Claimed, Dated, Key, Look, Operation, Seen, SeenRecord, Task, Write};
 use crate::table::Table;
 
 /// The statements, with the table's and its keys' names in them.
@@ -33,10 +30,6 @@ pub(crate) struct Statements {
     pub old_messages: Statement,
     pub forget_message: Statement,
     pub table: Table,
-    /// Known once a lease that was written here was looked at and found to be what the statements
-    /// that wrote it had said. From then on they are believed without a look: what else could
-    /// change a lease on its way, a trigger or a proxy, would have shown.
-    pub calendar: OnceLock<Calendar>,
 }
 
 impl Statements {
@@ -63,7 +56,6 @@ impl Statements {
             old_messages: read(include_str!("../sql/old_messages.sql")),
             forget_message: read(include_str!("../sql/forget_message.sql")),
             table: table.clone(),
-            calendar: OnceLock::new(),
         }
     }
 
@@ -95,7 +87,7 @@ impl Statements {
         }
         let ends: Vec<_> = tasks.iter().filter_map(|task| end(task)).collect();
         if !ends.is_empty() {
-            places.ends = packet.len()..packet.len() + 1;
+            places.ends = Some(packet.len());
             self.append_deletes(&ends, packet);
         }
         if ends.len() > 1 {
@@ -255,7 +247,7 @@ pub(crate) struct Places {
     /// Each task's own statements.
     own: Vec<Range<usize>>,
     /// The statement that deletes for all.
-    ends: Range<usize>,
+    ends: Option<usize>,
     /// The statements that claim for all.
     claims: Range<usize>,
     /// The tasks that claim under the counter's next ids, with the last one of these statements.
@@ -275,51 +267,49 @@ impl Places {
             .iter()
             .zip(&self.own)
             .map(|(task, own)| match &task.write {
-                Some(Write::Delete { .. }) if task.only_deletes() => sum(&self.ends),
+                Some(Write::Delete { .. }) if task.only_deletes() => {
+                    self.ends.map_or(0, |at| replies[at].affected)
+                }
                 Some(Write::Acquire { .. }) => sum(&self.claims),
                 _ => sum(own),
             });
         changed.collect()
     }
 
-    /// What became of each task's claim, as far as the statements say it: a claim's text is like no
-    /// other, so if as many rows were dated as were claimed together, all of them were.
-    pub fn dated(
-        &self,
-        tasks: &[&mut Task],
-        replies: &[Reply],
-        id_step: u64,
-    ) -> Vec<Option<Dated>> {
+    /// What became of each task's claim, as far as the statements say it: each names sessions, and
+    /// claims of their owners, so if it dated as many rows as that, it dated all of these.
+    pub fn claimed(&self, tasks: &[&mut Task], replies: &[Reply], id_step: u64) -> Vec<Claimed> {
+        // If one was not written, the ids of those behind it may be others.
         let first_id = replies[self.claims.clone()]
             .last()
+            .filter(|reply| reply.affected == self.next.len() as u64)
             .map(|reply| reply.last_insert_id);
-        let mut dated = vec![None; tasks.len()];
-        for (at, members) in &self.dates {
-            let Reply {
-                affected,
-                last_insert_id,
+        let key = |task: usize| {
+            if let Some(Write::Acquire {
+                key: Key::Explicit(key),
                 ..
-            } = replies[*at];
-            if affected != members.len() as u64 {
-                continue;
+            }) = tasks[task].write
+            {
+                return Some(key);
             }
+            let place = self.next.iter().position(|next| *next == task)? as u64;
+            Some(first_id? + place * id_step)
+        };
+        let mut claimed = vec![Claimed::Unclear; tasks.len()];
+        for (at, members) in &self.dates {
+            let reply = &replies[*at];
+            let fencing_token = FencingToken(reply.last_insert_id);
             for task in members {
-                let key = match &tasks[*task].write {
-                    Some(Write::Acquire {
-                        key: Key::Explicit(key),
-                        ..
-                    }) => Some(*key),
-                    _ => first_id
-                        .zip(self.next.iter().position(|next| next == task))
-                        .map(|(first, place)| first + place as u64 * id_step),
+                claimed[*task] = match (reply.affected, key(*task)) {
+                    (0, _) => Claimed::Missed,
+                    (dated, Some(key)) if dated == members.len() as u64 => {
+                        Claimed::Dated(Dated { key, fencing_token })
+                    }
+                    _ => Claimed::Unclear,
                 };
-                dated[*task] = key.map(|key| Dated {
-                    key,
-                    fencing_token: FencingToken(last_insert_id),
-                });
             }
         }
-        dated
+        claimed
     }
 }
 

@@ -9,9 +9,9 @@
 //!
 //! Two writes tell what that second look would show, and go without. A delete: its rows are gone, all
 //! of them, or the transaction fails. A claim that was dated: the statement that dates it finds it
-//! by its own text, which no other row has, and says how many it found, and when. It is believed
-//! once a look has shown that what it says is so (`Statements::calendar`), and an operation's first
-//! time only. So a grant never rests on the absence of an error. A write that lost its race, a deadlock, a connection that died: all lead back to looking.
+//! by its own text, in the row of its session, and says how many it found, and when. It is believed
+//! once a look has shown that what it says is so ([`BELIEVED_FOR`]), and an operation's first time
+//! only. So a grant never rests on the absence of an error. A write that lost its race, a deadlock, a connection that died: all lead back to looking.
 //!
 //! All operations of a batch go through the loop together, one packet to look and one to write.
 //! When something goes wrong with them together, each goes alone, and the trouble of one is not
@@ -30,10 +30,14 @@ use crate::database::{
 use crate::grants::Grants;
 use crate::lease::{Holding, Id, RowVersion, Session};
 use crate::metrics::METRICS;
-use crate::operation::{Answer, Company, Look, Operation, Seen, StoreError, Task};
+use crate::operation::{Answer, Claimed, Company, Look, Operation, Seen, StoreError, Task};
 use crate::outage::{Identity, Outage};
 use crate::statements::{End, Looked, Statements, read_look};
 use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
+
+/// For so long after a look has shown that what its statements say of a lease is so, a connection is
+/// believed without one: a trigger that is created meanwhile is noticed soon.
+const BELIEVED_FOR: Duration = Duration::from_secs(60);
 
 /// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
 /// within 10 s, before a webhook's provider gives up.
@@ -638,7 +642,10 @@ fn write(
     packet.push("START TRANSACTION");
     let places = statements.append_writes(tasks, &mut packet);
     let look_at = packet.len();
-    let calendar = statements.calendar.get().copied();
+    let calendar = connection
+        .calendar
+        .filter(|(_, learned_at)| learned_at.elapsed() < BELIEVED_FOR)
+        .map(|(calendar, _)| calendar);
     // These are told apart without another look.
     let is_told =
         |task: &Task| task.only_deletes() || (calendar.is_some() && task.first_acquires());
@@ -663,7 +670,7 @@ fn write(
         [] => Looked::Each(Vec::new()),
         looking => read_look(looking, &mut looked).map_err(unreadable)?,
     };
-    let dated = places.dated(tasks, &replies, connection.id_step);
+    let claimed = places.claimed(tasks, &replies, connection.id_step);
     let changed = places.changed(tasks, &replies);
     let mut looks = match looked {
         Looked::Each(looks) => looks.into_iter(),
@@ -676,26 +683,35 @@ fn write(
             return Ok(());
         }
     };
-    for (task, (changed, dated)) in tasks.iter_mut().zip(changed.into_iter().zip(dated)) {
-        let row = |calendar| dated.and_then(|dated| task.dated_row(dated, calendar));
+    for (task, (changed, claimed)) in tasks.iter_mut().zip(changed.into_iter().zip(claimed)) {
+        let row = |calendar| match claimed {
+            Claimed::Dated(dated) => task.dated_row(dated, calendar),
+            Claimed::Missed | Claimed::Unclear => None,
+        };
         let look = if task.only_deletes() {
             (changed > 0).then(Look::default)
         } else if let Some(calendar) = calendar.filter(|_| task.first_acquires()) {
-            let Some(row) = row(calendar) else {
-                task.lose_write();
-                continue;
-            };
-            Some(Look {
-                row: Some(row),
-                record: None,
-            })
+            match (row(calendar), claimed) {
+                (Some(row), _) => Some(Look {
+                    row: Some(row),
+                    record: None,
+                }),
+                (None, Claimed::Missed) => {
+                    task.miss_write();
+                    continue;
+                }
+                (None, _) => {
+                    task.lose_write();
+                    continue;
+                }
+            }
         } else {
             let look = looks.next();
             if let Some(seen) = look.as_ref().and_then(|look| look.row.as_ref())
                 && let Some(calendar) = seen.calendar()
                 && row(calendar).is_some_and(|row| row.is_same(seen))
             {
-                statements.calendar.get_or_init(|| calendar);
+                connection.calendar = Some((calendar, sent_at));
             }
             look
         };
@@ -734,6 +750,7 @@ fn recover(
     rollback.push("ROLLBACK");
     let rolled_back = connection.run(&rollback);
     let keys: Vec<_> = tasks.iter().map(|task| task.written_key()).collect();
+    let is_remembered = tasks.iter().any(|task| task.is_remembered());
     for task in tasks.iter_mut() {
         task.drop_write();
     }
@@ -754,8 +771,8 @@ fn recover(
             task.fail(StoreError::Locked);
             Interrupted::Again(cause)
         }
-        // They are looked at, with nothing changed.
-        (Trouble::NotAllChanged, _) => Interrupted::Again(cause),
+        (Trouble::NotAllChanged, [_, _, ..]) if is_remembered => Interrupted::Again(cause),
+        (Trouble::NotAllChanged, tasks @ [_, _, ..]) => separate(tasks, cause),
         (Trouble::IdsExhausted, [task]) => {
             task.try_random_id(statements.table.max_key);
             Interrupted::Again(cause)

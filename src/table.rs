@@ -594,11 +594,13 @@ fn inspect_rights(
 ) -> mysql::Result<bool> {
     let names = table.names();
     let nobody = [
-        ("id_prospects", Value::Text("")),
+        ("id_prospect", Value::Text("")),
         ("id_device", Value::Text("")),
+        ("after", Value::Number(0)),
+        ("limit", Value::Number(1)),
     ];
     let tries = [
-        ("SELECT", include_str!("../sql/look.sql")),
+        ("SELECT", include_str!("../sql/list.sql")),
         ("INSERT, UPDATE", include_str!("../sql/may_insert.sql")),
         ("DELETE", include_str!("../sql/may_delete.sql")),
     ];

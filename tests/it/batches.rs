@@ -18,6 +18,7 @@ tests![
     a_lease_that_was_lost_is_not_released_over_a_dead_connection,
     a_deadlock_is_no_answer,
     a_retry_is_not_told_of_a_neighbours_grant,
+    a_retry_that_loses_to_its_own_lease_is_told_again,
     a_batch_burns_no_ids,
     a_lock_burns_no_ids_of_those_beside_it,
     a_refused_look_is_no_answer_to_those_who_need_none,
@@ -310,6 +311,32 @@ fn a_retry_is_not_told_of_a_neighbours_grant(world: &World) {
     replies[1].assert_granted("new");
     let stored = world.stored(&retried).unwrap();
     assert_eq!(&stored[25..26], "1", "{stored}");
+}
+
+fn a_retry_that_loses_to_its_own_lease_is_told_again(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let (retried, model) = (Session::new(), Session::new());
+    let fields = json!({"owner_token": "48210000000000000007"});
+    let granted = service.acquire(&model, fields.clone());
+    granted.assert_granted("new");
+    let firm = world.stored(&model).unwrap();
+    world.store(&retried, "garbage");
+    let mut first_server = world.lock_row(&retried);
+    let sql = format!("UPDATE {TABLE} SET timestamp = '{firm}' WHERE {retried}");
+    first_server.query_drop(sql).unwrap();
+    let told = thread::scope(|scope| {
+        scope.spawn(|| {
+            world.wait_for_write(&retried);
+            first_server.query_drop("COMMIT").unwrap();
+        });
+        service.acquire(&retried, fields)
+    });
+    told.assert_granted("again");
+    assert_eq!(
+        told.number("fencing_token"),
+        granted.number("fencing_token")
+    );
+    assert_eq!(world.stored(&retried), Some(firm));
 }
 
 /// The id that a row inserted now gets.
