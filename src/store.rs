@@ -10,8 +10,9 @@
 //! Two writes tell what that second look would show, and go without. A delete: its rows are gone, all
 //! of them, or the transaction fails. A claim that was dated: the statement that dates it finds it
 //! by its own text, in the row of its session, and says how many it found, and when. It is believed
-//! once a look has shown that what it says is so ([`BELIEVED_FOR`]), and an operation's first time
-//! only. So a grant never rests on the absence of an error. A write that lost its race, a deadlock, a connection that died: all lead back to looking.
+//! once a look has shown that what it says is so (`BELIEVED_FOR`), and an operation's first time
+//! only. So a grant never rests on the absence of an error. A write that lost its race, a deadlock, a
+//! connection that died: all lead back to looking.
 //!
 //! All operations of a batch go through the loop together, one packet to look and one to write.
 //! When something goes wrong with them together, each goes alone, and the trouble of one is not
