@@ -62,7 +62,7 @@ impl Statements {
     /// Appends one look at the sessions of all these tasks, and one at their messages.
     pub fn append_look(&self, tasks: &[&mut Task], packet: &mut Packet) {
         let sessions = ByDevice::new(tasks.iter().map(|task| task.operation.session()));
-        self.look.write_rows(packet, &sessions.values());
+        self.look.write_rows(packet, &sessions.values(&[]));
         let messages = tasks.iter().filter_map(|task| {
             let [prospect, device] = session_values(task.operation.session());
             let message_id = task.operation.message_id()?;
@@ -140,7 +140,7 @@ impl Statements {
             let tasks = alike.iter().map(|claim| claim.task).collect();
             places.dates.push((packet.len(), tasks));
             let sessions = ByDevice::new(alike.iter().map(|claim| claim.session));
-            self.date.write_rows(packet, &sessions.values_with(&values));
+            self.date.write_rows(packet, &sessions.values(&values));
         }
     }
 
@@ -236,8 +236,7 @@ impl Statements {
         let seen: Vec<_> = ends.iter().map(|end| Value::Bytes(end.seen)).collect();
         let sessions = ByDevice::new(ends.iter().map(|end| end.session));
         let values = [("keys", Value::List(&keys)), ("seen", Value::List(&seen))];
-        self.release
-            .write_rows(packet, &sessions.values_with(&values));
+        self.release.write_rows(packet, &sessions.values(&values));
     }
 }
 
@@ -284,23 +283,23 @@ impl Places {
             .last()
             .filter(|reply| reply.affected == self.next.len() as u64)
             .map(|reply| reply.last_insert_id);
-        let key = |task: usize| {
-            if let Some(Write::Acquire {
+        let explicit = |task: &&mut Task| match task.write {
+            Some(Write::Acquire {
                 key: Key::Explicit(key),
                 ..
-            }) = tasks[task].write
-            {
-                return Some(key);
-            }
-            let place = self.next.iter().position(|next| *next == task)? as u64;
-            Some(first_id? + place * id_step)
+            }) => Some(key),
+            _ => None,
         };
+        let mut keys: Vec<_> = tasks.iter().map(explicit).collect();
+        for (place, task) in (0_u64..).zip(&self.next) {
+            keys[*task] = first_id.map(|first_id| first_id + place * id_step);
+        }
         let mut claimed = vec![Claimed::Unclear; tasks.len()];
         for (at, members) in &self.dates {
             let reply = &replies[*at];
             let fencing_token = FencingToken(reply.last_insert_id);
             for task in members {
-                claimed[*task] = match (reply.affected, key(*task)) {
+                claimed[*task] = match (reply.affected, keys[*task]) {
                     (0, _) => Claimed::Missed,
                     (dated, Some(key)) if dated == members.len() as u64 => {
                         Claimed::Dated(Dated { key, fencing_token })
@@ -495,12 +494,8 @@ impl<'a> ByDevice<'a> {
         Self(devices.into_iter().collect())
     }
 
-    fn values(&self) -> Vec<Vec<(&'static str, Value<'_>)>> {
-        self.values_with(&[])
-    }
-
     /// Each device's, with these beside them.
-    fn values_with<'v>(
+    fn values<'v>(
         &'v self,
         others: &[(&'static str, Value<'v>)],
     ) -> Vec<Vec<(&'static str, Value<'v>)>> {

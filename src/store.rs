@@ -692,20 +692,17 @@ fn write(
         let look = if task.only_deletes() {
             (changed > 0).then(Look::default)
         } else if let Some(calendar) = calendar.filter(|_| task.first_acquires()) {
-            match (row(calendar), claimed) {
-                (Some(row), _) => Some(Look {
-                    row: Some(row),
-                    record: None,
-                }),
-                (None, Claimed::Missed) => {
-                    task.miss_write();
-                    continue;
+            let Some(row) = row(calendar) else {
+                match claimed {
+                    Claimed::Missed => task.miss_write(),
+                    Claimed::Dated(_) | Claimed::Unclear => task.lose_write(),
                 }
-                (None, _) => {
-                    task.lose_write();
-                    continue;
-                }
-            }
+                continue;
+            };
+            Some(Look {
+                row: Some(row),
+                record: None,
+            })
         } else {
             let look = looks.next();
             if let Some(seen) = look.as_ref().and_then(|look| look.row.as_ref())

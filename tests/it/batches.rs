@@ -291,15 +291,7 @@ fn a_retry_is_not_told_of_a_neighbours_grant(world: &World) {
     let token = service.hold(&model);
     let tentative = world.stored(&model).unwrap();
     assert_eq!(&tentative[25..26], "0", "{tentative}");
-    world.store(&retried, "garbage");
-    let mut first_server = world.lock_row(&retried);
-    let sql = format!("UPDATE {TABLE} SET timestamp = '{tentative}' WHERE {retried}");
-    first_server.query_drop(sql).unwrap();
-    let replies = thread::scope(|scope| {
-        scope.spawn(|| {
-            world.wait_for_write(&retried);
-            first_server.query_drop("COMMIT").unwrap();
-        });
+    let replies = behind_another_servers_write(world, &retried, &tentative, || {
         let fields = json!({"owner_token": token});
         let requests: Vec<Ask> = vec![
             Box::new(|| service.acquire(&retried, fields)),
@@ -320,23 +312,34 @@ fn a_retry_that_loses_to_its_own_lease_is_told_again(world: &World) {
     let granted = service.acquire(&model, fields.clone());
     granted.assert_granted("new");
     let firm = world.stored(&model).unwrap();
-    world.store(&retried, "garbage");
-    let mut first_server = world.lock_row(&retried);
-    let sql = format!("UPDATE {TABLE} SET timestamp = '{firm}' WHERE {retried}");
-    first_server.query_drop(sql).unwrap();
-    let told = thread::scope(|scope| {
-        scope.spawn(|| {
-            world.wait_for_write(&retried);
-            first_server.query_drop("COMMIT").unwrap();
-        });
-        service.acquire(&retried, fields)
-    });
+    let told =
+        behind_another_servers_write(world, &retried, &firm, || service.acquire(&retried, fields));
     told.assert_granted("again");
     assert_eq!(
         told.number("fencing_token"),
         granted.number("fencing_token")
     );
     assert_eq!(world.stored(&retried), Some(firm));
+}
+
+/// What is answered to requests that wait behind another server's write of this session.
+fn behind_another_servers_write<T>(
+    world: &World,
+    session: &Session,
+    stored: &str,
+    ask: impl FnOnce() -> T,
+) -> T {
+    world.store(session, "garbage");
+    let mut other_server = world.lock_row(session);
+    let sql = format!("UPDATE {TABLE} SET timestamp = '{stored}' WHERE {session}");
+    other_server.query_drop(sql).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            world.wait_for_write(session);
+            other_server.query_drop("COMMIT").unwrap();
+        });
+        ask()
+    })
 }
 
 /// The id that a row inserted now gets.
