@@ -1,5 +1,5 @@
 -- Record that a message is answered, if the lease that a look saw still stands. Its row is locked
--- already, by lock_rows.sql: what this statement reads of it, even an old program cannot change
+-- already, by lock_row.sql: what this statement reads of it, even an old program cannot change
 -- before the transaction ends.
 --   :key                      the seen row's primary key
 --   :seen                     the stored bytes that were seen

@@ -1,5 +1,5 @@
 -- Give the lease that a look saw a new expiry, or change nothing: a compare-and-swap on the
--- stored bytes. The row is locked already, by lock_rows.sql.
+-- stored bytes. The row is locked already, by lock_row.sql.
 --   :key                the seen row's primary key
 --   :seen               the stored bytes that were seen
 --   :expires_us         the expiry that was seen, in microseconds since 1970: never revive

@@ -16,7 +16,7 @@ pub(crate) struct Statements {
     acquire: Statement,
     date: Statement,
     withdraw: Statement,
-    lock_rows: Statement,
+    lock_row: Statement,
     unlocked_rows: Statement,
     all_changed: Statement,
     confirm: Statement,
@@ -42,7 +42,7 @@ impl Statements {
             acquire: read(include_str!("../sql/acquire.sql")),
             date: read(include_str!("../sql/date.sql")),
             withdraw: read(include_str!("../sql/withdraw.sql")),
-            lock_rows: read(include_str!("../sql/lock_rows.sql")),
+            lock_row: read(include_str!("../sql/lock_row.sql")),
             unlocked_rows: read(include_str!("../sql/unlocked_rows.sql")),
             all_changed: read(include_str!("../sql/all_changed.sql")),
             confirm: read(include_str!("../sql/confirm.sql")),
@@ -177,7 +177,7 @@ impl Statements {
                 };
                 let granted_us = fencing_token.0;
                 let key = ("key", Value::Number(*key));
-                self.lock_rows.write(packet, &[key]);
+                self.lock_row.write(packet, &[key]);
                 let tail = format!("{standing}{granted_us:016}{}", owner_token.secret());
                 let latest_us = granted_us.saturating_add(max_hold_ms * 1_000);
                 let values = [
@@ -198,7 +198,7 @@ impl Statements {
                 expires_us,
             } => {
                 let key = ("key", Value::Number(*key));
-                self.lock_rows.write(packet, &[key]);
+                self.lock_row.write(packet, &[key]);
                 let seen = ("seen", Value::Bytes(seen));
                 let expires_us = ("expires_us", Value::Number(*expires_us));
                 if let Some(record) = record_values(operation) {
