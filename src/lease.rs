@@ -75,7 +75,7 @@ pub fn date_shift_us(lasts_ms: u64) -> i64 {
 }
 
 /// One half of a session: the bot's number or instance, or the customer's phone number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Id(String);
 
 impl Id {
@@ -119,7 +119,7 @@ impl Id {
 
 /// One conversation: what a lease is for. Displayed as the log lines show it, with anything
 /// unprintable escaped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Session {
     /// The bot's number or instance.
     pub id_device: Id,

@@ -14,7 +14,7 @@
 //! | [`table`] | what the lock table must be like, and what is wrong with it |
 //! | [`operation`] | one operation: what is seen decides what is written |
 //! | `statements` | looks and writes as SQL, several operations in one packet |
-//! | `grants` | leases that are remembered, to spare a look |
+//! | `memory` | leases and keys that are remembered, to spare a look |
 //! | [`store`] | operations in, answers out: look, decide, write |
 //! | [`waiters`] | who stands in line for which session |
 //! | [`fields`] | the fields of a request |
@@ -42,9 +42,9 @@ pub mod database;
 pub mod dev;
 pub mod door;
 pub mod fields;
-mod grants;
 pub mod journal;
 pub mod lease;
+mod memory;
 pub mod metrics;
 pub mod operation;
 pub mod outage;

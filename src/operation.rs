@@ -451,6 +451,14 @@ enum Basis {
     Memory,
 }
 
+/// Whether an acquire was planned without a look.
+#[derive(PartialEq)]
+enum Guess {
+    None,
+    /// As if its session were free.
+    Free,
+}
+
 /// What a write does if it takes effect.
 #[derive(Clone, Copy)]
 pub(crate) enum Effect {
@@ -472,8 +480,12 @@ pub(crate) struct Task<'a> {
     basis: Basis,
     /// Whether others may be in its packets.
     pub company: Company,
-    /// The id that an acquire writes if the session has no row.
+    /// The key of a row that is gone: an acquire's new row gets it, and it is left over if there is
+    /// none; or that of the row which an end deleted.
+    spare_key: Option<u64>,
+    /// The id that an acquire writes if the session has no row, and there is no such key.
     new_key: Key,
+    guess: Guess,
     ids_tried: u32,
     outcome: Option<Result<Answer, StoreError>>,
     /// The row of its lease, as it was seen last, and when.
@@ -533,7 +545,9 @@ impl<'a> Task<'a> {
                 Operation::Force { .. } => Company::Alone,
                 _ => Company::Welcome,
             },
+            spare_key: None,
             new_key: Key::Next,
+            guess: Guess::None,
             ids_tried: 0,
             outcome: None,
             lease_row: None,
@@ -548,6 +562,8 @@ impl<'a> Task<'a> {
     pub fn lose_write(&mut self) {
         if let Some(write) = self.write.take() {
             self.sent = Sent::Unknown(write.effect());
+            // It may be in the table now.
+            self.spare_key = None;
         }
         self.drop_write();
     }
@@ -616,6 +632,9 @@ impl<'a> Task<'a> {
             return;
         };
         self.sent_at = sent_at;
+        if let (Write::Delete { key, .. }, 1..) = (&write, rows) {
+            self.spare_key = Some(*key);
+        }
         self.sent = match self.basis {
             _ if rows > 0 => Sent::Done(write.effect()),
             Basis::Look if !matches!(write, Write::Confirm { .. }) => Sent::Void,
@@ -669,6 +688,38 @@ impl<'a> Task<'a> {
         if self.write.is_none() {
             self.basis = Basis::Look;
         }
+    }
+
+    /// Plans to write an acquire's new row under this key.
+    pub fn reuse(&mut self, key: u64) {
+        self.spare_key = Some(key);
+    }
+
+    /// Plans an acquire as if its session were free, without a look.
+    pub fn guess_free(&mut self, now: Instant, max_key: u64) {
+        self.guess = Guess::Free;
+        self.plan(Look::default(), now, max_key);
+    }
+
+    /// Whether the planned write rests on a guess.
+    pub fn is_guessed(&self) -> bool {
+        self.is_remembered() && self.guess == Guess::Free
+    }
+
+    /// Whether guesses are not the thing now: its session was not as free as it was taken to be, or
+    /// another program holds locks.
+    pub fn calls_for_caution(&self) -> bool {
+        match &self.outcome {
+            Some(Err(StoreError::Locked)) => true,
+            Some(Ok(Answer::Acquire(Acquired::Granted(lease)))) if lease.how == How::New => false,
+            _ => self.guess == Guess::Free,
+        }
+    }
+
+    /// The key of a row that is gone, if it is left over.
+    pub fn left_over_key(&self) -> Option<u64> {
+        let used = self.lease_row.as_ref().map(|(row, _)| row.key);
+        self.spare_key.filter(|key| Some(*key) != used)
     }
 
     /// Either the answer or the next write, from what was seen.
@@ -809,11 +860,15 @@ impl<'a> Task<'a> {
     ) -> Option<Acquired> {
         let ttl = lease.ttl;
         let Some(row) = seen else {
-            if matches!(self.sent, Sent::Void) {
-                // Nothing was in the way, and yet nothing was written: MySQL's word for "no id".
-                self.try_random_id(max_key);
+            // Nothing was in the way, and yet nothing was written.
+            match self.sent {
+                // Another row has its key.
+                Sent::Void | Sent::Missed if self.spare_key.is_some() => self.spare_key = None,
+                // MySQL's word for "no id".
+                Sent::Void => self.try_random_id(max_key),
+                _ => {}
             }
-            let key = self.new_key;
+            let key = self.spare_key.map_or(self.new_key, Key::Explicit);
             if self.is_open() {
                 self.write = Some(Write::Acquire {
                     lease,
@@ -1139,6 +1194,42 @@ mod tests {
             decide(&mut task, after);
             assert!(matches!(task.write, Some(Write::Delete { .. })));
         }
+    }
+
+    #[test]
+    fn a_key_is_left_over_unless_its_row_is_or_may_be_there() {
+        /// The key of the row that `row` shows.
+        const ITS_KEY: u64 = 7;
+        let acquire = acquire();
+        let left_over = |key, happens: &dyn Fn(&mut Task)| {
+            let mut task = Task::new(&acquire, Instant::now());
+            task.reuse(key);
+            task.guess_free(Instant::now(), MAX_KEY);
+            happens(&mut task);
+            task.left_over_key()
+        };
+        let granted = |task: &mut Task| {
+            task.wrote(1, Instant::now());
+            decide(task, row(FIRM, 0));
+        };
+        assert_eq!(left_over(ITS_KEY, &granted), None);
+        assert_eq!(left_over(8, &granted), Some(8), "another row was taken");
+        let is_in_the_way = |task: &mut Task| {
+            task.miss_write();
+            decide(task, Look::default());
+        };
+        assert_eq!(left_over(8, &is_in_the_way), None);
+        assert_eq!(left_over(8, &|task| task.miss_write()), Some(8));
+        assert_eq!(left_over(8, &|task| task.lose_write()), None);
+
+        let release = release(None);
+        let deleted = |rows| {
+            let mut task = Task::new(&release, Instant::now());
+            decide(&mut task, row(FIRM, 0));
+            task.wrote(rows, Instant::now());
+            task.left_over_key()
+        };
+        assert_eq!((deleted(0), deleted(1)), (None, Some(ITS_KEY)));
     }
 
     #[test]

@@ -16,7 +16,8 @@
 //!
 //! All operations of a batch go through the loop together, one packet to look and one to write.
 //! When something goes wrong with them together, each goes alone, and the trouble of one is not
-//! the others'. Owners of leases that were granted here skip the first look (`grants`).
+//! the others'. The first look is skipped by owners of leases that were granted here, and by acquires
+//! of sessions that seem free (`memory`).
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,8 +29,8 @@ use crate::database::{
     Connection, Database, Packet, PacketError, Pooled, Statement, Trouble, Value, Values, cause,
     columns,
 };
-use crate::grants::Grants;
 use crate::lease::{Holding, Id, RowVersion, Session};
+use crate::memory::Memory;
 use crate::metrics::METRICS;
 use crate::operation::{Answer, Claimed, Company, Look, Operation, Seen, StoreError, Task};
 use crate::outage::{Identity, Outage};
@@ -39,6 +40,10 @@ use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
 /// For so long after a look has shown that what its statements say of a lease is so, a connection is
 /// believed without one: a trigger that is created meanwhile is noticed soon.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);
+
+/// Keys in the lower half of what the column can hold are used again. Rows with higher ones would
+/// keep the operator, who is warned at half, from starting the counter anew.
+const REUSED_KEYS_SHARE: u64 = 2;
 
 /// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
 /// within 10 s, before a webhook's provider gives up.
@@ -94,7 +99,7 @@ pub struct Store {
     configured_offset: Option<String>,
     opened: OnceLock<Statements>,
     messages: Mutex<(Messages, Instant)>,
-    grants: Grants,
+    memory: Memory,
 }
 
 /// A row of the table's list.
@@ -146,7 +151,7 @@ impl Store {
             configured_offset: configured_offset.map(str::to_owned),
             opened: OnceLock::new(),
             messages: Mutex::new((Messages::default(), Instant::now())),
-            grants: Grants::default(),
+            memory: Memory::default(),
         }
     }
 
@@ -483,9 +488,7 @@ impl Store {
             .map(|operation| Task::new(operation, started))
             .collect();
         for task in &mut tasks {
-            if let Some(look) = self.grants.take(task.operation) {
-                task.plan(look, started, statements.table.max_key);
-            }
+            self.remember(task, started, statements.table.max_key);
         }
         let mut lost = None;
         let mut last_cause = String::new();
@@ -528,14 +531,43 @@ impl Store {
             }
         }
         for task in &mut tasks {
+            if let Some(key) = task.left_over_key()
+                && key <= statements.table.max_key / REUSED_KEYS_SHARE
+            {
+                self.memory.keep_key(key);
+            }
+            if task.calls_for_caution() {
+                self.memory.be_cautious();
+            }
             if let Some((row, looked_at)) = task.lease_row.take() {
-                self.grants.note(task.operation, row, looked_at);
+                self.memory.note(task.operation, row, looked_at);
             }
         }
         tasks
             .into_iter()
             .map(|task| task.finish(&last_cause))
             .collect()
+    }
+
+    /// Plans what needs no look, by what is remembered.
+    fn remember(&self, task: &mut Task, now: Instant, max_key: u64) {
+        let operation = task.operation;
+        if let Operation::Acquire {
+            session,
+            message_id,
+            ..
+        } = operation
+            && let Some(key) = self.memory.take_key()
+        {
+            task.reuse(key);
+            // Messages come again once they are answered; that a look finds out at less cost.
+            if message_id.is_none() && self.memory.seems_free(session) {
+                task.guess_free(now, max_key);
+            }
+        }
+        if let Some(look) = self.memory.take(operation) {
+            task.plan(look, now, max_key);
+        }
     }
 
     /// One look at all these tasks that have nothing to write yet, and the writes that come of it.
@@ -749,6 +781,7 @@ fn recover(
     let rolled_back = connection.run(&rollback);
     let keys: Vec<_> = tasks.iter().map(|task| task.written_key()).collect();
     let is_remembered = tasks.iter().any(|task| task.is_remembered());
+    let is_guessed = tasks.iter().any(|task| task.is_guessed());
     for task in tasks.iter_mut() {
         task.drop_write();
     }
@@ -765,6 +798,8 @@ fn recover(
         (Trouble::Locked, tasks @ [_, _, ..]) => {
             separate_locked(connection, statements, tasks, &keys, cause)
         }
+        // A look waits for no lock, and may be all that is needed.
+        (Trouble::Locked, [_]) if is_guessed => Interrupted::Again(cause),
         (Trouble::Locked, [task]) => {
             task.fail(StoreError::Locked);
             Interrupted::Again(cause)

@@ -1,6 +1,7 @@
 //! The database is slow, locked, exhausted or gone: no answer is ever a wrong grant.
 
 use std::cell::RefCell;
+use std::iter;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,7 +21,7 @@ tests![
     a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for,
     an_exhausted_primary_key_touches_nobody_elses_row,
     lost_connections_are_replaced_without_an_error,
-    an_acquire_and_a_release_take_three_round_trips_and_eight_statements_at_most,
+    an_acquire_and_a_release_take_two_round_trips_and_seven_statements,
     a_lease_that_a_trigger_changes_is_granted_to_nobody,
     an_error_of_the_database_is_never_a_grant,
     what_ends_in_503_is_logged_at_debug,
@@ -236,7 +237,7 @@ fn lost_connections_are_replaced_without_an_error(world: &World) {
     }
 }
 
-fn an_acquire_and_a_release_take_three_round_trips_and_eight_statements_at_most(world: &World) {
+fn an_acquire_and_a_release_take_two_round_trips_and_seven_statements(world: &World) {
     let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
     let service = Service::start(&proxy.url(DATABASE), &["--workers", "1"]);
     let count = |request: &dyn Fn()| {
@@ -254,13 +255,14 @@ fn an_acquire_and_a_release_take_three_round_trips_and_eight_statements_at_most(
         ]
     };
     // What the service does beside its requests counts as well: its sweep and its measures, which begin
-    // with it, and the pool, which opens a connection now and then.
-    let least = (0..30)
-        .map(|_| round_trips())
+    // with it, and the pool, which opens a connection now and then. And the first acquires look first.
+    let began = Instant::now();
+    let least = iter::repeat_with(round_trips)
+        .take_while(|_| began.elapsed() < Duration::from_secs(1))
         .reduce(|a, b| std::array::from_fn(|n| std::array::from_fn(|m| a[n][m].min(b[n][m]))));
     assert_eq!(
         least,
-        Some([[2, 3], [1, 0], [1, 2]]),
+        Some([[1, 3], [1, 0], [1, 2]]),
         "acquire, held, release"
     );
 }

@@ -12,6 +12,7 @@ mod database_failures;
 mod dev;
 mod door;
 mod hostile;
+mod ids;
 mod input;
 mod leases;
 mod line;
@@ -51,8 +52,9 @@ const TEST_PATIENCE: Duration = Duration::from_secs(240);
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
-    let tests: [&[Test]; 22] = [
+    let tests: [&[Test]; 23] = [
         leases::TESTS,
+        ids::TESTS,
         neighbours::TESTS,
         moving::TESTS,
         renewal::TESTS,
