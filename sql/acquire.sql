@@ -1,9 +1,10 @@
 -- Claim sessions: write a claim over what a look saw, or change nothing: a compare-and-swap on the
 -- stored bytes. A claim is a lease without a date, which holds nothing; date.sql makes it one, in
 -- the same transaction, before anybody sees it.
---   :key                      NULL for new rows; the seen rows' keys to replace them, which burns no
---                             AUTO_INCREMENT id and works when there are none left. Not both in one
---                             statement: each of its rows would burn an id
+--   :key                      NULL for the counter's next id; the seen rows' keys to replace them, and
+--                             those of rows that are gone for new ones, which burns no id, written or
+--                             not, and works when there are none left. Not both in one statement:
+--                             each of its rows would burn an id
 --   :id_prospect :id_device   the session
 --   :seen                     the stored bytes that were seen, NULL if there was no row
 --   :claim                    62 characters: 1970 in place of a date, and the owner token

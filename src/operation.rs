@@ -407,7 +407,8 @@ pub(crate) struct Wanted {
 pub(crate) enum Key {
     /// The next one of the table's counter.
     Next,
-    /// This one: the row's that it replaces, or a random one when the counter is exhausted.
+    /// This one: of the row that it replaces, of one that is gone, or a random one when the counter is
+    /// exhausted.
     Explicit(u64),
 }
 
@@ -699,11 +700,6 @@ impl<'a> Task<'a> {
     pub fn guess_free(&mut self, now: Instant, max_key: u64) {
         self.guess = Guess::Free;
         self.plan(Look::default(), now, max_key);
-    }
-
-    /// Whether the planned write rests on a guess.
-    pub fn is_guessed(&self) -> bool {
-        self.is_remembered() && self.guess == Guess::Free
     }
 
     /// Whether guesses are not the thing now: its session was not as free as it was taken to be, or

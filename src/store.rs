@@ -781,7 +781,6 @@ fn recover(
     let rolled_back = connection.run(&rollback);
     let keys: Vec<_> = tasks.iter().map(|task| task.written_key()).collect();
     let is_remembered = tasks.iter().any(|task| task.is_remembered());
-    let is_guessed = tasks.iter().any(|task| task.is_guessed());
     for task in tasks.iter_mut() {
         task.drop_write();
     }
@@ -798,8 +797,6 @@ fn recover(
         (Trouble::Locked, tasks @ [_, _, ..]) => {
             separate_locked(connection, statements, tasks, &keys, cause)
         }
-        // A look waits for no lock, and may be all that is needed.
-        (Trouble::Locked, [_]) if is_guessed => Interrupted::Again(cause),
         (Trouble::Locked, [task]) => {
             task.fail(StoreError::Locked);
             Interrupted::Again(cause)
