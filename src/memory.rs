@@ -5,10 +5,11 @@
 //!
 //! With the key of a row that is gone, a new lease uses no id of the table's counter. So it may be
 //! written without a look whether its session is free: if it is not, nothing is written and no id is
-//! lost. The counter is above all keys that were ever in the table, so it gives none of them to
-//! anybody else.
+//! lost. The counter is above all keys that it gave, so nobody else gets them; only after a reset could it
+//! reach one just as it is used here. Rows that other programs inserted do not count: these may know
+//! their keys still.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,17 +23,18 @@ const GRANTS_MAX: usize = 10_000;
 /// crashed, or went to another server.
 const FORGET_PERIOD: Duration = Duration::from_secs(1);
 
-/// Keys that are remembered: more than are deleted in [`KEY_REST`].
+/// Keys that are remembered, of rows that are there and that are gone, each: more than are deleted
+/// in [`KEY_REST`].
 const KEYS_MAX: usize = 10_000;
 
-/// So long after a row's end its key is used again: the database has cleared the row away by then.
-/// Before, it would have to revive it, which costs it a tenth of all that a lease does.
+/// So long after a row's end its key is used again: most of the time the database has cleared the
+/// row away by then. Before, it has to revive it, which costs it a tenth of all that a lease does.
 const KEY_REST: Duration = Duration::from_millis(300);
 
 /// No acquire goes without a look for so long after a session was not as free as it seemed, or its
 /// row was locked. Where other programs or servers hold sessions, too, that happens again and
 /// again; each time a row of theirs is locked for a moment, or waited for, and the gap before it.
-const CAUTIOUS_FOR: Duration = Duration::from_secs(10);
+const CAUTIOUS_FOR: Duration = Duration::from_secs(60);
 
 /// What is remembered.
 #[derive(Default)]
@@ -42,8 +44,10 @@ pub(crate) struct Memory(Mutex<State>);
 struct State {
     grants: HashMap<Session, Grant>,
     forgot_at: Option<Instant>,
-    /// And since when their rows are gone: the first one's for longest.
-    keys: VecDeque<(u64, Instant)>,
+    /// Of rows that were inserted here, and may be there still.
+    used_keys: HashSet<u64>,
+    /// Of those that are gone, and since when: the first one's for longest.
+    free_keys: VecDeque<(u64, Instant)>,
     cautious_since: Option<Instant>,
 }
 
@@ -72,7 +76,7 @@ impl Memory {
             *forgot_at = Some(now);
         }
         if let Some(owner_token) = operation.owner_token()
-            && grants.len() < GRANTS_MAX
+            && (grants.len() < GRANTS_MAX || grants.contains_key(operation.session()))
         {
             let grant = Grant {
                 owner_token: owner_token.clone(),
@@ -104,35 +108,53 @@ impl Memory {
         })
     }
 
-    /// Whether nobody is known to hold a session.
-    pub fn seems_free(&self, session: &Session) -> bool {
-        let state = self.lock();
-        let is_cautious = state
-            .cautious_since
-            .is_some_and(|since| since.elapsed() < CAUTIOUS_FOR);
-        !is_cautious && !state.grants.contains_key(session)
+    /// A key for a session's new row, if none of its rows is remembered, and one has rested.
+    pub fn take_key(&self, session: &Session) -> Option<u64> {
+        let state = &mut *self.lock();
+        let (_, since) = state.free_keys.front()?;
+        if since.elapsed() < KEY_REST || state.grants.contains_key(session) {
+            return None;
+        }
+        state.free_keys.pop_front().map(|(key, _)| key)
     }
 
-    /// Has no session seem free for a while.
+    /// Whether a session of which nothing is remembered may be taken to be free.
+    pub fn may_guess(&self) -> bool {
+        let since = self.lock().cautious_since;
+        since.is_none_or(|since| since.elapsed() >= CAUTIOUS_FOR)
+    }
+
+    /// Allows no guesses for a while.
     pub fn be_cautious(&self) {
         self.lock().cautious_since = Some(Instant::now());
     }
 
-    /// A key for a new row, if there is one that has rested.
-    pub fn take_key(&self) -> Option<u64> {
-        let keys = &mut self.lock().keys;
-        let (_, since) = keys.front()?;
-        if since.elapsed() < KEY_REST {
-            return None;
-        }
-        keys.pop_front().map(|(key, _)| key)
+    /// Takes back a key that was not used.
+    pub fn return_key(&self, key: u64) {
+        let rested = Instant::now().checked_sub(KEY_REST);
+        let since = rested.unwrap_or_else(Instant::now);
+        self.lock().free_keys.push_front((key, since));
     }
 
-    /// Remembers the key of a row that is gone.
-    pub fn keep_key(&self, key: u64) {
-        let keys = &mut self.lock().keys;
-        if keys.len() < KEYS_MAX {
-            keys.push_back((key, Instant::now()));
+    /// Remembers the key of a row that was inserted here.
+    pub fn inserted(&self, key: u64) {
+        let used_keys = &mut self.lock().used_keys;
+        if used_keys.len() >= KEYS_MAX {
+            // Most of them are of rows that ended elsewhere.
+            used_keys.clear();
+        }
+        used_keys.insert(key);
+    }
+
+    /// Remembers that a row is gone.
+    pub fn deleted(&self, key: u64) {
+        let State {
+            used_keys,
+            free_keys,
+            ..
+        } = &mut *self.lock();
+        if used_keys.remove(&key) && free_keys.len() < KEYS_MAX {
+            free_keys.push_back((key, Instant::now()));
         }
     }
 }

@@ -357,6 +357,10 @@ impl Seen {
         }
     }
 
+    fn has_fencing_token(&self, token: FencingToken) -> bool {
+        matches!(&self.stamp, Stamp::Lease { fencing_token, .. } if *fencing_token == token)
+    }
+
     fn is_owned_by(&self, token: &OwnerToken) -> bool {
         matches!(&self.stamp, Stamp::Lease { owner_token, .. } if owner_token == token)
     }
@@ -419,8 +423,8 @@ pub(crate) enum Claimed {
     Dated(Dated),
     /// It was not.
     Missed,
-    /// It was perhaps.
-    Unclear,
+    /// It was perhaps; if so, with this fencing token.
+    Unclear(Option<FencingToken>),
 }
 
 /// A lease that was written.
@@ -452,7 +456,7 @@ enum Basis {
     Memory,
 }
 
-/// Whether an acquire was planned without a look.
+/// Whether an acquire is written without a look.
 #[derive(PartialEq)]
 enum Guess {
     None,
@@ -463,7 +467,8 @@ enum Guess {
 /// What a write does if it takes effect.
 #[derive(Clone, Copy)]
 pub(crate) enum Effect {
-    Granted(How),
+    /// With this fencing token, if it is known.
+    Granted(How, Option<FencingToken>),
     Confirmed,
     Renewed,
     Committed,
@@ -481,11 +486,12 @@ pub(crate) struct Task<'a> {
     basis: Basis,
     /// Whether others may be in its packets.
     pub company: Company,
-    /// The key of a row that is gone: an acquire's new row gets it, and it is left over if there is
-    /// none; or that of the row which an end deleted.
-    spare_key: Option<u64>,
+    /// The key of a row that is gone, for an acquire's new row, as long as it has no row.
+    pub spare_key: Option<u64>,
     /// The id that an acquire writes if the session has no row, and there is no such key.
     new_key: Key,
+    /// The row that it deleted.
+    pub deleted_key: Option<u64>,
     guess: Guess,
     ids_tried: u32,
     outcome: Option<Result<Answer, StoreError>>,
@@ -548,6 +554,7 @@ impl<'a> Task<'a> {
             },
             spare_key: None,
             new_key: Key::Next,
+            deleted_key: None,
             guess: Guess::None,
             ids_tried: 0,
             outcome: None,
@@ -569,16 +576,24 @@ impl<'a> Task<'a> {
         self.drop_write();
     }
 
-    /// The write changed nothing.
-    pub fn miss_write(&mut self) {
-        self.sent = Sent::Missed;
-        self.drop_write();
+    /// The acquire's write was committed, and what became of it is to be looked at.
+    pub fn doubt_write(&mut self, claimed: Claimed) {
+        let Some(write) = self.write.take() else {
+            return;
+        };
+        self.basis = Basis::Look;
+        self.sent = if matches!(claimed, Claimed::Missed) {
+            Sent::Missed
+        } else {
+            Sent::Unknown(write.effect().with(claimed))
+        };
     }
 
     /// There is no write now, and the next one rests on a look.
     pub fn drop_write(&mut self) {
         self.write = None;
         self.basis = Basis::Look;
+        self.guess = Guess::None;
     }
 
     /// Whether the planned write rests on memory alone.
@@ -615,6 +630,8 @@ impl<'a> Task<'a> {
 
     /// Ends without an answer, but not without a word if something may have been written.
     pub fn fail(&mut self, error: StoreError) {
+        // It may be what others hold a lock on.
+        self.spare_key = None;
         self.outcome = Some(Err(match (self.sent, error) {
             // That nothing was written is not known here.
             (Sent::Done(_) | Sent::Unknown(_), StoreError::Unavailable(cause)) => {
@@ -627,17 +644,21 @@ impl<'a> Task<'a> {
         }));
     }
 
-    /// The write, sent at this time, was committed, and changed this many rows.
-    pub fn wrote(&mut self, rows: u64, sent_at: Instant) {
+    /// The write, sent at this time, was committed, and changed this many rows; if it claims, this
+    /// became of it.
+    pub fn wrote(&mut self, rows: u64, claimed: Claimed, sent_at: Instant) {
         let Some(write) = self.write.take() else {
             return;
         };
         self.sent_at = sent_at;
         if let (Write::Delete { key, .. }, 1..) = (&write, rows) {
-            self.spare_key = Some(*key);
+            self.deleted_key = Some(*key);
         }
+        let effect = write.effect().with(claimed);
+        // The rows are those of all who claim.
+        let is_missed = matches!((&write, claimed), (Write::Acquire { .. }, Claimed::Missed));
         self.sent = match self.basis {
-            _ if rows > 0 => Sent::Done(write.effect()),
+            _ if rows > 0 && !is_missed => Sent::Done(effect),
             Basis::Look if !matches!(write, Write::Confirm { .. }) => Sent::Void,
             _ => Sent::Nothing,
         };
@@ -691,31 +712,29 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Plans to write an acquire's new row under this key.
-    pub fn reuse(&mut self, key: u64) {
-        self.spare_key = Some(key);
-    }
-
     /// Plans an acquire as if its session were free, without a look.
     pub fn guess_free(&mut self, now: Instant, max_key: u64) {
-        self.guess = Guess::Free;
         self.plan(Look::default(), now, max_key);
+        self.guess = Guess::Free;
     }
 
-    /// Whether guesses are not the thing now: its session was not as free as it was taken to be, or
+    /// Whether no guesses are to be made now: its session was not as free as it was taken to be, or
     /// another program holds locks.
     pub fn calls_for_caution(&self) -> bool {
-        match &self.outcome {
-            Some(Err(StoreError::Locked)) => true,
-            Some(Ok(Answer::Acquire(Acquired::Granted(lease)))) if lease.how == How::New => false,
-            _ => self.guess == Guess::Free,
-        }
+        let is_locked = matches!(self.outcome, Some(Err(StoreError::Locked)));
+        is_locked || (self.guess == Guess::Free && self.inserted_key().is_none())
     }
 
-    /// The key of a row that is gone, if it is left over.
-    pub fn left_over_key(&self) -> Option<u64> {
-        let used = self.lease_row.as_ref().map(|(row, _)| row.key);
-        self.spare_key.filter(|key| Some(*key) != used)
+    /// The row that it inserted.
+    pub fn inserted_key(&self) -> Option<u64> {
+        match (&self.outcome, &self.lease_row) {
+            (Some(Ok(Answer::Acquire(Acquired::Granted(lease)))), Some((row, _)))
+                if lease.how == How::New =>
+            {
+                Some(row.key)
+            }
+            _ => None,
+        }
     }
 
     /// Either the answer or the next write, from what was seen.
@@ -876,6 +895,7 @@ impl<'a> Task<'a> {
             }
             return None;
         };
+        self.spare_key = self.spare_key.filter(|key| *key != row.key);
         let Some(holding) = row.holding(looked_at) else {
             let how = How::Takeover(row.stale());
             self.write = Some(row.replace(lease, how));
@@ -886,8 +906,10 @@ impl<'a> Task<'a> {
         }
         let how = match self.sent {
             // A tentative lease of a caller's token is not the one that was written for it here.
-            Sent::Done(Effect::Granted(how)) | Sent::Unknown(Effect::Granted(how))
-                if lease.origin == TokenOrigin::Ours || !row.is_tentative() =>
+            Sent::Done(Effect::Granted(how, fencing_token))
+            | Sent::Unknown(Effect::Granted(how, fencing_token))
+                if (lease.origin == TokenOrigin::Ours || !row.is_tentative())
+                    && fencing_token.is_none_or(|token| row.has_fencing_token(token)) =>
             {
                 how
             }
@@ -1038,10 +1060,25 @@ impl Seen {
     }
 }
 
+impl Effect {
+    /// With the fencing token that the statements say.
+    fn with(self, claimed: Claimed) -> Self {
+        match (self, claimed) {
+            (Self::Granted(how, _), Claimed::Dated(dated)) => {
+                Self::Granted(how, Some(dated.fencing_token))
+            }
+            (Self::Granted(how, _), Claimed::Unclear(fencing_token)) => {
+                Self::Granted(how, fencing_token)
+            }
+            (effect, _) => effect,
+        }
+    }
+}
+
 impl Write {
     fn effect(&self) -> Effect {
         match self {
-            Self::Acquire { how, .. } => Effect::Granted(*how),
+            Self::Acquire { how, .. } => Effect::Granted(*how, None),
             Self::Confirm { .. } => Effect::Confirmed,
             Self::Renew { .. } => Effect::Renewed,
             Self::Commit { .. } => Effect::Committed,
@@ -1057,6 +1094,7 @@ mod tests {
 
     const OWNER: &str = "48210000000000000007";
     const MAX_KEY: u64 = 1_000_000;
+    const UNCLEAR: Claimed = Claimed::Unclear(None);
 
     fn session() -> Session {
         let id = |text: &str| Id::new(text).unwrap();
@@ -1199,33 +1237,61 @@ mod tests {
         let acquire = acquire();
         let left_over = |key, happens: &dyn Fn(&mut Task)| {
             let mut task = Task::new(&acquire, Instant::now());
-            task.reuse(key);
+            task.spare_key = Some(key);
             task.guess_free(Instant::now(), MAX_KEY);
             happens(&mut task);
-            task.left_over_key()
+            task.spare_key
         };
         let granted = |task: &mut Task| {
-            task.wrote(1, Instant::now());
+            task.wrote(1, UNCLEAR, Instant::now());
             decide(task, row(FIRM, 0));
         };
         assert_eq!(left_over(ITS_KEY, &granted), None);
         assert_eq!(left_over(8, &granted), Some(8), "another row was taken");
         let is_in_the_way = |task: &mut Task| {
-            task.miss_write();
+            task.doubt_write(Claimed::Missed);
             decide(task, Look::default());
         };
         assert_eq!(left_over(8, &is_in_the_way), None);
-        assert_eq!(left_over(8, &|task| task.miss_write()), Some(8));
+        assert_eq!(
+            left_over(8, &|task| task.doubt_write(Claimed::Missed)),
+            Some(8)
+        );
+        assert_eq!(left_over(8, &|task| task.doubt_write(UNCLEAR)), Some(8));
         assert_eq!(left_over(8, &|task| task.lose_write()), None);
+        assert_eq!(left_over(8, &|task| task.fail(StoreError::Locked)), None);
+    }
 
+    #[test]
+    fn a_row_is_deleted_by_a_write_that_changed_one() {
         let release = release(None);
         let deleted = |rows| {
             let mut task = Task::new(&release, Instant::now());
             decide(&mut task, row(FIRM, 0));
-            task.wrote(rows, Instant::now());
-            task.left_over_key()
+            task.wrote(rows, UNCLEAR, Instant::now());
+            task.deleted_key
         };
-        assert_eq!((deleted(0), deleted(1)), (None, Some(ITS_KEY)));
+        assert_eq!((deleted(0), deleted(1)), (None, Some(7)));
+    }
+
+    #[test]
+    fn a_lease_with_another_fencing_token_than_was_written_is_told_again() {
+        let acquire = acquire();
+        let told = |claimed| {
+            let mut task = Task::new(&acquire, Instant::now());
+            decide(&mut task, Look::default());
+            task.doubt_write(claimed);
+            decide(&mut task, row(FIRM, 0));
+            let Answer::Acquire(Acquired::Granted(lease)) = answer(task) else {
+                panic!("granted")
+            };
+            lease.how
+        };
+        let with = |fencing_token| Claimed::Unclear(Some(FencingToken(fencing_token)));
+        assert_eq!(told(with(1_760_432_400_123_456)), How::New);
+        assert_eq!(told(with(1_760_432_400_123_458)), How::Again);
+        assert_eq!(told(Claimed::Missed), How::Again);
+        assert_eq!(told(UNCLEAR), How::New);
     }
 
     #[test]
@@ -1268,7 +1334,7 @@ mod tests {
         let mut task = Task::new(&acquire, Instant::now());
         decide(&mut task, row(TENTATIVE, 0));
         assert!(matches!(task.write, Some(Write::Confirm { .. })));
-        task.wrote(0, Instant::now());
+        task.wrote(0, UNCLEAR, Instant::now());
         decide(&mut task, Look::default());
         let next = |write: &Write| matches!(write, Write::Acquire { key: Key::Next, .. });
         assert!(task.write.as_ref().is_some_and(next));
@@ -1298,7 +1364,7 @@ mod tests {
             let mut task = Task::new(&commit, Instant::now());
             task.plan(row(standing, 0), Instant::now(), MAX_KEY);
             assert!(matches!(task.write, Some(Write::Commit { .. })));
-            task.wrote(1, Instant::now());
+            task.wrote(1, UNCLEAR, Instant::now());
             decide(&mut task, recorded(standing));
             assert!(task.lease_row.is_some());
             assert!(matches!(answer(task), Answer::Commit(Committed::New)));

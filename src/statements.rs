@@ -294,7 +294,7 @@ impl Places {
         for (place, task) in (0_u64..).zip(&self.next) {
             keys[*task] = first_id.map(|first_id| first_id + place * id_step);
         }
-        let mut claimed = vec![Claimed::Unclear; tasks.len()];
+        let mut claimed = vec![Claimed::Unclear(None); tasks.len()];
         for (at, members) in &self.dates {
             let reply = &replies[*at];
             let fencing_token = FencingToken(reply.last_insert_id);
@@ -304,7 +304,8 @@ impl Places {
                     (dated, Some(key)) if dated == members.len() as u64 => {
                         Claimed::Dated(Dated { key, fencing_token })
                     }
-                    _ => Claimed::Unclear,
+                    // A trigger may keep it from being told.
+                    _ => Claimed::Unclear(Some(fencing_token).filter(|token| token.0 > 0)),
                 };
             }
         }

@@ -41,9 +41,10 @@ use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
 /// believed without one: a trigger that is created meanwhile is noticed soon.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);
 
-/// Keys in the lower half of what the column can hold are used again. Rows with higher ones would
-/// keep the operator, who is warned at half, from starting the counter anew.
-const REUSED_KEYS_SHARE: u64 = 2;
+/// Keys in the lowest quarter of what the column can hold are used again. Rows with higher ones would
+/// keep the operator, who is warned at half, from starting the counter anew: it falls to a quarter
+/// at the worst.
+const REUSED_KEYS_SHARE: u64 = 4;
 
 /// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
 /// within 10 s, before a webhook's provider gives up.
@@ -531,13 +532,19 @@ impl Store {
             }
         }
         for task in &mut tasks {
-            if let Some(key) = task.left_over_key()
-                && key <= statements.table.max_key / REUSED_KEYS_SHARE
-            {
-                self.memory.keep_key(key);
-            }
             if task.calls_for_caution() {
                 self.memory.be_cautious();
+            }
+            if let Some(key) = task.spare_key {
+                self.memory.return_key(key);
+            }
+            if let Some(key) = task.deleted_key {
+                self.memory.deleted(key);
+            }
+            if let Some(key) = task.inserted_key()
+                && key <= statements.table.max_key / REUSED_KEYS_SHARE
+            {
+                self.memory.inserted(key);
             }
             if let Some((row, looked_at)) = task.lease_row.take() {
                 self.memory.note(task.operation, row, looked_at);
@@ -557,11 +564,11 @@ impl Store {
             message_id,
             ..
         } = operation
-            && let Some(key) = self.memory.take_key()
+            && let Some(key) = self.memory.take_key(session)
         {
-            task.reuse(key);
+            task.spare_key = Some(key);
             // Messages come again once they are answered; that a look finds out at less cost.
-            if message_id.is_none() && self.memory.seems_free(session) {
+            if message_id.is_none() && self.memory.may_guess() {
                 task.guess_free(now, max_key);
             }
         }
@@ -719,16 +726,13 @@ fn write(
     for (task, (changed, claimed)) in tasks.iter_mut().zip(changed.into_iter().zip(claimed)) {
         let row = |calendar| match claimed {
             Claimed::Dated(dated) => task.dated_row(dated, calendar),
-            Claimed::Missed | Claimed::Unclear => None,
+            Claimed::Missed | Claimed::Unclear(_) => None,
         };
         let look = if task.only_deletes() {
             (changed > 0).then(Look::default)
         } else if let Some(calendar) = calendar.filter(|_| task.first_acquires()) {
             let Some(row) = row(calendar) else {
-                match claimed {
-                    Claimed::Missed => task.miss_write(),
-                    Claimed::Dated(_) | Claimed::Unclear => task.lose_write(),
-                }
+                task.doubt_write(claimed);
                 continue;
             };
             Some(Look {
@@ -745,7 +749,7 @@ fn write(
             }
             look
         };
-        task.wrote(changed, sent_at);
+        task.wrote(changed, claimed, sent_at);
         // Without a look it comes again, before anybody is told that it is lost.
         if let Some(look) = look {
             task.decide(look, sent_at, statements.table.max_key);

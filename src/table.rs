@@ -448,7 +448,7 @@ fn inspect_shape(
     report.good("primary key", primary.name.clone());
     let text = format!("{} of {} ids used", next_id.saturating_sub(1), primary.max);
     let reset = format!("ALTER TABLE {name} AUTO_INCREMENT = 1");
-    let advice = "each new lease uses one, and with none left old programs can insert nothing; mend it at a quiet moment, once no row has a high id";
+    let advice = "with none left old programs can insert nothing; mend it at a quiet moment, once no row has a high id";
     // Rounding is no matter here.
     #[allow(clippy::cast_precision_loss)]
     let ids_used = next_id.saturating_sub(1) as f64 / primary.max as f64;

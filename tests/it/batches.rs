@@ -19,6 +19,7 @@ tests![
     a_deadlock_is_no_answer,
     a_retry_is_not_told_of_a_neighbours_grant,
     a_retry_that_loses_to_its_own_lease_is_told_again,
+    a_retry_beside_a_new_lease_is_told_again,
     a_batch_burns_no_ids,
     a_lock_burns_no_ids_of_those_beside_it,
     a_refused_look_is_no_answer_to_those_who_need_none,
@@ -317,6 +318,28 @@ fn a_retry_that_loses_to_its_own_lease_is_told_again(world: &World) {
     told.assert_granted("again");
     assert_eq!(
         told.number("fencing_token"),
+        granted.number("fencing_token")
+    );
+    assert_eq!(world.stored(&retried), Some(firm));
+}
+
+fn a_retry_beside_a_new_lease_is_told_again(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let (retried, free, model) = (Session::new(), Session::new(), Session::new());
+    let fields = json!({"owner_token": "48210000000000000007"});
+    let granted = service.acquire(&model, fields.clone());
+    let firm = world.stored(&model).unwrap();
+    let replies = behind_another_servers_write(world, &retried, &firm, || {
+        let requests: Vec<Ask> = vec![
+            Box::new(|| service.acquire(&retried, fields)),
+            Box::new(|| service.acquire(&free, json!({"owner_token": "48210000000000000009"}))),
+        ];
+        ask_together(world, &service, requests)
+    });
+    replies[0].assert_granted("again");
+    replies[1].assert_granted("new");
+    assert_eq!(
+        replies[0].number("fencing_token"),
         granted.number("fencing_token")
     );
     assert_eq!(world.stored(&retried), Some(firm));

@@ -18,7 +18,8 @@ tests![
     a_stale_row_is_taken_over_without_a_look_too,
     a_refusal_gives_its_id_back,
     after_a_wrong_guess_sessions_are_looked_at_first,
-    ids_of_the_upper_half_are_not_used_again,
+    only_ids_of_the_lowest_quarter_are_used_again,
+    the_id_of_a_row_that_another_program_inserted_is_not_used_again,
 ];
 
 /// Longer than an id rests before it is used again.
@@ -171,16 +172,37 @@ fn after_a_wrong_guess_sessions_are_looked_at_first(world: &World) {
     assert!(after.contains(&1), "{round_trips:?}");
 }
 
-fn ids_of_the_upper_half_are_not_used_again(world: &World) {
+fn only_ids_of_the_lowest_quarter_are_used_again(world: &World) {
     let schema = world.own_table();
-    schema.sql(&format!("ALTER TABLE {TABLE} AUTO_INCREMENT = 1073741820"));
+    schema.sql(&format!("ALTER TABLE {TABLE} AUTO_INCREMENT = 536870908"));
     let service = start_with_spare_ids(&schema.url());
-    // Four of eight were below the half.
+    // Four of eight were below.
     let sessions = [(); 5].map(|()| Session::new());
     let ids = sessions.each_ref().map(|session| {
         service.hold(session);
         id(&schema, session)
     });
-    assert!(ids[..4].iter().all(|id| *id <= 1_073_741_823), "{ids:?}");
-    assert_eq!(ids[4], 1_073_741_828);
+    assert!(ids[..4].iter().all(|id| *id <= 536_870_911), "{ids:?}");
+    assert_eq!(ids[4], 536_870_916);
+}
+
+fn the_id_of_a_row_that_another_program_inserted_is_not_used_again(world: &World) {
+    let schema = world.own_table();
+    let service = start_with_spare_ids(&schema.url());
+    let session = Session::new();
+    store(&schema, &session, Some(100), "NOW() - INTERVAL 40 SECOND");
+    let taken = service.acquire(&session, json!({}));
+    taken.assert_granted("takeover");
+    let owner_token = taken.text("owner_token");
+    assert_eq!(service.release(&session, &owner_token).status, 200);
+    thread::sleep(REST);
+    let sessions = [(); 9].map(|()| Session::new());
+    let ids = sessions.each_ref().map(|session| {
+        service.hold(session);
+        id(&schema, session)
+    });
+    assert!(
+        !ids.contains(&100),
+        "its program may know it still: {ids:?}"
+    );
 }
