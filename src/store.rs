@@ -16,8 +16,8 @@
 //!
 //! All operations of a batch go through the loop together, one packet to look and one to write.
 //! When something goes wrong with them together, each goes alone, and the trouble of one is not
-//! the others'. The first look is skipped by owners of leases that were granted here, and by acquires
-//! of sessions that seem free (`memory`).
+//! the others'. What is remembered may stand in for the first look (`memory`): the lease of an owner
+//! who had it from here, or that nobody is known to hold the session.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

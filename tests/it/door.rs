@@ -221,8 +221,8 @@ fn more_connections_than_descriptors_end_by_themselves(world: &World) {
         let crowd: Vec<_> = (0..150)
             .map_while(|_| service.door.try_connect().ok())
             .collect();
-        drop(crowd);
         assert_eq!(service.wait(), Some(1), "with {descriptors} descriptors");
+        drop(crowd);
         service.wait_for_line("LimitNOFILE");
     }
     let (binary, url) = (&binary(), world.database.url("session_lock"));
