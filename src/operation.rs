@@ -1277,10 +1277,10 @@ mod tests {
     #[test]
     fn a_lease_with_another_fencing_token_than_was_written_is_told_again() {
         let acquire = acquire();
-        let told = |claimed| {
+        let told = |claimed, committed: fn(&mut Task, Claimed)| {
             let mut task = Task::new(&acquire, Instant::now());
             decide(&mut task, Look::default());
-            task.doubt_write(claimed);
+            committed(&mut task, claimed);
             decide(&mut task, row(FIRM, 0));
             let Answer::Acquire(Acquired::Granted(lease)) = answer(task) else {
                 panic!("granted")
@@ -1288,10 +1288,27 @@ mod tests {
             lease.how
         };
         let with = |fencing_token| Claimed::Unclear(Some(FencingToken(fencing_token)));
-        assert_eq!(told(with(1_760_432_400_123_456)), How::New);
-        assert_eq!(told(with(1_760_432_400_123_458)), How::Again);
-        assert_eq!(told(Claimed::Missed), How::Again);
-        assert_eq!(told(UNCLEAR), How::New);
+        let doubted: fn(&mut Task, Claimed) = |task, claimed| task.doubt_write(claimed);
+        let looked_at: fn(&mut Task, Claimed) = |task, claimed| {
+            // Two: others of its batch were written.
+            task.wrote(2, claimed, Instant::now());
+        };
+        for committed in [doubted, looked_at] {
+            assert_eq!(told(with(1_760_432_400_123_456), committed), How::New);
+            assert_eq!(told(with(1_760_432_400_123_458), committed), How::Again);
+            assert_eq!(told(Claimed::Missed, committed), How::Again);
+            assert_eq!(told(UNCLEAR, committed), How::New);
+        }
+    }
+
+    #[test]
+    fn a_tentative_lease_after_a_lost_write_for_a_callers_token_is_made_firm_first() {
+        let acquire = acquire();
+        let mut task = Task::new(&acquire, Instant::now());
+        decide(&mut task, Look::default());
+        task.lose_write();
+        decide(&mut task, row(TENTATIVE, 0));
+        assert!(matches!(task.write, Some(Write::Confirm { .. })));
     }
 
     #[test]

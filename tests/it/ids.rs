@@ -18,6 +18,7 @@ tests![
     a_stale_row_is_taken_over_without_a_look_too,
     a_refusal_gives_its_id_back,
     after_a_wrong_guess_sessions_are_looked_at_first,
+    a_session_that_is_held_here_is_no_wrong_guess,
     only_ids_of_the_lowest_quarter_are_used_again,
     the_id_of_a_row_that_another_program_inserted_is_not_used_again,
 ];
@@ -160,16 +161,31 @@ fn after_a_wrong_guess_sessions_are_looked_at_first(world: &World) {
     for session in &sessions {
         store(&schema, session, None, "NOW()");
     }
-    let round_trips = sessions.map(|session| {
-        let before = proxy.sent();
+    // A look is one statement, a transaction several.
+    let more_statements = sessions.map(|session| {
+        let before = proxy.more_statements();
         service.acquire(&session, json!({})).assert_held();
-        proxy.sent() - before
+        proxy.more_statements() - before
     });
     // The first may have looked, if the connection had been idle for too long again; and the pool may
     // open one meanwhile.
-    let guess = round_trips.iter().position(|count| *count > 1);
-    let after = &round_trips[guess.expect("a guess, and a look") + 1..];
-    assert!(after.contains(&1), "{round_trips:?}");
+    let guess = more_statements.iter().position(|count| *count > 1);
+    let after = &more_statements[guess.expect("a guess") + 1..];
+    assert!(after.contains(&0), "{more_statements:?}");
+}
+
+fn a_session_that_is_held_here_is_no_wrong_guess(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = start_with_spare_ids(&proxy.url(&world.own_table().name));
+    let round_trips = [(); 6].map(|()| {
+        let before = proxy.sent();
+        let session = Session::new();
+        service.hold(&session);
+        let took = proxy.sent() - before;
+        service.acquire(&session, json!({})).assert_held();
+        took
+    });
+    assert!(round_trips[1..].contains(&1), "{round_trips:?}");
 }
 
 fn only_ids_of_the_lowest_quarter_are_used_again(world: &World) {
