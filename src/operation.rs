@@ -593,6 +593,11 @@ impl<'a> Task<'a> {
     pub fn drop_write(&mut self) {
         self.write = None;
         self.basis = Basis::Look;
+    }
+
+    /// What is remembered is not used after all.
+    pub fn drop_memory(&mut self) {
+        self.drop_write();
         self.guess = Guess::None;
     }
 
@@ -721,8 +726,11 @@ impl<'a> Task<'a> {
     /// Whether no guesses are to be made now: its session was not as free as it was taken to be, or
     /// another program holds locks.
     pub fn calls_for_caution(&self) -> bool {
-        let is_locked = matches!(self.outcome, Some(Err(StoreError::Locked)));
-        is_locked || (self.guess == Guess::Free && self.inserted_key().is_none())
+        match self.outcome {
+            Some(Ok(_)) => self.guess == Guess::Free && self.inserted_key().is_none(),
+            Some(Err(StoreError::Locked)) => true,
+            _ => false,
+        }
     }
 
     /// The row that it inserted.

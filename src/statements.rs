@@ -297,15 +297,16 @@ impl Places {
         let mut claimed = vec![Claimed::Unclear(None); tasks.len()];
         for (at, members) in &self.dates {
             let reply = &replies[*at];
-            let fencing_token = FencingToken(reply.last_insert_id);
+            // A trigger keeps it from being told.
+            let fencing_token =
+                Some(FencingToken(reply.last_insert_id)).filter(|token| token.0 > 0);
             for task in members {
-                claimed[*task] = match (reply.affected, keys[*task]) {
-                    (0, _) => Claimed::Missed,
-                    (dated, Some(key)) if dated == members.len() as u64 => {
+                claimed[*task] = match (reply.affected, keys[*task], fencing_token) {
+                    (0, _, _) => Claimed::Missed,
+                    (dated, Some(key), Some(fencing_token)) if dated == members.len() as u64 => {
                         Claimed::Dated(Dated { key, fencing_token })
                     }
-                    // A trigger may keep it from being told.
-                    _ => Claimed::Unclear(Some(fencing_token).filter(|token| token.0 > 0)),
+                    _ => Claimed::Unclear(fencing_token),
                 };
             }
         }

@@ -598,7 +598,7 @@ impl Store {
         }
         if !connection.is_fresh() {
             for task in tasks.iter_mut().filter(|task| task.is_remembered()) {
-                task.drop_write();
+                task.drop_memory();
             }
         }
         let mut unseen: Vec<_> = tasks

@@ -23,6 +23,7 @@ tests![
     lost_connections_are_replaced_without_an_error,
     an_acquire_and_a_release_take_two_round_trips_and_seven_statements,
     a_lease_that_a_trigger_changes_is_granted_to_nobody,
+    a_lease_that_a_trigger_only_sees_is_told_as_ever,
     an_error_of_the_database_is_never_a_grant,
     what_ends_in_503_is_logged_at_debug,
 ];
@@ -277,6 +278,24 @@ fn a_lease_that_a_trigger_changes_is_granted_to_nobody(world: &World) {
     for _ in 0..2 {
         let refused = service.acquire(&Session::new(), json!({}));
         refused.assert_refused(503, "unavailable");
+    }
+}
+
+fn a_lease_that_a_trigger_only_sees_is_told_as_ever(world: &World) {
+    let schema = world.own_table();
+    schema.sql(&format!(
+        "CREATE TRIGGER seen BEFORE UPDATE ON {TABLE} FOR EACH ROW SET NEW.id_device = NEW.id_device"
+    ));
+    let service = Service::start(&schema.url(), &[]);
+    for _ in 0..2 {
+        let fields = json!({"owner_token": "48210000000000000007"});
+        let session = Session::new();
+        let granted = service.acquire(&session, fields.clone());
+        granted.assert_granted("new");
+        let again = service.acquire(&session, fields);
+        again.assert_granted("again");
+        let own = Session::new();
+        service.acquire(&own, json!({})).assert_granted("new");
     }
 }
 
