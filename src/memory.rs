@@ -5,8 +5,8 @@
 //!
 //! With the key of a row that is gone, a new lease uses no id of the table's counter. So it may be
 //! written without a look whether its session is free: if it is not, nothing is written and no id is
-//! lost. The counter is above all keys that it gave, so nobody else gets them; only after a reset could it
-//! reach one just as it is used here. Rows that other programs inserted do not count: these may know
+//! lost. The counter is above all keys that it gave, so it gives them to nobody else; only after a reset
+//! could it reach one just as it is used here. Rows that other programs inserted do not count: these may know
 //! their keys still.
 
 use std::collections::{HashMap, HashSet, VecDeque};

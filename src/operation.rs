@@ -444,7 +444,7 @@ enum Sent {
     Void,
     /// The same, and no look in the same transaction shows why.
     Missed,
-    /// The connection died under it.
+    /// The connection died under it, or its statements do not tell.
     Unknown(Effect),
 }
 

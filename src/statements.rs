@@ -102,7 +102,8 @@ impl Statements {
 
     fn append_claims(&self, mut claims: Vec<Claim>, packet: &mut Packet, places: &mut Places) {
         let start = packet.len();
-        // In one order on all servers: two that claim the same sessions then hardly ever deadlock.
+        // Each statement's in one order on all servers: two that claim the same sessions then hardly
+        // ever deadlock.
         claims.sort_unstable_by_key(|claim| {
             let session = claim.session;
             (session.id_prospect.as_str(), session.id_device.as_str())
