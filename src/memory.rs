@@ -49,6 +49,7 @@ struct State {
     /// Of those that are gone, and since when: the first one's for longest.
     free_keys: VecDeque<(u64, Instant)>,
     cautious_since: Option<Instant>,
+    locked_since: Option<Instant>,
 }
 
 struct Grant {
@@ -108,9 +109,16 @@ impl Memory {
         })
     }
 
-    /// A key for a session's new row, if none of its rows is remembered, and one has rested.
+    /// A key for a session's new row, if none of its rows is remembered, and one has rested. None for
+    /// a while after a row was locked: whoever waits for it on MySQL bars the gap before it to others.
     pub fn take_key(&self, session: &Session) -> Option<u64> {
         let state = &mut *self.lock();
+        if state
+            .locked_since
+            .is_some_and(|since| since.elapsed() < CAUTIOUS_FOR)
+        {
+            return None;
+        }
         let (_, since) = state.free_keys.front()?;
         if since.elapsed() < KEY_REST || state.grants.contains_key(session) {
             return None;
@@ -127,6 +135,11 @@ impl Memory {
     /// Allows no guesses for a while.
     pub fn be_cautious(&self) {
         self.lock().cautious_since = Some(Instant::now());
+    }
+
+    /// Uses no keys again for a while.
+    pub fn avoid_gaps(&self) {
+        self.lock().locked_since = Some(Instant::now());
     }
 
     /// Takes back a key that was not used.

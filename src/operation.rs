@@ -723,14 +723,15 @@ impl<'a> Task<'a> {
         self.guess = Guess::Free;
     }
 
-    /// Whether no guesses are to be made now: its session was not as free as it was taken to be, or
-    /// another program holds locks.
-    pub fn calls_for_caution(&self) -> bool {
-        match self.outcome {
-            Some(Ok(_)) => self.guess == Guess::Free && self.inserted_key().is_none(),
-            Some(Err(StoreError::Locked)) => true,
-            _ => false,
-        }
+    /// Whether its session was not as free as it was taken to be.
+    pub fn guessed_wrong(&self) -> bool {
+        let is_told = matches!(self.outcome, Some(Ok(_)));
+        is_told && self.guess == Guess::Free && self.inserted_key().is_none()
+    }
+
+    /// Whether another program's lock was in its way to the end.
+    pub fn is_locked(&self) -> bool {
+        matches!(self.outcome, Some(Err(StoreError::Locked)))
     }
 
     /// The row that it inserted.

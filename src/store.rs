@@ -532,8 +532,11 @@ impl Store {
             }
         }
         for task in &mut tasks {
-            if task.calls_for_caution() {
+            if task.guessed_wrong() {
                 self.memory.be_cautious();
+            }
+            if task.is_locked() {
+                self.memory.avoid_gaps();
             }
             if let Some(key) = task.spare_key {
                 self.memory.return_key(key);
