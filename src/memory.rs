@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::lease::{OwnerToken, Session};
-use crate::operation::{Look, Operation, Seen};
+use crate::operation::{Look, Operation, Seen, Task};
 
 /// Leases that are remembered: far more than are held at once, in two or three megabytes.
 const GRANTS_MAX: usize = 10_000;
@@ -31,9 +31,16 @@ const KEYS_MAX: usize = 10_000;
 /// row away by then. Before, it has to revive it, which costs it a tenth of all that a lease does.
 const KEY_REST: Duration = Duration::from_millis(300);
 
-/// No acquire goes without a look for so long after a session was not as free as it seemed, or its
-/// row was locked. Where other programs or servers hold sessions, too, that happens again and
-/// again; each time a row of theirs is locked for a moment, or waited for, and the gap before it.
+/// Keys in the lowest quarter of what the column can hold are used again. Rows with higher ones would
+/// keep the operator, who is warned at half, from starting the counter anew: it falls to a quarter
+/// at the worst.
+const REUSED_KEYS_SHARE: u64 = 4;
+
+/// For so long after a session was not as free as it seemed, none is taken to be free: where other
+/// programs or servers hold sessions, too, that happens again and again, and each time a row of theirs
+/// is locked for a moment. And for so long after another program's lock was in the way, no key
+/// is used again: on MySQL, whoever waits for a locked row bars the gap before it, where these keys
+/// lie.
 const CAUTIOUS_FOR: Duration = Duration::from_secs(60);
 
 /// What is remembered.
@@ -48,8 +55,8 @@ struct State {
     used_keys: HashSet<u64>,
     /// Of those that are gone, and since when: the first one's for longest.
     free_keys: VecDeque<(u64, Instant)>,
-    cautious_since: Option<Instant>,
-    locked_since: Option<Instant>,
+    misled_at: Option<Instant>,
+    locked_at: Option<Instant>,
 }
 
 struct Grant {
@@ -58,17 +65,114 @@ struct Grant {
     looked_at: Instant,
 }
 
+/// What is remembered for an operation.
+#[derive(Default)]
+pub(crate) struct Remembered {
+    /// What a look would show, if nobody touched the session meanwhile.
+    pub look: Option<Look>,
+    /// The key of a row that is gone, for a new one.
+    pub key: Option<u64>,
+}
+
 impl Memory {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that could panic happens under it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers the row of a lease as it was seen.
-    pub fn note(&self, operation: &Operation, row: Seen, looked_at: Instant) {
-        let State {
+    /// What is remembered for an operation. It is forgotten with this; who finds it unchanged learns
+    /// it again.
+    pub fn take(&self, operation: &Operation) -> Remembered {
+        let mut state = self.lock();
+        match operation {
+            Operation::Acquire {
+                session,
+                message_id,
+                ..
+            } => {
+                let key = state.take_key(session);
+                // Messages come again once they are answered; that a look finds out at less cost.
+                let seems_free =
+                    key.is_some() && message_id.is_none() && !is_recent(state.misled_at);
+                Remembered {
+                    look: seems_free.then(Look::default),
+                    key,
+                }
+            }
+            Operation::Renew { owner_token, .. }
+            | Operation::Commit { owner_token, .. }
+            | Operation::Release { owner_token, .. } => Remembered {
+                look: state.take_grant(operation.session(), owner_token),
+                key: None,
+            },
+            _ => Remembered::default(),
+        }
+    }
+
+    /// Remembers what came of an operation.
+    pub fn learn(&self, task: &mut Task, max_key: u64) {
+        let mut state = self.lock();
+        if task.was_misled() {
+            state.misled_at = Some(Instant::now());
+        }
+        if task.is_locked() {
+            state.locked_at = Some(Instant::now());
+        }
+        if let Some(key) = task.spare_key {
+            let rested = Instant::now().checked_sub(KEY_REST);
+            let since = rested.unwrap_or_else(Instant::now);
+            state.free_keys.push_front((key, since));
+        }
+        if let Some(key) = task.deleted_key
+            && state.used_keys.remove(&key)
+            && state.free_keys.len() < KEYS_MAX
+        {
+            state.free_keys.push_back((key, Instant::now()));
+        }
+        if let Some(key) = task.inserted_key()
+            && key <= max_key / REUSED_KEYS_SHARE
+        {
+            if state.used_keys.len() >= KEYS_MAX {
+                // Most of them are of rows that ended elsewhere.
+                state.used_keys.clear();
+            }
+            state.used_keys.insert(key);
+        }
+        if let Some((row, looked_at)) = task.lease_row.take() {
+            state.note_grant(task.operation, row, looked_at);
+        }
+    }
+}
+
+fn is_recent(at: Option<Instant>) -> bool {
+    at.is_some_and(|at| at.elapsed() < CAUTIOUS_FOR)
+}
+
+impl State {
+    fn take_key(&mut self, session: &Session) -> Option<u64> {
+        let (_, since) = self.free_keys.front()?;
+        let is_needless = self.grants.contains_key(session);
+        if since.elapsed() < KEY_REST || is_needless || is_recent(self.locked_at) {
+            return None;
+        }
+        self.free_keys.pop_front().map(|(key, _)| key)
+    }
+
+    fn take_grant(&mut self, session: &Session, owner_token: &OwnerToken) -> Option<Look> {
+        if self.grants.get(session)?.owner_token != *owner_token {
+            return None;
+        }
+        let grant = self.grants.remove(session)?;
+        Some(Look {
+            row: Some(grant.row.aged(grant.looked_at)),
+            record: None,
+        })
+    }
+
+    fn note_grant(&mut self, operation: &Operation, row: Seen, looked_at: Instant) {
+        let Self {
             grants, forgot_at, ..
-        } = &mut *self.lock();
+        } = self;
         if grants.len() >= GRANTS_MAX && forgot_at.is_none_or(|at| at.elapsed() > FORGET_PERIOD) {
             let now = Instant::now();
             grants.retain(|_, Grant { row, looked_at, .. }| {
@@ -85,89 +189,6 @@ impl Memory {
                 looked_at,
             };
             grants.insert(operation.session().clone(), grant);
-        }
-    }
-
-    /// What a look would show, if the operation's lease is remembered and nobody touched it. It is
-    /// forgotten with this; who finds it unchanged notes it again.
-    pub fn take(&self, operation: &Operation) -> Option<Look> {
-        let (Operation::Renew { owner_token, .. }
-        | Operation::Commit { owner_token, .. }
-        | Operation::Release { owner_token, .. }) = operation
-        else {
-            return None;
-        };
-        let grants = &mut self.lock().grants;
-        let session = operation.session();
-        if grants.get(session)?.owner_token != *owner_token {
-            return None;
-        }
-        let grant = grants.remove(session)?;
-        Some(Look {
-            row: Some(grant.row.aged(grant.looked_at)),
-            record: None,
-        })
-    }
-
-    /// A key for a session's new row, if none of its rows is remembered, and one has rested. None for
-    /// a while after a row was locked: whoever waits for it on MySQL bars the gap before it to others.
-    pub fn take_key(&self, session: &Session) -> Option<u64> {
-        let state = &mut *self.lock();
-        if state
-            .locked_since
-            .is_some_and(|since| since.elapsed() < CAUTIOUS_FOR)
-        {
-            return None;
-        }
-        let (_, since) = state.free_keys.front()?;
-        if since.elapsed() < KEY_REST || state.grants.contains_key(session) {
-            return None;
-        }
-        state.free_keys.pop_front().map(|(key, _)| key)
-    }
-
-    /// Whether a session of which nothing is remembered may be taken to be free.
-    pub fn may_guess(&self) -> bool {
-        let since = self.lock().cautious_since;
-        since.is_none_or(|since| since.elapsed() >= CAUTIOUS_FOR)
-    }
-
-    /// Allows no guesses for a while.
-    pub fn be_cautious(&self) {
-        self.lock().cautious_since = Some(Instant::now());
-    }
-
-    /// Uses no keys again for a while.
-    pub fn avoid_gaps(&self) {
-        self.lock().locked_since = Some(Instant::now());
-    }
-
-    /// Takes back a key that was not used.
-    pub fn return_key(&self, key: u64) {
-        let rested = Instant::now().checked_sub(KEY_REST);
-        let since = rested.unwrap_or_else(Instant::now);
-        self.lock().free_keys.push_front((key, since));
-    }
-
-    /// Remembers the key of a row that was inserted here.
-    pub fn inserted(&self, key: u64) {
-        let used_keys = &mut self.lock().used_keys;
-        if used_keys.len() >= KEYS_MAX {
-            // Most of them are of rows that ended elsewhere.
-            used_keys.clear();
-        }
-        used_keys.insert(key);
-    }
-
-    /// Remembers that a row is gone.
-    pub fn deleted(&self, key: u64) {
-        let State {
-            used_keys,
-            free_keys,
-            ..
-        } = &mut *self.lock();
-        if used_keys.remove(&key) && free_keys.len() < KEYS_MAX {
-            free_keys.push_back((key, Instant::now()));
         }
     }
 }

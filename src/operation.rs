@@ -456,14 +456,6 @@ enum Basis {
     Memory,
 }
 
-/// Whether an acquire is written without a look.
-#[derive(PartialEq)]
-enum Guess {
-    None,
-    /// As if its session were free.
-    Free,
-}
-
 /// What a write does if it takes effect.
 #[derive(Clone, Copy)]
 pub(crate) enum Effect {
@@ -492,7 +484,8 @@ pub(crate) struct Task<'a> {
     new_key: Key,
     /// The row that it deleted.
     pub deleted_key: Option<u64>,
-    guess: Guess,
+    /// What its first write rested on.
+    began_with: Basis,
     ids_tried: u32,
     outcome: Option<Result<Answer, StoreError>>,
     /// The row of its lease, as it was seen last, and when.
@@ -555,7 +548,7 @@ impl<'a> Task<'a> {
             spare_key: None,
             new_key: Key::Next,
             deleted_key: None,
-            guess: Guess::None,
+            began_with: Basis::Look,
             ids_tried: 0,
             outcome: None,
             lease_row: None,
@@ -578,15 +571,13 @@ impl<'a> Task<'a> {
 
     /// The acquire's write was committed, and what became of it is to be looked at.
     pub fn doubt_write(&mut self, claimed: Claimed) {
-        let Some(write) = self.write.take() else {
-            return;
+        self.sent = match (&self.write, claimed) {
+            (Some(write), Claimed::Dated(_) | Claimed::Unclear(_)) => {
+                Sent::Unknown(write.effect().with(claimed))
+            }
+            _ => Sent::Missed,
         };
-        self.basis = Basis::Look;
-        self.sent = if matches!(claimed, Claimed::Missed) {
-            Sent::Missed
-        } else {
-            Sent::Unknown(write.effect().with(claimed))
-        };
+        self.drop_write();
     }
 
     /// There is no write now, and the next one rests on a look.
@@ -598,7 +589,7 @@ impl<'a> Task<'a> {
     /// What is remembered is not used after all.
     pub fn drop_memory(&mut self) {
         self.drop_write();
-        self.guess = Guess::None;
+        self.began_with = Basis::Look;
     }
 
     /// Whether the planned write rests on memory alone.
@@ -661,7 +652,7 @@ impl<'a> Task<'a> {
         }
         let effect = write.effect().with(claimed);
         // The rows are those of all who claim.
-        let is_missed = matches!((&write, claimed), (Write::Acquire { .. }, Claimed::Missed));
+        let is_missed = matches!(claimed, Claimed::Missed);
         self.sent = match self.basis {
             _ if rows > 0 && !is_missed => Sent::Done(effect),
             Basis::Look if !matches!(write, Write::Confirm { .. }) => Sent::Void,
@@ -715,18 +706,14 @@ impl<'a> Task<'a> {
         if self.write.is_none() {
             self.basis = Basis::Look;
         }
+        self.began_with = self.basis;
     }
 
-    /// Plans an acquire as if its session were free, without a look.
-    pub fn guess_free(&mut self, now: Instant, max_key: u64) {
-        self.plan(Look::default(), now, max_key);
-        self.guess = Guess::Free;
-    }
-
-    /// Whether its session was not as free as it was taken to be.
-    pub fn guessed_wrong(&self) -> bool {
-        let is_told = matches!(self.outcome, Some(Ok(_)));
-        is_told && self.guess == Guess::Free && self.inserted_key().is_none()
+    /// Whether a session was remembered to be free, and was not.
+    pub fn was_misled(&self) -> bool {
+        matches!(self.began_with, Basis::Memory)
+            && matches!(self.outcome, Some(Ok(Answer::Acquire(_))))
+            && self.inserted_key().is_none()
     }
 
     /// Whether another program's lock was in its way to the end.
@@ -1247,7 +1234,7 @@ mod tests {
         let left_over = |key, happens: &dyn Fn(&mut Task)| {
             let mut task = Task::new(&acquire, Instant::now());
             task.spare_key = Some(key);
-            task.guess_free(Instant::now(), MAX_KEY);
+            task.plan(Look::default(), Instant::now(), MAX_KEY);
             happens(&mut task);
             task.spare_key
         };

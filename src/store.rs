@@ -30,7 +30,7 @@ use crate::database::{
     columns,
 };
 use crate::lease::{Holding, Id, RowVersion, Session};
-use crate::memory::Memory;
+use crate::memory::{Memory, Remembered};
 use crate::metrics::METRICS;
 use crate::operation::{Answer, Claimed, Company, Look, Operation, Seen, StoreError, Task};
 use crate::outage::{Identity, Outage};
@@ -40,11 +40,6 @@ use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
 /// For so long after a look has shown that what its statements say of a lease is so, a connection is
 /// believed without one: a trigger that is created meanwhile is noticed soon.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);
-
-/// Keys in the lowest quarter of what the column can hold are used again. Rows with higher ones would
-/// keep the operator, who is warned at half, from starting the counter anew: it falls to a quarter
-/// at the worst.
-const REUSED_KEYS_SHARE: u64 = 4;
 
 /// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
 /// within 10 s, before a webhook's provider gives up.
@@ -482,6 +477,7 @@ impl Store {
             Ok(statements) => statements,
             Err(error) => return operations.iter().map(|_| Err(error.clone())).collect(),
         };
+        let max_key = statements.table.max_key;
         let started = Instant::now();
         let until = started + PATIENCE;
         let mut tasks: Vec<_> = operations
@@ -489,7 +485,11 @@ impl Store {
             .map(|operation| Task::new(operation, started))
             .collect();
         for task in &mut tasks {
-            self.remember(task, started, statements.table.max_key);
+            let Remembered { look, key } = self.memory.take(task.operation);
+            task.spare_key = key;
+            if let Some(look) = look {
+                task.plan(look, started, max_key);
+            }
         }
         let mut lost = None;
         let mut last_cause = String::new();
@@ -532,52 +532,12 @@ impl Store {
             }
         }
         for task in &mut tasks {
-            if task.guessed_wrong() {
-                self.memory.be_cautious();
-            }
-            if task.is_locked() {
-                self.memory.avoid_gaps();
-            }
-            if let Some(key) = task.spare_key {
-                self.memory.return_key(key);
-            }
-            if let Some(key) = task.deleted_key {
-                self.memory.deleted(key);
-            }
-            if let Some(key) = task.inserted_key()
-                && key <= statements.table.max_key / REUSED_KEYS_SHARE
-            {
-                self.memory.inserted(key);
-            }
-            if let Some((row, looked_at)) = task.lease_row.take() {
-                self.memory.note(task.operation, row, looked_at);
-            }
+            self.memory.learn(task, max_key);
         }
         tasks
             .into_iter()
             .map(|task| task.finish(&last_cause))
             .collect()
-    }
-
-    /// Plans what needs no look, by what is remembered.
-    fn remember(&self, task: &mut Task, now: Instant, max_key: u64) {
-        let operation = task.operation;
-        if let Operation::Acquire {
-            session,
-            message_id,
-            ..
-        } = operation
-            && let Some(key) = self.memory.take_key(session)
-        {
-            task.spare_key = Some(key);
-            // Messages come again once they are answered; that a look finds out at less cost.
-            if message_id.is_none() && self.memory.may_guess() {
-                task.guess_free(now, max_key);
-            }
-        }
-        if let Some(look) = self.memory.take(operation) {
-            task.plan(look, now, max_key);
-        }
     }
 
     /// One look at all these tasks that have nothing to write yet, and the writes that come of it.
