@@ -265,7 +265,7 @@ impl Withdrawals {
 }
 
 /// What is to be done for a request, and how to answer it.
-struct Ticket {
+pub struct Ticket {
     operation: Operation,
     peer: Option<SocketAddr>,
     reply: Reply,
@@ -469,22 +469,23 @@ impl Api {
         }
     }
 
-    /// Does what is ready to be done now, all of it together in the database; whether there was
-    /// anything.
-    pub fn work(&self) -> bool {
-        let ready = self.lines.next(BATCH_MAX);
-        if ready.is_empty() {
-            return false;
-        }
+    /// What is ready to be done now, for [`Api::work`].
+    #[must_use]
+    pub fn next(&self) -> Vec<Ready<Ticket>> {
+        self.lines.next(BATCH_MAX)
+    }
+
+    /// Does these, all of them together in the database.
+    pub fn work(&self, turns: Vec<Ready<Ticket>>) {
         let began = Instant::now();
         let in_time = |ready: &Ready<_>| ready.since.elapsed() < QUEUE_PATIENCE;
-        let (turns, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
+        let (turns, late): (Vec<_>, Vec<_>) = turns.into_iter().partition(in_time);
         for Ready { name, turn, .. } in late {
             self.lines.changed_nothing(&name);
             not_served(turn.into_ticket(), &too_slow());
         }
         if turns.is_empty() {
-            return true;
+            return;
         }
         let operations: Vec<_> = turns.iter().map(|ready| operation(&ready.turn)).collect();
         #[allow(clippy::cast_precision_loss)] // a few dozen at most
@@ -500,7 +501,6 @@ impl Api {
                 self.finish(&name, turn, began, answer);
             }
         }
-        true
     }
 
     /// Does one thing that another program's lock may hold up, if there is one within `patience`.

@@ -297,12 +297,6 @@ enum Manners {
     Gone,
 }
 
-/// What a worker took from the listener.
-struct Received {
-    requests: Vec<Arrived>,
-    error: Option<io::Error>,
-}
-
 /// What becomes of a request.
 enum Kept {
     /// It is to be handled now.
@@ -371,12 +365,7 @@ impl Shared {
     /// database together, and never waits for company.
     fn work(self: &Arc<Self>) {
         while !self.stopping.load(Ordering::Relaxed) {
-            let Received { requests, error } = self.receive(|http| http.recv().map(Some));
-            // Whoever rang may have been taken for the end of the queue.
-            self.rung.store(false, Ordering::Relaxed);
-            if let Some(error) = error {
-                self.end_if_deaf(&error);
-            }
+            let requests = self.receive(lock(&self.receiving), |http| http.recv().map(Some));
             self.do_all(requests);
         }
         self.drain();
@@ -393,8 +382,8 @@ impl Shared {
         }
     }
 
-    /// Does these, what is ready, and what was received meanwhile. What only reads is answered on
-    /// the spot, one by one, so those who change something go first.
+    /// Does these, what is ready, and what comes meanwhile. What only reads is answered on the spot,
+    /// one by one, so those who change something go first.
     fn do_all(self: &Arc<Self>, mut requests: Vec<Arrived>) {
         loop {
             let (changes, reads): (Vec<_>, Vec<_>) = requests
@@ -403,16 +392,31 @@ impl Shared {
             for (request, arrived) in changes {
                 self.handle(request, arrived);
             }
-            let has_worked = self.api.work();
+            let turns = self.api.next();
+            let is_idle = turns.is_empty();
+            self.share();
+            self.api.work(turns);
             for (request, arrived) in reads {
                 self.handle(request, arrived);
             }
             let mut next_up = lock(&self.next_up);
-            if next_up.is_empty() && !has_worked {
+            if next_up.is_empty() && is_idle {
                 return;
             }
             let batch = next_up.len().min(BATCH_MAX);
             requests = next_up.drain(..batch).collect();
+            drop(next_up);
+            // What came meanwhile goes together with what was left for later.
+            if let Ok(receiving) = self.receiving.try_lock() {
+                requests.extend(self.receive(receiving, tiny_http::Server::try_recv));
+            }
+        }
+    }
+
+    /// Has a worker that waits for requests do what else is ready; a busy one finds it by itself.
+    fn share(&self) {
+        if self.api.is_ready() && self.receiving.try_lock().is_err() {
+            self.ring();
         }
     }
 
@@ -420,11 +424,12 @@ impl Shared {
     fn drain(self: &Arc<Self>) {
         let mut until = Instant::now() + DRAIN_PATIENCE;
         while Instant::now() < until {
-            let received = self.receive(|http| http.recv_timeout(DRAIN_LOOK));
-            if !received.requests.is_empty() {
+            let requests =
+                self.receive(lock(&self.receiving), |http| http.recv_timeout(DRAIN_LOOK));
+            if !requests.is_empty() {
                 until = Instant::now() + DRAIN_PATIENCE;
             }
-            self.do_all(received.requests);
+            self.do_all(requests);
         }
     }
 
@@ -475,9 +480,9 @@ impl Shared {
     /// request could get in before its first.
     fn receive(
         &self,
+        receiving: MutexGuard<'_, ()>,
         first: impl Fn(&tiny_http::Server) -> io::Result<Option<tiny_http::Request>>,
-    ) -> Received {
-        let receiving = lock(&self.receiving);
+    ) -> Vec<Arrived> {
         let mut next = first(&self.http);
         let mut requests = Vec::new();
         let mut received = 0;
@@ -506,7 +511,12 @@ impl Shared {
             next = self.http.try_recv();
         };
         drop(receiving);
-        Received { requests, error }
+        // Whoever rang may have been taken for the end of the queue.
+        self.rung.store(false, Ordering::Relaxed);
+        if let Some(error) = error {
+            self.end_if_deaf(&error);
+        }
+        requests
     }
 
     /// Keeps a request if its client's last one is not answered yet.

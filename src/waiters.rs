@@ -22,6 +22,11 @@ const WAITERS_MAX: usize = 2_000;
 /// each try takes a second of a worker's time, which is not to be that of others.
 const SLOW_FOR: Duration = Duration::from_secs(10);
 
+/// Fewer than this that are ready go together, whatever they are: one transaction less. More are
+/// kept apart, acquires from the rest: each statement costs the database as much as a dozen rows,
+/// and so they need half as many.
+const APART_MIN: usize = 4;
+
 /// A session's name, the same for all its spellings.
 pub type Name = (String, String);
 
@@ -215,21 +220,30 @@ impl<T> Lines<T> {
         }
     }
 
-    /// What to do next, at most so many: nobody else gets the same session until its turn is
-    /// reported to be over.
+    /// What to do next, at most so many, acquires or other things: nobody else gets the same session
+    /// until its turn is reported to be over.
     pub fn next(&self, limit: usize) -> Vec<Ready<T>> {
         let mut state = self.lock();
-        let mut turns = Vec::new();
+        let is_apart = state.ready.len() >= APART_MIN;
+        let mut kind = None;
+        let (mut turns, mut others) = (Vec::new(), VecDeque::new());
         while turns.len() < limit
             && let Some((name, since)) = state.ready.pop_front()
         {
             if state.is_slow(&name) {
                 // It has become so since.
                 state.push_slow(name, since);
+                continue;
+            }
+            let acquires = state.line(&name).direct.is_empty();
+            if is_apart && *kind.get_or_insert(acquires) != acquires {
+                others.push_back((name, since));
             } else {
                 turns.extend(state.begin_turn(name, since));
             }
         }
+        others.append(&mut state.ready);
+        state.ready = others;
         turns
     }
 
