@@ -256,16 +256,17 @@ impl Bench {
         let rows = self.rows();
         let is_wanted =
             |name: &str| only.is_empty() || only.split(';').any(|wanted| wanted == name);
+        let clients = match setting("BENCH_CLIENTS", 0) {
+            0 => CLIENTS.to_vec(),
+            one => vec![usize::try_from(one).expect("BENCH_CLIENTS is too large")],
+        };
         for _ in 0..setting("BENCH_ROUNDS", ROUNDS) {
             for (at, (name, row)) in rows.iter().enumerate() {
-                for clients in CLIENTS {
-                    if is_wanted(name) && setting("BENCH_CLIENTS", clients as u64) == clients as u64
-                    {
-                        table
-                            .entry((at, clients))
-                            .or_default()
-                            .push(measure(row, clients));
-                    }
+                for &clients in clients.iter().filter(|_| is_wanted(name)) {
+                    table
+                        .entry((at, clients))
+                        .or_default()
+                        .push(measure(row, clients));
                 }
             }
             if is_wanted("raw") {

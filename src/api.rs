@@ -22,7 +22,7 @@ use crate::lease::{
 use crate::metrics::METRICS;
 use crate::operation::{Answer, Operation, StoreError};
 use crate::store::Store;
-use crate::waiters::{Claim, Lines, Name, Ready, Refused, RowLock, Turn, Waiter};
+use crate::waiters::{Claim, Lines, Name, Portion, Ready, Refused, RowLock, Turn, Waiter};
 
 /// The description of this interface, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -471,8 +471,8 @@ impl Api {
 
     /// What is ready to be done now, for [`Api::work`].
     #[must_use]
-    pub fn next(&self) -> Vec<Ready<Ticket>> {
-        self.lines.next(BATCH_MAX)
+    pub fn next(&self, portion: Portion) -> Vec<Ready<Ticket>> {
+        self.lines.next(portion, BATCH_MAX)
     }
 
     /// Does these, all of them together in the database.

@@ -31,6 +31,7 @@ use crate::store::Store;
 use crate::systemd;
 use crate::table::Finding;
 use crate::upkeep::{self, IDLE_PATIENCE, TICK_PERIOD};
+use crate::waiters::Portion;
 
 /// A refused body up to this size is skipped, and nothing stays behind. A longer one cannot be
 /// skipped safely; see [`refuse_unread`].
@@ -365,7 +366,13 @@ impl Shared {
     /// database together, and never waits for company.
     fn work(self: &Arc<Self>) {
         while !self.stopping.load(Ordering::Relaxed) {
-            let requests = self.receive(lock(&self.receiving), |http| http.recv().map(Some));
+            let receiving = lock(&self.receiving);
+            let requests = if self.api.is_ready() {
+                // Another worker has left it to whoever is free.
+                self.receive(receiving, tiny_http::Server::try_recv)
+            } else {
+                self.receive(receiving, |http| http.recv().map(Some))
+            };
             self.do_all(requests);
         }
         self.drain();
@@ -392,9 +399,13 @@ impl Shared {
             for (request, arrived) in changes {
                 self.handle(request, arrived);
             }
-            let turns = self.api.next();
+            let portion = match self.receiving.try_lock() {
+                Ok(_) => Portion::OneKind,
+                // Whoever receives would have to be woken for the rest.
+                Err(_) => Portion::Everything,
+            };
+            let turns = self.api.next(portion);
             let is_idle = turns.is_empty();
-            self.share();
             self.api.work(turns);
             for (request, arrived) in reads {
                 self.handle(request, arrived);
@@ -410,13 +421,6 @@ impl Shared {
             if let Ok(receiving) = self.receiving.try_lock() {
                 requests.extend(self.receive(receiving, tiny_http::Server::try_recv));
             }
-        }
-    }
-
-    /// Has a worker that waits for requests do what else is ready; a busy one finds it by itself.
-    fn share(&self) {
-        if self.api.is_ready() && self.receiving.try_lock().is_err() {
-            self.ring();
         }
     }
 

@@ -22,11 +22,6 @@ const WAITERS_MAX: usize = 2_000;
 /// each try takes a second of a worker's time, which is not to be that of others.
 const SLOW_FOR: Duration = Duration::from_secs(10);
 
-/// Fewer than this that are ready go together, whatever they are: one transaction less. More are
-/// kept apart, acquires from the rest: each statement costs the database as much as a dozen rows,
-/// and so they need half as many.
-const APART_MIN: usize = 4;
-
 /// A session's name, the same for all its spellings.
 pub type Name = (String, String);
 
@@ -90,6 +85,16 @@ pub struct Ready<T> {
     pub turn: Turn<T>,
     /// Since when somebody waits for it.
     pub since: Instant,
+}
+
+/// What a worker takes of what is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Portion {
+    /// All of it, in one transaction.
+    Everything,
+    /// Acquires alone, or the rest alone, whichever is first. Each statement costs the database as
+    /// much as a dozen rows, and so a transaction needs half as many.
+    OneKind,
 }
 
 /// Somebody whose wait is over, and why.
@@ -220,11 +225,10 @@ impl<T> Lines<T> {
         }
     }
 
-    /// What to do next, at most so many, acquires or other things: nobody else gets the same session
-    /// until its turn is reported to be over.
-    pub fn next(&self, limit: usize) -> Vec<Ready<T>> {
+    /// What to do next, at most so many: nobody else gets the same session until its turn is
+    /// reported to be over.
+    pub fn next(&self, portion: Portion, limit: usize) -> Vec<Ready<T>> {
         let mut state = self.lock();
-        let is_apart = state.ready.len() >= APART_MIN;
         let mut kind = None;
         let (mut turns, mut others) = (Vec::new(), VecDeque::new());
         while turns.len() < limit
@@ -236,7 +240,7 @@ impl<T> Lines<T> {
                 continue;
             }
             let acquires = state.line(&name).direct.is_empty();
-            if is_apart && *kind.get_or_insert(acquires) != acquires {
+            if portion == Portion::OneKind && *kind.get_or_insert(acquires) != acquires {
                 others.push_back((name, since));
             } else {
                 turns.extend(state.begin_turn(name, since));
@@ -660,7 +664,7 @@ mod tests {
     /// Takes turns until there are none, as a worker does: whose they were, in their order.
     fn take_turns(lines: &Lines<&'static str>) -> Vec<&'static str> {
         let mut tickets = Vec::new();
-        while let Some(Ready { name, turn, .. }) = lines.next(BATCH).pop() {
+        while let Some(Ready { name, turn, .. }) = lines.next(Portion::Everything, BATCH).pop() {
             let began = Instant::now();
             match turn {
                 Turn::Refuse(_) => lines.changed_nothing(&name),
@@ -683,10 +687,26 @@ mod tests {
     }
 
     #[test]
+    fn acquires_are_kept_apart_from_the_rest() {
+        let lines = Lines::default();
+        let names = ["1", "2", "3", "4"].map(|number| ("bot1".to_owned(), number.to_owned()));
+        lines.submit(&names[0], "release", Instant::now());
+        lines.join(&names[1], waiter("a"), TokenOrigin::Ours);
+        lines.submit(&names[2], "renew", Instant::now());
+        lines.join(&names[3], waiter("b"), TokenOrigin::Ours);
+        let next = || {
+            let turns = lines.next(Portion::OneKind, BATCH).into_iter();
+            turns.map(|ready| ready.turn.into_ticket()).collect()
+        };
+        let batches: [Vec<_>; 3] = [next(), next(), next()];
+        assert_eq!(batches, [vec!["release", "renew"], vec!["a", "b"], vec![]]);
+    }
+
+    #[test]
     fn who_joins_while_another_is_looked_up_is_not_forgotten() {
         let lines = Lines::default();
         lines.join(&name(), waiter("a"), TokenOrigin::Ours);
-        let turn = lines.next(BATCH).pop().unwrap().turn;
+        let turn = lines.next(Portion::Everything, BATCH).pop().unwrap().turn;
         let began = Instant::now();
         lines.join(&name(), waiter("b"), TokenOrigin::Ours);
         let Turn::Acquire(first) = turn else {
@@ -706,7 +726,7 @@ mod tests {
         let came = [Instant::now(), patient.arrived];
         lines.submit(&name(), "release", came[0]);
         lines.join(&("bot2".to_owned(), name().1), patient, TokenOrigin::Ours);
-        let ready = lines.next(BATCH).into_iter();
+        let ready = lines.next(Portion::Everything, BATCH).into_iter();
         for (Ready { name, turn, since }, expected) in
             ready.zip(["release", "acquire"].into_iter().zip(came))
         {
@@ -720,7 +740,7 @@ mod tests {
     fn what_stood_behind_another_turn_has_waited_since_it_came() {
         let lines = Lines::default();
         lines.submit(&name(), "renew", Instant::now());
-        assert_eq!(lines.next(BATCH).len(), 1);
+        assert_eq!(lines.next(Portion::Everything, BATCH).len(), 1);
         let arrived = Instant::now();
         lines.submit(&name(), "release", arrived);
         let acquire = waiter("acquire");
@@ -728,7 +748,10 @@ mod tests {
         lines.join(&name(), acquire, TokenOrigin::Ours);
         for since in [arrived, until] {
             lines.done(&name());
-            assert_eq!(lines.next(BATCH).pop().unwrap().since, since);
+            assert_eq!(
+                lines.next(Portion::Everything, BATCH).pop().unwrap().since,
+                since
+            );
         }
     }
 
@@ -736,7 +759,7 @@ mod tests {
     fn what_another_programs_lock_holds_up_at_the_end_is_handed_back() {
         let lines = Lines::default();
         lines.submit(&name(), "release", Instant::now());
-        let Ready { name, turn, since } = lines.next(BATCH).pop().unwrap();
+        let Ready { name, turn, since } = lines.next(Portion::Everything, BATCH).pop().unwrap();
         lines.close();
         let back = lines.locked(&name, turn, since);
         assert_eq!(back.map(Turn::into_ticket), Some("release"));
