@@ -37,6 +37,7 @@ dist:
 shipped: dist
 	tests/install $(needed)
 	BINARY=$(CURDIR)/dist/session-lock cargo test --test it -- ::tls::
+	BINARY=$(CURDIR)/dist/session-lock cargo test --test it -- _64_mib
 
 bench:
 	tests/install compiler mariadb mysql etcd redis

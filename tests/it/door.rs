@@ -20,7 +20,7 @@ use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, getrlimit, pidfd_getfd, pidfd_open,
     setrlimit,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{
     DatabaseServer, Done, Door, Service, Session, Stream, World, binary, eventually, free_port,
@@ -31,6 +31,7 @@ tests![
     every_connection_of_a_burst_is_answered,
     silent_clients_are_cut_off,
     two_thousand_idle_connections_are_in_nobodys_way,
+    two_hundred_and_fifty_six_clients_take_less_than_64_mib,
     more_connections_than_descriptors_end_by_themselves,
     a_client_with_the_port_of_another_is_not_taken_for_it,
     a_frozen_database_is_not_a_frozen_service,
@@ -196,6 +197,38 @@ fn two_thousand_idle_connections_are_in_nobodys_way(world: &World) {
         service.hold(&Session::new());
     }
     ask(&mut *idle[1_999]).unwrap();
+}
+
+fn two_hundred_and_fifty_six_clients_take_less_than_64_mib(world: &World) {
+    let service = world.serve(&[]);
+    let work = || {
+        let (mut stream, session) = (service.door.connect(), Session::new());
+        let mut post = |path, fields| {
+            let body = session.with(fields).to_string();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}",
+                body.len()
+            );
+            write!(stream, "{head}\r\n\r\n{body}").unwrap();
+            let answer = read_answer(&mut stream).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            serde_json::from_str::<Value>(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap()
+        };
+        for _ in 0..20 {
+            let granted = post("/v1/acquire", json!({}));
+            let fields = json!({"owner_token": granted["owner_token"]});
+            post("/v1/release", fields);
+        }
+        stream
+    };
+    let crowd: Vec<_> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..256).map(|_| scope.spawn(work)).collect();
+        let streams = clients.into_iter().map(|client| client.join().unwrap());
+        streams.collect()
+    });
+    let resident = service.resident_kib();
+    assert!(resident < 64 * 1_024, "{resident} KiB");
+    drop(crowd);
 }
 
 fn more_connections_than_descriptors_end_by_themselves(world: &World) {
