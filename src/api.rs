@@ -265,7 +265,7 @@ impl Withdrawals {
 }
 
 /// What is to be done for a request, and how to answer it.
-pub struct Ticket {
+struct Ticket {
     operation: Operation,
     peer: Option<SocketAddr>,
     reply: Reply,
@@ -469,23 +469,22 @@ impl Api {
         }
     }
 
-    /// What is ready to be done now, for [`Api::work`].
-    #[must_use]
-    pub fn next(&self, portion: Portion) -> Vec<Ready<Ticket>> {
-        self.lines.next(portion, BATCH_MAX)
-    }
-
-    /// Does these, all of them together in the database.
-    pub fn work(&self, turns: Vec<Ready<Ticket>>) {
+    /// Does what is ready to be done now, so much of it, together in the database; whether there was
+    /// anything.
+    pub fn work(&self, portion: Portion) -> bool {
+        let ready = self.lines.next(portion, BATCH_MAX);
+        if ready.is_empty() {
+            return false;
+        }
         let began = Instant::now();
         let in_time = |ready: &Ready<_>| ready.since.elapsed() < QUEUE_PATIENCE;
-        let (turns, late): (Vec<_>, Vec<_>) = turns.into_iter().partition(in_time);
+        let (turns, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
         for Ready { name, turn, .. } in late {
             self.lines.changed_nothing(&name);
             not_served(turn.into_ticket(), &too_slow());
         }
         if turns.is_empty() {
-            return;
+            return true;
         }
         let operations: Vec<_> = turns.iter().map(|ready| operation(&ready.turn)).collect();
         #[allow(clippy::cast_precision_loss)] // a few dozen at most
@@ -501,6 +500,7 @@ impl Api {
                 self.finish(&name, turn, began, answer);
             }
         }
+        true
     }
 
     /// Does one thing that another program's lock may hold up, if there is one within `patience`.

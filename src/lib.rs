@@ -31,8 +31,8 @@
 //! The life of a request: a worker of [`server`] takes it from `tiny_http`, with all others that
 //! wait, and hands their bytes to [`api`], which makes an [`Operation`](operation::Operation) of each.
 //! An operation takes its turn in its session's line ([`waiters`]); those that have theirs at one time
-//! run on the [`store`] together, as one transaction (acquires apart from the rest, while all workers
-//! are busy), and each answer goes back through the request that asked. The statements are in the
+//! run on the [`store`] together, as one transaction (acquires apart from the rest, while no worker
+//! waits for requests), and each answer goes back through the request that asked. The statements are in the
 //! folder `sql/`, one a file: they are the protocol's specification.
 
 pub mod api;

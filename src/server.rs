@@ -266,7 +266,7 @@ struct Shared {
     health: Sender<Option<Arrived>>,
     /// To the thread that answers with lists.
     lists: Sender<Option<Arrived>>,
-    /// Held by the one worker that receives: requests are taken in the order they came in.
+    /// Held by whoever receives: requests are taken in the order they came in.
     receiving: Mutex<()>,
     /// Whether a worker was woken that has not looked yet.
     rung: AtomicBool,
@@ -366,13 +366,14 @@ impl Shared {
     /// database together, and never waits for company.
     fn work(self: &Arc<Self>) {
         while !self.stopping.load(Ordering::Relaxed) {
-            let receiving = lock(&self.receiving);
-            let requests = if self.api.is_ready() {
-                // Another worker has left it to whoever is free.
-                self.receive(receiving, tiny_http::Server::try_recv)
-            } else {
-                self.receive(receiving, |http| http.recv().map(Some))
-            };
+            let requests = self.receive(lock(&self.receiving), Vec::new(), |http| {
+                if self.api.is_ready() {
+                    // Another worker has left it, or not taken it yet, and rings for nobody.
+                    http.try_recv()
+                } else {
+                    http.recv().map(Some)
+                }
+            });
             self.do_all(requests);
         }
         self.drain();
@@ -399,27 +400,29 @@ impl Shared {
             for (request, arrived) in changes {
                 self.handle(request, arrived);
             }
-            let portion = match self.receiving.try_lock() {
-                Ok(_) => Portion::OneKind,
-                // Whoever receives would have to be woken for the rest.
-                Err(_) => Portion::Everything,
+            // What is left is for the next worker. Nothing is, if that one sleeps in receiving and would
+            // have to be woken, or if it is this one and has reads to answer before.
+            let portion = if reads.is_empty() && self.receiving.try_lock().is_ok() {
+                Portion::OneKind
+            } else {
+                Portion::Everything
             };
-            let turns = self.api.next(portion);
-            let is_idle = turns.is_empty();
-            self.api.work(turns);
+            let has_worked = self.api.work(portion);
             for (request, arrived) in reads {
                 self.handle(request, arrived);
             }
             let mut next_up = lock(&self.next_up);
-            if next_up.is_empty() && is_idle {
+            if next_up.is_empty() && !has_worked {
                 return;
             }
             let batch = next_up.len().min(BATCH_MAX);
             requests = next_up.drain(..batch).collect();
             drop(next_up);
             // What came meanwhile goes together with what was left for later.
-            if let Ok(receiving) = self.receiving.try_lock() {
-                requests.extend(self.receive(receiving, tiny_http::Server::try_recv));
+            if requests.len() < BATCH_MAX
+                && let Ok(receiving) = self.receiving.try_lock()
+            {
+                requests = self.receive(receiving, requests, tiny_http::Server::try_recv);
             }
         }
     }
@@ -428,8 +431,9 @@ impl Shared {
     fn drain(self: &Arc<Self>) {
         let mut until = Instant::now() + DRAIN_PATIENCE;
         while Instant::now() < until {
-            let requests =
-                self.receive(lock(&self.receiving), |http| http.recv_timeout(DRAIN_LOOK));
+            let requests = self.receive(lock(&self.receiving), Vec::new(), |http| {
+                http.recv_timeout(DRAIN_LOOK)
+            });
             if !requests.is_empty() {
                 until = Instant::now() + DRAIN_PATIENCE;
             }
@@ -479,17 +483,17 @@ impl Shared {
         }
     }
 
-    /// The next request and all that wait behind it, but for those that are kept until their
-    /// client's last one is answered. Two workers must not do this at once: a client's second
-    /// request could get in before its first.
+    /// These, the next request, and those that wait behind it, as many as a batch takes; but for those
+    /// that are kept until their client's last one is answered. Two workers must not do this at once:
+    /// a client's second request could get in before its first.
     fn receive(
         &self,
         receiving: MutexGuard<'_, ()>,
+        mut requests: Vec<Arrived>,
         first: impl Fn(&tiny_http::Server) -> io::Result<Option<tiny_http::Request>>,
     ) -> Vec<Arrived> {
         let mut next = first(&self.http);
-        let mut requests = Vec::new();
-        let mut received = 0;
+        let mut received = requests.len();
         let error = loop {
             let request = match next {
                 Ok(Some(request)) => request,

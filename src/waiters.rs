@@ -22,6 +22,10 @@ const WAITERS_MAX: usize = 2_000;
 /// each try takes a second of a worker's time, which is not to be that of others.
 const SLOW_FOR: Duration = Duration::from_secs(10);
 
+/// How long something may be left for the next worker because it is of the other kind; a batch takes
+/// some milliseconds. On a database so slow that it is more, a wait of another batch could be too long.
+const LEAVE_MAX: Duration = Duration::from_millis(100);
+
 /// A session's name, the same for all its spellings.
 pub type Name = (String, String);
 
@@ -92,9 +96,16 @@ pub struct Ready<T> {
 pub enum Portion {
     /// All of it, in one transaction.
     Everything,
-    /// Acquires alone, or the rest alone, whichever is first. Each statement costs the database as
-    /// much as a dozen rows, and so a transaction needs half as many.
+    /// Acquires alone, or the rest alone, whichever is first, and what has waited for long. Each
+    /// statement costs the database as much as a dozen rows, and one kind needs four instead of six.
     OneKind,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Acquire,
+    /// What does not stand in line, or not any more.
+    Rest,
 }
 
 /// Somebody whose wait is over, and why.
@@ -229,8 +240,7 @@ impl<T> Lines<T> {
     /// reported to be over.
     pub fn next(&self, portion: Portion, limit: usize) -> Vec<Ready<T>> {
         let mut state = self.lock();
-        let mut kind = None;
-        let (mut turns, mut others) = (Vec::new(), VecDeque::new());
+        let (mut first, mut turns, mut others) = (None, Vec::new(), VecDeque::new());
         while turns.len() < limit
             && let Some((name, since)) = state.ready.pop_front()
         {
@@ -239,11 +249,13 @@ impl<T> Lines<T> {
                 state.push_slow(name, since);
                 continue;
             }
-            let acquires = state.line(&name).direct.is_empty();
-            if portion == Portion::OneKind && *kind.get_or_insert(acquires) != acquires {
+            let (kind, waits_since) = state.front(&name, since);
+            let is_other = first.is_some_and(|first| first != kind);
+            if portion == Portion::OneKind && is_other && waits_since.elapsed() < LEAVE_MAX {
                 others.push_back((name, since));
-            } else {
-                turns.extend(state.begin_turn(name, since));
+            } else if let Some(ready) = state.begin_turn(name, since) {
+                first.get_or_insert(kind);
+                turns.push(ready);
             }
         }
         others.append(&mut state.ready);
@@ -539,6 +551,14 @@ impl<T> State<T> {
         self.slow_ready.notify_one();
     }
 
+    /// What kind the next turn of a session that is ready is, and since when somebody waits for it.
+    fn front(&mut self, name: &Name, since: Instant) -> (Kind, Instant) {
+        match self.line(name).direct.front() {
+            Some((_, since)) => (Kind::Rest, *since),
+            None => (Kind::Acquire, since),
+        }
+    }
+
     fn begin_turn(&mut self, name: Name, since: Instant) -> Option<Ready<T>> {
         let line = self.line(&name);
         let direct = line.direct.pop_front();
@@ -700,6 +720,45 @@ mod tests {
         };
         let batches: [Vec<_>; 3] = [next(), next(), next()];
         assert_eq!(batches, [vec!["release", "renew"], vec!["a", "b"], vec![]]);
+    }
+
+    #[test]
+    fn who_has_waited_for_long_is_not_left_for_the_next_batch() {
+        let lines = Lines::default();
+        let names = ["1", "2"].map(|number| ("bot1".to_owned(), number.to_owned()));
+        let long_ago = Instant::now().checked_sub(LEAVE_MAX).unwrap();
+        lines.join(&names[0], waiter("a"), TokenOrigin::Ours);
+        lines.submit(&names[1], "release", long_ago);
+        assert_eq!(lines.next(Portion::OneKind, BATCH).len(), 2);
+    }
+
+    #[test]
+    fn what_is_left_goes_first_the_next_time() {
+        let lines = Lines::default();
+        let names = ["1", "2", "3", "4"].map(|number| ("bot1".to_owned(), number.to_owned()));
+        lines.submit(&names[0], "release", Instant::now());
+        lines.join(&names[1], waiter("a"), TokenOrigin::Ours);
+        lines.submit(&names[2], "renew", Instant::now());
+        lines.submit(&names[3], "commit", Instant::now());
+        let next = || {
+            let turns = lines.next(Portion::OneKind, 2).into_iter();
+            turns.map(|ready| ready.turn.into_ticket()).collect()
+        };
+        let batches: [Vec<_>; 3] = [next(), next(), next()];
+        assert_eq!(
+            batches,
+            [vec!["release", "renew"], vec!["a"], vec!["commit"]]
+        );
+    }
+
+    #[test]
+    fn a_session_with_nobody_left_decides_nothing() {
+        let lines = Lines::default();
+        let names = ["1", "2"].map(|number| ("bot1".to_owned(), number.to_owned()));
+        lines.join(&names[0], waiter("a"), TokenOrigin::Ours);
+        lines.lock().line(&names[0]).waiters.clear();
+        lines.submit(&names[1], "release", Instant::now());
+        assert_eq!(lines.next(Portion::OneKind, BATCH).len(), 1);
     }
 
     #[test]

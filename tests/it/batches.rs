@@ -27,7 +27,8 @@ tests![
 
 type Ask<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
 
-/// Asks all of these while the only worker is busy, so that they wait together.
+/// Asks all of these while the only worker is busy, so that they wait together, for longer than one
+/// kind is left for the next batch.
 fn ask_together(world: &World, service: &Service, requests: Vec<Ask>) -> Vec<Reply> {
     let busy = Session::new();
     world.store(&busy, "garbage");
