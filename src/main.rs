@@ -121,7 +121,7 @@ fn help() -> String {
          session-lock dev       the service on a private database, to try it out\n\
          session-lock check     what is right and what is wrong with the database (status 1: problems); --json\n\
          session-lock migrate   create the tables that are missing\n\n\
-         These four are set by environment variables or flags:\n",
+         These settings of theirs are environment variables or flags:\n",
     );
     for Setting {
         variable,
@@ -196,7 +196,8 @@ fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
          {curl} {base}/v1/acquire -d '{{{ids},{owner},\"ttl_ms\":300000}}'\n\
          {curl} {base}/v1/acquire -d '{{{ids}}}'\n\
          {curl} {base}/v1/release -d '{{{ids},{owner}}}'\n\n\
-         The database is at DATABASE_URL='{url}'\n",
+         For session-lock check and its like:\n\n\
+         export DATABASE_URL='{url}'\n",
         server.address()
     ));
     finish(server.run())
@@ -247,7 +248,7 @@ fn migrate(config: &Config) -> Result<(), Failure> {
     };
     store(config).migrate().map_err(failed)?;
     print(format_args!(
-        "{} and {MESSAGE_TABLE} exist; session-lock check tells whether they will do",
+        "{} and {MESSAGE_TABLE} are there; session-lock check tells whether they will do",
         config.table
     ));
     Ok(())

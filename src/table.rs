@@ -221,7 +221,10 @@ pub fn inspect(
     }
     report.messages = inspect_messages(connection, &table)?;
     match report.messages.clone() {
-        Messages::Refused(why) => report.warning("messages", why, None),
+        Messages::Refused(why) => {
+            let text = format!("{why}; until then, requests with a message_id are refused");
+            report.warning("messages", text, None);
+        }
         Messages::Kept | Messages::Unknown => report.good("messages", MESSAGE_TABLE),
     }
     if report.of(Verdict::Problem).next().is_none() {
@@ -509,11 +512,13 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
             .any(|wide| column.collation.starts_with(wide));
         if !is_text || column.width < width as u64 || column.nullable || is_wide {
             let nullable = if column.nullable { " NULL" } else { "" };
+            let collation = [" ", &column.collation].concat();
+            let collation = collation.trim_end();
             report.problem(
                 "columns",
                 format!(
-                    "{table}.{wanted} is {}({}) {}{nullable}, but {what}, and never NULL",
-                    column.data_type, column.width, column.collation
+                    "{table}.{wanted} is {}({}){collation}{nullable}, but {what}, and never NULL",
+                    column.data_type, column.width
                 ),
                 Some(format!(
                     "ALTER TABLE {table} MODIFY {wanted} VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL"
@@ -580,9 +585,9 @@ fn grant(connection: &mut Connection, table: &str) -> mysql::Result<String> {
         .pop()
         .map(columns)
         .transpose()?;
-    let (user,): (String,) = user.unwrap_or_default();
+    let (database, user): (String, String) = user.unwrap_or_default();
     Ok(format!(
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {user}"
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.{table} TO {user}"
     ))
 }
 
@@ -666,9 +671,7 @@ fn inspect_rows(
 pub fn inspect_messages(connection: &mut Connection, table: &Table) -> mysql::Result<Messages> {
     let wrong = wrong_with_messages(connection, table)?;
     Ok(wrong.map_or(Messages::Kept, |wrong| {
-        Messages::Refused(format!(
-            "answered messages cannot be recorded: {wrong}; until then, message_id is refused"
-        ))
+        Messages::Refused(format!("answered messages cannot be recorded: {wrong}"))
     }))
 }
 
