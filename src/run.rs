@@ -184,7 +184,7 @@ fn acquire(
                     continue;
                 }
                 let word = format!(
-                    "held by somebody else, for {} ms at most",
+                    "held by somebody else, for another {} ms unless it is renewed or released",
                     answer.number("remaining_ms")
                 );
                 return Err(Outcome::Held(word));
