@@ -49,7 +49,7 @@ mutants:
 
 torture: export SECONDS := $(or $(SECONDS),3600)
 torture: export SEED := $(SEED)
-torture: export GALERA := $(or $(GALERA),$(shell expr $(or $(SECONDS),3600) / 4))
+torture: export GALERA := $(or $(GALERA),$(shell expr $(SECONDS) / 4))
 torture:
 	tests/install $(needed) galera
 	cargo test --test torture

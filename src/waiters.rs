@@ -240,7 +240,7 @@ impl<T> Lines<T> {
     /// reported to be over.
     pub fn next(&self, portion: Portion, limit: usize) -> Vec<Ready<T>> {
         let mut state = self.lock();
-        let (mut first, mut turns, mut others) = (None, Vec::new(), VecDeque::new());
+        let (mut batch_kind, mut turns, mut others) = (None, Vec::new(), VecDeque::new());
         while turns.len() < limit
             && let Some((name, since)) = state.ready.pop_front()
         {
@@ -250,11 +250,11 @@ impl<T> Lines<T> {
                 continue;
             }
             let (kind, waits_since) = state.front(&name, since);
-            let is_other = first.is_some_and(|first| first != kind);
+            let is_other = batch_kind.is_some_and(|batch_kind| batch_kind != kind);
             if portion == Portion::OneKind && is_other && waits_since.elapsed() < LEAVE_MAX {
                 others.push_back((name, since));
             } else if let Some(ready) = state.begin_turn(name, since) {
-                first.get_or_insert(kind);
+                batch_kind.get_or_insert(kind);
                 turns.push(ready);
             }
         }
@@ -706,59 +706,56 @@ mod tests {
         assert_eq!(take_turns(&lines), ["a", "b", "release", "c"]);
     }
 
+    /// So many sessions.
+    fn names<const N: usize>() -> [Name; N] {
+        std::array::from_fn(|number| ("bot1".to_owned(), number.to_string()))
+    }
+
+    /// Takes the next batch of one kind; its tickets.
+    fn next_batch(lines: &Lines<&'static str>, limit: usize) -> Vec<&'static str> {
+        let turns = lines.next(Portion::OneKind, limit).into_iter();
+        turns.map(|ready| ready.turn.into_ticket()).collect()
+    }
+
     #[test]
     fn acquires_are_kept_apart_from_the_rest() {
-        let lines = Lines::default();
-        let names = ["1", "2", "3", "4"].map(|number| ("bot1".to_owned(), number.to_owned()));
+        let (lines, names) = (Lines::default(), names::<4>());
         lines.submit(&names[0], "release", Instant::now());
         lines.join(&names[1], waiter("a"), TokenOrigin::Ours);
         lines.submit(&names[2], "renew", Instant::now());
         lines.join(&names[3], waiter("b"), TokenOrigin::Ours);
-        let next = || {
-            let turns = lines.next(Portion::OneKind, BATCH).into_iter();
-            turns.map(|ready| ready.turn.into_ticket()).collect()
-        };
-        let batches: [Vec<_>; 3] = [next(), next(), next()];
+        let batches = [0; 3].map(|_| next_batch(&lines, BATCH));
         assert_eq!(batches, [vec!["release", "renew"], vec!["a", "b"], vec![]]);
     }
 
     #[test]
     fn who_has_waited_for_long_is_not_left_for_the_next_batch() {
-        let lines = Lines::default();
-        let names = ["1", "2"].map(|number| ("bot1".to_owned(), number.to_owned()));
+        let (lines, names) = (Lines::default(), names::<2>());
         let long_ago = Instant::now().checked_sub(LEAVE_MAX).unwrap();
         lines.join(&names[0], waiter("a"), TokenOrigin::Ours);
         lines.submit(&names[1], "release", long_ago);
-        assert_eq!(lines.next(Portion::OneKind, BATCH).len(), 2);
+        assert_eq!(next_batch(&lines, BATCH), ["a", "release"]);
     }
 
     #[test]
     fn what_is_left_goes_first_the_next_time() {
-        let lines = Lines::default();
-        let names = ["1", "2", "3", "4"].map(|number| ("bot1".to_owned(), number.to_owned()));
+        let (lines, names) = (Lines::default(), names::<4>());
         lines.submit(&names[0], "release", Instant::now());
         lines.join(&names[1], waiter("a"), TokenOrigin::Ours);
         lines.submit(&names[2], "renew", Instant::now());
         lines.submit(&names[3], "commit", Instant::now());
-        let next = || {
-            let turns = lines.next(Portion::OneKind, 2).into_iter();
-            turns.map(|ready| ready.turn.into_ticket()).collect()
-        };
-        let batches: [Vec<_>; 3] = [next(), next(), next()];
-        assert_eq!(
-            batches,
-            [vec!["release", "renew"], vec!["a"], vec!["commit"]]
-        );
+        let batches = [0; 3].map(|_| next_batch(&lines, 2));
+        let expected = [vec!["release", "renew"], vec!["a"], vec!["commit"]];
+        assert_eq!(batches, expected);
     }
 
     #[test]
     fn a_session_with_nobody_left_decides_nothing() {
-        let lines = Lines::default();
-        let names = ["1", "2"].map(|number| ("bot1".to_owned(), number.to_owned()));
+        let (lines, names) = (Lines::default(), names::<2>());
         lines.join(&names[0], waiter("a"), TokenOrigin::Ours);
         lines.lock().line(&names[0]).waiters.clear();
         lines.submit(&names[1], "release", Instant::now());
-        assert_eq!(lines.next(Portion::OneKind, BATCH).len(), 1);
+        assert_eq!(next_batch(&lines, BATCH), ["release"]);
     }
 
     #[test]
