@@ -20,9 +20,8 @@ use mysql::prelude::Queryable;
 use mysql::{Opts, OptsBuilder};
 use r2d2_mysql::MySqlConnectionManager;
 use session_lock::dev::PrivateDatabase;
-use session_lock::lease::{Id, OwnerToken, Session, TTL_MAX_MS, Ttl};
-use session_lock::operation::Operation;
-use session_lock::store::{Opened, Store};
+use session_lock::lease::{Acquire, Id, OwnerToken, Release, Session, TTL_MAX_MS, Ttl};
+use session_lock::store::{FirstPacket, Opened, Operation, Store};
 
 const TABLE: &str = "ai_whatsapp_session_nodepath";
 const CLIENTS: [usize; 3] = [1, 64, 256];
@@ -581,21 +580,22 @@ fn raw(url: &str) -> Measured {
                         let acquires: Vec<_> = leases
                             .iter()
                             .cloned()
-                            .map(|(session, owner_token)| Operation::Acquire {
-                                origin: session_lock::lease::TokenOrigin::Ours,
+                            .map(|(session, owner_token)| Acquire {
                                 session,
                                 owner_token,
                                 ttl,
                                 message_id: None,
                             })
+                            .map(|acquire| Operation::Acquire(acquire, FirstPacket::Write))
                             .collect();
                         let releases: Vec<_> = leases
                             .into_iter()
-                            .map(|(session, owner_token)| Operation::Release {
+                            .map(|(session, owner_token)| Release {
                                 session,
                                 owner_token,
                                 message: None,
                             })
+                            .map(Operation::Release)
                             .collect();
                         for operations in [acquires, releases] {
                             errors +=

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -16,13 +15,13 @@ use crate::config::ApiToken;
 use crate::fields::{Fields, Invalid};
 use crate::journal;
 use crate::lease::{
-    Acquired, Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Id, Lease, MessageId,
-    OwnerToken, Recalled, Record, Released, Renewed, Session, Stale, TTL_MAX_MS, TokenOrigin, Ttl,
+    Acquire, Acquired, Commit, Committed, FencingToken, Force, Forced, Found, HOLD_MS, Holder,
+    Holding, How, Id, Lease, MessageId, OwnerToken, Record, Release, Released, Renew, Renewed,
+    Session, Stale, TTL_MAX_MS, TokenOrigin,
 };
 use crate::metrics::METRICS;
-use crate::operation::{Answer, Operation, StoreError};
-use crate::store::Store;
-use crate::waiters::{Claim, Lines, Name, Portion, Ready, Refused, RowLock, Turn, Waiter};
+use crate::store::{Answer, FirstPacket, Operation, Store, StoreError};
+use crate::waiters::{Claim, Effect, Lines, Name, Portion, Ready, Refused, RowLock, Turn, Waiter};
 
 /// The description of this interface, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -44,10 +43,6 @@ pub const WAIT_MAX_MS: u64 = 25_000;
 /// What has waited for so long is refused without a try: that may take 7 s more, and everything ends
 /// within 10 s, however slow the database and however many ask at once.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Leases that wait to be taken back: more than can be under way when the database goes away, which
-/// is one for each client.
-const WITHDRAWALS_MAX: usize = 10_000;
 
 /// Leases on a page, if the caller does not say: as many as a person reads.
 const LIST_DEFAULT: u64 = 100;
@@ -234,34 +229,9 @@ pub type Reply = Box<dyn FnOnce(Response) + Send>;
 pub struct Api {
     store: Store,
     lines: Lines<Ticket>,
-    withdrawals: Arc<Withdrawals>,
     closed: AtomicBool,
     max_hold_ms: u64,
     token: Option<ApiToken>,
-}
-
-/// Leases that may have been written and that nobody could be told of, with the tokens that we
-/// drew for them: to be taken back once the database answers.
-#[derive(Default)]
-struct Withdrawals {
-    pending: Mutex<Vec<(Session, OwnerToken)>>,
-    added: Condvar,
-}
-
-impl Withdrawals {
-    fn lock(&self) -> MutexGuard<'_, Vec<(Session, OwnerToken)>> {
-        // Nothing that could panic happens under it.
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, session: Session, owner_token: OwnerToken) {
-        let mut pending = self.lock();
-        // Beyond that, they end by themselves with their ttl.
-        if pending.len() < WITHDRAWALS_MAX {
-            pending.push((session, owner_token));
-            self.added.notify_all();
-        }
-    }
 }
 
 /// What is to be done for a request, and how to answer it.
@@ -275,18 +245,12 @@ struct Ticket {
 pub enum Asked {
     /// To acquire.
     Acquire {
-        /// This session.
-        session: Session,
-        /// With this token,
-        owner_token: OwnerToken,
-        /// from there,
+        /// This lease,
+        acquire: Acquire,
+        /// with an owner token from there,
         origin: TokenOrigin,
-        /// for so long,
-        ttl: Ttl,
-        /// waiting so long,
+        /// waiting so long.
         wait: Duration,
-        /// to answer this message.
-        message_id: Option<MessageId>,
     },
     /// Something else that is done to one session.
     Direct(Operation),
@@ -406,7 +370,6 @@ impl Api {
         Self {
             store,
             lines: Lines::default(),
-            withdrawals: Arc::default(),
             closed: AtomicBool::new(false),
             max_hold_ms,
             token,
@@ -435,31 +398,22 @@ impl Api {
                 self.lines.submit(&name, ticket, arrived);
             }
             Asked::Acquire {
-                session,
-                owner_token,
+                acquire,
                 origin,
-                ttl,
                 wait,
-                message_id,
             } => {
-                let name = self.store.name(&session);
-                let operation = Operation::Acquire {
-                    session,
-                    owner_token: owner_token.clone(),
-                    origin,
-                    ttl,
-                    message_id: message_id.clone(),
+                let name = self.store.name(&acquire.session);
+                let claim = Claim {
+                    owner_token: acquire.owner_token.clone(),
+                    message_id: acquire.message_id.clone(),
                 };
                 let ticket = Ticket {
-                    operation,
+                    operation: Operation::Acquire(acquire, FirstPacket::Write),
                     peer,
                     reply,
                 };
                 let waiter = Waiter {
-                    claim: Claim {
-                        owner_token,
-                        message_id,
-                    },
+                    claim,
                     arrived,
                     until: arrived + wait,
                     ticket,
@@ -486,12 +440,15 @@ impl Api {
         if turns.is_empty() {
             return true;
         }
-        let operations: Vec<_> = turns.iter().map(|ready| operation(&ready.turn)).collect();
+        let operations: Vec<_> = turns.iter().map(operation).collect();
         #[allow(clippy::cast_precision_loss)] // a few dozen at most
         METRICS.batch_size.observe(operations.len() as f64);
         let answers = self.run(&operations);
         let _lines = journal::Together::begin();
-        for (Ready { name, turn, since }, answer) in turns.into_iter().zip(answers) {
+        for (ready, answer) in turns.into_iter().zip(answers) {
+            let Ready {
+                name, turn, since, ..
+            } = ready;
             let turn = match answer {
                 Err(StoreError::Locked) => self.lines.locked(&name, turn, since),
                 _ => Some(turn),
@@ -506,14 +463,14 @@ impl Api {
     /// Does one thing that another program's lock may hold up, if there is one within `patience`.
     /// What such a lock has held up for too long already is refused without another try.
     pub fn work_slowly(&self, patience: Duration) {
-        let Some(Ready { name, turn, since }) = self.lines.next_slow(patience) else {
+        let Some(ready) = self.lines.next_slow(patience) else {
             return;
         };
         let began = Instant::now();
-        let answer = if since.elapsed() >= QUEUE_PATIENCE {
+        let answer = if ready.since.elapsed() >= QUEUE_PATIENCE {
             Err(StoreError::Locked)
         } else {
-            self.run(&[operation(&turn)])
+            self.run(&[operation(&ready)])
                 .pop()
                 .unwrap_or(Err(StoreError::Internal))
         };
@@ -521,8 +478,8 @@ impl Api {
             Err(StoreError::Locked) => RowLock::Held,
             _ => RowLock::Gone,
         };
-        self.lines.leave_slow_lane(&name, lock);
-        self.finish(&name, turn, began, answer);
+        self.lines.leave_slow_lane(&ready.name, lock);
+        self.finish(&ready.name, ready.turn, began, answer);
     }
 
     /// Answers a turn, and gives the line what follows from it.
@@ -535,20 +492,23 @@ impl Api {
     ) {
         match (turn, answer) {
             (Turn::Direct(ticket), Ok(answer)) => {
-                self.lines.done(name);
+                let held = self.lines.done(name, effect(&answer));
+                if let (Answer::Release(Released::Released), Some(held)) = (&answer, held) {
+                    METRICS.hold.observe(held.as_secs_f64());
+                }
                 let response = direct(&ticket, &answer);
                 (ticket.reply)(response);
             }
-            (Turn::Recall(waiter), Ok(answer)) => match recalled(&waiter.ticket, answer) {
+            (Turn::Recall(waiter), Ok(answer)) => match found(&waiter.ticket, answer) {
                 Some(response) => {
-                    self.lines.done(name);
+                    self.lines.done(name, Effect::None);
                     (waiter.ticket.reply)(response);
                 }
                 None => self.lines.rejoin(name, waiter),
             },
             (Turn::Refuse(refused), Ok(answer)) => {
                 self.lines.changed_nothing(name);
-                match recalled(&refused.waiter.ticket, answer) {
+                match found(&refused.waiter.ticket, answer) {
                     Some(response) => (refused.waiter.ticket.reply)(response),
                     None => reply_held(refused),
                 }
@@ -586,44 +546,6 @@ impl Api {
     #[must_use]
     pub fn wait_for_waiters(&self, patience: Duration) -> bool {
         self.lines.wait_for_waiters(patience)
-    }
-
-    /// Waits for leases that nobody could be told of, at most so long, and has those taken back if
-    /// the database answers; whether there is anything to do for a worker now.
-    #[must_use]
-    pub fn withdraw(&self, patience: Duration) -> bool {
-        let none = |pending: &mut Vec<_>| pending.is_empty();
-        let pending = self.withdrawals.lock();
-        let waited = self
-            .withdrawals
-            .added
-            .wait_timeout_while(pending, patience, none);
-        let (mut pending, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if !self.store.outage().is_over() {
-            return false;
-        }
-        let withdrawn = std::mem::take(&mut *pending);
-        drop(pending);
-        for (session, owner_token) in withdrawn {
-            let name = self.store.name(&session);
-            let withdrawals = Arc::clone(&self.withdrawals);
-            let operation = Operation::Withdraw {
-                session: session.clone(),
-                owner_token: owner_token.clone(),
-            };
-            let reply = Box::new(move |response: Response| {
-                if response.status != 200 {
-                    withdrawals.add(session, owner_token);
-                }
-            });
-            let ticket = Ticket {
-                operation,
-                peer: None,
-                reply,
-            };
-            self.lines.submit(&name, ticket, Instant::now());
-        }
-        self.lines.is_ready()
     }
 
     /// Ends the service: what is begun is finished, and everything else refused, to be asked of
@@ -718,12 +640,14 @@ impl Api {
         self.allow_message(message_id.as_ref())?;
         let wait = Duration::from_millis(wait_ms);
         Ok(Asked::Acquire {
-            session,
-            owner_token,
+            acquire: Acquire {
+                session,
+                owner_token,
+                ttl,
+                message_id,
+            },
             origin,
-            ttl,
             wait,
-            message_id,
         })
     }
 
@@ -743,12 +667,12 @@ impl Api {
             .ok_or_else(|| Invalid::field("owner_token", "is missing"))?;
         fields.finish()?;
         let max_hold_ms = self.max_hold_ms;
-        Ok(Asked::Direct(Operation::Renew {
+        Ok(Asked::Direct(Operation::Renew(Renew {
             session,
             owner_token,
             ttl,
             max_hold_ms,
-        }))
+        })))
     }
 
     fn read_commit(&self, mut fields: Fields) -> Result<Asked, Invalid> {
@@ -761,11 +685,11 @@ impl Api {
             .ok_or_else(|| Invalid::field("message_id", "is missing"))?;
         fields.finish()?;
         self.allow_message(Some(&message.id))?;
-        Ok(Asked::Direct(Operation::Commit {
+        Ok(Asked::Direct(Operation::Commit(Commit {
             session,
             owner_token,
             message,
-        }))
+        })))
     }
 
     fn read_release(&self, mut fields: Fields) -> Result<Asked, Invalid> {
@@ -776,10 +700,10 @@ impl Api {
                 return Err(Invalid::field("owner_token", "and force: send one of them"));
             }
             fields.finish()?;
-            return Ok(Asked::Direct(Operation::Force {
+            return Ok(Asked::Direct(Operation::Force(Force {
                 session,
                 fencing_token,
-            }));
+            })));
         }
         let session = fields.session(Id::new)?;
         let missing = || {
@@ -792,11 +716,11 @@ impl Api {
         let message = fields.message()?;
         fields.finish()?;
         self.allow_message(message.as_ref().map(|message| &message.id))?;
-        Ok(Asked::Direct(Operation::Release {
+        Ok(Asked::Direct(Operation::Release(Release {
             session,
             owner_token,
             message,
-        }))
+        })))
     }
 
     fn run(&self, operations: &[Operation]) -> Vec<Result<Answer, StoreError>> {
@@ -848,12 +772,12 @@ impl Api {
                 self.refuse(self.lines.held(name, Some(waiter), began, holding));
             }
             Answer::Acquire(Acquired::Duplicate(record)) => {
-                self.lines.done(name);
+                self.lines.done(name, Effect::None);
                 let response = duplicate(&waiter.ticket.operation, &record);
                 (waiter.ticket.reply)(response);
             }
             _ => {
-                self.lines.done(name);
+                self.lines.done(name, Effect::None);
                 (waiter.ticket.reply)(Refusal::Internal.into());
             }
         }
@@ -866,7 +790,6 @@ impl Api {
         }
         let owner_token = match (&turn, error) {
             (Turn::Acquire(waiter), StoreError::Unsettled(_)) => {
-                self.take_back(&waiter.ticket.operation);
                 Some(waiter.claim.owner_token.clone())
             }
             _ => None,
@@ -878,19 +801,6 @@ impl Api {
         let ticket = turn.into_ticket();
         note_failure(&ticket.operation, error);
         (ticket.reply)(refusal.into());
-    }
-
-    /// Has the lease of an acquire taken back that could not be told of it, if we drew its token.
-    fn take_back(&self, acquire: &Operation) {
-        if let Operation::Acquire {
-            session,
-            owner_token,
-            origin: TokenOrigin::Ours,
-            ..
-        } = acquire
-        {
-            self.withdrawals.add(session.clone(), owner_token.clone());
-        }
     }
 
     fn authorize(&self, request: &Request) -> Result<(), Refusal> {
@@ -912,10 +822,7 @@ impl Api {
 
     fn look(&self, session: &Session) -> Result<Response, Refusal> {
         let waiters = self.lines.waiters(&self.store.name(session));
-        let look = Operation::Look {
-            session: session.clone(),
-        };
-        let answer = self.run(&[look]).pop();
+        let answer = self.run(&[Operation::Look(session.clone())]).pop();
         let Some(Answer::Look(holding)) = answer.transpose()? else {
             return Err(Refusal::Internal);
         };
@@ -986,36 +893,35 @@ pub fn stopping() -> Response {
 }
 
 /// What is asked of the database in this turn.
-fn operation(turn: &Turn<Ticket>) -> Operation {
-    let waiter = match turn {
-        Turn::Direct(ticket) => return ticket.operation.clone(),
-        Turn::Acquire(waiter) => return waiter.ticket.operation.clone(),
-        Turn::Recall(waiter) => waiter,
-        Turn::Refuse(refused) => &refused.waiter,
+fn operation(ready: &Ready<Ticket>) -> Operation {
+    let (ticket, only_looks) = match &ready.turn {
+        Turn::Direct(ticket) => (ticket, false),
+        Turn::Acquire(waiter) => (&waiter.ticket, false),
+        Turn::Recall(waiter) => (&waiter.ticket, true),
+        Turn::Refuse(refused) => (&refused.waiter.ticket, true),
     };
-    match waiter.ticket.operation.clone() {
-        Operation::Acquire {
-            session,
-            owner_token,
-            ttl,
-            message_id,
-            ..
-        } => Operation::Recall {
-            session,
-            owner_token,
-            ttl,
-            message_id,
-        },
+    match ticket.operation.clone() {
+        Operation::Acquire(acquire, _) if only_looks => Operation::Find(acquire),
+        Operation::Acquire(acquire, _) => Operation::Acquire(acquire, ready.first_packet),
         other => other,
     }
 }
 
 /// The answer to an acquire that has not stood in line, if there is one.
-fn recalled(ticket: &Ticket, answer: Answer) -> Option<Response> {
+fn found(ticket: &Ticket, answer: Answer) -> Option<Response> {
     match answer {
-        Answer::Recall(Recalled::Lease(lease)) => Some(granted(ticket.operation.session(), &lease)),
-        Answer::Recall(Recalled::Duplicate(record)) => Some(duplicate(&ticket.operation, &record)),
+        Answer::Find(Found::Lease(lease)) => Some(granted(ticket.operation.session(), &lease)),
+        Answer::Find(Found::Duplicate(record)) => Some(duplicate(&ticket.operation, &record)),
         _ => None,
+    }
+}
+
+/// What an operation that does not stand in line did to the lease.
+fn effect(answer: &Answer) -> Effect {
+    match answer {
+        Answer::Release(Released::Released) | Answer::Force(_) => Effect::Ended,
+        Answer::Renew(Renewed::Renewed { expires, .. }) => Effect::Renewed(*expires),
+        _ => Effect::None,
     }
 }
 
@@ -1053,13 +959,13 @@ fn outcome(answer: &Answer) -> &'static str {
         Answer::Commit(Committed::Duplicate(_)) => "duplicate",
         Answer::Renew(Renewed::Renewed { .. }) => "renewed",
         Answer::Renew(Renewed::MaxHold) => "max_hold",
-        Answer::Release(Released::Released(_)) => "released",
+        Answer::Release(Released::Released) => "released",
         Answer::Force(Forced::Released(_)) => "forced",
         Answer::Force(Forced::NotHeld) => "not_held",
         Answer::Commit(Committed::Lost)
         | Answer::Renew(Renewed::Lost)
         | Answer::Release(Released::Lost) => "lost",
-        Answer::Acquire(_) | Answer::Recall(_) | Answer::Withdraw(_) | Answer::Look(_) => "failed",
+        Answer::Acquire(_) | Answer::Find(_) | Answer::Look(_) => "failed",
     }
 }
 
@@ -1078,11 +984,11 @@ fn note_failure(operation: &Operation, error: &StoreError) {
 /// Counts an outcome of what was asked for.
 fn count(operation: &Operation, outcome: &str) {
     let counters = match operation {
-        Operation::Acquire { .. } | Operation::Recall { .. } => &METRICS.acquires,
-        Operation::Renew { .. } => &METRICS.renews,
-        Operation::Commit { .. } => &METRICS.commits,
-        Operation::Release { .. } | Operation::Force { .. } => &METRICS.releases,
-        Operation::Withdraw { .. } | Operation::Look { .. } => return,
+        Operation::Acquire(..) | Operation::Find(_) => &METRICS.acquires,
+        Operation::Renew(_) => &METRICS.renews,
+        Operation::Commit(_) => &METRICS.commits,
+        Operation::Release(_) | Operation::Force(_) => &METRICS.releases,
+        Operation::Look(_) => return,
     };
     counters.with_label_values(&[outcome]).inc();
 }
@@ -1094,12 +1000,7 @@ fn direct(ticket: &Ticket, answer: &Answer) -> Response {
     let message = message.map_or(String::new(), |id| format!(" message_id={:?}", id.as_str()));
     count(&ticket.operation, outcome(answer));
     match answer {
-        Answer::Release(Released::Released(holder)) => {
-            if let Holder::Leased { held_ms, .. } = holder {
-                METRICS
-                    .hold
-                    .observe(Duration::from_millis(*held_ms).as_secs_f64());
-            }
+        Answer::Release(Released::Released) => {
             info!("Session lock released and cleaned up successfully {session}{message}");
             Response::new(200, &json!({"released": true}))
         }
@@ -1155,18 +1056,10 @@ fn direct(ticket: &Ticket, answer: &Answer) -> Response {
             );
             Response::new(200, &json!({"released": true}))
         }
-        Answer::Withdraw(ended) => {
-            if let Forced::Released(_) = ended {
-                info!(
-                    "Session lock taken back, since its worker could not be told of it {session}"
-                );
-            }
-            Response::new(200, &json!({"withdrawn": true}))
-        }
         Answer::Force(Forced::NotHeld) => {
             Response::new(409, &json!({"released": false, "reason": "not_held"}))
         }
-        Answer::Acquire(_) | Answer::Recall(_) | Answer::Look(_) => Refusal::Internal.into(),
+        Answer::Acquire(_) | Answer::Find(_) | Answer::Look(_) => Refusal::Internal.into(),
     }
 }
 

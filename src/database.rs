@@ -10,7 +10,6 @@ use mysql::{Conn, FromRowError, Opts, OptsBuilder, Row};
 use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 
-use crate::lease::Calendar;
 use crate::metrics::METRICS;
 use crate::outage::{Identity, Outage};
 
@@ -34,8 +33,7 @@ const KILL_PAUSE: Duration = Duration::from_millis(5);
 /// in a clean error first, and far below the time a client would wait.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A connection that worked so short a time ago is taken to live. A release that rests on memory
-/// alone must not meet a dead one: it could not tell its own delete from somebody else's.
+/// A connection that worked so short a time ago is taken to live.
 const FRESH_FOR: Duration = Duration::from_millis(100);
 
 /// A statement from `sql/`, ready for its values.
@@ -68,6 +66,8 @@ pub enum Value<'a> {
     Signed(i64),
     /// Several, separated by commas.
     List(&'a [Value<'a>]),
+    /// Several that are compared together, in parentheses.
+    Tuple(&'a [Value<'a>]),
     /// Nothing.
     Null,
 }
@@ -211,6 +211,11 @@ impl Value<'_> {
                     value.write(sql);
                 }
             }
+            Self::Tuple(values) => {
+                sql.push('(');
+                Self::List(values).write(sql);
+                sql.push(')');
+            }
             Self::Null => sql.push_str("NULL"),
         }
     }
@@ -273,8 +278,6 @@ pub struct Reply {
     pub rows: Vec<Row>,
     /// How many rows it changed.
     pub affected: u64,
-    /// The first AUTO_INCREMENT id that it gave, or what it called `LAST_INSERT_ID` with.
-    pub last_insert_id: u64,
 }
 
 /// A packet of which a statement failed.
@@ -295,10 +298,8 @@ pub enum Trouble {
     Deadlock,
     /// Another transaction held the row or table for longer than the lock wait.
     Locked,
-    /// The table has no AUTO_INCREMENT id left to give.
-    IdsExhausted,
-    /// Some of the rows were not as they had been seen: `sql/all_changed.sql`.
-    NotAllChanged,
+    /// Some of the leases were not there to be released: `sql/lease/all_released.sql`.
+    NotAllReleased,
     /// A text cannot be compared with the column's character set, so no row can have it.
     Incomparable,
     /// The database takes no writes at present: a replica, or a failover under way.
@@ -321,8 +322,7 @@ impl Trouble {
             1053 | 1152..=1161 | 1317 | 1927 | 2006 | 2013 | 3169 | 4031 => Self::Lost,
             1020 | 1213 => Self::Deadlock,
             1205 => Self::Locked,
-            167 | 1467 => Self::IdsExhausted,
-            1690 => Self::NotAllChanged,
+            1690 => Self::NotAllReleased,
             1267 | 3854 => Self::Incomparable,
             1290 | 1792 | 1836 => Self::ReadOnly,
             1044 | 1045 | 1049 | 1142 | 1143 | 1227 | 1251 | 1698 | 1820 | 3118 | 4151 => {
@@ -338,11 +338,10 @@ impl Trouble {
             Self::Lost => Some("lost"),
             Self::Deadlock => Some("deadlock"),
             Self::Locked => Some("locked"),
-            Self::IdsExhausted => Some("ids_exhausted"),
             Self::ReadOnly => Some("read_only"),
             Self::Denied => Some("denied"),
             Self::Refused => Some("refused"),
-            Self::NotAllChanged | Self::Incomparable => None,
+            Self::NotAllReleased | Self::Incomparable => None,
         }
     }
 }
@@ -372,10 +371,8 @@ pub struct Connection {
     last_worked: Instant,
     usable: Usable,
     server: u64,
-    /// How far one AUTO_INCREMENT id is from the next one.
-    pub id_step: u64,
-    /// What was learned of its dates, and when.
-    pub calendar: Option<(Calendar, Instant)>,
+    /// When `SYSDATE()` reads the clock on this server.
+    pub sysdate: Sysdate,
     outage: Arc<Outage>,
 }
 
@@ -384,6 +381,19 @@ enum Usable {
     Yes,
     No,
 }
+
+/// When `SYSDATE()` reads the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sysdate {
+    /// When it is called, as our statements need it behind a row's lock.
+    AtTheCall,
+    /// At the statement's start, as `NOW()` does: the server runs with `--sysdate-is-now`.
+    AtTheStart,
+}
+
+/// What is wrong with a server whose [`Sysdate`] is `AtTheStart`, and what to do.
+pub const SYSDATE_IS_NOW: &str = "the server runs with --sysdate-is-now, so a lease that waits for a \
+    lock would be dated too early: take sysdate-is-now out of my.cnf and restart the server";
 
 impl Connection {
     /// How the database knows this connection.
@@ -395,10 +405,18 @@ impl Connection {
         }
     }
 
-    /// Whether it worked a moment ago. One that has been idle for longer may have died since.
-    #[must_use]
-    pub fn is_fresh(&self) -> bool {
-        self.last_worked.elapsed() < FRESH_FOR
+    /// Makes sure that it has not died while it was idle, unless it worked a moment ago.
+    ///
+    /// # Errors
+    /// If it has.
+    pub fn confirm_alive(&mut self) -> mysql::Result<()> {
+        if self.last_worked.elapsed() < FRESH_FOR {
+            return Ok(());
+        }
+        let mut nothing = Packet::default();
+        nothing.push("DO 0");
+        let ran = self.run(&nothing).map_err(|failed| failed.error);
+        ran.map(drop)
     }
 
     /// Runs the statements of a packet, one reply each. After an error that is not the database's
@@ -433,13 +451,8 @@ impl Connection {
         let mut result = self.conn.query_iter(&packet.text)?;
         while let Some(mut set) = result.iter() {
             let affected = set.affected_rows();
-            let last_insert_id = set.last_insert_id().unwrap_or_default();
             let rows = set.by_ref().collect::<mysql::Result<_>>()?;
-            replies.push(Reply {
-                rows,
-                affected,
-                last_insert_id,
-            });
+            replies.push(Reply { rows, affected });
         }
         if replies.len() != packet.statements {
             return Err(std::io::Error::other("the answer is not complete").into());
@@ -542,13 +555,16 @@ impl Connections {
             last_worked: opened,
             usable: Usable::Yes,
             server: 0,
-            id_step: 1,
-            calendar: None,
+            sysdate: Sysdate::AtTheCall,
             outage: Arc::clone(&self.outage),
         };
         let identity = Statement::new(include_str!("../sql/server_identity.sql"), &[]);
         let identity = connection.query(&identity, &[])?.pop().map(columns);
-        (connection.server, connection.id_step) = identity.transpose()?.unwrap_or((0, 1));
+        let (server, is_live): (_, Option<bool>) = identity.transpose()?.unwrap_or((0, None));
+        connection.server = server;
+        if is_live == Some(false) {
+            connection.sysdate = Sysdate::AtTheStart;
+        }
         Ok(connection)
     }
 }
@@ -562,7 +578,11 @@ impl ManageConnection for Connections {
         if let Some(cause) = self.outage.cause() {
             return Err(std::io::Error::other(cause).into());
         }
-        self.open()
+        let connection = self.open()?;
+        match connection.sysdate {
+            Sysdate::AtTheCall => Ok(connection),
+            Sysdate::AtTheStart => Err(std::io::Error::other(SYSDATE_IS_NOW).into()),
+        }
     }
 
     fn is_valid(&self, connection: &mut Connection) -> mysql::Result<()> {

@@ -40,7 +40,7 @@ pub struct Metrics {
     pub waiters: IntGauge,
     /// How long those stood in line who were granted a lease in the end.
     pub wait: Histogram,
-    /// How long leases were held that were released.
+    /// How long leases were held that were granted and released here.
     pub hold: Histogram,
     /// Operations that went to the database together.
     pub batch_size: Histogram,
@@ -105,7 +105,7 @@ impl Metrics {
             ),
             hold: registered.histogram(
                 "hold_seconds",
-                "Time from grant to release.",
+                "Time from grant to release, of leases that this server granted.",
                 &HOLD_BUCKETS_S,
             ),
             batch_size: registered.histogram(
@@ -128,7 +128,7 @@ impl Metrics {
             database_errors: {
                 let options = Opts::new("database_errors_total", "Errors of the database.");
                 let errors = registered.add(IntCounterVec::new(options, &["kind"]));
-                for kind in ["lost", "deadlock", "locked", "ids_exhausted", "read_only", "denied", "refused"] {
+                for kind in ["lost", "deadlock", "locked", "read_only", "denied", "refused"] {
                     errors.with_label_values(&[kind]);
                 }
                 errors

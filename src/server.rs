@@ -225,9 +225,6 @@ impl Server {
         shared.start("watcher", |shared| {
             upkeep::watch(&shared.api, &shared.stopping, || shared.ring());
         });
-        shared.start("withdrawer", |shared| {
-            upkeep::withdraw(&shared.api, &shared.stopping, || shared.ring());
-        });
         if systemd::listens() {
             shared.start("reporter", |shared| shared.report());
         }

@@ -4,7 +4,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::database::{Connection, Statement, Trouble, Value, cause, columns};
+use crate::database::{
+    Connection, SYSDATE_IS_NOW, Statement, Sysdate, Trouble, Value, cause, columns,
+};
 use crate::lease;
 
 /// Clocks further apart than this are worth a word, in seconds. Only the database's counts.
@@ -45,6 +47,15 @@ impl Table {
             ("key", &self.key),
             ("session_key", &self.session_key),
         ]
+    }
+
+    /// One spelling of a session's ids for all that the table takes for the same.
+    #[must_use]
+    pub fn name(&self, prospect: &str, device: &str) -> (String, String) {
+        (
+            self.prospect_case.fold(prospect),
+            self.device_case.fold(device),
+        )
     }
 }
 
@@ -271,6 +282,9 @@ fn inspect_server(
         columns(row)?;
     report.good("server", format!("reachable, version {version}"));
 
+    if connection.sysdate == Sysdate::AtTheStart {
+        report.problem("clock", SYSDATE_IS_NOW, None);
+    }
     let minutes = offset_minutes.unwrap_or(0);
     let sign = if minutes < 0 { '-' } else { '+' };
     let offset = format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60);
@@ -605,9 +619,9 @@ fn inspect_rights(
         ("limit", Value::Number(1)),
     ];
     let tries = [
-        ("SELECT", include_str!("../sql/list.sql")),
+        ("SELECT", include_str!("../sql/lease/list.sql")),
         ("INSERT, UPDATE", include_str!("../sql/may_insert.sql")),
-        ("DELETE", include_str!("../sql/may_delete.sql")),
+        ("DELETE", include_str!("../sql/lease/may_write.sql")),
     ];
     let (mut denied, mut readable) = (Vec::new(), true);
     for (right, file) in tries {
@@ -720,14 +734,11 @@ fn wrong_with_messages(
         ("owner_token", Value::Bytes(b"")),
         ("committed_us", Value::Number(0)),
         ("result", Value::Null),
-        ("key", Value::Number(0)),
-        ("seen", Value::Bytes(b"")),
-        ("expires_us", Value::Number(0)),
     ];
     for file in [
-        include_str!("../sql/look_message.sql"),
-        include_str!("../sql/commit.sql"),
-        include_str!("../sql/forget_message.sql"),
+        include_str!("../sql/message/read.sql"),
+        include_str!("../sql/message/commit.sql"),
+        include_str!("../sql/message/forget.sql"),
     ] {
         let Err(error) = connection.query(&Statement::new(file, &names), &nobody) else {
             continue;

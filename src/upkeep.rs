@@ -1,5 +1,5 @@
 //! What the service does beside its requests: opening the store, reaching a database that does not
-//! answer, ending waits, watching rows, taking back untold leases, sweeping. Each function is a
+//! answer, ending waits, watching rows, sweeping. Each function is a
 //! thread's life, until the service stops.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,9 +26,6 @@ const WATCH_PERIOD: Duration = Duration::from_millis(150);
 
 /// How long a thread that serves waiters sleeps when there are none; it is woken by the first.
 pub const IDLE_PATIENCE: Duration = Duration::from_secs(3_600);
-
-/// Between two looks whether leases can be taken back that nobody could be told of.
-const WITHDRAW_PERIOD: Duration = Duration::from_millis(100);
 
 /// Between two sweeps: rows are swept minutes after their expiry, so nobody notices one more.
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);
@@ -70,17 +67,6 @@ pub fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
 pub fn tend(store: &Store, stopping: &AtomicBool) {
     while !stopping.load(Ordering::Relaxed) {
         store.tend(IDLE_PATIENCE);
-    }
-}
-
-/// Takes back leases that were written but could not be told to anybody; rings if a worker has
-/// something to do.
-pub fn withdraw(api: &Api, stopping: &AtomicBool, ring: impl Fn()) {
-    while !stopping.load(Ordering::Relaxed) {
-        if api.withdraw(IDLE_PATIENCE) {
-            ring();
-        }
-        thread::sleep(WITHDRAW_PERIOD);
     }
 }
 

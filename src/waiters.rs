@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::lease::{Holding, MessageId, OwnerToken, RowVersion, TokenOrigin};
+use crate::store::FirstPacket;
 
 /// Most waiters of one server; whoever comes then is refused without waiting. Each has a
 /// connection of its own, with a thread and two descriptors: half of the unit's 8,192.
@@ -25,6 +26,12 @@ const SLOW_FOR: Duration = Duration::from_secs(10);
 /// How long something may be left for the next worker because it is of the other kind; a batch takes
 /// some milliseconds. On a database so slow that it is more, a wait of another batch could be too long.
 const LEAVE_MAX: Duration = Duration::from_millis(100);
+
+/// Sessions that are known to be held: far more than are held at once, in two or three megabytes.
+const HELD_MAX: usize = 10_000;
+
+/// Sessions whose lease has expired are dropped once in so long, if there is no room for another.
+const HELD_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A session's name, the same for all its spellings.
 pub type Name = (String, String);
@@ -89,6 +96,19 @@ pub struct Ready<T> {
     pub turn: Turn<T>,
     /// Since when somebody waits for it.
     pub since: Instant,
+    /// How an acquire had better begin.
+    pub first_packet: FirstPacket,
+}
+
+/// What an operation did to a session's lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nobody is known to hold the session now.
+    Ended,
+    /// The lease ends at another time now.
+    Renewed(Instant),
+    /// The lease is as it was.
+    None,
 }
 
 /// What a worker takes of what is ready.
@@ -145,6 +165,55 @@ struct State<T> {
     slow: HashMap<Name, Instant>,
     waiting: usize,
     door: Door,
+    held: Held,
+}
+
+/// Sessions that were granted or found held here, as far as is known. It decides how an acquire
+/// begins, and what the metrics say; never an answer.
+#[derive(Default)]
+struct Held {
+    sessions: HashMap<Name, KnownLease>,
+    swept_at: Option<Instant>,
+}
+
+struct KnownLease {
+    expires: Instant,
+    /// When it was granted, if that was here.
+    granted_at: Option<Instant>,
+}
+
+impl Held {
+    fn first_packet(&self, name: &Name) -> FirstPacket {
+        match self.sessions.get(name) {
+            Some(known) if known.expires > Instant::now() => FirstPacket::Look,
+            _ => FirstPacket::Write,
+        }
+    }
+
+    fn note(&mut self, name: &Name, expires: Instant, granted_at: Option<Instant>) {
+        if let Some(known) = self.sessions.get_mut(name) {
+            known.expires = expires;
+            known.granted_at = granted_at.or(known.granted_at);
+            return;
+        }
+        let is_full = self.sessions.len() >= HELD_MAX;
+        if is_full
+            && self
+                .swept_at
+                .is_none_or(|at| at.elapsed() > HELD_SWEEP_INTERVAL)
+        {
+            let now = Instant::now();
+            self.sessions.retain(|_, known| known.expires > now);
+            self.swept_at = Some(now);
+        }
+        if self.sessions.len() < HELD_MAX {
+            let known = KnownLease {
+                expires,
+                granted_at,
+            };
+            self.sessions.insert(name.clone(), known);
+        }
+    }
 }
 
 #[derive(PartialEq)]
@@ -191,6 +260,7 @@ impl<T> Default for Lines<T> {
             slow: HashMap::new(),
             waiting: 0,
             door: Door::Open,
+            held: Held::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -302,11 +372,20 @@ impl<T> Lines<T> {
     }
 
     /// A direct turn is over, and may have changed who holds the session: the line may try its
-    /// luck.
-    pub fn done(&self, name: &Name) {
+    /// luck. How long a lease was held that was granted here and has ended.
+    pub fn done(&self, name: &Name, effect: Effect) -> Option<Duration> {
         let mut state = self.lock();
+        let ended = match effect {
+            Effect::Ended => state.held.sessions.remove(name),
+            Effect::Renewed(expires) => {
+                state.held.note(name, expires, None);
+                None
+            }
+            Effect::None => None,
+        };
         state.line(name).seen = None;
         state.end_turn(name, Next::Turn);
+        ended.and_then(|known| Some(known.granted_at?.elapsed()))
     }
 
     /// Has somebody refused in its turn, whose wait is over. Handed back once the service stops:
@@ -342,7 +421,8 @@ impl<T> Lines<T> {
     }
 
     /// A turn that acquired showed who holds the session, as of a look that began at `began`:
-    /// somebody else than `first`, who goes on waiting or not. Who has waited long enough.
+    /// somebody else than `first`, who goes on waiting or not; or, without a `first`, who was granted
+    /// the lease in this turn. Who has waited long enough.
     pub fn held(
         &self,
         name: &Name,
@@ -351,6 +431,8 @@ impl<T> Lines<T> {
         holding: Holding,
     ) -> Vec<Refused<T>> {
         let mut state = self.lock();
+        let granted_at = first.is_none().then(Instant::now);
+        state.held.note(name, holding.expires, granted_at);
         state.line(name).seen = Some(Look { began, holding });
         if let Some(first) = first {
             state.stand(name, first);
@@ -576,7 +658,13 @@ impl<T> State<T> {
         if matches!(turn, Turn::Acquire(_)) {
             self.waiting -= 1;
         }
-        Some(Ready { name, turn, since })
+        let first_packet = self.held.first_packet(&name);
+        Some(Ready {
+            name,
+            turn,
+            since,
+            first_packet,
+        })
     }
 
     fn is_slow(&self, name: &Name) -> bool {
@@ -689,7 +777,7 @@ mod tests {
             match turn {
                 Turn::Refuse(_) => lines.changed_nothing(&name),
                 Turn::Acquire(_) => drop(lines.held(&name, None, began, holding())),
-                Turn::Recall(_) | Turn::Direct(_) => lines.done(&name),
+                Turn::Recall(_) | Turn::Direct(_) => drop(lines.done(&name, Effect::None)),
             }
             tickets.push(turn.into_ticket());
         }
@@ -783,8 +871,12 @@ mod tests {
         lines.submit(&name(), "release", came[0]);
         lines.join(&("bot2".to_owned(), name().1), patient, TokenOrigin::Ours);
         let ready = lines.next(Portion::Everything, BATCH).into_iter();
-        for (Ready { name, turn, since }, expected) in
-            ready.zip(["release", "acquire"].into_iter().zip(came))
+        for (
+            Ready {
+                name, turn, since, ..
+            },
+            expected,
+        ) in ready.zip(["release", "acquire"].into_iter().zip(came))
         {
             assert!(lines.locked(&name, turn, since).is_none());
             let slow = lines.next_slow(Duration::ZERO).unwrap();
@@ -803,7 +895,7 @@ mod tests {
         let until = acquire.until;
         lines.join(&name(), acquire, TokenOrigin::Ours);
         for since in [arrived, until] {
-            lines.done(&name());
+            let _ = lines.done(&name(), Effect::None);
             assert_eq!(
                 lines.next(Portion::Everything, BATCH).pop().unwrap().since,
                 since
@@ -815,7 +907,9 @@ mod tests {
     fn what_another_programs_lock_holds_up_at_the_end_is_handed_back() {
         let lines = Lines::default();
         lines.submit(&name(), "release", Instant::now());
-        let Ready { name, turn, since } = lines.next(Portion::Everything, BATCH).pop().unwrap();
+        let Ready {
+            name, turn, since, ..
+        } = lines.next(Portion::Everything, BATCH).pop().unwrap();
         lines.close();
         let back = lines.locked(&name, turn, since);
         assert_eq!(back.map(Turn::into_ticket), Some("release"));

@@ -17,12 +17,10 @@ tests![
     a_forced_release_reaches_its_row_beside_another_spelling,
     a_lease_that_was_lost_is_not_released_over_a_dead_connection,
     a_deadlock_is_no_answer,
-    a_retry_is_not_told_of_a_neighbours_grant,
     a_retry_that_loses_to_its_own_lease_is_told_again,
     a_retry_beside_a_new_lease_is_told_again,
-    a_batch_burns_no_ids,
-    a_lock_burns_no_ids_of_those_beside_it,
-    a_refused_look_is_no_answer_to_those_who_need_none,
+    a_token_that_is_used_for_two_sessions_releases_its_own_only,
+    a_missing_message_table_is_no_answer_to_those_who_need_none,
 ];
 
 type Ask<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
@@ -283,45 +281,22 @@ fn release_in_a_deadlock(world: &World, service: &Service, schema: &str) -> Opti
     Some(())
 }
 
-/// A worker asks again, through another server, with the token that it was told in a 503; the
-/// first server writes that lease at this moment, and may take it back later, unless it is made
-/// firm. Beside it in the batch somebody else is granted theirs: the row count says "one was
-/// written", and not whose.
-fn a_retry_is_not_told_of_a_neighbours_grant(world: &World) {
-    let service = world.serve(&["--workers", "1"]);
-    let (retried, free, model) = (Session::new(), Session::new(), Session::new());
-    let token = service.hold(&model);
-    let tentative = world.stored(&model).unwrap();
-    assert_eq!(&tentative[25..26], "0", "{tentative}");
-    let replies = behind_another_servers_write(world, &retried, &tentative, || {
-        let fields = json!({"owner_token": token});
-        let requests: Vec<Ask> = vec![
-            Box::new(|| service.acquire(&retried, fields)),
-            Box::new(|| service.acquire(&free, json!({}))),
-        ];
-        ask_together(world, &service, requests)
-    });
-    replies[0].assert_granted("again");
-    replies[1].assert_granted("new");
-    let stored = world.stored(&retried).unwrap();
-    assert_eq!(&stored[25..26], "1", "{stored}");
-}
-
 fn a_retry_that_loses_to_its_own_lease_is_told_again(world: &World) {
     let service = world.serve(&["--workers", "1"]);
     let (retried, model) = (Session::new(), Session::new());
     let fields = json!({"owner_token": "48210000000000000007"});
     let granted = service.acquire(&model, fields.clone());
     granted.assert_granted("new");
-    let firm = world.stored(&model).unwrap();
-    let told =
-        behind_another_servers_write(world, &retried, &firm, || service.acquire(&retried, fields));
+    let stored = world.stored(&model).unwrap();
+    let told = behind_another_servers_write(world, &retried, &stored, || {
+        service.acquire(&retried, fields)
+    });
     told.assert_granted("again");
     assert_eq!(
         told.number("fencing_token"),
         granted.number("fencing_token")
     );
-    assert_eq!(world.stored(&retried), Some(firm));
+    assert_eq!(world.stored(&retried), Some(stored));
 }
 
 fn a_retry_beside_a_new_lease_is_told_again(world: &World) {
@@ -329,8 +304,8 @@ fn a_retry_beside_a_new_lease_is_told_again(world: &World) {
     let (retried, free, model) = (Session::new(), Session::new(), Session::new());
     let fields = json!({"owner_token": "48210000000000000007"});
     let granted = service.acquire(&model, fields.clone());
-    let firm = world.stored(&model).unwrap();
-    let replies = behind_another_servers_write(world, &retried, &firm, || {
+    let stored = world.stored(&model).unwrap();
+    let replies = behind_another_servers_write(world, &retried, &stored, || {
         let requests: Vec<Ask> = vec![
             Box::new(|| service.acquire(&retried, fields)),
             Box::new(|| service.acquire(&free, json!({"owner_token": "48210000000000000009"}))),
@@ -343,7 +318,7 @@ fn a_retry_beside_a_new_lease_is_told_again(world: &World) {
         replies[0].number("fencing_token"),
         granted.number("fencing_token")
     );
-    assert_eq!(world.stored(&retried), Some(firm));
+    assert_eq!(world.stored(&retried), Some(stored));
 }
 
 /// What is answered to requests that wait behind another server's write of this session.
@@ -366,53 +341,29 @@ fn behind_another_servers_write<T>(
     })
 }
 
-/// The id that a row inserted now gets.
-fn next_id(world: &World) -> u64 {
-    let session = Session::new();
-    world.store(&session, "");
-    world.rows(format!("SELECT id_sessionX FROM {TABLE} WHERE {session}"))[0]
-}
-
-fn a_batch_burns_no_ids(world: &World) {
-    let own = World::start(world.engine);
-    let service = own.serve(&["--workers", "1"]);
-    let sessions: Vec<_> = (0..12).map(|_| Session::new()).collect();
-    let (new, stale) = sessions.split_at(4);
-    for session in stale {
-        own.store(session, "garbage");
+fn a_token_that_is_used_for_two_sessions_releases_its_own_only(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let (one, other) = (Session::new(), Session::new());
+    let other = Session {
+        device: one.device.clone(),
+        ..other
+    };
+    let (token, stale) = ("48210000000000000007", "48210000000000000008");
+    for session in [&one, &other] {
+        let fields = json!({"owner_token": token});
+        service.acquire(session, fields).assert_granted("new");
     }
-    let before = next_id(&own);
-    let requests = sessions.iter().map(|session| {
-        let service = &service;
-        Box::new(move || service.acquire(session, json!({}))) as Ask
-    });
-    for reply in ask_together(&own, &service, requests.collect()) {
-        assert_eq!(reply.status, 200, "{reply:?}");
-    }
-    // What kept the worker busy has a row, too.
-    assert_eq!(next_id(&own) - before, new.len() as u64 + 2);
-}
-
-fn a_lock_burns_no_ids_of_those_beside_it(world: &World) {
-    let own = World::start(world.engine);
-    let service = own.serve(&["--workers", "1"]);
-    let sessions: Vec<_> = (0..5).map(|_| Session::new()).collect();
-    let locked = &sessions[4];
-    own.store(locked, "garbage");
-    let mut neighbour = own.lock_row(locked);
-    let before = next_id(&own);
-    let requests = sessions.iter().map(|session| {
-        let service = &service;
-        Box::new(move || service.acquire(session, json!({}))) as Ask
-    });
-    let replies = ask_together(&own, &service, requests.collect());
-    neighbour.query_drop("ROLLBACK").unwrap();
+    let requests: Vec<Ask> = vec![
+        Box::new(|| service.release(&one, stale)),
+        Box::new(|| service.release(&other, token)),
+    ];
+    let replies = ask_together(world, &service, requests);
     let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
-    assert_eq!(statuses, [200, 200, 200, 200, 503]);
-    assert_eq!(next_id(&own) - before, 4 + 2);
+    assert_eq!(statuses, [409, 200]);
+    assert_eq!(service.release(&one, token).status, 200);
 }
 
-fn a_refused_look_is_no_answer_to_those_who_need_none(world: &World) {
+fn a_missing_message_table_is_no_answer_to_those_who_need_none(world: &World) {
     let own = World::start(world.engine);
     let service = own.serve(&["--workers", "1"]);
     own.sql("DROP TABLE session_lock_message");

@@ -11,17 +11,18 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use session_lock::dev::DATABASE;
 
-use crate::proxy::Proxy;
+use crate::proxy::{Fault, Proxy};
 use crate::world::{Done, Service, Session, TABLE, World, age, binary, eventually, tests};
 
 tests![
     a_locked_row_is_unavailable_and_holds_up_nobody_else,
     rows_that_are_locked_for_long_slow_down_their_own_sessions_only,
     a_lease_that_waited_for_a_row_lock_starts_afresh,
+    a_lease_whose_commit_stalled_starts_afresh,
     a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for,
     an_exhausted_primary_key_touches_nobody_elses_row,
     lost_connections_are_replaced_without_an_error,
-    an_acquire_and_a_release_take_two_round_trips_and_seven_statements,
+    each_request_takes_one_round_trip_and_a_takeover_two,
     a_lease_that_a_trigger_changes_is_granted_to_nobody,
     a_lease_that_a_trigger_only_sees_is_told_as_ever,
     an_error_of_the_database_is_never_a_grant,
@@ -134,6 +135,31 @@ fn a_lease_that_waited_for_a_row_lock_starts_afresh(world: &World) {
     );
 }
 
+fn a_lease_whose_commit_stalled_starts_afresh(world: &World) {
+    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &["--workers", "1"]);
+    eventually(
+        || "a lease with most of its life before it",
+        || {
+            let session = Session::new();
+            proxy.set(Fault::Delay(Duration::from_millis(700)));
+            let reply = thread::scope(|scope| {
+                let asked = scope.spawn(|| service.acquire(&session, json!({"ttl_ms": 1_000})));
+                // The answer is on its way by then.
+                thread::sleep(Duration::from_millis(1_000));
+                proxy.set(Fault::None);
+                asked.join().unwrap()
+            });
+            if reply.status == 503 {
+                return None;
+            }
+            reply.assert_granted("new");
+            assert!(reply.number("remaining_ms") >= 500, "{reply:?}");
+            Some(())
+        },
+    );
+}
+
 fn a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for(world: &World) {
     // Whoever waits for a row that is being inserted locks its neighbours in MySQL's index too.
     let world = &World::start(world.engine);
@@ -238,7 +264,7 @@ fn lost_connections_are_replaced_without_an_error(world: &World) {
     }
 }
 
-fn an_acquire_and_a_release_take_two_round_trips_and_seven_statements(world: &World) {
+fn each_request_takes_one_round_trip_and_a_takeover_two(world: &World) {
     let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
     let service = Service::start(&proxy.url(DATABASE), &["--workers", "1"]);
     let count = |request: &dyn Fn()| {
@@ -248,23 +274,33 @@ fn an_acquire_and_a_release_take_two_round_trips_and_seven_statements(world: &Wo
         std::array::from_fn(|n| now()[n] - before[n])
     };
     let round_trips = || {
-        let (session, owner_token) = (Session::new(), RefCell::default());
+        let (session, stale, owner_token) =
+            (Session::new(), Session::new(), RefCell::<String>::default());
+        world.store(&stale, "garbage");
+        let token = || owner_token.borrow().clone();
         [
             count(&|| owner_token.replace(service.hold(&session)).clear()),
             count(&|| service.acquire(&session, json!({})).assert_held()),
-            count(&|| assert_eq!(service.release(&session, &owner_token.borrow()).status, 200)),
+            count(&|| assert_eq!(service.renew(&session, &token(), 30_000).status, 200)),
+            count(&|| assert_eq!(service.commit(&session, &token(), "m").status, 200)),
+            count(&|| assert_eq!(service.release(&session, &token()).status, 200)),
+            count(&|| {
+                service
+                    .acquire(&stale, json!({}))
+                    .assert_granted("takeover")
+            }),
         ]
     };
     // What the service does beside its requests counts as well: its sweep and its measures, which begin
-    // with it, and the pool, which opens a connection now and then. And the first acquires look first.
+    // with it, and the pool, which opens a connection now and then.
     let began = Instant::now();
     let least = iter::repeat_with(round_trips)
         .take_while(|_| began.elapsed() < Duration::from_secs(1))
         .reduce(|a, b| std::array::from_fn(|n| std::array::from_fn(|m| a[n][m].min(b[n][m]))));
     assert_eq!(
         least,
-        Some([[1, 3], [1, 0], [1, 2]]),
-        "acquire, held, release"
+        Some([[1, 4], [1, 1], [1, 3], [1, 4], [1, 2], [2, 8]]),
+        "round trips, and statements behind the first one: acquire, held, renew, commit, release, takeover"
     );
 }
 

@@ -144,7 +144,7 @@ fn a_page_of_many_rows_uses_the_primary_key(world: &World) {
             .unwrap();
         rows.iter().map(|(_, count)| count).sum()
     };
-    let sql = include_str!("../../sql/list.sql");
+    let sql = include_str!("../../sql/lease/list.sql");
     let code: Vec<_> = sql.lines().filter(|line| !line.starts_with("--")).collect();
     let code = code
         .join(" ")

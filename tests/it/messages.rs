@@ -13,6 +13,7 @@ use crate::world::{
 tests![
     an_answered_message_is_a_duplicate,
     an_answered_message_is_a_duplicate_even_while_the_session_is_held,
+    a_repeated_acquire_of_an_answered_message_leaves_its_lease_alone,
     a_waiter_whose_message_is_answered_meanwhile_gets_no_lease,
     a_crowd_with_messages_is_answered_in_time,
     a_message_whose_worker_died_can_be_acquired_again,
@@ -137,6 +138,20 @@ fn an_answered_message_is_a_duplicate_even_while_the_session_is_held(world: &Wor
         assert_eq!(service.release(&session, &token).status, 200);
         waiting.join().unwrap().assert_granted("new");
     });
+}
+
+fn a_repeated_acquire_of_an_answered_message_leaves_its_lease_alone(world: &World) {
+    let second = world.serve(&[]);
+    let session = Session::new();
+    let token = hold_with_own_token(&world.service, &session);
+    assert_eq!(world.service.commit(&session, token, "m").status, 200);
+    let repeated = json!({"message_id": "m", "owner_token": token});
+    // The second server has not heard of the lease, and begins with a write.
+    for service in [&world.service, &second] {
+        let answer = service.acquire(&session, repeated.clone());
+        assert_duplicate(&answer, "m");
+        assert_eq!(service.renew(&session, token, 30_000).status, 200);
+    }
 }
 
 fn a_waiter_whose_message_is_answered_meanwhile_gets_no_lease(world: &World) {
@@ -430,9 +445,8 @@ fn is_duplicate_after_a_commit_between_look_and_write(world: &World, stored: Opt
     true
 }
 
-/// Holds the session with a token of the caller's own. That is firm, so its commit begins with the
-/// row's lock.
-fn hold_firmly(service: &Service, session: &Session) -> &'static str {
+/// Holds the session for the message `m`, with a token of the caller's own.
+fn hold_with_own_token(service: &Service, session: &Session) -> &'static str {
     let token = "00000000000000000042";
     let fields = json!({"message_id": "m", "owner_token": token});
     service.acquire(session, fields).assert_granted("new");
@@ -445,7 +459,7 @@ fn commit_behind(world: &World, meanwhile: &str) -> (Session, Reply) {
     for _ in 0..10 {
         // Each try has a lease of its own: one that was refused before may have expired since.
         let session = Session::new();
-        let token = hold_firmly(&world.service, &session);
+        let token = hold_with_own_token(&world.service, &session);
         let meanwhile = meanwhile.replace(" t ", &format!(" {TABLE} "));
         let meanwhile = meanwhile.replace("WHERE x", &format!("WHERE {session}"));
         let mut neighbour = world.lock_row(&session);
@@ -479,7 +493,7 @@ fn a_commit_that_waits_for_the_row_sees_what_an_old_program_did_to_it(world: &Wo
 
 fn a_commit_that_waits_beyond_the_expiry_is_lost(world: &World) {
     let session = Session::new();
-    let token = hold_firmly(&world.service, &session);
+    let token = hold_with_own_token(&world.service, &session);
     world
         .expire_behind_a_lock(&session, |service| service.commit(&session, token, "m"))
         .assert(409, &is_lost());

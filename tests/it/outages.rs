@@ -23,11 +23,10 @@ tests![
     while_the_database_hangs_requests_are_refused_at_once,
     what_has_waited_for_long_is_not_tried,
     connections_that_the_network_forgot_cost_one_timeout,
-    a_lease_that_nobody_could_be_told_of_is_taken_back,
-    a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back,
-    a_lease_that_was_granted_elsewhere_meanwhile_is_not_taken_back,
+    a_lease_that_nobody_could_be_told_of_belongs_to_the_token_in_the_503,
     a_write_that_arrives_late_holds_nothing,
     an_asynchronous_failover_forgets_what_the_replica_had_not_received,
+    a_read_only_replica_that_lags_behind_is_no_answer,
     a_failover_ends_nobody_elses_connection,
     sigterm_answers_who_waits_for_the_database,
 ];
@@ -344,70 +343,21 @@ fn connections_that_the_network_forgot_cost_one_timeout(world: &World) {
     assert!((0..3).any(|_| is_served()), "it met several");
 }
 
-fn a_lease_that_nobody_could_be_told_of_is_taken_back(world: &World) {
+fn a_lease_that_nobody_could_be_told_of_belongs_to_the_token_in_the_503(world: &World) {
     let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
     let service = Service::start(&proxy.url(DATABASE), &[]);
     let (session, refused) = untold(world, &proxy, &service);
-    assert_eq!(refused.text("owner_token").len(), 20, "{refused:?}");
-    assert!(world.stored(&session).is_some());
-    proxy.set(Fault::None);
-    let began = Instant::now();
-    eventually(
-        || "the session is free",
-        || {
-            let reply = world.service.acquire(&session, json!({}));
-            (reply.status == 200).then_some(())
-        },
-    );
-    assert!(began.elapsed() < RECOVERS_WITHIN, "{:?}", began.elapsed());
-    service.wait_for_line("Session lock taken back");
-}
-
-fn a_lease_that_was_told_elsewhere_meanwhile_is_not_taken_back(world: &World) {
-    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
-    let service = Service::start(&proxy.url(DATABASE), &[]);
-    // Its worker asks another server, as it was told to.
-    let again: &dyn Fn(&Session, &str) -> Reply = &|session, token| {
-        world
-            .service
-            .acquire(session, json!({"owner_token": token}))
-    };
-    let renew: &dyn Fn(&Session, &str) -> Reply =
-        &|session, token| world.service.renew(session, token, 30_000);
-    for ask in [again, renew] {
-        let (session, refused) = untold(world, &proxy, &service);
-        let token = refused.text("owner_token");
-        assert_eq!(ask(&session, &token).status, 200);
-        proxy.set(Fault::None);
-        recovery(&service);
-        thread::sleep(Duration::from_millis(500));
-        world.service.acquire(&session, json!({})).assert_held();
-        assert_eq!(world.service.release(&session, &token).status, 200);
-    }
-}
-
-fn a_lease_that_was_granted_elsewhere_meanwhile_is_not_taken_back(world: &World) {
-    let proxy = Proxy::start(([127, 0, 0, 1], world.database.port).into());
-    let service = Service::start(&proxy.url(DATABASE), &[]);
-    let session = Session::new();
-    proxy.set(Fault::HoldWrites);
-    let refused = thread::scope(|scope| {
-        let asked = scope.spawn(|| service.acquire(&session, json!({})));
-        // Its write is on its way by then, and never arrives.
-        thread::sleep(Duration::from_secs(1));
-        proxy.set(Fault::Cut);
-        asked.join().unwrap()
-    });
     let token = refused.text("owner_token");
-    let granted = world
+    world.service.acquire(&session, json!({})).assert_held();
+    // Its worker asks another server, as it was told to.
+    let again = world
         .service
         .acquire(&session, json!({"owner_token": token}));
-    granted.assert_granted("new");
+    again.assert_granted("again");
+    assert_eq!(world.service.renew(&session, &token, 30_000).status, 200);
     proxy.set(Fault::None);
     recovery(&service);
-    thread::sleep(Duration::from_millis(500));
-    world.service.acquire(&session, json!({})).assert_held();
-    assert_eq!(world.service.release(&session, &token).status, 200);
+    assert_eq!(service.release(&session, &token).status, 200);
 }
 
 /// A session whose lease was written without anybody being told: the database's answer was lost,
@@ -450,7 +400,6 @@ fn a_write_that_arrives_late_holds_nothing(world: &World) {
     let service = Service::start(&proxy.url(DATABASE), &[]);
     let session = Session::new();
     proxy.set(Fault::HoldWrites);
-    // With a token of the caller's own, which is not taken back.
     let token = OwnerToken::draw();
     let refused = service.acquire(&session, json!({"owner_token": token.secret()}));
     refused.assert_refused(503, "unavailable");
@@ -522,18 +471,16 @@ fn sigterm_answers_who_waits_for_the_database(world: &World) {
     assert_eq!(service.wait(), Some(0));
 }
 
-/// Nothing that a client does can prevent it: this is what the README warns of.
-fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &World) {
-    let engine = world.engine;
+/// A primary, and a replica that receives what it writes.
+fn start_replicas(engine: Engine) -> (DatabaseServer, DatabaseServer) {
     let primary = DatabaseServer::start(engine, &["--log-bin=log", "--server-id=1"]);
     let replica = DatabaseServer::start(engine, &["--server-id=2"]);
-    let (status, change, start, stop) = match engine {
+    let (status, change, start) = match engine {
         Engine::MariaDb => (
             "SHOW MASTER STATUS",
             "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'root', MASTER_PORT = {port}, \
              MASTER_LOG_FILE = '{file}', MASTER_LOG_POS = {position}",
             "START SLAVE",
-            "STOP SLAVE",
         ),
         Engine::MySql => (
             "SHOW BINARY LOG STATUS",
@@ -541,7 +488,6 @@ fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &Wo
              SOURCE_PORT = {port}, SOURCE_LOG_FILE = '{file}', SOURCE_LOG_POS = {position}, \
              GET_SOURCE_PUBLIC_KEY = 1",
             "START REPLICA",
-            "STOP REPLICA",
         ),
     };
     let mut status: mysql::Row = primary.connect().query_first(status).unwrap().unwrap();
@@ -554,22 +500,37 @@ fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &Wo
     let mut conn = replica.connect();
     conn.query_drop(change).unwrap();
     conn.query_drop(start).unwrap();
-
     migrate(&primary.url(DATABASE));
-    let proxy = Proxy::start(([127, 0, 0, 1], primary.port).into());
-    let service = Service::start(&proxy.url(DATABASE), &[]);
-    let (received, missed) = (Session::new(), Session::new());
-    let kept = service.hold(&received);
+    (primary, replica)
+}
+
+/// Waits until the replica has received a lease, and stops it there, as one that lags does for as long
+/// as it lags.
+fn stop_behind(engine: Engine, replica: &DatabaseServer, session: &Session) {
+    let mut conn = replica.connect();
     eventually(
         || "the replica has received it",
         || {
-            let rows = format!("SELECT COUNT(*) FROM {DATABASE}.{TABLE} WHERE {received}");
+            let rows = format!("SELECT COUNT(*) FROM {DATABASE}.{TABLE} WHERE {session}");
             let count: Option<u64> = conn.query_first(rows).ok().flatten();
             (count == Some(1)).then_some(())
         },
     );
-    // As one that lags does, for as long as it lags.
+    let stop = match engine {
+        Engine::MariaDb => "STOP SLAVE",
+        Engine::MySql => "STOP REPLICA",
+    };
     conn.query_drop(stop).unwrap();
+}
+
+/// Nothing that a client does can prevent it: this is what the README warns of.
+fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &World) {
+    let (primary, replica) = start_replicas(world.engine);
+    let proxy = Proxy::start(([127, 0, 0, 1], primary.port).into());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    let (received, missed) = (Session::new(), Session::new());
+    let kept = service.hold(&received);
+    stop_behind(world.engine, &replica, &received);
     let first = service.acquire(&missed, json!({}));
     first.assert_granted("new");
 
@@ -582,4 +543,57 @@ fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &Wo
     second.assert_granted("new");
     // Who writes with the fencing token is safe all the same, while the clocks agree.
     assert!(second.number("fencing_token") > first.number("fencing_token"));
+}
+
+fn a_read_only_replica_that_lags_behind_is_no_answer(world: &World) {
+    let (primary, replica) = start_replicas(world.engine);
+    let mut conn = primary.connect();
+    // Root may write to a read-only server.
+    conn.query_drop("CREATE USER bot@'127.0.0.1'").unwrap();
+    conn.query_drop("GRANT SELECT, INSERT, UPDATE, DELETE ON session_lock.* TO bot@'127.0.0.1'")
+        .unwrap();
+    let proxy = Proxy::start(([127, 0, 0, 1], primary.port).into());
+    let url = proxy.url(DATABASE).replace("root@", "bot@");
+    let service = Service::start(&url, &[]);
+    let (ended, missed) = (Session::new(), Session::new());
+    let ended_token = service.hold_for(&ended, "m");
+    stop_behind(world.engine, &replica, &ended);
+    assert_eq!(service.release(&ended, &ended_token).status, 200);
+    let token = service.hold_for(&missed, "m");
+    let read_only = "SET GLOBAL read_only = 1";
+    replica.connect().query_drop(read_only).unwrap();
+
+    let lead_to = |server: &DatabaseServer| {
+        proxy.lead_to(([127, 0, 0, 1], server.port).into());
+        proxy.set(Fault::Cut);
+        thread::sleep(Duration::from_millis(300));
+        proxy.set(Fault::None);
+        eventually(
+            || "the database is reached",
+            || (service.get("/healthz").status == 200).then_some(()),
+        );
+    };
+    lead_to(&replica);
+    for _ in 0..3 {
+        for reply in [
+            service.renew(&missed, &token, 30_000),
+            service.commit(&missed, &token, "m"),
+            service.release(&missed, &token),
+            service.get(&missed.path()),
+            service.get(&ended.path()),
+            service.get("/v1/locks"),
+            service.acquire(&missed, json!({})),
+            service.acquire(&ended, json!({})),
+            service.post("/v1/release", ended.with(json!({"force": true}))),
+            service.post("/v1/release", missed.with(json!({"force": true}))),
+        ] {
+            reply.assert_refused(503, "unavailable");
+        }
+    }
+    lead_to(&primary);
+    recovery(&service);
+    assert_eq!(service.renew(&missed, &token, 30_000).status, 200);
+    service.acquire(&missed, json!({})).assert_held();
+    service.acquire(&ended, json!({})).assert_granted("new");
+    assert_eq!(service.release(&missed, &token).status, 200);
 }

@@ -13,6 +13,7 @@ use crate::world::{PATIENCE, Reply, Service, Session, TABLE, World, age, eventua
 
 tests![
     a_storm_on_two_servers_grants_nothing_twice,
+    fencing_tokens_of_a_hot_session_on_four_servers_rise,
     a_storm_under_killed_connections_grants_nothing_twice,
     the_storm_finds_the_old_programs_double_grants,
     a_counter_under_the_lock_loses_nothing,
@@ -162,6 +163,15 @@ fn a_storm_on_two_servers_grants_nothing_twice(world: &World) {
         Bot::new(service, world.database.connect())
     };
     assert_exclusive(&storm(4, (1..=THREADS).map(bot).collect()));
+}
+
+fn fencing_tokens_of_a_hot_session_on_four_servers_rise(world: &World) {
+    let services = [(); 4].map(|()| world.serve(&[]));
+    let bot = |number: u64| {
+        let service = &services[usize::try_from(number).unwrap() % services.len()];
+        Bot::new(service, world.database.connect())
+    };
+    assert_exclusive(&storm(1, (1..=THREADS).map(bot).collect()));
 }
 
 fn a_storm_under_killed_connections_grants_nothing_twice(world: &World) {

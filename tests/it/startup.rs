@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Instant;
 
 tests![
+    a_server_whose_sysdate_is_now_is_refused,
     a_missing_table_is_named,
     a_missing_column_is_named,
     a_timestamp_that_cannot_hold_a_lease_is_refused,
@@ -565,4 +566,17 @@ fn migrate_creates_the_table_once_and_alters_nothing(world: &World) {
     assert_eq!(printed.status, Some(0), "{printed:?}");
     let columns: Vec<mysql::Row> = schema.connect().query("SHOW COLUMNS FROM mine").unwrap();
     assert_eq!(columns.len(), 1);
+}
+
+fn a_server_whose_sysdate_is_now_is_refused(world: &World) {
+    let server = DatabaseServer::start(world.engine, &["--sysdate-is-now"]);
+    let url = server.url(DATABASE);
+    migrate(&url);
+    let serve = ["serve", "--database-url", &url, "--listen", "127.0.0.1:0"];
+    for arguments in [&["check", "--database-url", &url][..], &serve] {
+        let printed = run(arguments);
+        assert_eq!(printed.status, Some(1), "{printed:?}");
+        let said = printed.out + &printed.err;
+        assert!(said.contains("take sysdate-is-now out of my.cnf"), "{said}");
+    }
 }

@@ -1,7 +1,7 @@
--- Record that a message is answered, right after release.sql has ended its lease.
+-- Record that a message is answered, right after lease/release.sql has released its lease.
 --   :id_prospect :id_device   the session
 --   :message_id :owner_token :result   what to record
--- ROW_COUNT() is that of release.sql: without a lease that ended there is nothing to record. A
+-- ROW_COUNT() is that of lease/release.sql: without a lease there is nothing to record. A
 -- record that is there already stays as it is.
 INSERT INTO session_lock_message (id_prospect, id_device, message_id, owner_token, committed_us, result)
 SELECT

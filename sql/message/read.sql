@@ -1,4 +1,4 @@
--- Look whether some messages are answered: at most one row comes back for each.
+-- Read the records of some messages: at most one row comes back for each.
 --   :id_prospect :id_device   the session
 --   :message_id               the message
 -- Columns: owner token that committed it | time since then in microseconds | result, may be NULL

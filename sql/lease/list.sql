@@ -2,7 +2,7 @@
 --   :after       the primary key that the page begins behind
 --   :limit       rows of the page
 --   :id_device   whose rows are meant, NULL for everybody's
--- Columns: those of look.sql | id_prospect | id_device | whether the row is meant (0/1). Rows that
+-- Columns: the first four of read.sql | id_prospect | id_device | whether the row is meant (0/1). Rows that
 -- are not meant are in the page too, so that a page costs the same whatever is meant.
 SELECT
     {key},

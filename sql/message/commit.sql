@@ -1,0 +1,16 @@
+-- Record that a message is answered, if its worker holds the lease. The row is locked already, by
+-- lease/lock.sql: what this statement reads of it, even an old program cannot change before the
+-- transaction ends.
+--   :id_prospect :id_device :owner_token   the lease
+--   :message_id :result                    what to record
+-- Affected rows are 1 (recorded) or 0 (the lease is not this owner's or has expired, or there is a
+-- record already, which stays as it is). The record is read with read.sql in the same transaction.
+INSERT INTO session_lock_message (id_prospect, id_device, message_id, owner_token, committed_us, result)
+SELECT
+    :id_prospect, :id_device, :message_id, :owner_token,
+    CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED), :result
+FROM {table} FORCE INDEX ({session_key})
+WHERE id_prospect = :id_prospect AND id_device = :id_device
+    AND CAST(RIGHT(timestamp, 20) AS BINARY) = :owner_token
+    AND CAST(timestamp AS BINARY) > CAST(SYSDATE(6) - INTERVAL 30 SECOND AS BINARY)
+ON DUPLICATE KEY UPDATE session_lock_message.message_id = session_lock_message.message_id

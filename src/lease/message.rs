@@ -1,0 +1,78 @@
+use std::time::Duration;
+
+use super::OwnerToken;
+
+/// Longest message id: what the table holds. Providers' ids have some 30 to 130 characters.
+pub const MESSAGE_ID_MAX_CHARS: usize = 255;
+
+/// Longest result of an answered message, in bytes: a reference to the reply, such as its id at
+/// the provider, and not the reply itself.
+pub const RESULT_MAX_BYTES: usize = 512;
+
+/// The message that a lease is for, by the name that its provider gave it. Compared exactly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageId(String);
+
+impl MessageId {
+    /// An id of 1–255 printable ASCII characters.
+    ///
+    /// # Errors
+    /// A phrase that says what a message id is.
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if printable && (1..=MESSAGE_ID_MAX_CHARS).contains(&text.len()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be 1-255 printable ASCII characters")
+        }
+    }
+
+    /// The id's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A message that is answered, and what its worker leaves for those who bring it again.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// JSON text of at most [`RESULT_MAX_BYTES`], given back byte for byte.
+    pub result: Option<String>,
+}
+
+/// Everybody's view of an answered message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// How long ago it was committed, by the database's clock.
+    pub committed_ago: Duration,
+    /// What its worker left, as JSON text.
+    pub result: Option<String>,
+}
+
+/// A message's record, as it was read.
+pub(crate) struct StoredRecord {
+    owner_token: Vec<u8>,
+    pub record: Record,
+}
+
+impl StoredRecord {
+    pub fn new(owner_token: Vec<u8>, age_us: i64, result: Option<Vec<u8>>) -> Self {
+        let committed_ago = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
+        // The API takes nothing but JSON, which is UTF-8.
+        let result = result.and_then(|result| String::from_utf8(result).ok());
+        Self {
+            owner_token,
+            record: Record {
+                committed_ago,
+                result,
+            },
+        }
+    }
+
+    pub fn is_by(&self, owner_token: &OwnerToken) -> bool {
+        self.owner_token == owner_token.secret().as_bytes()
+    }
+}

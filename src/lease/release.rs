@@ -1,0 +1,175 @@
+use super::row::Row;
+use super::{FencingToken, Holder, Message, OwnerToken, Read, Sent, Session};
+
+/// Give a lease back.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Of this session.
+    pub session: Session,
+    /// By the worker that knows this token.
+    pub owner_token: OwnerToken,
+    /// And record that this message is answered.
+    pub message: Option<Message>,
+}
+
+/// The answer to a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// The session is free.
+    Released,
+    /// The lease was not the caller's any more, and nothing was deleted.
+    Lost,
+}
+
+impl Release {
+    /// What the count of deleted rows says. Only after an earlier packet was lost do the row and the
+    /// record matter: that packet may have done it.
+    pub(crate) fn answer(&self, read: &Read, sent: Sent) -> Released {
+        if read.changed > 0 {
+            return Released::Released;
+        }
+        let may_have_been_released = match (&self.message, &read.record, &read.row) {
+            // It would have left a record.
+            (Some(_), record, _) => record
+                .as_ref()
+                .is_some_and(|record| record.is_by(&self.owner_token)),
+            // If the next lease began before, this one was lost already.
+            (None, _, Some(row)) => row
+                .lease
+                .as_ref()
+                .is_none_or(|next| next.fencing_token.0 >= read.began_us),
+            (None, _, None) => true,
+        };
+        if sent.again && may_have_been_released {
+            Released::Released
+        } else {
+            Released::Lost
+        }
+    }
+}
+
+/// End a lease without being its owner: an operator's release.
+#[derive(Clone, Debug)]
+pub struct Force {
+    /// Of this session.
+    pub session: Session,
+    /// Only this lease, if it is named.
+    pub fencing_token: Option<FencingToken>,
+}
+
+/// The answer to an operator's release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forced {
+    /// The session is free; who had held it.
+    Released(Holder),
+    /// Nobody held it, or not by the lease that was named.
+    NotHeld,
+}
+
+/// What follows for an operator's release from a read.
+pub(crate) enum ForceStep {
+    Answer(Forced),
+    /// Delete this row, if it is still as it was read.
+    Delete(Row),
+}
+
+impl Force {
+    /// What follows from a read; `tried` is the row that an earlier packet, which was lost, was to
+    /// delete.
+    pub(crate) fn after_look(&self, read: Read, tried: Option<&Row>) -> ForceStep {
+        let row = read.row.filter(|row| row.remaining().is_some());
+        let meant = row.filter(|row| {
+            let fencing_token = row.lease.as_ref().map(|lease| lease.fencing_token);
+            self.fencing_token.is_none() || self.fencing_token == fencing_token
+        });
+        match (meant, tried) {
+            // Renewed or not, the lease stands: that packet did nothing.
+            (Some(row), Some(tried)) if is_same_lease(&row, tried) => ForceStep::Delete(row),
+            // It is gone. Another lease may hold the session, which nobody meant.
+            (_, Some(tried)) => ForceStep::Answer(Forced::Released(tried.holder())),
+            (Some(row), None) => ForceStep::Delete(row),
+            (None, None) => ForceStep::Answer(Forced::NotHeld),
+        }
+    }
+}
+
+fn is_same_lease(one: &Row, other: &Row) -> bool {
+    one.lease == other.lease
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::cases::*;
+
+    #[test]
+    fn the_count_of_deleted_rows_is_the_answer_unless_an_earlier_packet_was_lost() {
+        let (lost, released) = (Released::Lost, Released::Released);
+        let other = |fencing_us| lease(OTHER, fencing_us, 30_000);
+        for (message, row, record_by, changed, sent, expected) in [
+            (None, None, None, 1, sent(), released),
+            (None, None, None, 0, sent(), lost),
+            (None, other(NOW_US), None, 0, sent(), lost),
+            (None, None, None, 0, sent_again(), released),
+            (None, other(NOW_US), None, 0, sent_again(), released),
+            (None, foreign(Some(1)), None, 0, sent_again(), released),
+            (None, other(BEFORE_US), None, 0, sent_again(), lost),
+            (Some(message()), None, Some(OWNER), 1, sent(), released),
+            (Some(message()), None, Some(OTHER), 1, sent(), released),
+            (Some(message()), None, Some(OWNER), 0, sent(), lost),
+            (
+                Some(message()),
+                None,
+                Some(OWNER),
+                0,
+                sent_again(),
+                released,
+            ),
+            (Some(message()), None, Some(OTHER), 0, sent_again(), lost),
+            (Some(message()), None, None, 0, sent_again(), lost),
+        ] {
+            let release = Release {
+                session: session(),
+                owner_token: owner_token(),
+                message,
+            };
+            let read = read(row, record_by.and_then(record), changed);
+            assert_eq!(release.answer(&read, sent), expected);
+        }
+    }
+
+    #[test]
+    fn an_operators_release_deletes_the_lease_that_is_meant() {
+        let live = || lease(OTHER, BEFORE_US, 1_000);
+        let renewed = || lease(OTHER, BEFORE_US, 20_000);
+        let next = || lease(OWNER, NOW_US, 20_000);
+        for (row, fencing_token, tried, expected) in [
+            (live(), None, None, "delete"),
+            (live(), Some(BEFORE_US), None, "delete"),
+            (live(), Some(NOW_US), None, "not held"),
+            (foreign(Some(1_000)), None, None, "delete"),
+            (foreign(Some(1_000)), Some(BEFORE_US), None, "not held"),
+            (lease(OTHER, BEFORE_US, 0), None, None, "not held"),
+            (foreign(None), None, None, "not held"),
+            (None, None, None, "not held"),
+            // An earlier packet was lost.
+            (None, None, live(), "released"),
+            (next(), None, live(), "released"),
+            (foreign(Some(1_000)), None, live(), "released"),
+            (renewed(), None, live(), "delete"),
+            (foreign(Some(1_000)), None, foreign(Some(2_000)), "delete"),
+        ] {
+            let force = Force {
+                session: session(),
+                fencing_token: fencing_token.map(FencingToken),
+            };
+            let step = force.after_look(read(row, None, 0), tried.as_ref());
+            let word = match step {
+                ForceStep::Delete(_) => "delete",
+                ForceStep::Answer(Forced::Released(_)) => "released",
+                ForceStep::Answer(Forced::NotHeld) => "not held",
+            };
+            assert_eq!(word, expected);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+use std::time::Instant;
+
+use super::{FencingToken, OwnerToken, Read, Sent, Session, Ttl};
+
+/// Give a lease a new expiry.
+#[derive(Clone, Debug)]
+pub struct Renew {
+    /// Of this session.
+    pub session: Session,
+    /// By the worker that knows this token.
+    pub owner_token: OwnerToken,
+    /// From now on.
+    pub ttl: Ttl,
+    /// But never so that the lease is held for longer than this since its grant.
+    pub max_hold_ms: u64,
+}
+
+/// The answer to a renew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease has a new expiry.
+    Renewed {
+        /// Its fencing token, the same as before.
+        fencing_token: FencingToken,
+        /// When it ends now, on this machine's steady clock.
+        expires: Instant,
+    },
+    /// It is not the caller's any more, or it expired: an expired lease is never revived.
+    Lost,
+    /// It was held for as long as a lease can be.
+    MaxHold,
+}
+
+impl Renew {
+    /// What the row behind the write says. A lease that is live there was live when the write
+    /// reached it, a moment before, so the write gave it its new expiry.
+    pub(crate) fn answer(&self, read: &Read, sent: Sent) -> Renewed {
+        let Some((row, lease)) = read
+            .row
+            .as_ref()
+            .and_then(|row| Some((row, row.lease_of(&self.owner_token)?)))
+        else {
+            return Renewed::Lost;
+        };
+        let held_ms = row.clock_us.saturating_sub(lease.fencing_token.0) / 1_000;
+        let Some(ttl) = self.ttl.cut_to(self.max_hold_ms.saturating_sub(held_ms)) else {
+            return Renewed::MaxHold;
+        };
+        let Some(remaining) = row.remaining() else {
+            return Renewed::Lost;
+        };
+        Renewed::Renewed {
+            fencing_token: lease.fencing_token,
+            // The stored expiry is rounded up.
+            expires: sent.at + remaining.min(ttl.as_duration()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lease::cases::*;
+
+    #[test]
+    fn the_row_behind_the_write_is_the_answer() {
+        const LOST: Result<u64, Renewed> = Err(Renewed::Lost);
+        // The grant was 4,876 ms ago.
+        for (row, max_hold_ms, expected) in [
+            (lease(OWNER, BEFORE_US, 20_700), 900_000, Ok(20_000)),
+            // Shorter than was asked for, near the longest hold.
+            (lease(OWNER, BEFORE_US, 5_900), 10_000, Ok(5_124)),
+            (lease(OWNER, BEFORE_US, 1_000), 4_876, Err(Renewed::MaxHold)),
+            (lease(OWNER, BEFORE_US, -1), 4_876, Err(Renewed::MaxHold)),
+            (lease(OWNER, BEFORE_US, 0), 900_000, LOST),
+            (lease(OTHER, BEFORE_US, 20_000), 900_000, LOST),
+            (lease(OTHER, BEFORE_US, 20_000), 4_876, LOST),
+            (foreign(Some(20_000)), 900_000, LOST),
+            (foreign(None), 900_000, LOST),
+            (None, 900_000, LOST),
+        ] {
+            let renew = Renew {
+                session: session(),
+                owner_token: owner_token(),
+                ttl: ttl(20_000),
+                max_hold_ms,
+            };
+            let sent = sent();
+            let expected = match expected {
+                Ok(left_ms) => Renewed::Renewed {
+                    fencing_token: FencingToken(BEFORE_US),
+                    expires: sent.at + Duration::from_millis(left_ms),
+                },
+                Err(refused) => refused,
+            };
+            assert_eq!(renew.answer(&read(row, None, 1), sent), expected);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use super::{FencingToken, HOLD_MS, OWNER_TOKEN_DIGITS, OwnerToken};
+
+/// The stored form begins with a datetime; the fencing token and the owner token follow.
+const DATETIME_CHARS: usize = "2025-10-14 09:00:00.000000".len();
+
+/// Microseconds since 1970 have 16 digits from 2001 to 2286.
+const FENCING_DIGITS: usize = 16;
+
+/// Characters of a stored lease: 62.
+pub const STORED_CHARS: usize = DATETIME_CHARS + FENCING_DIGITS + OWNER_TOKEN_DIGITS;
+
+/// Fencing tokens stay below this: MySQL rounds a datetime at the seventh digit of its fraction,
+/// which is the fencing token's first, so that one must not exceed 4. Reached in the year 2128.
+const FENCING_LIMIT: u64 = 4_999_999_999_999_999;
+
+/// A crashed holder's row is left for so long after its expiry: until then, the next acquire finds
+/// it and says `takeover`, which tells the bot that a worker died.
+const SWEPT_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// How the claims of this process begin: as a datetime of 1970, for a strict column that is computed
+/// from it, and eight digits that no other process has.
+pub(crate) fn claim_mark() -> &'static str {
+    static MARK: LazyLock<String> = LazyLock::new(|| {
+        let token = OwnerToken::draw();
+        // The seventh digit of a fraction must not be rounded up.
+        format!("1970-01-01 00:00:00.0000000{}", &token.secret()[..8])
+    });
+    &MARK
+}
+
+/// What the 62 characters of a lease say, apart from its date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredLease {
+    /// The lease's fencing token.
+    pub fencing_token: FencingToken,
+    /// The lease's owner token.
+    pub owner_token: OwnerToken,
+}
+
+impl StoredLease {
+    /// Reads the stored bytes. `None` for anything else: an old program's datetime, or garbage.
+    #[must_use]
+    pub fn parse(stored: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(stored).ok().filter(|text| text.is_ascii())?;
+        if text.len() != STORED_CHARS || !has_shape(&text[..DATETIME_CHARS]) {
+            return None;
+        }
+        let (fencing, owner) = text[DATETIME_CHARS..].split_at(FENCING_DIGITS);
+        let owner_token = OwnerToken::new(owner).ok()?;
+        let all_digits = fencing.bytes().all(|byte| byte.is_ascii_digit());
+        let number: u64 = fencing.parse().ok().filter(|_| all_digits)?;
+        (number < FENCING_LIMIT).then_some(Self {
+            fencing_token: FencingToken(number),
+            owner_token,
+        })
+    }
+}
+
+/// Whether the text is a datetime with an empty fraction, as this program writes it. What it means
+/// as a date is for the database to say.
+fn has_shape(datetime: &str) -> bool {
+    let shape = "0000-00-00 00:00:00".bytes().map(|byte| match byte {
+        b'0' => None,
+        separator => Some(separator),
+    });
+    let shape = shape.chain(".000000".bytes().map(Some));
+    datetime
+        .bytes()
+        .zip(shape)
+        .all(|(byte, shape)| shape.map_or(byte.is_ascii_digit(), |expected| byte == expected))
+}
+
+/// A row as it was read once: enough to notice that it changed, and nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RowVersion {
+    /// Its primary key.
+    pub key: u64,
+    hash: u64,
+}
+
+impl RowVersion {
+    /// The version with these stored bytes.
+    #[must_use]
+    pub fn new(key: u64, stored: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        stored.hash(&mut hasher);
+        let hash = hasher.finish();
+        Self { key, hash }
+    }
+}
+
+/// Everybody's view of a lease but its owner's: it has no owner token.
+#[derive(Clone, Debug)]
+pub struct Holding {
+    /// When it ends, on this machine's steady clock.
+    pub expires: Instant,
+    /// Who wrote it.
+    pub holder: Holder,
+    /// The row it is stored in.
+    pub row: RowVersion,
+}
+
+impl Holding {
+    /// Time until the expiry, on this machine's steady clock.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.expires.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Who wrote a row that holds its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// This program, or another server of its kind.
+    Leased {
+        /// The lease's fencing token.
+        fencing_token: FencingToken,
+        /// Time since the grant, in milliseconds.
+        held_ms: u64,
+    },
+    /// An old program, whose row says neither who nor since when.
+    Legacy,
+}
+
+/// One session's row, as it was read.
+#[derive(Clone)]
+pub(crate) struct Row {
+    pub key: u64,
+    pub stored: Vec<u8>,
+    /// `None` for an old program's row.
+    pub lease: Option<StoredLease>,
+    /// The database's clock, in microseconds since 1970.
+    pub clock_us: u64,
+    /// Time until its expiry by that clock: negative when past, `None` for no date.
+    remaining_us: Option<i64>,
+}
+
+impl Row {
+    pub fn new(key: u64, stored: Vec<u8>, age_us: Option<i64>, clock_us: u64) -> Self {
+        let hold_us = (HOLD_MS * 1_000).cast_signed();
+        Self {
+            key,
+            lease: StoredLease::parse(&stored),
+            stored,
+            clock_us,
+            remaining_us: age_us.map(|age_us| hold_us.saturating_sub(age_us)),
+        }
+    }
+
+    /// Time until its expiry; `None` once it is stale.
+    pub fn remaining(&self) -> Option<Duration> {
+        let left_us = u64::try_from(self.remaining_us?).ok()?;
+        (left_us > 0).then(|| Duration::from_micros(left_us))
+    }
+
+    /// The lease of this owner in it, live or not.
+    pub fn lease_of(&self, owner_token: &OwnerToken) -> Option<&StoredLease> {
+        let lease = self.lease.as_ref();
+        lease.filter(|lease| lease.owner_token == *owner_token)
+    }
+
+    pub fn version(&self) -> RowVersion {
+        RowVersion::new(self.key, &self.stored)
+    }
+
+    pub fn holder(&self) -> Holder {
+        match &self.lease {
+            Some(StoredLease { fencing_token, .. }) => Holder::Leased {
+                fencing_token: *fencing_token,
+                held_ms: self.clock_us.saturating_sub(fencing_token.0) / 1_000,
+            },
+            None => Holder::Legacy,
+        }
+    }
+
+    /// Who holds the session, if the row does; `read_at` is when the read was sent.
+    pub fn holding(&self, read_at: Instant) -> Option<Holding> {
+        Some(Holding {
+            expires: read_at + self.remaining()?,
+            holder: self.holder(),
+            row: self.version(),
+        })
+    }
+
+    /// Whether a crashed holder left it, so long ago that nobody is told of a takeover any more.
+    pub fn is_abandoned(&self) -> bool {
+        let past_us = self
+            .remaining_us
+            .and_then(|left_us| u64::try_from(-left_us).ok());
+        self.lease.is_some()
+            && past_us.is_some_and(|past_us| Duration::from_micros(past_us) > SWEPT_AFTER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: &str = "2025-10-14 09:00:00.000000176043240012345648210000000000000007";
+
+    #[test]
+    fn a_stored_lease_is_read_back() {
+        let expected = StoredLease {
+            fencing_token: FencingToken(1_760_432_400_123_456),
+            owner_token: OwnerToken::new("48210000000000000007").unwrap(),
+        };
+        assert_eq!(STORED.len(), STORED_CHARS);
+        assert_eq!(StoredLease::parse(STORED.as_bytes()), Some(expected));
+    }
+
+    #[test]
+    fn anything_but_a_stored_lease_is_none() {
+        for at in 0..STORED_CHARS {
+            let mut bytes = STORED.as_bytes().to_vec();
+            bytes[at] = b'x';
+            assert_eq!(StoredLease::parse(&bytes), None, "x at {at}");
+            assert_eq!(StoredLease::parse(&bytes[..at]), None, "cut at {at}");
+        }
+        let longer = format!("{STORED}0");
+        let fraction = STORED.replace(".000000", ".100000");
+        let last_digit = STORED.replace(".000000", ".000001");
+        let signed = STORED.replace("1760432400123456", "+760432400123456");
+        let beyond_rounding = STORED.replace("1760432400123456", "4999999999999999");
+        for text in [
+            "",
+            "2025-10-14 09:00:00",
+            &longer,
+            &fraction,
+            &last_digit,
+            &signed,
+            &beyond_rounding,
+        ] {
+            assert_eq!(StoredLease::parse(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(StoredLease::parse(&[0xff; STORED_CHARS]), None);
+    }
+
+    #[test]
+    fn a_claim_has_the_length_that_acquire_sql_counts_on() {
+        let sql = include_str!("../../sql/lease/acquire.sql");
+        let length = claim_mark().len();
+        assert!(sql.contains(&format!("LEFT(timestamp, {length}) = :mark")));
+        assert!(sql.contains(&format!("SUBSTRING(timestamp, {}, 7)", length + 1)));
+        assert_eq!(length + 7 + OWNER_TOKEN_DIGITS, STORED_CHARS);
+    }
+}

@@ -1,0 +1,83 @@
+use std::fmt;
+
+/// Longest id in characters: the width of the production columns.
+pub const ID_MAX_CHARS: usize = 255;
+
+/// One half of a session: the bot's number or instance, or the customer's phone number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Id(String);
+
+impl Id {
+    /// An id that a lease can be taken for: 1–255 printable ASCII characters, no blank at either
+    /// end. The table's collation makes all emoji equal and ignores blanks at the end, so
+    /// anything else could name somebody else's session.
+    ///
+    /// # Errors
+    /// A phrase that says what an id is.
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if text.is_empty() || text.len() > ID_MAX_CHARS || !printable || text.trim() != text {
+            return Err("must be 1-255 printable ASCII characters without a blank at either end");
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// An id for looking and forcing, which must reach old rows of any spelling.
+    ///
+    /// # Errors
+    /// A phrase that says what the column can hold.
+    pub fn as_stored(text: &str) -> Result<Self, &'static str> {
+        match text.chars().count() {
+            1..=ID_MAX_CHARS => Ok(Self(text.to_owned())),
+            _ => Err("must be 1-255 characters"),
+        }
+    }
+
+    /// An id that was read from the table.
+    #[must_use]
+    pub fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The id's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One conversation: what a lease is for. Displayed as the log lines show it, with anything
+/// unprintable escaped.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Session {
+    /// The bot's number or instance.
+    pub id_device: Id,
+    /// The customer's phone number.
+    pub id_prospect: Id,
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (prospect, device) = (self.id_prospect.as_str(), self.id_device.as_str());
+        write!(f, "id_prospect={prospect:?} id_device={device:?}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_printable_ascii_without_blanks_at_the_ends() {
+        let longest = "x".repeat(ID_MAX_CHARS);
+        for good in ["6", "60123456789", "a b", "~!'\"\\%_", &longest] {
+            assert!(Id::new(good).is_ok(), "{good:?}");
+        }
+        let too_long = "x".repeat(ID_MAX_CHARS + 1);
+        for bad in [
+            "", " ", " a", "a ", "a\n", "a\0b", "é", "😀", "\u{7f}", &too_long,
+        ] {
+            assert!(Id::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}

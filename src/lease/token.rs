@@ -1,0 +1,92 @@
+use std::fmt;
+
+/// Digits of an owner token: as many as make guessing hopeless while the whole still reads as a
+/// datetime. Fixed by the stored form.
+pub const OWNER_TOKEN_DIGITS: usize = 20;
+
+/// The number of owner tokens: one for every row of digits.
+const OWNER_TOKENS: u128 = 10_u128.pow(20);
+
+/// Proof of ownership, drawn anew for every lease. Displayed and debugged as its last four
+/// digits, so that no log shows it; [`OwnerToken::secret`] is the way to the whole.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct OwnerToken(String);
+
+impl OwnerToken {
+    /// Draws a token from the system's random numbers.
+    ///
+    /// # Panics
+    /// If the system has no random numbers: nothing safe can be done without.
+    #[must_use]
+    pub fn draw() -> Self {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the system gives random numbers");
+        let number = u128::from_ne_bytes(bytes) % OWNER_TOKENS;
+        Self(format!("{number:0OWNER_TOKEN_DIGITS$}"))
+    }
+
+    /// A token that the caller has drawn.
+    ///
+    /// # Errors
+    /// A phrase that says what a token is.
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        if text.len() == OWNER_TOKEN_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be a string of 20 decimal digits")
+        }
+    }
+
+    /// All 20 digits: for the database and for the owner's answer, nothing else.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OwnerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0[OWNER_TOKEN_DIGITS - 4..])
+    }
+}
+
+impl fmt::Debug for OwnerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OwnerToken(…{self})")
+    }
+}
+
+/// Where an owner token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenOrigin {
+    /// The caller drew it, and may have used it before.
+    Callers,
+    /// We did, for this request.
+    Ours,
+}
+
+/// Rises with every new lease of a session: the database clock's microseconds since 1970 at the
+/// grant. Public; a resource that remembers the highest one seen can refuse a late worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FencingToken(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawn_owner_token_is_a_valid_one_and_never_drawn_twice() {
+        let drawn: Vec<_> = (0..1_000).map(|_| OwnerToken::draw()).collect();
+        for (n, token) in drawn.iter().enumerate() {
+            assert_eq!(OwnerToken::new(token.secret()).as_ref(), Ok(token));
+            assert!(!drawn[..n].contains(token));
+        }
+        assert!(drawn.iter().any(|token| !token.secret().starts_with('0')));
+    }
+
+    #[test]
+    fn an_owner_token_shows_only_its_last_four_digits() {
+        let token = OwnerToken::new("48210000000000000007").unwrap();
+        assert_eq!(format!("{token} {token:?}"), "0007 OwnerToken(…0007)");
+    }
+}

@@ -1,0 +1,322 @@
+//! A batch of operations in, a batch of answers out.
+//!
+//! All operations of a batch go through the same loop together: one packet looks for those that begin
+//! with a look, one writes, and the rows that it reads back are the answers. A stale row leads to one
+//! more packet, which takes it over. When something goes wrong with several together, each goes
+//! alone, so that the trouble of one is not the others'.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use super::operation::{Answer, Attempt, Operation, Sharing, StoreError};
+use super::packet::Statements;
+use super::{PATIENCE, Store};
+use crate::database::{Connection, Packet, PacketError, Trouble, cause, columns};
+use crate::lease::Read;
+use crate::metrics::METRICS;
+use crate::outage::Identity;
+
+/// So many packets are sent for one group of operations, then they are answered with `unavailable`: no
+/// operation needs half as many, unless a trigger undoes what it writes.
+const PACKETS_MAX: u32 = 50;
+
+/// Why a round ended before every operation had its answer.
+enum Interrupted {
+    /// Worth another round.
+    Again(String),
+    /// The database does not answer, to anybody.
+    Outage(String),
+    /// The same would happen again.
+    Refused(String),
+}
+
+impl Store {
+    /// Runs the operations, in one transaction as long as nothing gets in their way, and answers
+    /// each in its place.
+    #[must_use]
+    pub fn run(&self, operations: &[Operation]) -> Vec<Result<Answer, StoreError>> {
+        let statements = match self.statements() {
+            Ok(statements) => statements,
+            Err(error) => return operations.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let mut attempts: Vec<_> = operations.iter().map(Attempt::new).collect();
+        let mut round = Round {
+            store: self,
+            statements,
+            until: Instant::now() + PATIENCE,
+            lost: None,
+            packets: 0,
+        };
+        let cause = round.run_all(&mut attempts);
+        let answers = attempts.into_iter();
+        answers.map(|attempt| attempt.finish(&cause)).collect()
+    }
+}
+
+/// What the rounds of one batch share.
+struct Round<'s> {
+    store: &'s Store,
+    statements: &'s Statements,
+    until: Instant,
+    /// The connection that was lost in the middle of a write, until it is known to have ended.
+    lost: Option<Identity>,
+    packets: u32,
+}
+
+impl Round<'_> {
+    /// Rounds until all have their answer, or time is up; what got in the way last.
+    fn run_all(&mut self, attempts: &mut [Attempt]) -> String {
+        let mut last_cause = String::new();
+        while attempts.iter().any(Attempt::is_open) && self.may_go_on() {
+            let open = attempts.iter_mut().filter(|attempt| attempt.is_open());
+            let (mut alone, together): (Vec<_>, Vec<_>) =
+                open.partition(|attempt| attempt.sharing == Sharing::Nothing);
+            // The table of messages may be what is in the way: those without one go first.
+            alone.sort_by_key(|attempt| attempt.operation.message_id().is_some());
+            let groups = alone.into_iter().map(|attempt| vec![attempt]);
+            for mut group in [together].into_iter().chain(groups) {
+                // Each alone may take long to see that the database hangs.
+                if group.is_empty() || !self.may_go_on() {
+                    continue;
+                }
+                match self.run(&mut group) {
+                    Ok(()) => {}
+                    Err(Interrupted::Again(cause)) => last_cause = cause,
+                    Err(Interrupted::Outage(cause)) => return cause,
+                    Err(Interrupted::Refused(cause)) => {
+                        refuse(&mut group, &cause);
+                        last_cause = cause;
+                    }
+                }
+            }
+        }
+        last_cause
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.packets < PACKETS_MAX && Instant::now() < self.until
+    }
+
+    /// One connection, and the packets that these operations need, until all have their answer.
+    fn run(&mut self, attempts: &mut [&mut Attempt]) -> Result<(), Interrupted> {
+        let outage = self.store.outage();
+        outage
+            .wait_until_open(self.until)
+            .map_err(Interrupted::Outage)?;
+        if let Some(connection) = self.lost {
+            let ended = outage.wait_until_ended(connection, self.until);
+            ended.map_err(Interrupted::Again)?;
+            self.lost = None;
+        }
+        let mut connection = self.store.database.pooled().map_err(Interrupted::Again)?;
+        if attempts
+            .iter()
+            .any(|attempt| attempt.needs_live_connection())
+        {
+            let alive = connection.confirm_alive();
+            alive.map_err(|error| Interrupted::Again(cause(&error)))?;
+        }
+        while self.may_go_on() {
+            self.packets += 1;
+            let mut looking = select(attempts, Attempt::is_looking);
+            if !looking.is_empty() {
+                look(&mut connection, self.statements, &mut looking)?;
+                continue;
+            }
+            let mut writing = select(attempts, Attempt::is_writing);
+            if writing.is_empty() {
+                return Ok(());
+            }
+            self.write(&mut connection, &mut writing)?;
+        }
+        Err(Interrupted::Again(String::new()))
+    }
+
+    /// Runs the packet that these operations need next, and lets each decide from what it read there.
+    fn write(
+        &mut self,
+        connection: &mut Connection,
+        attempts: &mut [&mut Attempt],
+    ) -> Result<(), Interrupted> {
+        let (packet, layout) = self.statements.write(attempts);
+        let sent_at = Instant::now();
+        // Nothing is decided before the COMMIT, the packet's last reply, has come back.
+        let replies = match connection.run(&packet) {
+            Ok(replies) => replies,
+            Err(failed) => {
+                self.statements.ids.unsent(&layout.new_ids);
+                return Err(self.recover(connection, failed, attempts, sent_at));
+            }
+        };
+        let read = layout.read(attempts, replies, &self.statements.table);
+        let Some(reads) = read.map_err(|error| Interrupted::Refused(cause(&error)))? else {
+            // It is committed, and each finds out alone what became of its part.
+            for attempt in attempts {
+                attempt.lost(sent_at);
+                attempt.sharing = Sharing::Nothing;
+            }
+            return Err(Interrupted::Again("ids that compare alike".to_owned()));
+        };
+        for (attempt, read) in attempts.iter_mut().zip(reads) {
+            attempt.wrote(read, sent_at);
+            if attempt.is_writing() && attempt.needs_new_id() {
+                self.statements.ids.leap();
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the connection and the operations into a state from which another round is safe.
+    fn recover(
+        &mut self,
+        connection: &mut Connection,
+        failed: PacketError,
+        attempts: &mut [&mut Attempt],
+        sent_at: Instant,
+    ) -> Interrupted {
+        let PacketError { is_last, error } = failed;
+        let trouble = Trouble::of(&error);
+        let cause = cause(&error);
+        // A COMMIT that fails has perhaps taken effect all the same.
+        if trouble == Trouble::Lost
+            || (is_last && !matches!(trouble, Trouble::Deadlock | Trouble::Locked))
+        {
+            self.lost = Some(connection.lose());
+            for attempt in attempts {
+                attempt.lost(sent_at);
+            }
+            return Interrupted::Again(cause);
+        }
+        // The transaction may still be open with the earlier rows in it.
+        let mut rollback = Packet::default();
+        rollback.push("ROLLBACK");
+        if connection.run(&rollback).is_err() {
+            // It ends with its connection, which may take hours to notice that ours is closed.
+            connection.lose();
+            return Interrupted::Again(cause);
+        }
+        match (trouble, attempts) {
+            (Trouble::Deadlock, attempts) => {
+                METRICS.deadlock_retries.inc();
+                restart(attempts);
+            }
+            (Trouble::Locked, [attempt]) => attempt.fail(StoreError::Locked),
+            (Trouble::Locked, attempts) => {
+                if !fail_locked(connection, self.statements, attempts) {
+                    restart(attempts);
+                }
+            }
+            (Trouble::NotAllReleased, attempts) => {
+                for attempt in attempts {
+                    attempt.sharing = attempt.sharing.max(Sharing::Packet);
+                }
+            }
+            _ => {
+                // Read-only after a failover, for one: the next connection may reach another server.
+                connection.discard();
+                return Interrupted::Refused(cause);
+            }
+        }
+        Interrupted::Again(cause)
+    }
+}
+
+fn select<'a, 'g, 'o>(
+    attempts: &'g mut [&'a mut Attempt<'o>],
+    is_meant: fn(&Attempt<'o>) -> bool,
+) -> Vec<&'g mut Attempt<'o>> {
+    let attempts = attempts.iter_mut().map(|attempt| &mut **attempt);
+    attempts.filter(|attempt| is_meant(attempt)).collect()
+}
+
+/// Looks at the rows of all these operations, in one packet, and lets each decide.
+fn look(
+    connection: &mut Connection,
+    statements: &Statements,
+    attempts: &mut [&mut Attempt],
+) -> Result<(), Interrupted> {
+    let sent_at = Instant::now();
+    let (packet, reads) = statements.look(attempts);
+    let replies = match connection.run(&packet) {
+        Ok(replies) => replies,
+        Err(PacketError { error, .. }) => {
+            let cause = cause(&error);
+            return match (Trouble::of(&error), attempts) {
+                (Trouble::Incomparable, [attempt]) => {
+                    // No row can have these ids.
+                    attempt.looked(Read::default(), sent_at);
+                    Ok(())
+                }
+                (Trouble::Lost | Trouble::Deadlock, _) => Err(Interrupted::Again(cause)),
+                (Trouble::Locked, [attempt]) => {
+                    attempt.fail(StoreError::Locked);
+                    Ok(())
+                }
+                _ => Err(Interrupted::Refused(cause)),
+            };
+        }
+    };
+    let read = reads.read(attempts, replies, &statements.table);
+    let Some(reads) = read.map_err(|error| Interrupted::Refused(cause(&error)))? else {
+        restart(attempts);
+        return Err(Interrupted::Again("ids that compare alike".to_owned()));
+    };
+    for (attempt, read) in attempts.iter_mut().zip(reads) {
+        attempt.looked(read, sent_at);
+    }
+    Ok(())
+}
+
+/// Ends those of these operations whose row another program holds a lock on; whether there were any: a
+/// row that is being inserted cannot be asked for.
+fn fail_locked(
+    connection: &mut Connection,
+    statements: &Statements,
+    attempts: &mut [&mut Attempt],
+) -> bool {
+    let (look, reads) = statements.look(attempts);
+    let Ok(replies) = connection.run(&look) else {
+        return false;
+    };
+    let Ok(Some(reads)) = reads.read(attempts, replies, &statements.table) else {
+        return false;
+    };
+    let Ok(replies) = connection.run(&statements.unlocked_rows(attempts)) else {
+        return false;
+    };
+    let rows = replies.into_iter().flat_map(|reply| reply.rows);
+    let unlocked: HashSet<u64> = rows
+        .filter_map(|row| columns(row).ok().map(|(key,)| key))
+        .collect();
+    let mut any = false;
+    for (attempt, read) in attempts.iter_mut().zip(reads) {
+        if read
+            .row
+            .as_ref()
+            .is_some_and(|row| !unlocked.contains(&row.key))
+        {
+            attempt.fail(StoreError::Locked);
+            any = true;
+        }
+    }
+    any
+}
+
+/// Has each of these begin anew and alone: one of them has a trouble that is not the others'.
+fn restart(attempts: &mut [&mut Attempt]) {
+    for attempt in attempts {
+        attempt.restart();
+    }
+}
+
+/// The database said no: to one alone, that is the end. Of several, each is asked alone.
+fn refuse(attempts: &mut [&mut Attempt], cause: &str) {
+    match attempts {
+        [attempt] if attempt.is_open() => attempt.fail(StoreError::Unavailable(cause.to_owned())),
+        attempts => {
+            for attempt in attempts.iter_mut().filter(|attempt| attempt.is_open()) {
+                attempt.restart();
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The ids of new rows: one sequence in the process, so that no request uses up an AUTO_INCREMENT id.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Most ids that the sequence runs through: at a thousand leases a second, hours pass before one
+/// is used again.
+const IDS_MAX: u64 = 1 << 24;
+
+/// The sequence has one in so many of the ids that the column can hold; the others are left to
+/// the programs that use the table's counter.
+const SHARE: u64 = 4;
+
+/// Ids that count up to the highest, and go on from a random place.
+///
+/// The highest is also the first: an explicit id lifts the table's counter above it, so that the counter
+/// gives none of ours to another program. While it lags behind, such a program's INSERT could be given
+/// an id that we have just used, and its ON DUPLICATE KEY UPDATE would overwrite our row. They
+/// count up because inserts in descending order deadlock.
+pub(super) struct Ids {
+    highest: u64,
+    next: AtomicU64,
+}
+
+impl Ids {
+    /// The sequence for a column that holds ids up to this one.
+    pub fn new(column_max: u64) -> Self {
+        let highest = (column_max / SHARE).clamp(1, IDS_MAX);
+        Self {
+            highest,
+            next: highest.into(),
+        }
+    }
+
+    /// The next id.
+    pub fn take(&self) -> u64 {
+        let after = |id| {
+            Some(if id >= self.highest {
+                self.random()
+            } else {
+                id + 1
+            })
+        };
+        let taken = self
+            .next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        taken.unwrap_or(self.highest)
+    }
+
+    /// Another row has an id: goes on from a random place.
+    pub fn leap(&self) {
+        self.next.store(self.random(), Ordering::Relaxed);
+    }
+
+    /// A packet with these ids may not have reached the database. If the highest was among them, it
+    /// comes again.
+    pub fn unsent(&self, ids: &[u64]) {
+        if ids.contains(&self.highest) {
+            self.next.store(self.highest, Ordering::Relaxed);
+        }
+    }
+
+    fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        // Without random numbers, the sequence begins anew.
+        let _ = getrandom::fill(&mut bytes);
+        1 + u64::from_ne_bytes(bytes) % self.highest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INT_MAX: u64 = 2_147_483_647;
+    const TINYINT_MAX: u64 = 127;
+
+    #[test]
+    fn the_highest_id_is_first_and_then_they_count_up_from_a_random_place() {
+        for (column_max, highest) in [
+            (INT_MAX, IDS_MAX),
+            (8_388_607, 2_097_151),
+            (TINYINT_MAX, 31),
+        ] {
+            let starts: Vec<_> = (0..20)
+                .map(|_| {
+                    let ids = Ids::new(column_max);
+                    assert_eq!(ids.take(), highest);
+                    let start = ids.take();
+                    assert!((1..=highest).contains(&start));
+                    if start < highest {
+                        assert_eq!(ids.take(), start + 1);
+                    }
+                    start
+                })
+                .collect();
+            assert!(starts.iter().any(|start| *start != starts[0]), "{starts:?}");
+        }
+    }
+
+    #[test]
+    fn after_the_highest_comes_a_random_place_again() {
+        let ids = Ids::new(TINYINT_MAX);
+        let taken: Vec<_> = (0..1_000).map(|_| ids.take()).collect();
+        assert!(taken.iter().all(|id| (1..=31).contains(id)));
+        assert!(
+            taken
+                .windows(2)
+                .all(|two| two[1] == two[0] + 1 || two[0] == 31)
+        );
+        assert!(taken.windows(2).any(|two| two[0] == 31 && two[1] > 1));
+    }
+
+    #[test]
+    fn the_highest_comes_again_if_its_packet_was_lost() {
+        let ids = Ids::new(INT_MAX);
+        let first = ids.take();
+        let second = ids.take();
+        ids.unsent(&[second]);
+        assert_eq!(ids.take(), second + 1);
+        ids.unsent(&[first]);
+        assert_eq!(ids.take(), IDS_MAX);
+    }
+
+    #[test]
+    fn a_leap_ends_elsewhere() {
+        let ids = Ids::new(INT_MAX);
+        let _ = ids.take();
+        let before = ids.take();
+        ids.leap();
+        assert_ne!(ids.take(), before + 1);
+    }
+}

@@ -1,0 +1,244 @@
+//! The lock table as a store of leases: a batch of operations in, a batch of answers out.
+//!
+//! Each operation is a packet of statements that carry their own guards: they name the session, the
+//! owner token and the database's clock, never what an earlier request saw. The last statements read
+//! the rows back, in the same transaction, and what was read is the answer. So a grant never rests on
+//! the absence of an error, and any packet may be sent again: with the same owner token it does nothing
+//! that it has done already.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `operation` | one operation: which packet comes next, and what may have become of the one before |
+//! | `packet` | operations as statements, and the replies told apart |
+//! | `batch` | the loop: packets, retries, isolation of the one that fails |
+//! | `ids` | the ids of new rows |
+//! | `scan` | pages of the table: list, watch, sweep |
+
+mod batch;
+mod ids;
+mod operation;
+mod packet;
+mod scan;
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use mysql::{Opts, Row};
+
+use crate::database::{Database, Pooled, Statement, Trouble, Values, cause};
+use crate::lease::Session;
+use crate::metrics::METRICS;
+use crate::outage::Outage;
+use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
+
+pub use operation::{Answer, FirstPacket, Operation, StoreError};
+use packet::Statements;
+pub use scan::{Page, Swept};
+
+/// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
+/// within 10 s, before a webhook's provider gives up.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// A table of messages that was missing is looked for again after this, when somebody needs it.
+const MESSAGES_LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What came of an attempt to open the store.
+#[derive(Debug)]
+pub enum Opened {
+    /// It serves; these findings are worth a word.
+    Ready(Vec<Finding>),
+    /// Not yet, and why; worth another try.
+    NotYet(String),
+    /// It cannot serve until somebody mends these.
+    Unusable(Vec<Finding>),
+}
+
+/// The lock table behind a pool of connections.
+pub struct Store {
+    database: Database,
+    table_name: String,
+    configured_offset: Option<String>,
+    opened: OnceLock<Statements>,
+    messages: Mutex<(Messages, Instant)>,
+}
+
+impl Store {
+    /// A store that is not open yet, with at most `connections` connections.
+    #[must_use]
+    pub fn new(
+        url: &Opts,
+        table_name: &str,
+        configured_offset: Option<&str>,
+        connections: u32,
+    ) -> Self {
+        let time_zone = configured_offset.unwrap_or("+00:00");
+        Self {
+            database: Database::new(url, time_zone, connections),
+            table_name: table_name.to_owned(),
+            configured_offset: configured_offset.map(str::to_owned),
+            opened: OnceLock::new(),
+            messages: Mutex::new((Messages::default(), Instant::now())),
+        }
+    }
+
+    /// Looks at what changes slowly, for the metrics.
+    pub fn measure(&self) {
+        if let Ok(report) = self.inspect() {
+            METRICS.ids_used.set(report.ids_used.unwrap_or_default());
+            METRICS
+                .clock_difference
+                .set(report.clock_difference_s.unwrap_or_default());
+        }
+    }
+
+    /// Looks at everything that the promises rest on.
+    ///
+    /// # Errors
+    /// If the database cannot be reached; a refused login is a finding.
+    pub fn inspect(&self) -> Result<Report, String> {
+        let inspected = self.database.connect().and_then(|mut connection| {
+            table::inspect(
+                &mut connection,
+                &self.table_name,
+                self.configured_offset.as_deref(),
+            )
+        });
+        inspected.or_else(|error| {
+            if Trouble::of(&error) != Trouble::Denied {
+                return Err(cause(&error));
+            }
+            let said = cause(&error);
+            let text = format!("the database refuses this login ({said}): check user, password, database and grants in DATABASE_URL");
+            let finding = Finding { verdict: Verdict::Problem, topic: "login", text, sql: None };
+            Ok(Report { findings: vec![finding], ..Report::default() })
+        })
+    }
+
+    /// Creates what is missing in the database.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn migrate(&self) -> Result<(), String> {
+        let migrate = |mut connection| table::migrate(&mut connection, &self.table_name);
+        self.database
+            .connect()
+            .and_then(migrate)
+            .map_err(|error| cause(&error))
+    }
+
+    /// Opens the store, if the database is there and its table is usable.
+    pub fn open(&self) -> Opened {
+        let report = match self.inspect() {
+            Ok(report) => report,
+            Err(cause) => {
+                return Opened::NotYet(format!("the database cannot be reached: {cause}"));
+            }
+        };
+        match &report.table {
+            None => Opened::Unusable(report.of(Verdict::Problem).cloned().collect()),
+            Some(_) if report.writes == Writes::ReadOnly => {
+                Opened::NotYet("the database is read-only".to_owned())
+            }
+            Some(table) => {
+                *self.messages() = (report.messages.clone(), Instant::now());
+                self.opened.get_or_init(|| Statements::new(table));
+                METRICS.database_up.set(1);
+                Opened::Ready(report.of(Verdict::Warning).cloned().collect())
+            }
+        }
+    }
+
+    /// Whether messages can be recorded: whether their table is as it must be. One that was not may
+    /// have been mended since.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do.
+    pub fn keeps_messages(&self) -> Result<(), String> {
+        let mut known = self.messages();
+        let Messages::Refused(why) = known.0.clone() else {
+            // What is not known yet, the request itself will show.
+            return Ok(());
+        };
+        if known.1.elapsed() < MESSAGES_LOOK_PAUSE {
+            return Err(why);
+        }
+        known.1 = Instant::now();
+        drop(known);
+        let look = |statements: &Statements| {
+            let mut connection = self.database.connect()?;
+            table::inspect_messages(&mut connection, &statements.table)
+        };
+        let Some(Ok(messages)) = self.opened.get().map(look) else {
+            return Err(why);
+        };
+        self.messages().0 = messages.clone();
+        match messages {
+            Messages::Refused(why) => Err(why),
+            Messages::Kept | Messages::Unknown => Ok(()),
+        }
+    }
+
+    fn messages(&self) -> MutexGuard<'_, (Messages, Instant)> {
+        // Nothing that could panic happens under it.
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether leases could be written now.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub fn ready(&self) -> Result<(), StoreError> {
+        self.query(&self.statements()?.may_write, &[]).map(drop)
+    }
+
+    /// One name for all spellings of a session that the table takes for the same.
+    #[must_use]
+    pub fn name(&self, session: &Session) -> (String, String) {
+        let (prospect, device) = (session.id_prospect.as_str(), session.id_device.as_str());
+        // Before the store is open, no operation succeeds, so any name will do.
+        self.opened.get().map_or_else(
+            || (prospect.to_owned(), device.to_owned()),
+            |statements| statements.table.name(prospect, device),
+        )
+    }
+
+    /// Runs a statement that reads, again if the connection turns out to be dead.
+    fn query(&self, sql: &Statement, values: &Values) -> Result<Vec<Row>, StoreError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let error = match self.pooled(until)?.query(sql, values) {
+                Ok(rows) => return Ok(rows),
+                Err(error) => error,
+            };
+            match Trouble::of(&error) {
+                // No row can have a text that its column cannot hold.
+                Trouble::Incomparable => return Ok(Vec::new()),
+                Trouble::Lost if Instant::now() < until => {}
+                _ => return Err(StoreError::Unavailable(cause(&error))),
+            }
+        }
+    }
+
+    fn pooled(&self, until: Instant) -> Result<Pooled, StoreError> {
+        let open = self.database.outage().wait_until_open(until);
+        open.and_then(|()| self.database.pooled())
+            .map_err(StoreError::Unavailable)
+    }
+
+    /// What is known of whether the database answers.
+    #[must_use]
+    pub fn outage(&self) -> &Outage {
+        self.database.outage()
+    }
+
+    /// Waits for an outage, at most so long, and takes a step towards its end.
+    pub fn tend(&self, patience: Duration) {
+        self.database.tend(patience);
+    }
+
+    fn statements(&self) -> Result<&Statements, StoreError> {
+        let not_yet =
+            || StoreError::Unavailable("it has not been reached since the start".to_owned());
+        self.opened.get().ok_or_else(not_yet)
+    }
+}

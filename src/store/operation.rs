@@ -1,0 +1,456 @@
+//! One operation on its way to its answer: which packet comes next, and what may have become of
+//! the packets before. What rows mean is said in [`crate::lease`]; no connection is used here.
+
+use std::fmt;
+use std::time::Instant;
+
+use crate::lease::{
+    Acquire, Acquired, Commit, Committed, Force, ForceStep, Forced, Found, Holding, MessageId,
+    Read, Release, Released, Renew, Renewed, Replace, Row, Sent, Session, Step,
+};
+
+/// Ids that are tried for a new row: enough to find one free if nine tenths of those that may be
+/// used are taken.
+const ID_TRIES_MAX: u32 = 20;
+
+/// Something to do to one session's lease.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Take the lease.
+    Acquire(Acquire, FirstPacket),
+    /// Look whether a worker holds the session already, or its message is answered.
+    Find(Acquire),
+    /// Give the lease a new expiry.
+    Renew(Renew),
+    /// Record that a message is answered.
+    Commit(Commit),
+    /// Give the lease back.
+    Release(Release),
+    /// End the lease, whoever holds it.
+    Force(Force),
+    /// Look who holds it.
+    Look(Session),
+}
+
+/// How an acquire begins. Either way its answer rests on what it reads then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstPacket {
+    /// With a write: the session is probably free.
+    Write,
+    /// With a look: somebody probably holds the session. A look locks nothing, and costs the
+    /// database half as much as a write that changes nothing.
+    Look,
+}
+
+impl Operation {
+    /// The session it is about.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        match self {
+            Self::Acquire(acquire, _) | Self::Find(acquire) => &acquire.session,
+            Self::Commit(commit) => &commit.session,
+            Self::Release(release) => &release.session,
+            Self::Renew(renew) => &renew.session,
+            Self::Force(force) => &force.session,
+            Self::Look(session) => session,
+        }
+    }
+
+    /// The message that it names.
+    #[must_use]
+    pub fn message_id(&self) -> Option<&MessageId> {
+        match self {
+            Self::Acquire(acquire, _) | Self::Find(acquire) => acquire.message_id.as_ref(),
+            Self::Commit(commit) => Some(&commit.message.id),
+            Self::Release(release) => release.message.as_ref().map(|message| &message.id),
+            Self::Renew(_) | Self::Force(_) | Self::Look(_) => None,
+        }
+    }
+}
+
+/// What came of an [`Operation`] of the same name.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Of an acquire.
+    Acquire(Acquired),
+    /// Of an acquire that only looked.
+    Find(Found),
+    /// Of a commit.
+    Commit(Committed),
+    /// Of a release.
+    Release(Released),
+    /// Of a renew.
+    Renew(Renewed),
+    /// Of an operator's release.
+    Force(Forced),
+    /// Of a look: who holds the session, if anybody does.
+    Look(Option<Holding>),
+}
+
+/// Why there is no answer. None of these says anything about who holds what.
+#[derive(Clone, Debug)]
+pub enum StoreError {
+    /// The database cannot be reached, or refused; nothing was written.
+    Unavailable(String),
+    /// Another program held a lock on the row or the table for longer than we wait; nothing was
+    /// written.
+    Locked,
+    /// No free id was found for a new row.
+    IdsExhausted,
+    /// The database vanished in the middle of a write and could not be asked what became of it.
+    Unsettled(String),
+    /// A bug of ours.
+    Internal,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable(cause) => write!(f, "the database is not available ({cause}); nothing was written, try again"),
+            Self::Locked => f.write_str(
+                "another program holds a database lock on this session's row or on the table; nothing was written, try again",
+            ),
+            Self::Internal => f.write_str("a bug in session-lock; its log has a line about it"),
+            Self::IdsExhausted => f.write_str(
+                "no free id was found in the lock table, whose lowest ids are nearly all taken; nothing was written; \
+                 the operator can delete rows that hold nothing any more",
+            ),
+            Self::Unsettled(cause) => write!(
+                f,
+                "the database vanished during the write ({cause}); repeat the same request with the same owner_token"
+            ),
+        }
+    }
+}
+
+/// The packet that an operation needs next.
+pub(crate) enum Next {
+    /// One that reads.
+    Look,
+    /// One that writes, with nothing read before.
+    Write,
+    /// One that takes a stale row over.
+    Replace(Replace),
+    /// One that deletes a row for an operator.
+    Delete(Row),
+}
+
+/// Whether an operation shares its statements.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sharing {
+    /// With others of its kind.
+    Statements,
+    /// It has statements of its own, among others in the packet.
+    Packet,
+    /// It has a packet of its own: something went wrong with several, and it is not known whose fault
+    /// that was.
+    Nothing,
+}
+
+/// An operation on its way to its answer.
+pub(crate) struct Attempt<'a> {
+    pub operation: &'a Operation,
+    pub next: Next,
+    pub sharing: Sharing,
+    /// When the first packet was sent that may have taken effect without an answer.
+    lost_at: Option<Instant>,
+    /// The row that such a packet was to delete.
+    tried: Option<Row>,
+    ids_tried: u32,
+    outcome: Option<Result<Answer, StoreError>>,
+}
+
+impl<'a> Attempt<'a> {
+    pub fn new(operation: &'a Operation) -> Self {
+        let next = match operation {
+            Operation::Acquire(_, FirstPacket::Write)
+            | Operation::Renew(_)
+            | Operation::Commit(_)
+            | Operation::Release(_) => Next::Write,
+            Operation::Acquire(_, FirstPacket::Look)
+            | Operation::Find(_)
+            | Operation::Force(_)
+            | Operation::Look(_) => Next::Look,
+        };
+        let sharing = match operation {
+            // Its ids are taken as stored, and may compare like another's of the batch.
+            Operation::Force(_) => Sharing::Nothing,
+            _ => Sharing::Statements,
+        };
+        Self {
+            operation,
+            next,
+            sharing,
+            lost_at: None,
+            tried: None,
+            ids_tried: 0,
+            outcome: None,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.outcome.is_none()
+    }
+
+    pub fn is_looking(&self) -> bool {
+        self.is_open() && matches!(self.next, Next::Look)
+    }
+
+    pub fn is_writing(&self) -> bool {
+        self.is_open() && !matches!(self.next, Next::Look)
+    }
+
+    /// Whether all there is to it is a row to delete, so that releases can have one statement.
+    pub fn shares_delete(&self) -> Option<&Release> {
+        match self.operation {
+            Operation::Release(release)
+                if release.message.is_none()
+                    && self.lost_at.is_none()
+                    && self.sharing == Sharing::Statements =>
+            {
+                Some(release)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether its write must not meet a dead connection: it could not tell its own delete from
+    /// somebody else's.
+    pub fn needs_live_connection(&self) -> bool {
+        self.is_open() && matches!(self.operation, Operation::Release(_)) && self.lost_at.is_none()
+    }
+
+    /// Whether the answer to its write is in the session's row.
+    pub fn reads_row(&self) -> bool {
+        match self.operation {
+            Operation::Acquire(..) | Operation::Renew(_) => true,
+            Operation::Release(_) => self.lost_at.is_some(),
+            _ => false,
+        }
+    }
+
+    /// What was read, as of the operation's first packet.
+    pub fn read(
+        &self,
+        row: Option<(Row, u64)>,
+        record: Option<crate::lease::StoredRecord>,
+    ) -> Read {
+        let began_us = row
+            .as_ref()
+            .map_or(0, |(row, packet_clock_us)| match self.lost_at {
+                Some(lost_at) => {
+                    let since_us = u64::try_from(lost_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    row.clock_us.saturating_sub(since_us)
+                }
+                None => *packet_clock_us,
+            });
+        Read {
+            row: row.map(|(row, _)| row),
+            record,
+            changed: 0,
+            began_us,
+        }
+    }
+
+    fn sent(&self, at: Instant) -> Sent {
+        Sent {
+            at,
+            again: self.lost_at.is_some(),
+        }
+    }
+
+    /// Decides after a look that was sent then.
+    pub fn looked(&mut self, read: Read, sent_at: Instant) {
+        let sent = self.sent(sent_at);
+        match self.operation {
+            Operation::Acquire(acquire, _) => self.acquired(acquire.after_look(read, sent)),
+            Operation::Find(acquire) => self.answer(Answer::Find(acquire.find(read, sent))),
+            Operation::Force(force) => match force.after_look(read, self.tried.as_ref()) {
+                ForceStep::Answer(forced) => self.answer(Answer::Force(forced)),
+                ForceStep::Delete(row) => self.next = Next::Delete(row),
+            },
+            Operation::Look(_) => {
+                let holding = read.row.and_then(|row| row.holding(sent_at));
+                self.answer(Answer::Look(holding));
+            }
+            Operation::Renew(_) | Operation::Commit(_) | Operation::Release(_) => {}
+        }
+    }
+
+    /// Decides after a write that was sent then and is committed.
+    pub fn wrote(&mut self, read: Read, sent_at: Instant) {
+        let sent = self.sent(sent_at);
+        match self.operation {
+            Operation::Acquire(acquire, _) => {
+                let replaced = match &self.next {
+                    Next::Replace(replaced) => Some(replaced),
+                    _ => None,
+                };
+                let step = acquire.after_write(read, sent, replaced);
+                self.acquired(step);
+            }
+            Operation::Renew(renew) => self.answer(Answer::Renew(renew.answer(&read, sent))),
+            Operation::Commit(commit) => self.answer(Answer::Commit(commit.answer(read, sent))),
+            Operation::Release(release) => {
+                self.answer(Answer::Release(release.answer(&read, sent)));
+            }
+            Operation::Force(_) => match std::mem::replace(&mut self.next, Next::Look) {
+                Next::Delete(row) if read.changed > 0 => {
+                    self.answer(Answer::Force(Forced::Released(row.holder())));
+                }
+                // It changed meanwhile.
+                _ => {}
+            },
+            Operation::Find(_) | Operation::Look(_) => {}
+        }
+    }
+
+    fn acquired(&mut self, step: Step) {
+        match step {
+            Step::Answer(acquired) => self.answer(Answer::Acquire(acquired)),
+            Step::Write(replace) => self.next = replace.map_or(Next::Write, Next::Replace),
+            Step::NewId => {
+                self.next = Next::Write;
+                self.ids_tried += 1;
+                if self.ids_tried > ID_TRIES_MAX {
+                    self.fail(StoreError::IdsExhausted);
+                }
+            }
+        }
+    }
+
+    /// Whether it was told that another session's row has the id.
+    pub fn needs_new_id(&self) -> bool {
+        self.ids_tried > 0
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        self.outcome = Some(Ok(answer));
+    }
+
+    /// A packet that was sent then may have taken effect, and nobody knows. With the same owner token it
+    /// is sent again.
+    pub fn lost(&mut self, sent_at: Instant) {
+        self.lost_at.get_or_insert(sent_at);
+        if let Next::Delete(row) = std::mem::replace(&mut self.next, Next::Write) {
+            self.tried = Some(row);
+            self.next = Next::Look;
+        }
+    }
+
+    /// Nothing was written, and it is not known whose fault that was: it begins anew, with a look if
+    /// that can be its answer.
+    pub fn restart(&mut self) {
+        self.sharing = Sharing::Nothing;
+        self.next = match self.operation {
+            Operation::Renew(_) | Operation::Commit(_) | Operation::Release(_) => Next::Write,
+            // After a lost packet its own lease would seem to be an earlier one.
+            Operation::Acquire(..) if self.lost_at.is_some() => Next::Write,
+            _ => Next::Look,
+        };
+    }
+
+    /// Ends without an answer, but not without a word if something may have been written.
+    pub fn fail(&mut self, error: StoreError) {
+        self.outcome = Some(Err(match (self.lost_at, error) {
+            // That nothing was written is not known here.
+            (Some(_), StoreError::Unavailable(cause)) => StoreError::Unsettled(cause),
+            (Some(_), StoreError::Locked) => {
+                StoreError::Unsettled("then another program held a database lock".to_owned())
+            }
+            (_, error) => error,
+        }));
+    }
+
+    pub fn finish(mut self, cause: &str) -> Result<Answer, StoreError> {
+        if self.outcome.is_none() {
+            let cause = if cause.is_empty() {
+                "too much contention"
+            } else {
+                cause
+            };
+            self.fail(StoreError::Unavailable(cause.to_owned()));
+        }
+        self.outcome.unwrap_or(Err(StoreError::Internal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lease::{Id, OwnerToken, Ttl};
+
+    const OWNER: &str = "48210000000000000007";
+
+    fn acquire() -> Operation {
+        let id = |text| Id::new(text).unwrap();
+        let acquire = Acquire {
+            session: Session {
+                id_device: id("bot1"),
+                id_prospect: id("60123456789"),
+            },
+            owner_token: OwnerToken::new(OWNER).unwrap(),
+            ttl: Ttl::new(30_000, 900_000).unwrap(),
+            message_id: None,
+        };
+        Operation::Acquire(acquire, FirstPacket::Write)
+    }
+
+    /// A row of the owner that was granted at this time, by the clock that is 1,760,432,405 s.
+    fn row(fencing_us: u64) -> Row {
+        let stored = format!("2025-10-14 09:00:00.000000{fencing_us}{OWNER}");
+        Row::new(7, stored.into(), Some(0), 1_760_432_405_000_000)
+    }
+
+    fn how(attempt: Attempt) -> &'static str {
+        match attempt.finish("") {
+            Ok(Answer::Acquire(Acquired::Granted(lease))) => lease.how.word(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_lease_from_a_lost_packet_is_new_and_one_from_before_it_is_told_again() {
+        let operation = acquire();
+        let now_us = 1_760_432_405_000_000;
+        // By the clock of the second packet, all of these were granted earlier.
+        for (granted_us, expected) in [(now_us - 500_000, "new"), (now_us - 5_000_000, "again")] {
+            let mut attempt = Attempt::new(&operation);
+            let now = Instant::now();
+            attempt.lost(now.checked_sub(Duration::from_secs(1)).unwrap());
+            let read = attempt.read(Some((row(granted_us), now_us - 100)), None);
+            attempt.wrote(read, now);
+            assert_eq!(how(attempt), expected);
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_that_nothing_was_written_when_that_is_not_known() {
+        let operation = acquire();
+        for error in [
+            StoreError::Unavailable("gone".to_owned()),
+            StoreError::Locked,
+        ] {
+            let mut attempt = Attempt::new(&operation);
+            attempt.lost(Instant::now());
+            attempt.fail(error);
+            let told = attempt.finish("").expect_err("it failed").to_string();
+            assert!(told.contains("during the write"), "{told}");
+            assert!(!told.contains("nothing was written"), "{told}");
+        }
+    }
+
+    #[test]
+    fn so_many_ids_are_tried_and_no_more() {
+        let operation = acquire();
+        let mut attempt = Attempt::new(&operation);
+        for _ in 0..ID_TRIES_MAX {
+            attempt.wrote(Read::default(), Instant::now());
+            assert!(attempt.is_writing());
+        }
+        attempt.wrote(Read::default(), Instant::now());
+        assert!(matches!(attempt.finish(""), Err(StoreError::IdsExhausted)));
+    }
+}

@@ -1,0 +1,509 @@
+//! Operations as packets of the statements in `sql/`, and the replies told apart.
+//!
+//! A packet that writes is one transaction: what acquires share, what releases share, the statements
+//! that an operation has for itself, then the reads whose rows are the answers.
+
+use std::collections::HashMap;
+
+use super::ids::Ids;
+use super::operation::{Attempt, Next, Operation};
+use crate::database::{Packet, Reply, Statement, Value, columns};
+use crate::lease::{
+    Acquire, Message, MessageId, OwnerToken, Read, Release, Row, Session, StoredRecord, claim_mark,
+    date_shift_us,
+};
+use crate::table::Table;
+
+/// The statements, with the table's and its keys' names in them.
+pub(super) struct Statements {
+    packet_clock: Statement,
+    acquire: Statement,
+    release_answered: Statement,
+    release: Statement,
+    all_released: Statement,
+    renew: Statement,
+    lock: Statement,
+    commit: Statement,
+    release_message: Statement,
+    delete_row: Statement,
+    read: Statement,
+    read_message: Statement,
+    unlocked_rows: Statement,
+    pub may_write: Statement,
+    pub list: Statement,
+    pub watch: Statement,
+    pub old_messages: Statement,
+    pub forget_message: Statement,
+    pub table: Table,
+    pub ids: Ids,
+}
+
+impl Statements {
+    pub fn new(table: &Table) -> Self {
+        let names = table.names();
+        let read = |file| Statement::new(file, &names);
+        Self {
+            packet_clock: read(include_str!("../../sql/lease/packet_clock.sql")),
+            acquire: read(include_str!("../../sql/lease/acquire.sql")),
+            release_answered: read(include_str!("../../sql/lease/release_answered.sql")),
+            release: read(include_str!("../../sql/lease/release.sql")),
+            all_released: read(include_str!("../../sql/lease/all_released.sql")),
+            renew: read(include_str!("../../sql/lease/renew.sql")),
+            lock: read(include_str!("../../sql/lease/lock.sql")),
+            commit: read(include_str!("../../sql/message/commit.sql")),
+            release_message: read(include_str!("../../sql/message/release.sql")),
+            delete_row: read(include_str!("../../sql/lease/delete_row.sql")),
+            read: read(include_str!("../../sql/lease/read.sql")),
+            read_message: read(include_str!("../../sql/message/read.sql")),
+            unlocked_rows: read(include_str!("../../sql/lease/unlocked_rows.sql")),
+            may_write: read(include_str!("../../sql/lease/may_write.sql")),
+            list: read(include_str!("../../sql/lease/list.sql")),
+            watch: read(include_str!("../../sql/lease/watch.sql")),
+            old_messages: read(include_str!("../../sql/message/old.sql")),
+            forget_message: read(include_str!("../../sql/message/forget.sql")),
+            table: table.clone(),
+            ids: Ids::new(table.max_key),
+        }
+    }
+
+    /// A packet that only reads, for all of these.
+    pub fn look(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
+        let mut packet = Packet::default();
+        self.may_write.write(&mut packet, &[]);
+        let all: Vec<_> = (0..attempts.len()).collect();
+        let reads = self.append_reads(attempts, all.clone(), &all, &mut packet);
+        (packet, reads)
+    }
+
+    /// The packet that does what all of these need next, as one transaction.
+    pub fn write(&self, attempts: &[&mut Attempt]) -> (Packet, Layout) {
+        let mut packet = Packet::default();
+        let mut layout = Layout {
+            counts: vec![Count::None; attempts.len()],
+            ..Layout::default()
+        };
+        // In one order in all packets: two servers that write to the same sessions then hardly ever
+        // deadlock.
+        let mut order: Vec<_> = (0..attempts.len()).collect();
+        order.sort_unstable_by_key(|at| sort_key(attempts[*at].operation.session()));
+        let acquires: Vec<_> = order.iter().filter_map(|at| claim(attempts[*at])).collect();
+        if !acquires.is_empty() {
+            self.packet_clock.write(&mut packet, &[]);
+        }
+        packet.push("START TRANSACTION");
+        self.append_acquires(&acquires, &mut packet, &mut layout);
+        self.append_shared_releases(attempts, &order, &mut packet, &mut layout);
+        for at in &order {
+            if let Some(count) = self.append_own(attempts[*at], &mut packet) {
+                layout.counts[*at] = Count::Own(count);
+            }
+        }
+        let rows_of: Vec<_> = order
+            .iter()
+            .copied()
+            .filter(|at| attempts[*at].reads_row())
+            .collect();
+        layout.reads = self.append_reads(attempts, order, &rows_of, &mut packet);
+        packet.push("COMMIT");
+        (packet, layout)
+    }
+
+    fn append_acquires(&self, claims: &[Claim], packet: &mut Packet, layout: &mut Layout) {
+        if claims.is_empty() {
+            return;
+        }
+        let keys = claims.iter().map(|claim| match claim.next {
+            Next::Replace(replaced) => replaced.key,
+            _ => {
+                let id = self.ids.take();
+                layout.new_ids.push(id);
+                id
+            }
+        });
+        let keys: Vec<_> = keys.collect();
+        let rows = claims.iter().zip(&keys);
+        let rows: Vec<_> = rows.map(|(claim, key)| claim.values(*key)).collect();
+        self.acquire.write_rows(packet, &rows);
+        for Claim { acquire, .. } in claims {
+            if let Some(message_id) = &acquire.message_id {
+                let [prospect, device] = session_values(&acquire.session);
+                let owner_token = owner_value(&acquire.owner_token);
+                let values = [prospect, device, owner_token, message_value(message_id)];
+                self.release_answered.write(packet, &values);
+            }
+        }
+    }
+
+    fn append_shared_releases(
+        &self,
+        attempts: &[&mut Attempt],
+        order: &[usize],
+        packet: &mut Packet,
+        layout: &mut Layout,
+    ) {
+        let shares = |at: &usize| Some((*at, attempts[*at].shares_delete()?));
+        let (members, releases): (Vec<_>, Vec<_>) = order.iter().filter_map(shares).unzip();
+        if releases.is_empty() {
+            return;
+        }
+        let deleted_by = packet.len();
+        self.append_release(&releases, packet);
+        if releases.len() > 1 {
+            let rows = ("rows", Value::Number(releases.len() as u64));
+            self.all_released.write(packet, &[rows]);
+        }
+        for at in members {
+            // All of them are deleted, or the check after it fails.
+            layout.counts[at] = Count::Own(deleted_by);
+        }
+    }
+
+    fn append_release(&self, releases: &[&Release], packet: &mut Packet) {
+        let owners = releases.iter().map(|release| {
+            let [(_, prospect), _] = session_values(&release.session);
+            [prospect, owner_value(&release.owner_token).1]
+        });
+        let owners: Vec<_> = owners.collect();
+        let devices = by_device(releases.iter().map(|release| &release.session));
+        let lists = devices.into_iter().map(|(device, members)| {
+            let prospects: Vec<_> = members.iter().map(|at| owners[*at][0]).collect();
+            let pairs: Vec<_> = members
+                .iter()
+                .map(|at| Value::Tuple(&owners[*at]))
+                .collect();
+            (device, prospects, pairs)
+        });
+        let lists: Vec<_> = lists.collect();
+        let rows = lists.iter().map(|(device, prospects, pairs)| {
+            [
+                ("id_device", Value::Text(device)),
+                ("id_prospects", Value::List(prospects)),
+                ("owners", Value::List(pairs)),
+            ]
+        });
+        self.release.write_rows(packet, &rows.collect::<Vec<_>>());
+    }
+
+    /// Appends what an operation has for itself; the statement whose count is its own.
+    fn append_own(&self, attempt: &Attempt, packet: &mut Packet) -> Option<usize> {
+        match (attempt.operation, &attempt.next) {
+            (Operation::Renew(renew), _) => {
+                let [prospect, device] = session_values(&renew.session);
+                let values = [
+                    prospect,
+                    device,
+                    owner_value(&renew.owner_token),
+                    ("shift_us", shift_us(renew.ttl.as_ms())),
+                    ("max_hold_us", Value::Number(renew.max_hold_ms * 1_000)),
+                    ("max_shift_us", shift_us(renew.max_hold_ms)),
+                ];
+                self.renew.write(packet, &values);
+            }
+            (Operation::Commit(commit), _) => {
+                let [prospect, device] = session_values(&commit.session);
+                self.lock.write(packet, &[prospect, device]);
+                let record = record_values(&commit.message, &commit.owner_token);
+                self.commit
+                    .write(packet, &[&[prospect, device], &record[..]].concat());
+            }
+            (Operation::Release(release), _) if attempt.shares_delete().is_none() => {
+                let deleted_by = packet.len();
+                self.append_release(&[release], packet);
+                if let Some(message) = &release.message {
+                    let [prospect, device] = session_values(&release.session);
+                    let record = record_values(message, &release.owner_token);
+                    let values = [&[prospect, device], &record[..]].concat();
+                    self.release_message.write(packet, &values);
+                }
+                return Some(deleted_by);
+            }
+            (Operation::Force(force), Next::Delete(row)) => {
+                self.append_delete(&force.session, row, packet);
+            }
+            _ => return None,
+        }
+        Some(packet.len() - 1)
+    }
+
+    /// Appends the deletion of a row that is as it was read.
+    pub fn append_delete(&self, session: &Session, row: &Row, packet: &mut Packet) {
+        let [prospect, device] = session_values(session);
+        let key = ("key", Value::Number(row.key));
+        let seen = ("seen", Value::Bytes(&row.stored));
+        self.delete_row
+            .write(packet, &[prospect, device, key, seen]);
+    }
+
+    /// A packet that finds out which of these sessions' rows nobody holds a lock on.
+    pub fn unlocked_rows(&self, attempts: &[&mut Attempt]) -> Packet {
+        let mut packet = Packet::default();
+        write_sessions(
+            &self.unlocked_rows,
+            attempts.iter().map(|a| a.operation.session()),
+            &mut packet,
+        );
+        packet
+    }
+
+    fn append_reads(
+        &self,
+        attempts: &[&mut Attempt],
+        members: Vec<usize>,
+        rows_of: &[usize],
+        packet: &mut Packet,
+    ) -> Reads {
+        let mut reads = Reads::default();
+        if !rows_of.is_empty() {
+            reads.rows = Some(packet.len());
+            let sessions = rows_of.iter().map(|at| attempts[*at].operation.session());
+            write_sessions(&self.read, sessions, packet);
+        }
+        let records = members.iter().filter_map(|at| {
+            let operation = attempts[*at].operation;
+            let [prospect, device] = session_values(operation.session());
+            Some([prospect, device, message_value(operation.message_id()?)])
+        });
+        let records: Vec<_> = records.collect();
+        if !records.is_empty() {
+            reads.records = Some(packet.len());
+            self.read_message.write_rows(packet, &records);
+        }
+        reads.members = members;
+        reads
+    }
+}
+
+/// Where in a packet's replies the rows and the records are.
+#[derive(Default)]
+pub(super) struct Reads {
+    members: Vec<usize>,
+    rows: Option<usize>,
+    records: Option<usize>,
+}
+
+/// Where in a packet's replies each operation's own are.
+#[derive(Default)]
+pub(super) struct Layout {
+    counts: Vec<Count>,
+    pub reads: Reads,
+    /// The ids that its new rows have.
+    pub new_ids: Vec<u64>,
+}
+
+#[derive(Clone, Copy)]
+enum Count {
+    /// What was read is the answer.
+    None,
+    /// How many rows this statement changed.
+    Own(usize),
+}
+
+impl Layout {
+    /// What came back for each of these operations. `None` if that cannot be told.
+    pub fn read(
+        &self,
+        attempts: &[&mut Attempt],
+        replies: Vec<Reply>,
+        table: &Table,
+    ) -> mysql::Result<Option<Vec<Read>>> {
+        let affected: Vec<_> = replies.iter().map(|reply| reply.affected).collect();
+        let Some(mut reads) = self.reads.read(attempts, replies, table)? else {
+            return Ok(None);
+        };
+        for (read, count) in reads.iter_mut().zip(&self.counts) {
+            if let Count::Own(at) = count {
+                // A statement that several share changed a row of each.
+                read.changed = affected[*at];
+            }
+        }
+        Ok(Some(reads))
+    }
+}
+
+impl Reads {
+    /// What was read for each of these operations. `None` if a row belongs to none of them, or to
+    /// several: the column's collation takes more texts for the same than we do. Alone, an operation
+    /// knows that a row is its own.
+    pub fn read(
+        &self,
+        attempts: &[&mut Attempt],
+        mut replies: Vec<Reply>,
+        table: &Table,
+    ) -> mysql::Result<Option<Vec<Read>>> {
+        let owners = Owners::new(attempts, &self.members, table);
+        let mut take = |at: Option<usize>| {
+            at.map_or_else(Vec::new, |at| std::mem::take(&mut replies[at].rows))
+        };
+        let mut rows: Vec<Option<(Row, u64)>> = attempts.iter().map(|_| None).collect();
+        let mut records: Vec<Option<StoredRecord>> = attempts.iter().map(|_| None).collect();
+        for row in take(self.rows) {
+            let (key, stored, age_us, clock_us, prospect, device, packet_clock_us) = columns(row)?;
+            let (prospect, device): (String, String) = (prospect, device);
+            let Some(at) = owners.find(&prospect, &device) else {
+                return Ok(None);
+            };
+            rows[at] = Some((Row::new(key, stored, age_us, clock_us), packet_clock_us));
+        }
+        for row in take(self.records) {
+            let (owner_token, age_us, result, prospect, device): (_, _, _, String, String) =
+                columns(row)?;
+            let Some(at) = owners.find(&prospect, &device) else {
+                return Ok(None);
+            };
+            records[at] = Some(StoredRecord::new(owner_token, age_us, result));
+        }
+        let read = rows.into_iter().zip(records).zip(attempts);
+        let read = read.map(|((row, record), attempt)| attempt.read(row, record));
+        Ok(Some(read.collect()))
+    }
+}
+
+/// Which operation a row belongs to, by its ids.
+enum Owners<'t> {
+    /// There is but one.
+    Only(usize),
+    /// By one spelling of the ids; `None` for several operations of one session.
+    ByIds(&'t Table, HashMap<(String, String), Option<usize>>),
+}
+
+impl<'t> Owners<'t> {
+    fn new(attempts: &[&mut Attempt], members: &[usize], table: &'t Table) -> Self {
+        if let [only] = members {
+            return Self::Only(*only);
+        }
+        let mut owners = HashMap::new();
+        for at in members {
+            let session = attempts[*at].operation.session();
+            let ids = table.name(session.id_prospect.as_str(), session.id_device.as_str());
+            let owner = owners.entry(ids);
+            owner.and_modify(|owner| *owner = None).or_insert(Some(*at));
+        }
+        Self::ByIds(table, owners)
+    }
+
+    fn find(&self, prospect: &str, device: &str) -> Option<usize> {
+        match self {
+            Self::Only(at) => Some(*at),
+            Self::ByIds(table, owners) => *owners.get(&table.name(prospect, device))?,
+        }
+    }
+}
+
+/// A lease on its way into the table.
+struct Claim<'a> {
+    acquire: &'a Acquire,
+    next: &'a Next,
+    text: String,
+}
+
+fn claim<'a>(attempt: &'a Attempt) -> Option<Claim<'a>> {
+    let Operation::Acquire(acquire, _) = attempt.operation else {
+        return None;
+    };
+    let (mark, ttl_ms) = (claim_mark(), acquire.ttl.as_ms());
+    let text = format!("{mark}{ttl_ms:07}{}", acquire.owner_token.secret());
+    Some(Claim {
+        acquire,
+        next: &attempt.next,
+        text,
+    })
+}
+
+impl Claim<'_> {
+    fn values(&self, key: u64) -> [(&'static str, Value<'_>); 9] {
+        let [prospect, device] = session_values(&self.acquire.session);
+        let (seen, fencing_floor) = match self.next {
+            Next::Replace(replaced) => (Value::Bytes(&replaced.seen), replaced.fencing_floor),
+            _ => (Value::Null, 0),
+        };
+        [
+            prospect,
+            device,
+            owner_value(&self.acquire.owner_token),
+            ("key", Value::Number(key)),
+            ("claim", Value::Bytes(self.text.as_bytes())),
+            ("mark", Value::Text(claim_mark())),
+            ("seen", seen),
+            ("shift_us", shift_us(self.acquire.ttl.as_ms())),
+            ("fencing_floor", Value::Number(fencing_floor)),
+        ]
+    }
+}
+
+/// What a write adds to the clock to get the stored date.
+fn shift_us(lasts_ms: u64) -> Value<'static> {
+    Value::Signed(date_shift_us(lasts_ms))
+}
+
+fn sort_key(session: &Session) -> (&str, &str) {
+    (session.id_prospect.as_str(), session.id_device.as_str())
+}
+
+fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {
+    [
+        ("id_prospect", Value::Text(session.id_prospect.as_str())),
+        ("id_device", Value::Text(session.id_device.as_str())),
+    ]
+}
+
+fn owner_value(owner_token: &OwnerToken) -> (&'static str, Value<'_>) {
+    ("owner_token", Value::Bytes(owner_token.secret().as_bytes()))
+}
+
+fn message_value(message_id: &MessageId) -> (&'static str, Value<'_>) {
+    ("message_id", Value::Bytes(message_id.as_str().as_bytes()))
+}
+
+fn record_values<'a>(
+    message: &'a Message,
+    owner_token: &'a OwnerToken,
+) -> [(&'static str, Value<'a>); 3] {
+    let result = message.result.as_ref();
+    let result = result.map_or(Value::Null, |result| Value::Bytes(result.as_bytes()));
+    [
+        message_value(&message.id),
+        owner_value(owner_token),
+        ("result", result),
+    ]
+}
+
+/// Sessions by their devices, of which there are few: naming a device once for all its sessions, a
+/// statement is parsed and planned in a fraction of the time.
+fn by_device<'a>(sessions: impl Iterator<Item = &'a Session>) -> Vec<(&'a str, Vec<usize>)> {
+    let mut devices: Vec<(&str, Vec<usize>)> = Vec::new();
+    let mut places = HashMap::new();
+    for (at, session) in sessions.enumerate() {
+        let device = session.id_device.as_str();
+        let place = *places.entry(device).or_insert_with(|| {
+            devices.push((device, Vec::new()));
+            devices.len() - 1
+        });
+        devices[place].1.push(at);
+    }
+    devices
+}
+
+/// Writes a statement that names sessions, those of each device together.
+fn write_sessions<'a>(
+    statement: &Statement,
+    sessions: impl Iterator<Item = &'a Session>,
+    packet: &mut Packet,
+) {
+    let sessions: Vec<_> = sessions.collect();
+    let lists = by_device(sessions.iter().copied()).into_iter();
+    let lists = lists.map(|(device, members)| {
+        let prospect = |at: usize| Value::Text(sessions[at].id_prospect.as_str());
+        (
+            device,
+            members.into_iter().map(prospect).collect::<Vec<_>>(),
+        )
+    });
+    let lists: Vec<_> = lists.collect();
+    let rows = lists.iter().map(|(device, prospects)| {
+        [
+            ("id_device", Value::Text(device)),
+            ("id_prospects", Value::List(prospects)),
+        ]
+    });
+    statement.write_rows(packet, &rows.collect::<Vec<_>>());
+}
