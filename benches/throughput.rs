@@ -20,7 +20,9 @@ use mysql::prelude::Queryable;
 use mysql::{Opts, OptsBuilder};
 use r2d2_mysql::MySqlConnectionManager;
 use session_lock::dev::PrivateDatabase;
-use session_lock::lease::{Acquire, Id, OwnerToken, Release, Session, TTL_MAX_MS, Ttl};
+use session_lock::lease::{
+    Acquire, Id, OwnerToken, Release, Session, TTL_MAX_MS, TokenOrigin, Ttl,
+};
 use session_lock::store::{FirstPacket, Opened, Operation, Store};
 
 const TABLE: &str = "ai_whatsapp_session_nodepath";
@@ -583,6 +585,7 @@ fn raw(url: &str) -> Measured {
                             .map(|(session, owner_token)| Acquire {
                                 session,
                                 owner_token,
+                                origin: TokenOrigin::Ours,
                                 ttl,
                                 message_id: None,
                             })

@@ -247,8 +247,6 @@ pub enum Asked {
     Acquire {
         /// This lease,
         acquire: Acquire,
-        /// with an owner token from there,
-        origin: TokenOrigin,
         /// waiting so long.
         wait: Duration,
     },
@@ -397,11 +395,8 @@ impl Api {
                 };
                 self.lines.submit(&name, ticket, arrived);
             }
-            Asked::Acquire {
-                acquire,
-                origin,
-                wait,
-            } => {
+            Asked::Acquire { acquire, wait } => {
+                let origin = acquire.origin;
                 let name = self.store.name(&acquire.session);
                 let claim = Claim {
                     owner_token: acquire.owner_token.clone(),
@@ -643,10 +638,10 @@ impl Api {
             acquire: Acquire {
                 session,
                 owner_token,
+                origin,
                 ttl,
                 message_id,
             },
-            origin,
             wait,
         })
     }

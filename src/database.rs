@@ -283,8 +283,8 @@ pub struct Reply {
 /// A packet of which a statement failed.
 #[derive(Debug)]
 pub struct PacketError {
-    /// Whether that was the last one, the `COMMIT` of a transaction.
-    pub is_last: bool,
+    /// Whether that was the last one of several, the `COMMIT` of a transaction.
+    pub is_commit: bool,
     /// What the database or the connection said.
     pub error: mysql::Error,
 }
@@ -439,7 +439,7 @@ impl Connection {
                 }
             }
             PacketError {
-                is_last: replies.len() + 1 == packet.statements,
+                is_commit: packet.statements > 1 && replies.len() + 1 == packet.statements,
                 error,
             }
         })?;

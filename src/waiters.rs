@@ -658,7 +658,12 @@ impl<T> State<T> {
         if matches!(turn, Turn::Acquire(_)) {
             self.waiting -= 1;
         }
-        let first_packet = self.held.first_packet(&name);
+        // A look waits for nobody's lock. A write that waits for a row bars the gap before it, too.
+        let first_packet = if self.is_slow(&name) {
+            FirstPacket::Look
+        } else {
+            self.held.first_packet(&name)
+        };
         Some(Ready {
             name,
             turn,

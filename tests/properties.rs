@@ -161,14 +161,14 @@ proptest! {
                 },
             ),
     ) {
-        let Asked::Acquire { acquire, origin, wait } = read(&api(), "POST", "/v1/acquire", &body)
+        let Asked::Acquire { acquire, wait } = read(&api(), "POST", "/v1/acquire", &body)
         else {
             panic!("{}", String::from_utf8_lossy(&body));
         };
         prop_assert_eq!(acquire.session.id_device.as_str(), device);
         prop_assert_eq!(acquire.session.id_prospect.as_str(), prospect);
         prop_assert_eq!(acquire.owner_token.secret(), token);
-        prop_assert_eq!(origin, TokenOrigin::Callers);
+        prop_assert_eq!(acquire.origin, TokenOrigin::Callers);
         prop_assert_eq!(acquire.ttl.as_ms(), ttl_ms);
         prop_assert_eq!(wait, Duration::from_millis(wait_ms));
         prop_assert_eq!(acquire.message_id, None);

@@ -1,11 +1,8 @@
--- Release leases: delete each row that its owner holds and that has not expired.
---   :id_device        one device; each has its own of the lists below
---   :id_prospects     the sessions of that device
---   :owners           the same with their owner tokens, in pairs: with separate lists, a token that is
---                     used for two sessions could release the other one
--- Affected rows: how many leases were released. See all_released.sql.
+-- Release a lease: delete its row, if its owner holds it and it has not expired.
+--   :id_prospect :id_device :owner_token   the lease
+-- Affected rows: 1 (released) or 0.
 -- The index is named because on a small table the database would rather read, and lock, all of it.
 DELETE {table} FROM {table} FORCE INDEX ({session_key})
-WHERE (/*each OR*/ (id_device = :id_device AND id_prospect IN (:id_prospects)
-        AND (id_prospect, CAST(RIGHT(timestamp, 20) AS BINARY)) IN (:owners)) /*end*/)
+WHERE id_prospect = :id_prospect AND id_device = :id_device
+    AND CAST(RIGHT(timestamp, 20) AS BINARY) = :owner_token
     AND CAST(timestamp AS BINARY) > CAST(SYSDATE(6) - INTERVAL 30 SECOND AS BINARY)

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use super::row::Row;
 use super::{
     FencingToken, Holder, Holding, MessageId, OwnerToken, Read, Record, RowVersion, Sent, Session,
-    StoredLease, Ttl,
+    StoredLease, TokenOrigin, Ttl,
 };
 
 /// A lease that waited for a lock is dated anew so many times: each wait takes a second at most, and
@@ -17,6 +17,8 @@ pub struct Acquire {
     pub session: Session,
     /// For the worker that knows this token.
     pub owner_token: OwnerToken,
+    /// Where that came from.
+    pub origin: TokenOrigin,
     /// For this long.
     pub ttl: Ttl,
     /// To answer this message, if it is not answered already.
@@ -163,6 +165,11 @@ impl Replace {
 }
 
 impl Acquire {
+    /// Whether it matters when its packet began: only a caller can have used the token before.
+    pub(crate) fn needs_packet_clock(&self) -> bool {
+        self.origin == TokenOrigin::Callers || self.message_id.is_some()
+    }
+
     /// What follows from a read before any write.
     pub(crate) fn after_look(&self, read: Read, sent: Sent) -> Step {
         if let Some(stored) = read.record {
@@ -242,6 +249,7 @@ mod tests {
         Acquire {
             session: session(),
             owner_token: owner_token(),
+            origin: TokenOrigin::Callers,
             ttl: ttl(30_000),
             message_id: None,
         }

@@ -45,6 +45,8 @@ pub(crate) use release::ForceStep;
 pub(crate) struct Read {
     /// The session's row.
     pub row: Option<Row>,
+    /// Whether that came from a server that takes writes. Any other may be a replica that lags.
+    pub takes_writes: bool,
     /// The record of the operation's message.
     pub record: Option<StoredRecord>,
     /// How many rows the operation's own statement changed.
@@ -123,6 +125,7 @@ mod cases {
     pub fn read(row: Option<Row>, record: Option<StoredRecord>, changed: u64) -> Read {
         Read {
             row,
+            takes_writes: true,
             record,
             changed,
             began_us: NOW_US - 1_000,

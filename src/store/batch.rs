@@ -174,12 +174,12 @@ impl Round<'_> {
         attempts: &mut [&mut Attempt],
         sent_at: Instant,
     ) -> Interrupted {
-        let PacketError { is_last, error } = failed;
+        let PacketError { is_commit, error } = failed;
         let trouble = Trouble::of(&error);
         let cause = cause(&error);
         // A COMMIT that fails has perhaps taken effect all the same.
         if trouble == Trouble::Lost
-            || (is_last && !matches!(trouble, Trouble::Deadlock | Trouble::Locked))
+            || (is_commit && !matches!(trouble, Trouble::Deadlock | Trouble::Locked))
         {
             self.lost = Some(connection.lose());
             for attempt in attempts {

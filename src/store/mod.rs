@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use mysql::{Opts, Row};
 
-use crate::database::{Database, Pooled, Statement, Trouble, Values, cause};
+use crate::database::{Database, Packet, Pooled, Statement, Trouble, Values, cause};
 use crate::lease::Session;
 use crate::metrics::METRICS;
 use crate::outage::Outage;
@@ -188,7 +188,9 @@ impl Store {
     /// # Errors
     /// What is in the way.
     pub fn ready(&self) -> Result<(), StoreError> {
-        self.query(&self.statements()?.may_write, &[]).map(drop)
+        let mut packet = Packet::default();
+        self.statements()?.may_write.write(&mut packet, &[]);
+        self.run_again(&packet).map(drop)
     }
 
     /// One name for all spellings of a session that the table takes for the same.
@@ -202,13 +204,24 @@ impl Store {
         )
     }
 
-    /// Runs a statement that reads, again if the connection turns out to be dead.
+    /// Reads from a server that takes writes: any other may be a replica that lags behind.
     fn query(&self, sql: &Statement, values: &Values) -> Result<Vec<Row>, StoreError> {
+        let mut packet = Packet::default();
+        self.statements()?.may_write.write(&mut packet, &[]);
+        sql.write(&mut packet, values);
+        self.run_again(&packet)
+    }
+
+    /// Runs a packet that only reads, again if the connection turns out to be dead; the rows of its last
+    /// statement.
+    fn run_again(&self, packet: &Packet) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let error = match self.pooled(until)?.query(sql, values) {
-                Ok(rows) => return Ok(rows),
-                Err(error) => error,
+            let error = match self.pooled(until)?.run(packet) {
+                Ok(mut replies) => {
+                    return Ok(replies.pop().map(|reply| reply.rows).unwrap_or_default());
+                }
+                Err(failed) => failed.error,
             };
             match Trouble::of(&error) {
                 // No row can have a text that its column cannot hold.

@@ -4,9 +4,10 @@
 use std::fmt;
 use std::time::Instant;
 
+use super::packet::ReadRow;
 use crate::lease::{
     Acquire, Acquired, Commit, Committed, Force, ForceStep, Forced, Found, Holding, MessageId,
-    Read, Release, Released, Renew, Renewed, Replace, Row, Sent, Session, Step,
+    Read, Release, Released, Renew, Renewed, Replace, Row, Sent, Session, Step, StoredRecord,
 };
 
 /// Ids that are tried for a new row: enough to find one free if nine tenths of those that may be
@@ -200,14 +201,10 @@ impl<'a> Attempt<'a> {
         self.is_open() && !matches!(self.next, Next::Look)
     }
 
-    /// Whether all there is to it is a row to delete, so that releases can have one statement.
-    pub fn shares_delete(&self) -> Option<&Release> {
+    /// The release whose answer is the count of one statement.
+    pub fn only_deletes(&self) -> Option<&Release> {
         match self.operation {
-            Operation::Release(release)
-                if release.message.is_none()
-                    && self.lost_at.is_none()
-                    && self.sharing == Sharing::Statements =>
-            {
+            Operation::Release(release) if release.message.is_none() && self.lost_at.is_none() => {
                 Some(release)
             }
             _ => None,
@@ -229,23 +226,28 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    fn needs_packet_clock(&self) -> bool {
+        matches!(self.operation, Operation::Acquire(acquire, _) if acquire.needs_packet_clock())
+    }
+
+    /// Whether it is an answer that a look finds nothing.
+    pub fn answers_from_absence(&self) -> bool {
+        matches!(self.operation, Operation::Force(_) | Operation::Look(_))
+    }
+
     /// What was read, as of the operation's first packet.
-    pub fn read(
-        &self,
-        row: Option<(Row, u64)>,
-        record: Option<crate::lease::StoredRecord>,
-    ) -> Read {
-        let began_us = row
-            .as_ref()
-            .map_or(0, |(row, packet_clock_us)| match self.lost_at {
-                Some(lost_at) => {
-                    let since_us = u64::try_from(lost_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-                    row.clock_us.saturating_sub(since_us)
-                }
-                None => *packet_clock_us,
-            });
+    pub fn read(&self, read: Option<ReadRow>, record: Option<StoredRecord>) -> Read {
+        let began_us = match (&read, self.lost_at) {
+            (Some(read), Some(lost_at)) => {
+                let since_us = u64::try_from(lost_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+                read.row.clock_us.saturating_sub(since_us)
+            }
+            (Some(read), None) if self.needs_packet_clock() => read.packet_clock_us,
+            _ => 0,
+        };
         Read {
-            row: row.map(|(row, _)| row),
+            takes_writes: read.as_ref().is_some_and(|read| read.takes_writes),
+            row: read.map(|read| read.row),
             record,
             changed: 0,
             began_us,
@@ -260,8 +262,12 @@ impl<'a> Attempt<'a> {
     }
 
     /// Decides after a look that was sent then.
-    pub fn looked(&mut self, read: Read, sent_at: Instant) {
+    pub fn looked(&mut self, mut read: Read, sent_at: Instant) {
         let sent = self.sent(sent_at);
+        if !read.takes_writes && !self.answers_from_absence() {
+            // The write will tell.
+            read.row = None;
+        }
         match self.operation {
             Operation::Acquire(acquire, _) => self.acquired(acquire.after_look(read, sent)),
             Operation::Find(acquire) => self.answer(Answer::Find(acquire.find(read, sent))),
@@ -380,7 +386,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::lease::{Id, OwnerToken, Ttl};
+    use crate::lease::{Id, OwnerToken, TokenOrigin, Ttl};
 
     const OWNER: &str = "48210000000000000007";
 
@@ -392,6 +398,7 @@ mod tests {
                 id_prospect: id("60123456789"),
             },
             owner_token: OwnerToken::new(OWNER).unwrap(),
+            origin: TokenOrigin::Callers,
             ttl: Ttl::new(30_000, 900_000).unwrap(),
             message_id: None,
         };
@@ -420,7 +427,12 @@ mod tests {
             let mut attempt = Attempt::new(&operation);
             let now = Instant::now();
             attempt.lost(now.checked_sub(Duration::from_secs(1)).unwrap());
-            let read = attempt.read(Some((row(granted_us), now_us - 100)), None);
+            let row = ReadRow {
+                row: row(granted_us),
+                packet_clock_us: now_us - 100,
+                takes_writes: true,
+            };
+            let read = attempt.read(Some(row), None);
             attempt.wrote(read, now);
             assert_eq!(how(attempt), expected);
         }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::ids::Ids;
-use super::operation::{Attempt, Next, Operation};
+use super::operation::{Attempt, Next, Operation, Sharing};
 use crate::database::{Packet, Reply, Statement, Value, columns};
 use crate::lease::{
     Acquire, Message, MessageId, OwnerToken, Read, Release, Row, Session, StoredRecord, claim_mark,
@@ -20,6 +20,7 @@ pub(super) struct Statements {
     acquire: Statement,
     release_answered: Statement,
     release: Statement,
+    release_several: Statement,
     all_released: Statement,
     renew: Statement,
     lock: Statement,
@@ -47,6 +48,7 @@ impl Statements {
             acquire: read(include_str!("../../sql/lease/acquire.sql")),
             release_answered: read(include_str!("../../sql/lease/release_answered.sql")),
             release: read(include_str!("../../sql/lease/release.sql")),
+            release_several: read(include_str!("../../sql/lease/release_several.sql")),
             all_released: read(include_str!("../../sql/lease/all_released.sql")),
             renew: read(include_str!("../../sql/lease/renew.sql")),
             lock: read(include_str!("../../sql/lease/lock.sql")),
@@ -69,7 +71,12 @@ impl Statements {
     /// A packet that only reads, for all of these.
     pub fn look(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
         let mut packet = Packet::default();
-        self.may_write.write(&mut packet, &[]);
+        if attempts
+            .iter()
+            .any(|attempt| attempt.answers_from_absence())
+        {
+            self.may_write.write(&mut packet, &[]);
+        }
         let all: Vec<_> = (0..attempts.len()).collect();
         let reads = self.append_reads(attempts, all.clone(), &all, &mut packet);
         (packet, reads)
@@ -79,23 +86,34 @@ impl Statements {
     pub fn write(&self, attempts: &[&mut Attempt]) -> (Packet, Layout) {
         let mut packet = Packet::default();
         let mut layout = Layout {
-            counts: vec![Count::None; attempts.len()],
+            counts: vec![None; attempts.len()],
             ..Layout::default()
         };
+        if let [attempt] = attempts
+            && let Some(release) = attempt.only_deletes()
+        {
+            // One statement is a transaction of its own.
+            self.append_release(release, &mut packet);
+            layout.counts[0] = Some(0);
+            return (packet, layout);
+        }
         // In one order in all packets: two servers that write to the same sessions then hardly ever
         // deadlock.
         let mut order: Vec<_> = (0..attempts.len()).collect();
         order.sort_unstable_by_key(|at| sort_key(attempts[*at].operation.session()));
         let acquires: Vec<_> = order.iter().filter_map(|at| claim(attempts[*at])).collect();
-        if !acquires.is_empty() {
+        if acquires
+            .iter()
+            .any(|claim| claim.acquire.needs_packet_clock())
+        {
             self.packet_clock.write(&mut packet, &[]);
         }
         packet.push("START TRANSACTION");
         self.append_acquires(&acquires, &mut packet, &mut layout);
         self.append_shared_releases(attempts, &order, &mut packet, &mut layout);
         for at in &order {
-            if let Some(count) = self.append_own(attempts[*at], &mut packet) {
-                layout.counts[*at] = Count::Own(count);
+            if layout.counts[*at].is_none() {
+                layout.counts[*at] = self.append_own(attempts[*at], &mut packet);
             }
         }
         let rows_of: Vec<_> = order
@@ -141,37 +159,24 @@ impl Statements {
         packet: &mut Packet,
         layout: &mut Layout,
     ) {
-        let shares = |at: &usize| Some((*at, attempts[*at].shares_delete()?));
-        let (members, releases): (Vec<_>, Vec<_>) = order.iter().filter_map(shares).unzip();
-        if releases.is_empty() {
+        let shares = |at: &usize| {
+            let release = attempts[*at].only_deletes()?;
+            (attempts[*at].sharing == Sharing::Statements).then_some((*at, release))
+        };
+        let shared: Vec<_> = order.iter().filter_map(shares).collect();
+        if shared.len() < 2 {
             return;
         }
-        let deleted_by = packet.len();
-        self.append_release(&releases, packet);
-        if releases.len() > 1 {
-            let rows = ("rows", Value::Number(releases.len() as u64));
-            self.all_released.write(packet, &[rows]);
-        }
-        for at in members {
-            // All of them are deleted, or the check after it fails.
-            layout.counts[at] = Count::Own(deleted_by);
-        }
-    }
-
-    fn append_release(&self, releases: &[&Release], packet: &mut Packet) {
-        let owners = releases.iter().map(|release| {
+        let owners = shared.iter().map(|(_, release)| {
             let [(_, prospect), _] = session_values(&release.session);
             [prospect, owner_value(&release.owner_token).1]
         });
         let owners: Vec<_> = owners.collect();
-        let devices = by_device(releases.iter().map(|release| &release.session));
+        let devices = by_device(shared.iter().map(|(_, release)| &release.session));
         let lists = devices.into_iter().map(|(device, members)| {
             let prospects: Vec<_> = members.iter().map(|at| owners[*at][0]).collect();
-            let pairs: Vec<_> = members
-                .iter()
-                .map(|at| Value::Tuple(&owners[*at]))
-                .collect();
-            (device, prospects, pairs)
+            let pairs = members.iter().map(|at| Value::Tuple(&owners[*at]));
+            (device, prospects, pairs.collect::<Vec<_>>())
         });
         let lists: Vec<_> = lists.collect();
         let rows = lists.iter().map(|(device, prospects, pairs)| {
@@ -181,7 +186,20 @@ impl Statements {
                 ("owners", Value::List(pairs)),
             ]
         });
-        self.release.write_rows(packet, &rows.collect::<Vec<_>>());
+        for (at, _) in &shared {
+            // All of them are deleted, or the check fails.
+            layout.counts[*at] = Some(packet.len());
+        }
+        self.release_several
+            .write_rows(packet, &rows.collect::<Vec<_>>());
+        let rows = ("rows", Value::Number(shared.len() as u64));
+        self.all_released.write(packet, &[rows]);
+    }
+
+    fn append_release(&self, release: &Release, packet: &mut Packet) {
+        let [prospect, device] = session_values(&release.session);
+        let owner_token = owner_value(&release.owner_token);
+        self.release.write(packet, &[prospect, device, owner_token]);
     }
 
     /// Appends what an operation has for itself; the statement whose count is its own.
@@ -206,9 +224,9 @@ impl Statements {
                 self.commit
                     .write(packet, &[&[prospect, device], &record[..]].concat());
             }
-            (Operation::Release(release), _) if attempt.shares_delete().is_none() => {
-                let deleted_by = packet.len();
-                self.append_release(&[release], packet);
+            (Operation::Release(release), _) => {
+                self.append_release(release, packet);
+                let deleted_by = packet.len() - 1;
                 if let Some(message) = &release.message {
                     let [prospect, device] = session_values(&release.session);
                     let record = record_values(message, &release.owner_token);
@@ -284,18 +302,11 @@ pub(super) struct Reads {
 /// Where in a packet's replies each operation's own are.
 #[derive(Default)]
 pub(super) struct Layout {
-    counts: Vec<Count>,
+    /// The statement whose count is the operation's, if it has one.
+    counts: Vec<Option<usize>>,
     pub reads: Reads,
     /// The ids that its new rows have.
     pub new_ids: Vec<u64>,
-}
-
-#[derive(Clone, Copy)]
-enum Count {
-    /// What was read is the answer.
-    None,
-    /// How many rows this statement changed.
-    Own(usize),
 }
 
 impl Layout {
@@ -311,10 +322,8 @@ impl Layout {
             return Ok(None);
         };
         for (read, count) in reads.iter_mut().zip(&self.counts) {
-            if let Count::Own(at) = count {
-                // A statement that several share changed a row of each.
-                read.changed = affected[*at];
-            }
+            // One that several share changed a row of each.
+            read.changed = count.map_or(0, |at| affected[at]);
         }
         Ok(Some(reads))
     }
@@ -334,15 +343,20 @@ impl Reads {
         let mut take = |at: Option<usize>| {
             at.map_or_else(Vec::new, |at| std::mem::take(&mut replies[at].rows))
         };
-        let mut rows: Vec<Option<(Row, u64)>> = attempts.iter().map(|_| None).collect();
+        let mut rows: Vec<Option<ReadRow>> = attempts.iter().map(|_| None).collect();
         let mut records: Vec<Option<StoredRecord>> = attempts.iter().map(|_| None).collect();
         for row in take(self.rows) {
-            let (key, stored, age_us, clock_us, prospect, device, packet_clock_us) = columns(row)?;
+            let (key, stored, age_us, clock_us, prospect, device, packet_clock_us, takes_writes) =
+                columns(row)?;
             let (prospect, device): (String, String) = (prospect, device);
             let Some(at) = owners.find(&prospect, &device) else {
                 return Ok(None);
             };
-            rows[at] = Some((Row::new(key, stored, age_us, clock_us), packet_clock_us));
+            rows[at] = Some(ReadRow {
+                row: Row::new(key, stored, age_us, clock_us),
+                packet_clock_us,
+                takes_writes,
+            });
         }
         for row in take(self.records) {
             let (owner_token, age_us, result, prospect, device): (_, _, _, String, String) =
@@ -356,6 +370,13 @@ impl Reads {
         let read = read.map(|((row, record), attempt)| attempt.read(row, record));
         Ok(Some(read.collect()))
     }
+}
+
+/// A row of `sql/lease/read.sql`.
+pub(super) struct ReadRow {
+    pub row: Row,
+    pub packet_clock_us: u64,
+    pub takes_writes: bool,
 }
 
 /// Which operation a row belongs to, by its ids.

@@ -25,7 +25,7 @@ tests![
     a_release_with_a_message_records_it,
     a_release_that_is_lost_records_nothing,
     a_result_is_given_back_byte_for_byte,
-    no_lease_is_granted_for_a_message_that_is_answered_between_look_and_write,
+    no_lease_is_granted_for_a_message_that_is_answered_while_its_acquire_waits,
     a_commit_that_waits_for_the_row_sees_what_an_old_program_did_to_it,
     a_commit_that_waits_beyond_the_expiry_is_lost,
     every_order_of_two_workers_steps_ends_as_it_must,
@@ -398,20 +398,23 @@ fn a_result_is_given_back_byte_for_byte(world: &World) {
     );
 }
 
-fn no_lease_is_granted_for_a_message_that_is_answered_between_look_and_write(world: &World) {
+fn no_lease_is_granted_for_a_message_that_is_answered_while_its_acquire_waits(world: &World) {
     // Whoever waits for a row that is being inserted locks its neighbours in MySQL's index too.
     let world = &World::start(world.engine);
     for stored in [None, Some("garbage")] {
         // Where the machine stalls, our write gives up before the other worker is through.
         eventually(
             || "an answer in time".to_owned(),
-            || is_duplicate_after_a_commit_between_look_and_write(world, stored).then_some(()),
+            || is_duplicate_after_a_commit_while_its_acquire_waits(world, stored).then_some(()),
         );
     }
 }
 
 /// Whether there was an answer in time, which is `duplicate` then.
-fn is_duplicate_after_a_commit_between_look_and_write(world: &World, stored: Option<&str>) -> bool {
+fn is_duplicate_after_a_commit_while_its_acquire_waits(
+    world: &World,
+    stored: Option<&str>,
+) -> bool {
     let (service, session) = (&world.service, Session::new());
     let Session { device, prospect } = &session;
     // Another server's worker has the session's row between our look and our write, and commits
@@ -441,7 +444,11 @@ fn is_duplicate_after_a_commit_between_look_and_write(world: &World, stored: Opt
         return false;
     }
     assert_duplicate(&answer, "m");
-    assert_eq!(world.stored(&session), None, "the lease was taken back");
+    assert_eq!(
+        world.stored(&session).as_deref(),
+        stored,
+        "no lease is left"
+    );
     true
 }
 

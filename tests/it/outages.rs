@@ -555,7 +555,8 @@ fn a_read_only_replica_that_lags_behind_is_no_answer(world: &World) {
     let proxy = Proxy::start(([127, 0, 0, 1], primary.port).into());
     let url = proxy.url(DATABASE).replace("root@", "bot@");
     let service = Service::start(&url, &[]);
-    let (ended, missed) = (Session::new(), Session::new());
+    let (kept, ended, missed) = (Session::new(), Session::new(), Session::new());
+    service.acquire(&kept, json!({"ttl_ms": 600_000}));
     let ended_token = service.hold_for(&ended, "m");
     stop_behind(world.engine, &replica, &ended);
     assert_eq!(service.release(&ended, &ended_token).status, 200);
@@ -584,6 +585,7 @@ fn a_read_only_replica_that_lags_behind_is_no_answer(world: &World) {
             service.get("/v1/locks"),
             service.acquire(&missed, json!({})),
             service.acquire(&ended, json!({})),
+            service.acquire(&kept, json!({})),
             service.post("/v1/release", ended.with(json!({"force": true}))),
             service.post("/v1/release", missed.with(json!({"force": true}))),
         ] {
