@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use mysql::{Opts, OptsBuilder};
 use r2d2_mysql::MySqlConnectionManager;
-use session_lock::dev::PrivateDatabase;
-use session_lock::lease::{
+use session_lock::testing::PrivateDatabase;
+use session_lock::testing::{
     Acquire, Id, OwnerToken, Release, Session, TTL_MAX_MS, TokenOrigin, Ttl,
 };
-use session_lock::store::{FirstPacket, Opened, Operation, Store};
+use session_lock::testing::{FirstPacket, Opened, Operation, Store};
 
 const TABLE: &str = "ai_whatsapp_session_nodepath";
 const CLIENTS: [usize; 3] = [1, 64, 256];

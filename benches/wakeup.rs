@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use session_lock::dev::PrivateDatabase;
+use session_lock::testing::PrivateDatabase;
 
 const ROUNDS: usize = 300;
 

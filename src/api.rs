@@ -62,17 +62,13 @@ const AHEAD_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// A request, as far as it matters here.
 pub struct Request<'a> {
-    /// The method, in capitals.
     pub method: &'a str,
-    /// The path, with the query if there is one.
     pub target: &'a str,
-    /// The `Authorization` header.
     pub authorization: Option<&'a str>,
     /// The `Origin` header: a browser's word for whose page it runs.
     pub origin: Option<&'a str>,
-    /// The `Host` header.
     pub host: Option<&'a str>,
-    /// The body, at most [`BODY_MAX_BYTES`].
+    /// The body, at most `BODY_MAX_BYTES`.
     pub body: &'a [u8],
 }
 
@@ -99,15 +95,11 @@ const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A response: JSON mostly, with the few headers that depend on the answer.
 #[derive(Debug)]
 pub struct Response {
-    /// The status.
     pub status: u16,
-    /// The body.
     pub body: String,
     /// What that is.
     pub content_type: &'static str,
-    /// Seconds for `Retry-After`.
     pub retry_after_s: Option<u64>,
-    /// Methods for `Allow`.
     pub allow: Option<&'static str>,
 }
 
@@ -245,14 +237,11 @@ struct Ticket {
 pub enum Asked {
     /// To acquire.
     Acquire {
-        /// This lease,
         acquire: Acquire,
-        /// waiting so long.
         wait: Duration,
     },
     /// Something else that is done to one session.
     Direct(Operation),
-    /// Something that is answered already.
     Answered(Response),
 }
 
@@ -271,7 +260,6 @@ enum Route {
 }
 
 /// A request's route, for the metrics.
-#[must_use]
 pub fn route_name(target: &str) -> &'static str {
     let path = target.split('?').next().unwrap_or_default();
     match Route::find(path) {
@@ -363,7 +351,6 @@ fn decoded(name: &str, encoded: &str) -> Result<String, Invalid> {
 
 impl Api {
     /// The interface to this store.
-    #[must_use]
     pub fn new(store: Store, max_hold_ms: u64, token: Option<ApiToken>) -> Self {
         Self {
             store,
@@ -375,7 +362,6 @@ impl Api {
     }
 
     /// The store behind it.
-    #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -514,13 +500,11 @@ impl Api {
     }
 
     /// Whether there is anything to do for a worker.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.lines.is_ready()
     }
 
     /// Answers those whose wait is over; whether there is anything to do for a worker now.
-    #[must_use]
     pub fn tick(&self) -> bool {
         self.refuse(self.lines.tick(Instant::now()));
         self.lines.is_ready()
@@ -528,7 +512,6 @@ impl Api {
 
     /// Looks whether rows that are waited for changed; whether there is anything to do for a
     /// worker now.
-    #[must_use]
     pub fn watch(&self) -> bool {
         // Without the database nobody's turn can come; waits still end in time.
         if let Ok(changed) = self.store.changed(&self.lines.watched()) {
@@ -538,7 +521,6 @@ impl Api {
     }
 
     /// Blocks until somebody waits, at most so long; whether anybody does.
-    #[must_use]
     pub fn wait_for_waiters(&self, patience: Duration) -> bool {
         self.lines.wait_for_waiters(patience)
     }
@@ -553,7 +535,6 @@ impl Api {
     }
 
     /// Reads a request that arrived then.
-    #[must_use]
     pub fn read(&self, request: &Request, arrived: Instant) -> Asked {
         self.try_read(request, arrived)
             .unwrap_or_else(|refusal| Asked::Answered(refusal.into()))
@@ -881,7 +862,6 @@ fn too_slow() -> StoreError {
 }
 
 /// The answer to what comes when the service stops.
-#[must_use]
 pub fn stopping() -> Response {
     let message = "the server is stopping; repeat the same request";
     Refusal::Unavailable(message.to_owned(), None).into()

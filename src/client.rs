@@ -27,42 +27,34 @@ pub struct Client {
 /// A conversation, as a person names it.
 #[derive(Clone, Debug)]
 pub struct Ids {
-    /// The bot's number or instance.
     pub device: String,
-    /// The customer's phone number.
     pub prospect: String,
 }
 
 /// What a server answered.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
     pub status: u16,
-    /// The body.
     pub body: Value,
 }
 
 impl Answer {
     /// A number of the body; 0 if it is not there.
-    #[must_use]
     pub fn number(&self, field: &str) -> u64 {
         self.body[field].as_u64().unwrap_or(0)
     }
 
     /// Why a lease was refused or lost.
-    #[must_use]
     pub fn reason(&self) -> &str {
         self.body["reason"].as_str().unwrap_or("lost")
     }
 
     /// Whether the server wants something else to be asked.
-    #[must_use]
     pub fn is_refusal(&self) -> bool {
         (400..500).contains(&self.status) && self.status != 409
     }
 
     /// The server's own words about why it has no other answer.
-    #[must_use]
     pub fn complaint(&self) -> String {
         if self.status == 401 {
             return "the server wants its API token: set SESSION_LOCK_API_TOKEN".to_owned();
@@ -77,7 +69,6 @@ impl Answer {
 
 impl Client {
     /// A client of the server at this URL.
-    #[must_use]
     pub fn new(url: &str, api_token: Option<String>) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -101,9 +92,6 @@ impl Client {
     }
 
     /// Posts a request about a conversation.
-    ///
-    /// # Errors
-    /// If there is no server, or none of this kind, or no answer within `patience`.
     pub fn post(
         &self,
         path: &str,
@@ -128,9 +116,6 @@ impl Client {
     }
 
     /// Gets something.
-    ///
-    /// # Errors
-    /// If there is no server, or none of this kind.
     pub fn get(&self, path: &str) -> Result<Answer, String> {
         let request = self.agent.get(format!("{}{path}", self.base));
         let request = match &self.api_token {

@@ -57,33 +57,24 @@ const TABLE_NAME_MAX_CHARS: usize = 64;
 /// Everything that can be set. Not printable: it holds secrets.
 #[derive(Clone)]
 pub struct Config {
-    /// Where the database is: `DATABASE_URL`.
     pub database: Opts,
-    /// Where to listen: `SESSION_LOCK_LISTEN`.
     pub listen: Listen,
-    /// Who may connect to a Unix socket: `SESSION_LOCK_SOCKET_MODE`.
     pub socket_mode: u32,
-    /// The lock table's name: `SESSION_LOCK_TABLE`.
     pub table: String,
-    /// Worker threads: `SESSION_LOCK_WORKERS`.
     pub workers: usize,
-    /// What callers must present: `SESSION_LOCK_API_TOKEN`.
     pub api_token: Option<ApiToken>,
     /// Longest hold of a lease in milliseconds: `SESSION_LOCK_MAX_HOLD_MS`.
     pub max_hold_ms: u64,
     /// How long records of answered messages are kept, in milliseconds:
     /// `SESSION_LOCK_MESSAGE_RETENTION_MS`.
     pub message_retention_ms: u64,
-    /// The database sessions' fixed offset, if set: `SESSION_LOCK_TIME_ZONE`.
     pub time_zone: Option<String>,
 }
 
 /// Where the service listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// An address and a port.
     Tcp(SocketAddr),
-    /// A socket file.
     Unix(PathBuf),
 }
 
@@ -103,7 +94,6 @@ pub struct ApiToken(String);
 impl ApiToken {
     /// Whether the caller presented this token; takes equally long for every wrong one of its
     /// length.
-    #[must_use]
     pub fn accepts(&self, presented: &str) -> bool {
         let (expected, presented) = (self.0.as_bytes(), presented.as_bytes());
         let differences = expected
@@ -123,11 +113,9 @@ impl fmt::Debug for ApiToken {
 /// One setting: its environment variable, its flag, and what it is, for `--help`.
 #[derive(Clone, Copy)]
 pub struct Setting {
-    /// The environment variable.
     pub variable: &'static str,
     /// The flag, without its dashes.
     pub flag: &'static str,
-    /// What it is.
     pub help: &'static str,
 }
 
@@ -182,9 +170,6 @@ pub const SETTINGS: [Setting; 9] = [
 
 impl Config {
     /// Reads the flags, then the environment for what no flag set.
-    ///
-    /// # Errors
-    /// One line that names the setting and says what it must be.
     pub fn read(
         flags: impl IntoIterator<Item = OsString>,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -225,19 +210,13 @@ impl Config {
 
 /// What the commands that talk to a server are told.
 pub struct ClientConfig {
-    /// Where the server is: `--url`, `SESSION_LOCK_URL`, or else `SESSION_LOCK_LISTEN`.
     pub url: String,
-    /// What it wants to be presented: `--api-token`, `SESSION_LOCK_API_TOKEN`.
     pub api_token: Option<String>,
-    /// The command's own flags.
     pub flags: Flags,
 }
 
 impl ClientConfig {
     /// Reads the flags, of which `own` are the command's, then the environment.
-    ///
-    /// # Errors
-    /// One line that names what is wrong.
     pub fn read(
         arguments: impl IntoIterator<Item = OsString>,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -325,16 +304,12 @@ impl Flags {
     }
 
     /// The value of a flag.
-    #[must_use]
     pub fn get(&self, flag: &str) -> Option<&str> {
         let given = self.given.iter().rev().find(|(name, _)| name == flag);
         given.and_then(|(_, value)| value.as_deref())
     }
 
     /// The value of a flag that there must be.
-    ///
-    /// # Errors
-    /// One line that names it.
     pub fn need(&self, flag: &str) -> Result<String, String> {
         self.get(flag)
             .map(str::to_owned)
@@ -342,15 +317,11 @@ impl Flags {
     }
 
     /// Whether a flag without a value was given.
-    #[must_use]
     pub fn has(&self, flag: &str) -> bool {
         self.given.iter().any(|(name, _)| name == flag)
     }
 
     /// The value of a flag that is a duration, such as 1500ms, 30s or 2m.
-    ///
-    /// # Errors
-    /// One line that names it and says what it must be.
     pub fn duration(&self, flag: &str) -> Result<Option<Duration>, String> {
         self.get(flag)
             .map(|text| {

@@ -60,15 +60,12 @@ pub enum Value<'a> {
     Text(&'a str),
     /// Bytes, compared as they are.
     Bytes(&'a [u8]),
-    /// A number.
     Number(u64),
     /// A number that may be negative.
     Signed(i64),
-    /// Several, separated by commas.
     List(&'a [Value<'a>]),
     /// Several that are compared together, in parentheses.
     Tuple(&'a [Value<'a>]),
-    /// Nothing.
     Null,
 }
 
@@ -80,7 +77,6 @@ impl Statement {
     /// place for a value. What is between `/*each X*/` and `/*end*/` is written once for every row
     /// of values, with X in between; after `/*each-with name*/` only for those whose `:name` is not
     /// NULL.
-    #[must_use]
     pub fn new(file: &str, identifiers: &[(&str, &str)]) -> Self {
         let code = file.lines().filter(|line| !line.starts_with("--"));
         let sql = code.map(str::trim).collect::<Vec<_>>().join(" ");
@@ -254,15 +250,8 @@ pub struct Packet {
 
 impl Packet {
     /// How many statements it has.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.statements
-    }
-
-    /// Whether it has none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.statements == 0
     }
 
     /// Appends a statement that has no values, `COMMIT` for instance.
@@ -274,9 +263,7 @@ impl Packet {
 /// What one statement of a packet gave.
 #[derive(Debug)]
 pub struct Reply {
-    /// Its rows.
     pub rows: Vec<Row>,
-    /// How many rows it changed.
     pub affected: u64,
 }
 
@@ -285,7 +272,6 @@ pub struct Reply {
 pub struct PacketError {
     /// Whether that was the last one of several, the `COMMIT` of a transaction.
     pub is_commit: bool,
-    /// What the database or the connection said.
     pub error: mysql::Error,
 }
 
@@ -312,7 +298,6 @@ pub enum Trouble {
 
 impl Trouble {
     /// Sorts an error by its number, as MySQL and MariaDB document them.
-    #[must_use]
     pub fn of(error: &mysql::Error) -> Self {
         let mysql::Error::MySqlError(server) = error else {
             return Self::Lost;
@@ -347,7 +332,6 @@ impl Trouble {
 }
 
 /// What went wrong, in the database's words.
-#[must_use]
 pub fn cause(error: &mysql::Error) -> String {
     /// EAGAIN, which is how a socket says that its time ran out.
     const TIMED_OUT: &str = "(os error 11)";
@@ -371,7 +355,6 @@ pub struct Connection {
     last_worked: Instant,
     usable: Usable,
     server: u64,
-    /// When `SYSDATE()` reads the clock on this server.
     pub sysdate: Sysdate,
     outage: Arc<Outage>,
 }
@@ -406,9 +389,6 @@ impl Connection {
     }
 
     /// Makes sure that it has not died while it was idle, unless it worked a moment ago.
-    ///
-    /// # Errors
-    /// If it has.
     pub fn confirm_alive(&mut self) -> mysql::Result<()> {
         if self.last_worked.elapsed() < FRESH_FOR {
             return Ok(());
@@ -516,9 +496,6 @@ fn end_connection(
 }
 
 /// Reads a row into a tuple.
-///
-/// # Errors
-/// If the columns are others than the statement's file says.
 pub fn columns<T: mysql::prelude::FromRow>(row: Row) -> mysql::Result<T> {
     mysql::from_row_opt(row).map_err(|FromRowError(row)| {
         let names: Vec<_> = row
@@ -608,7 +585,6 @@ pub struct Database {
 impl Database {
     /// At most `size` connections, with the given fixed offset as their time zone. Nothing is
     /// connected yet, and the database need not be there.
-    #[must_use]
     pub fn new(url: &Opts, time_zone: &str, size: u32) -> Self {
         let mut session = Packet::default();
         let time_zone = [("time_zone", Value::Text(time_zone))];
@@ -649,15 +625,11 @@ impl Database {
     }
 
     /// What is known of whether it answers.
-    #[must_use]
     pub fn outage(&self) -> &Outage {
         &self.outage
     }
 
     /// A connection of the pool, which may have died since it was last used.
-    ///
-    /// # Errors
-    /// Why there is none.
     pub fn pooled(&self) -> Result<Pooled, String> {
         loop {
             let mut pooled = self.pool.get().map_err(|error| {

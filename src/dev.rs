@@ -51,15 +51,11 @@ kill "$reader" 2>/dev/null
 pub struct PrivateDatabase {
     keeper: Child,
     folder: TempDir,
-    /// The server and its options.
     command: Vec<OsString>,
 }
 
 impl PrivateDatabase {
     /// Starts the server that is installed, MariaDB or MySQL.
-    ///
-    /// # Errors
-    /// A sentence that says what to install, or what the server said.
     pub fn start_installed() -> Result<Self, String> {
         let program = ["mariadbd", "mysqld"]
             .iter()
@@ -70,9 +66,6 @@ impl PrivateDatabase {
     }
 
     /// Starts this `mariadbd` or `mysqld`, with these options besides its own.
-    ///
-    /// # Errors
-    /// A sentence that says what is missing, or what the server said.
     pub fn start(program: &Path, options: &[&str]) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("session-lock-").tempdir();
         let folder =
@@ -94,9 +87,6 @@ impl PrivateDatabase {
     }
 
     /// Starts a server again that has ended, on the data that it left.
-    ///
-    /// # Errors
-    /// What the server said.
     pub fn restart(&mut self) -> Result<(), String> {
         // Open until the keeper has ended: closed, it would tell it to remove the folder.
         let stdin = self.keeper.stdin.take();
@@ -107,7 +97,6 @@ impl PrivateDatabase {
     }
 
     /// How to reach it: through its socket.
-    #[must_use]
     pub fn url(&self) -> String {
         format!(
             "mysql://root@localhost/{DATABASE}?socket={}",
@@ -116,7 +105,6 @@ impl PrivateDatabase {
     }
 
     /// Where its data, socket, log and pid are.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

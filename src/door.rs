@@ -65,9 +65,6 @@ pub struct Seen {
 
 impl Door {
     /// Listens, with what every accepted connection inherits.
-    ///
-    /// # Errors
-    /// If the address is taken, or cannot be used.
     pub fn open(listen: &Listen, socket_mode: u32) -> io::Result<(Self, tiny_http::Listener)> {
         let (listener, at): (tiny_http::Listener, _) = match listen {
             Listen::Tcp(address) => {
@@ -99,15 +96,11 @@ impl Door {
     }
 
     /// Where it is.
-    #[must_use]
     pub fn at(&self) -> &Listen {
         &self.at
     }
 
     /// Connects to it as a client would; everything may take so long.
-    ///
-    /// # Errors
-    /// If nobody listens, or it is too busy to say.
     pub fn connect(&self, patience: Duration) -> io::Result<Box<dyn Stream>> {
         match &self.at {
             Listen::Tcp(address) => {

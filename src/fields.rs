@@ -54,9 +54,6 @@ pub type IdReader = fn(&str) -> Result<Id, &'static str>;
 
 impl<'a> Fields<'a> {
     /// Reads a request's body.
-    ///
-    /// # Errors
-    /// If it is no JSON object, or has a field twice.
     pub fn read(body: &'a [u8]) -> Result<Self, Invalid> {
         serde_json::from_slice(body)
             .map_err(|error| Invalid(format!("the body must be a JSON object: {error}")))
@@ -73,9 +70,6 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that is a whole number.
-    ///
-    /// # Errors
-    /// If it is anything else.
     pub fn integer(&mut self, name: &str) -> Result<Option<u64>, Invalid> {
         let number = self.take(name).map(serde_json::from_str).transpose();
         let wrong = "must be a whole number, not negative and without quotes";
@@ -83,9 +77,6 @@ impl<'a> Fields<'a> {
     }
 
     /// `ttl_ms`, or its default.
-    ///
-    /// # Errors
-    /// If it is not within its limits.
     pub fn ttl(&mut self, max_hold_ms: u64) -> Result<Ttl, Invalid> {
         match self.integer("ttl_ms")? {
             Some(ttl_ms) => {
@@ -96,9 +87,6 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that may be `true` or absent.
-    ///
-    /// # Errors
-    /// If it is anything else.
     pub fn flag(&mut self, name: &str) -> Result<bool, Invalid> {
         match self.take(name) {
             None => Ok(false),
@@ -115,9 +103,6 @@ impl<'a> Fields<'a> {
     }
 
     /// `id_prospect` and `id_device`.
-    ///
-    /// # Errors
-    /// If one of them is missing or wrong.
     pub fn session(&mut self, read: IdReader) -> Result<Session, Invalid> {
         let id_prospect = self.id("id_prospect", read)?;
         let id_device = self.id("id_device", read)?;
@@ -128,9 +113,6 @@ impl<'a> Fields<'a> {
     }
 
     /// `owner_token`.
-    ///
-    /// # Errors
-    /// If it is no such token.
     pub fn owner_token(&mut self) -> Result<Option<OwnerToken>, Invalid> {
         let token = self.text("owner_token")?.map(|text| OwnerToken::new(&text));
         let token = token.transpose();
@@ -138,9 +120,6 @@ impl<'a> Fields<'a> {
     }
 
     /// `message_id`.
-    ///
-    /// # Errors
-    /// If it is no such id.
     pub fn message_id(&mut self) -> Result<Option<MessageId>, Invalid> {
         let id = self.text("message_id")?.map(|text| MessageId::new(&text));
         id.transpose()
@@ -148,9 +127,6 @@ impl<'a> Fields<'a> {
     }
 
     /// `message_id`, and `result` with it.
-    ///
-    /// # Errors
-    /// If one of them is wrong, or there is only the second.
     pub fn message(&mut self) -> Result<Option<Message>, Invalid> {
         let id = self.message_id()?;
         let result = self.take("result");
@@ -167,9 +143,6 @@ impl<'a> Fields<'a> {
     }
 
     /// All fields must have been taken.
-    ///
-    /// # Errors
-    /// If one is left over.
     pub fn finish(self) -> Result<(), Invalid> {
         match self.0.first() {
             None => Ok(()),

@@ -30,7 +30,6 @@ pub struct Together(());
 
 impl Together {
     /// Begins to hold lines back.
-    #[must_use]
     pub fn begin() -> Self {
         HELD.set(Some(Vec::new()));
         Self(())

@@ -28,43 +28,24 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 /// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
-    /// Answers to acquires, by outcome.
     pub acquires: IntCounterVec,
-    /// Answers to renews, by outcome.
     pub renews: IntCounterVec,
-    /// Answers to commits, by outcome.
     pub commits: IntCounterVec,
-    /// Answers to releases, by outcome.
     pub releases: IntCounterVec,
-    /// Who stands in line now.
     pub waiters: IntGauge,
-    /// How long those stood in line who were granted a lease in the end.
     pub wait: Histogram,
-    /// How long leases were held that were granted and released here.
     pub hold: Histogram,
-    /// Operations that went to the database together.
     pub batch_size: Histogram,
-    /// Time from taking a request to its answer, waiting in line included, by route.
     pub requests: HistogramVec,
-    /// Whether the database answers: 1, or 0.
     pub database_up: IntGauge,
-    /// Errors of the database, by kind.
     pub database_errors: IntCounterVec,
-    /// Connections to the database that were opened.
     pub connections_opened: IntCounter,
-    /// Batches that were run again after a deadlock.
     pub deadlock_retries: IntCounter,
-    /// Leases that ended by expiry instead of release: their holder crashed or overran.
     pub overruns: IntCounter,
-    /// Acquires that met an old program's row.
     pub legacy_rows_seen: IntCounter,
-    /// Ids that are used up, as a share of all.
     pub ids_used: Gauge,
-    /// The database's clock less this machine's.
     pub clock_difference: Gauge,
-    /// Connections that hostile clients made `tiny_http` keep for ever.
     pub left_behind: IntGauge,
-    /// Clients that were cut off.
     pub cut_off: IntCounter,
 }
 
@@ -177,7 +158,6 @@ impl Metrics {
     }
 
     /// All of it, as Prometheus reads it.
-    #[must_use]
     pub fn text(&self) -> String {
         let mut text = Vec::new();
         // Writing to memory does not fail, and neither does a registry of our own.

@@ -27,7 +27,6 @@ pub struct Identity {
     pub server: u64,
     /// Its number, in this life of the server.
     pub id: u32,
-    /// When it was opened.
     pub opened: Instant,
 }
 
@@ -39,7 +38,6 @@ pub struct Outage {
 
 struct State {
     way: Way,
-    /// Since when it is not open.
     since: Instant,
     /// Connections that were lost in the middle of a write, and when.
     lost: Vec<(Identity, Instant)>,
@@ -100,7 +98,6 @@ impl Outage {
     }
 
     /// Since when connections must have been opened to be used.
-    #[must_use]
     pub fn trusted_since(&self) -> Instant {
         self.lock().trusted_since
     }
@@ -112,9 +109,6 @@ impl Outage {
     }
 
     /// Waits until the database is known to answer, or for as long as that is worth it.
-    ///
-    /// # Errors
-    /// What is known of why it does not.
     pub fn wait_until_open(&self, until: Instant) -> Result<(), String> {
         let mut state = self.lock();
         loop {
@@ -133,9 +127,6 @@ impl Outage {
     }
 
     /// Waits until a connection that was lost is known to have ended.
-    ///
-    /// # Errors
-    /// If it may live on.
     pub fn wait_until_ended(&self, connection: Identity, until: Instant) -> Result<(), String> {
         let mut state = self.lock();
         while state.lost.iter().any(|(lost, _)| *lost == connection) {
@@ -149,13 +140,11 @@ impl Outage {
     }
 
     /// Whether every connection that was lost has ended, and the database answers.
-    #[must_use]
     pub fn is_over(&self) -> bool {
         self.lock().is_over()
     }
 
     /// The cause, while the database does not answer.
-    #[must_use]
     pub fn cause(&self) -> Option<String> {
         match &self.lock().way {
             Way::Closed(cause) => Some(cause.clone()),

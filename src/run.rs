@@ -32,13 +32,10 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to run, and under which lease.
 pub struct Task {
-    /// For this conversation.
     pub ids: Ids,
-    /// How long to stand in line.
     pub wait: Duration,
     /// The life of the lease between renewals.
     pub ttl: Duration,
-    /// The command and its arguments.
     pub command: Vec<std::ffi::OsString>,
 }
 
@@ -46,9 +43,7 @@ pub struct Task {
 pub enum Outcome {
     /// With the command's own status.
     Exited(u8),
-    /// Somebody else holds the session.
     Held(String),
-    /// There is no server, or it has no answer.
     NoServer(String),
     /// The server does not take what it was asked.
     Refused(String),
@@ -81,7 +76,6 @@ impl Deadlines {
 }
 
 /// Runs the command under a lease.
-#[must_use]
 pub fn run(client: &Client, task: &Task) -> Outcome {
     let owner_token = OwnerToken::draw();
     let (fencing_token, deadlines) = match acquire(client, task, &owner_token) {

@@ -34,10 +34,10 @@ use crate::upkeep::{self, IDLE_PATIENCE, TICK_PERIOD};
 use crate::waiters::Portion;
 
 /// A refused body up to this size is skipped, and nothing stays behind. A longer one cannot be
-/// skipped safely; see [`refuse_unread`].
+/// skipped safely; see `refuse_unread`.
 const SKIP_MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// Connections that [`refuse_unread`] may leave behind before the process makes a fresh start;
+/// Connections that `refuse_unread` may leave behind before the process makes a fresh start;
 /// each costs a thread and two descriptors, of which the unit allows 8,192. Where there are fewer, these
 /// run out before, to the same effect.
 const LEFT_BEHIND_MAX: i64 = 1_000;
@@ -126,9 +126,6 @@ pub struct Server {
 
 impl Server {
     /// Binds the address; nothing is answered yet.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
     pub fn bind(config: &Config) -> Result<Self, String> {
         let wrong = |error: &dyn std::fmt::Display| {
             format!(
@@ -168,13 +165,11 @@ impl Server {
     }
 
     /// The address, with the port that the system chose if none was named.
-    #[must_use]
     pub fn address(&self) -> &Listen {
         self.door.at()
     }
 
     /// Serves until a signal or until it cannot go on.
-    #[must_use]
     pub fn run(self) -> Ending {
         let (endings, ending) = channel();
         if let Err(error) = watch_signals(endings.clone()) {

@@ -13,7 +13,6 @@ const TRY_PERIOD: Duration = Duration::from_millis(100);
 const FEEDS_PER_TIMEOUT: u32 = 3;
 
 /// Whether systemd, or whoever started the service, listens.
-#[must_use]
 pub fn listens() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }

@@ -24,23 +24,17 @@ const COLUMNS: [&str; 3] = ["id_prospect", "id_device", "timestamp"];
 /// What is known of the lock table once it was looked at.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Its name.
     pub name: String,
     /// Its primary key's name: `id_sessionX` or a sister's.
     pub key: String,
-    /// The name of the unique key on the session.
     pub session_key: String,
-    /// The highest id that fits the primary key.
     pub max_key: u64,
-    /// Letter case in `id_device`.
     pub device_case: LetterCase,
-    /// Letter case in `id_prospect`.
     pub prospect_case: LetterCase,
 }
 
 impl Table {
     /// The names that statements have places for.
-    #[must_use]
     pub fn names(&self) -> [(&'static str, &str); 3] {
         [
             ("table", &self.name),
@@ -50,7 +44,6 @@ impl Table {
     }
 
     /// One spelling of a session's ids for all that the table takes for the same.
-    #[must_use]
     pub fn name(&self, prospect: &str, device: &str) -> (String, String) {
         (
             self.prospect_case.fold(prospect),
@@ -70,7 +63,6 @@ pub enum LetterCase {
 
 impl LetterCase {
     /// One spelling for all that the column takes for the same.
-    #[must_use]
     pub fn fold(self, id: &str) -> String {
         match self {
             Self::Ignored => id.to_lowercase(),
@@ -82,7 +74,6 @@ impl LetterCase {
 /// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// As it should be.
     Good,
     /// Leases work; somebody should look at it.
     Warning,
@@ -103,13 +94,9 @@ impl fmt::Display for Verdict {
 /// One thing that was looked at. Displayed as one line.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// How serious it is.
     pub verdict: Verdict,
-    /// What was looked at, in a word or two.
     pub topic: &'static str,
-    /// What it is like, and what to do about it.
     pub text: String,
-    /// The statement that mends it, if there is one.
     pub sql: Option<String>,
 }
 
@@ -139,7 +126,6 @@ pub enum Messages {
     /// The database has not been asked yet.
     #[default]
     Unknown,
-    /// Their table is as it must be.
     Kept,
     /// It is not: what is wrong, and what to do.
     Refused(String),
@@ -150,11 +136,8 @@ pub enum Messages {
 pub struct Report {
     /// In the order of looking.
     pub findings: Vec<Finding>,
-    /// The table, if it can be used.
     pub table: Option<Table>,
-    /// Whether answered messages can be recorded.
     pub messages: Messages,
-    /// Whether the server takes writes at present.
     pub writes: Writes,
     /// The used share of the table's ids.
     pub ids_used: Option<f64>,
@@ -164,7 +147,6 @@ pub struct Report {
 
 impl Report {
     /// The report on a server that cannot be reached.
-    #[must_use]
     pub fn unreachable(cause: &str) -> Self {
         let mut report = Self::default();
         let text = format!("cannot be reached: {cause}; is it running, and DATABASE_URL right?");
@@ -213,9 +195,6 @@ impl Report {
 
 /// Looks at the server and the table called `name`. `configured_offset` is the operator's
 /// setting, if there is one.
-///
-/// # Errors
-/// If the database stops answering; what it answers is a finding.
 pub fn inspect(
     connection: &mut Connection,
     name: &str,

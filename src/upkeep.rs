@@ -34,9 +34,6 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 /// Tries until the store is open.
-///
-/// # Errors
-/// If it cannot be opened until somebody mends these.
 pub fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
     let mut last_reason = String::new();
     while !stopping.load(Ordering::Relaxed) {

@@ -47,13 +47,9 @@ pub struct Claim {
 
 /// Somebody in line: `T` is what is needed to serve and answer it.
 pub struct Waiter<T> {
-    /// Whose turn it would be.
     pub claim: Claim,
-    /// When it came.
     pub arrived: Instant,
-    /// Until when it waits.
     pub until: Instant,
-    /// How to serve it.
     pub ticket: T,
 }
 
@@ -90,24 +86,17 @@ impl<T> Turn<T> {
 
 /// A turn to take.
 pub struct Ready<T> {
-    /// Of this session.
     pub name: Name,
-    /// What is to be done.
     pub turn: Turn<T>,
-    /// Since when somebody waits for it.
     pub since: Instant,
-    /// How an acquire had better begin.
     pub first_packet: FirstPacket,
 }
 
 /// What an operation did to a session's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Nobody is known to hold the session now.
     Ended,
-    /// The lease ends at another time now.
     Renewed(Instant),
-    /// The lease is as it was.
     None,
 }
 
@@ -130,20 +119,15 @@ enum Kind {
 
 /// Somebody whose wait is over, and why.
 pub struct Refused<T> {
-    /// Who it is.
     pub waiter: Waiter<T>,
-    /// Who holds the session.
     pub holding: Holding,
-    /// How many still wait.
     pub waiters: usize,
 }
 
 /// Whether another program still holds a lock on a session's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowLock {
-    /// It does.
     Held,
-    /// It does not.
     Gone,
 }
 
@@ -239,11 +223,8 @@ struct Look {
 
 #[derive(Clone, Copy, PartialEq)]
 enum TurnState {
-    /// Nothing is to be done.
     Idle,
-    /// Its name is among the ready ones.
     Ready,
-    /// A worker is at it.
     Working,
     /// A worker is at it, and it must have another turn afterwards.
     WorkingThenReady,

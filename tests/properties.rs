@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use session_lock::api::{Api, Asked, Request, Response, WAIT_MAX_MS};
-use session_lock::lease::{FencingToken, Id, OwnerToken, STORED_CHARS, StoredLease};
-use session_lock::lease::{TTL_MAX_MS, TTL_MIN_MS, TokenOrigin};
-use session_lock::store::{Operation, Store};
+use session_lock::testing::{Api, Asked, Request, Response, WAIT_MAX_MS};
+use session_lock::testing::{FencingToken, Id, OwnerToken, STORED_CHARS, StoredLease};
+use session_lock::testing::{Operation, Store};
+use session_lock::testing::{TTL_MAX_MS, TTL_MIN_MS, TokenOrigin};
 
 /// An API whose database is not there: nothing here asks it.
 fn api() -> AssertUnwindSafe<Api> {

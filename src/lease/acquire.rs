@@ -13,13 +13,9 @@ const REDATES_MAX: u32 = 2;
 /// Take the lease of a session.
 #[derive(Clone, Debug)]
 pub struct Acquire {
-    /// Of this session.
     pub session: Session,
-    /// For the worker that knows this token.
     pub owner_token: OwnerToken,
-    /// Where that came from.
     pub origin: TokenOrigin,
-    /// For this long.
     pub ttl: Ttl,
     /// To answer this message, if it is not answered already.
     pub message_id: Option<MessageId>,
@@ -28,48 +24,35 @@ pub struct Acquire {
 /// The answer to an acquire.
 #[derive(Clone, Debug)]
 pub enum Acquired {
-    /// The caller holds the session now.
     Granted(Lease),
-    /// Somebody else does.
     Held(Holding),
-    /// The message that the lease would be for is answered already.
     Duplicate(Record),
 }
 
 /// What an acquire finds that may only look.
 #[derive(Clone, Debug)]
 pub enum Found {
-    /// The worker holds the session already.
     Lease(Lease),
-    /// Its message is answered already.
     Duplicate(Record),
-    /// Neither.
     Nothing,
 }
 
 /// The owner's view of a lease: the only one with the owner token.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// Proof of ownership.
     pub owner_token: OwnerToken,
-    /// Higher than that of every earlier lease of the session.
     pub fencing_token: FencingToken,
-    /// How it came about.
     pub how: How,
-    /// The life it was asked for.
     pub ttl: Ttl,
     /// No later than its true expiry, on this machine's steady clock.
     pub expires: Instant,
-    /// The row it is stored in.
     pub row: RowVersion,
 }
 
 /// How a lease came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// The session was free.
     New,
-    /// A stale row was replaced.
     Takeover(Stale),
     /// The same owner token holds it already: an answer was lost and asked for again.
     Again,
@@ -86,7 +69,6 @@ pub enum Stale {
 
 impl How {
     /// The word in the answer.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::New => "new",
@@ -98,20 +80,17 @@ impl How {
 
 impl Lease {
     /// Time until the expiry, on this machine's steady clock.
-    #[must_use]
     pub fn remaining(&self) -> Duration {
         self.expires.saturating_duration_since(Instant::now())
     }
 
     /// Whether too little is left to hand it out: less than half of what was asked for. A lease
     /// that was only found again is its owner's business.
-    #[must_use]
     pub fn is_worn(&self) -> bool {
         self.how != How::Again && self.remaining() < self.ttl.as_duration() / 2
     }
 
     /// What everybody else may know of it.
-    #[must_use]
     pub fn holding(&self) -> Holding {
         let holder = Holder::Leased {
             fencing_token: self.fencing_token,

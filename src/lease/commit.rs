@@ -3,24 +3,19 @@ use super::{Message, OwnerToken, Read, Record, Sent, Session};
 /// Record that a message is answered, as the one worker that may answer it.
 #[derive(Clone, Debug)]
 pub struct Commit {
-    /// Of this session.
     pub session: Session,
-    /// By the worker that knows this token.
     pub owner_token: OwnerToken,
-    /// This message.
     pub message: Message,
 }
 
 /// The answer to a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// The message is the caller's to answer, and nobody else's.
     New,
     /// The caller has committed it before: an answer was lost and asked for again.
     Again,
     /// The lease is not the caller's any more, or it expired; nothing was recorded.
     Lost,
-    /// Somebody else has committed it.
     Duplicate(Record),
 }
 

@@ -15,9 +15,6 @@ pub struct MessageId(String);
 
 impl MessageId {
     /// An id of 1–255 printable ASCII characters.
-    ///
-    /// # Errors
-    /// A phrase that says what a message id is.
     pub fn new(text: &str) -> Result<Self, &'static str> {
         let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         if printable && (1..=MESSAGE_ID_MAX_CHARS).contains(&text.len()) {
@@ -28,7 +25,6 @@ impl MessageId {
     }
 
     /// The id's text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -37,7 +33,6 @@ impl MessageId {
 /// A message that is answered, and what its worker leaves for those who bring it again.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Its id.
     pub id: MessageId,
     /// JSON text of at most [`RESULT_MAX_BYTES`], given back byte for byte.
     pub result: Option<String>,
@@ -46,9 +41,7 @@ pub struct Message {
 /// Everybody's view of an answered message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// How long ago it was committed, by the database's clock.
     pub committed_ago: Duration,
-    /// What its worker left, as JSON text.
     pub result: Option<String>,
 }
 

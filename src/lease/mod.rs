@@ -43,11 +43,9 @@ pub(crate) use release::ForceStep;
 /// What one packet read back for one operation, in the transaction of its write.
 #[derive(Default)]
 pub(crate) struct Read {
-    /// The session's row.
     pub row: Option<Row>,
     /// Whether that came from a server that takes writes. Any other may be a replica that lags.
     pub takes_writes: bool,
-    /// The record of the operation's message.
     pub record: Option<StoredRecord>,
     /// How many rows the operation's own statement changed.
     pub changed: u64,
@@ -59,13 +57,13 @@ pub(crate) struct Read {
 /// A packet, as the machine's steady clock and the network have it.
 #[derive(Clone, Copy)]
 pub(crate) struct Sent {
-    /// When it was sent.
     pub at: Instant,
     /// Whether an earlier one of the same operation was lost, and may have taken effect.
     pub again: bool,
 }
 
 #[cfg(test)]
+#[allow(clippy::unnecessary_wraps)] // as they stand in the tables
 mod cases {
     //! Rows and records for the tables of cases of the verbs.
 

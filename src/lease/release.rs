@@ -4,9 +4,7 @@ use super::{FencingToken, Holder, Message, OwnerToken, Read, Sent, Session};
 /// Give a lease back.
 #[derive(Clone, Debug)]
 pub struct Release {
-    /// Of this session.
     pub session: Session,
-    /// By the worker that knows this token.
     pub owner_token: OwnerToken,
     /// And record that this message is answered.
     pub message: Option<Message>,
@@ -15,7 +13,6 @@ pub struct Release {
 /// The answer to a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
-    /// The session is free.
     Released,
     /// The lease was not the caller's any more, and nothing was deleted.
     Lost,
@@ -51,16 +48,13 @@ impl Release {
 /// End a lease without being its owner: an operator's release.
 #[derive(Clone, Debug)]
 pub struct Force {
-    /// Of this session.
     pub session: Session,
-    /// Only this lease, if it is named.
     pub fencing_token: Option<FencingToken>,
 }
 
 /// The answer to an operator's release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forced {
-    /// The session is free; who had held it.
     Released(Holder),
     /// Nobody held it, or not by the lease that was named.
     NotHeld,

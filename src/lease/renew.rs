@@ -5,11 +5,8 @@ use super::{FencingToken, OwnerToken, Read, Sent, Session, Ttl};
 /// Give a lease a new expiry.
 #[derive(Clone, Debug)]
 pub struct Renew {
-    /// Of this session.
     pub session: Session,
-    /// By the worker that knows this token.
     pub owner_token: OwnerToken,
-    /// From now on.
     pub ttl: Ttl,
     /// But never so that the lease is held for longer than this since its grant.
     pub max_hold_ms: u64,
@@ -18,9 +15,7 @@ pub struct Renew {
 /// The answer to a renew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewed {
-    /// The lease has a new expiry.
     Renewed {
-        /// Its fencing token, the same as before.
         fencing_token: FencingToken,
         /// When it ends now, on this machine's steady clock.
         expires: Instant,

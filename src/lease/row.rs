@@ -35,15 +35,12 @@ pub(crate) fn claim_mark() -> &'static str {
 /// What the 62 characters of a lease say, apart from its date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredLease {
-    /// The lease's fencing token.
     pub fencing_token: FencingToken,
-    /// The lease's owner token.
     pub owner_token: OwnerToken,
 }
 
 impl StoredLease {
     /// Reads the stored bytes. `None` for anything else: an old program's datetime, or garbage.
-    #[must_use]
     pub fn parse(stored: &[u8]) -> Option<Self> {
         let text = str::from_utf8(stored).ok().filter(|text| text.is_ascii())?;
         if text.len() != STORED_CHARS || !has_shape(&text[..DATETIME_CHARS]) {
@@ -77,14 +74,12 @@ fn has_shape(datetime: &str) -> bool {
 /// A row as it was read once: enough to notice that it changed, and nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RowVersion {
-    /// Its primary key.
     pub key: u64,
     hash: u64,
 }
 
 impl RowVersion {
     /// The version with these stored bytes.
-    #[must_use]
     pub fn new(key: u64, stored: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
         stored.hash(&mut hasher);
@@ -98,15 +93,12 @@ impl RowVersion {
 pub struct Holding {
     /// When it ends, on this machine's steady clock.
     pub expires: Instant,
-    /// Who wrote it.
     pub holder: Holder,
-    /// The row it is stored in.
     pub row: RowVersion,
 }
 
 impl Holding {
     /// Time until the expiry, on this machine's steady clock.
-    #[must_use]
     pub fn remaining(&self) -> Duration {
         self.expires.saturating_duration_since(Instant::now())
     }
@@ -115,11 +107,8 @@ impl Holding {
 /// Who wrote a row that holds its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// This program, or another server of its kind.
     Leased {
-        /// The lease's fencing token.
         fencing_token: FencingToken,
-        /// Time since the grant, in milliseconds.
         held_ms: u64,
     },
     /// An old program, whose row says neither who nor since when.

@@ -11,9 +11,6 @@ impl Id {
     /// An id that a lease can be taken for: 1–255 printable ASCII characters, no blank at either
     /// end. The table's collation makes all emoji equal and ignores blanks at the end, so
     /// anything else could name somebody else's session.
-    ///
-    /// # Errors
-    /// A phrase that says what an id is.
     pub fn new(text: &str) -> Result<Self, &'static str> {
         let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         if text.is_empty() || text.len() > ID_MAX_CHARS || !printable || text.trim() != text {
@@ -23,9 +20,6 @@ impl Id {
     }
 
     /// An id for looking and forcing, which must reach old rows of any spelling.
-    ///
-    /// # Errors
-    /// A phrase that says what the column can hold.
     pub fn as_stored(text: &str) -> Result<Self, &'static str> {
         match text.chars().count() {
             1..=ID_MAX_CHARS => Ok(Self(text.to_owned())),
@@ -34,13 +28,11 @@ impl Id {
     }
 
     /// An id that was read from the table.
-    #[must_use]
     pub fn stored(text: String) -> Self {
         Self(text)
     }
 
     /// The id's text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -50,9 +42,7 @@ impl Id {
 /// unprintable escaped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Session {
-    /// The bot's number or instance.
     pub id_device: Id,
-    /// The customer's phone number.
     pub id_prospect: Id,
 }
 

@@ -17,7 +17,6 @@ impl OwnerToken {
     ///
     /// # Panics
     /// If the system has no random numbers: nothing safe can be done without.
-    #[must_use]
     pub fn draw() -> Self {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).expect("the system gives random numbers");
@@ -26,9 +25,6 @@ impl OwnerToken {
     }
 
     /// A token that the caller has drawn.
-    ///
-    /// # Errors
-    /// A phrase that says what a token is.
     pub fn new(text: &str) -> Result<Self, &'static str> {
         if text.len() == OWNER_TOKEN_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit()) {
             Ok(Self(text.to_owned()))
@@ -38,7 +34,6 @@ impl OwnerToken {
     }
 
     /// All 20 digits: for the database and for the owner's answer, nothing else.
-    #[must_use]
     pub fn secret(&self) -> &str {
         &self.0
     }

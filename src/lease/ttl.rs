@@ -30,9 +30,6 @@ pub struct Ttl(u64);
 
 impl Ttl {
     /// A ttl within [`TTL_MIN_MS`] and the lesser of [`TTL_MAX_MS`] and `max_hold_ms`.
-    ///
-    /// # Errors
-    /// A sentence that says what is allowed.
     pub fn new(ttl_ms: u64, max_hold_ms: u64) -> Result<Self, String> {
         let longest_ms = TTL_MAX_MS.min(max_hold_ms);
         if (TTL_MIN_MS..=longest_ms).contains(&ttl_ms) {
@@ -42,26 +39,22 @@ impl Ttl {
         }
     }
 
-    /// [`TTL_DEFAULT_MS`], or the server's maximum if that is less.
-    #[must_use]
+    /// `TTL_DEFAULT_MS`, or the server's maximum if that is less.
     pub fn default_within(max_hold_ms: u64) -> Self {
         Self(TTL_DEFAULT_MS.min(max_hold_ms))
     }
 
     /// The ttl, cut to what is left; `None` if nothing is.
-    #[must_use]
     pub fn cut_to(self, left_ms: u64) -> Option<Self> {
         (left_ms > 0).then(|| Self(self.0.min(left_ms)))
     }
 
     /// The ttl in milliseconds.
-    #[must_use]
     pub fn as_ms(self) -> u64 {
         self.0
     }
 
     /// The ttl as a duration.
-    #[must_use]
     pub fn as_duration(self) -> Duration {
         Duration::from_millis(self.0)
     }

@@ -16,10 +16,6 @@ use crate::lease::Read;
 use crate::metrics::METRICS;
 use crate::outage::Identity;
 
-/// So many packets are sent for one group of operations, then they are answered with `unavailable`: no
-/// operation needs half as many, unless a trigger undoes what it writes.
-const PACKETS_MAX: u32 = 50;
-
 /// Why a round ended before every operation had its answer.
 enum Interrupted {
     /// Worth another round.
@@ -33,7 +29,6 @@ enum Interrupted {
 impl Store {
     /// Runs the operations, in one transaction as long as nothing gets in their way, and answers
     /// each in its place.
-    #[must_use]
     pub fn run(&self, operations: &[Operation]) -> Vec<Result<Answer, StoreError>> {
         let statements = match self.statements() {
             Ok(statements) => statements,
@@ -45,7 +40,6 @@ impl Store {
             statements,
             until: Instant::now() + PATIENCE,
             lost: None,
-            packets: 0,
         };
         let cause = round.run_all(&mut attempts);
         let answers = attempts.into_iter();
@@ -60,14 +54,13 @@ struct Round<'s> {
     until: Instant,
     /// The connection that was lost in the middle of a write, until it is known to have ended.
     lost: Option<Identity>,
-    packets: u32,
 }
 
 impl Round<'_> {
     /// Rounds until all have their answer, or time is up; what got in the way last.
     fn run_all(&mut self, attempts: &mut [Attempt]) -> String {
         let mut last_cause = String::new();
-        while attempts.iter().any(Attempt::is_open) && self.may_go_on() {
+        while attempts.iter().any(Attempt::is_open) && self.is_in_time() {
             let open = attempts.iter_mut().filter(|attempt| attempt.is_open());
             let (mut alone, together): (Vec<_>, Vec<_>) =
                 open.partition(|attempt| attempt.sharing == Sharing::Nothing);
@@ -76,7 +69,7 @@ impl Round<'_> {
             let groups = alone.into_iter().map(|attempt| vec![attempt]);
             for mut group in [together].into_iter().chain(groups) {
                 // Each alone may take long to see that the database hangs.
-                if group.is_empty() || !self.may_go_on() {
+                if group.is_empty() || !self.is_in_time() {
                     continue;
                 }
                 match self.run(&mut group) {
@@ -93,8 +86,8 @@ impl Round<'_> {
         last_cause
     }
 
-    fn may_go_on(&self) -> bool {
-        self.packets < PACKETS_MAX && Instant::now() < self.until
+    fn is_in_time(&self) -> bool {
+        Instant::now() < self.until
     }
 
     /// One connection, and the packets that these operations need, until all have their answer.
@@ -116,8 +109,7 @@ impl Round<'_> {
             let alive = connection.confirm_alive();
             alive.map_err(|error| Interrupted::Again(cause(&error)))?;
         }
-        while self.may_go_on() {
-            self.packets += 1;
+        while self.is_in_time() {
             let mut looking = select(attempts, Attempt::is_looking);
             if !looking.is_empty() {
                 look(&mut connection, self.statements, &mut looking)?;

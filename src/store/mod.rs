@@ -33,7 +33,7 @@ use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
 
 pub use operation::{Answer, FirstPacket, Operation, StoreError};
 use packet::Statements;
-pub use scan::{Page, Swept};
+pub use scan::Swept;
 
 /// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
 /// within 10 s, before a webhook's provider gives up.
@@ -45,11 +45,8 @@ const MESSAGES_LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// What came of an attempt to open the store.
 #[derive(Debug)]
 pub enum Opened {
-    /// It serves; these findings are worth a word.
     Ready(Vec<Finding>),
-    /// Not yet, and why; worth another try.
     NotYet(String),
-    /// It cannot serve until somebody mends these.
     Unusable(Vec<Finding>),
 }
 
@@ -64,7 +61,6 @@ pub struct Store {
 
 impl Store {
     /// A store that is not open yet, with at most `connections` connections.
-    #[must_use]
     pub fn new(
         url: &Opts,
         table_name: &str,
@@ -92,9 +88,6 @@ impl Store {
     }
 
     /// Looks at everything that the promises rest on.
-    ///
-    /// # Errors
-    /// If the database cannot be reached; a refused login is a finding.
     pub fn inspect(&self) -> Result<Report, String> {
         let inspected = self.database.connect().and_then(|mut connection| {
             table::inspect(
@@ -115,9 +108,6 @@ impl Store {
     }
 
     /// Creates what is missing in the database.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
     pub fn migrate(&self) -> Result<(), String> {
         let migrate = |mut connection| table::migrate(&mut connection, &self.table_name);
         self.database
@@ -150,9 +140,6 @@ impl Store {
 
     /// Whether messages can be recorded: whether their table is as it must be. One that was not may
     /// have been mended since.
-    ///
-    /// # Errors
-    /// What is wrong with it, and what to do.
     pub fn keeps_messages(&self) -> Result<(), String> {
         let mut known = self.messages();
         let Messages::Refused(why) = known.0.clone() else {
@@ -184,9 +171,6 @@ impl Store {
     }
 
     /// Whether leases could be written now.
-    ///
-    /// # Errors
-    /// What is in the way.
     pub fn ready(&self) -> Result<(), StoreError> {
         let mut packet = Packet::default();
         self.statements()?.may_write.write(&mut packet, &[]);
@@ -194,7 +178,6 @@ impl Store {
     }
 
     /// One name for all spellings of a session that the table takes for the same.
-    #[must_use]
     pub fn name(&self, session: &Session) -> (String, String) {
         let (prospect, device) = (session.id_prospect.as_str(), session.id_device.as_str());
         // Before the store is open, no operation succeeds, so any name will do.
@@ -239,7 +222,6 @@ impl Store {
     }
 
     /// What is known of whether the database answers.
-    #[must_use]
     pub fn outage(&self) -> &Outage {
         self.database.outage()
     }

@@ -14,22 +14,20 @@ use crate::lease::{
 /// used are taken.
 const ID_TRIES_MAX: u32 = 20;
 
+/// So many packets are sent for one operation, then it is answered with `unavailable`. None needs half as
+/// many, unless a trigger undoes what it writes.
+const PACKETS_MAX: u32 = 50;
+
 /// Something to do to one session's lease.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    /// Take the lease.
     Acquire(Acquire, FirstPacket),
     /// Look whether a worker holds the session already, or its message is answered.
     Find(Acquire),
-    /// Give the lease a new expiry.
     Renew(Renew),
-    /// Record that a message is answered.
     Commit(Commit),
-    /// Give the lease back.
     Release(Release),
-    /// End the lease, whoever holds it.
     Force(Force),
-    /// Look who holds it.
     Look(Session),
 }
 
@@ -45,7 +43,6 @@ pub enum FirstPacket {
 
 impl Operation {
     /// The session it is about.
-    #[must_use]
     pub fn session(&self) -> &Session {
         match self {
             Self::Acquire(acquire, _) | Self::Find(acquire) => &acquire.session,
@@ -58,7 +55,6 @@ impl Operation {
     }
 
     /// The message that it names.
-    #[must_use]
     pub fn message_id(&self) -> Option<&MessageId> {
         match self {
             Self::Acquire(acquire, _) | Self::Find(acquire) => acquire.message_id.as_ref(),
@@ -72,19 +68,12 @@ impl Operation {
 /// What came of an [`Operation`] of the same name.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// Of an acquire.
     Acquire(Acquired),
-    /// Of an acquire that only looked.
     Find(Found),
-    /// Of a commit.
     Commit(Committed),
-    /// Of a release.
     Release(Released),
-    /// Of a renew.
     Renew(Renewed),
-    /// Of an operator's release.
     Force(Forced),
-    /// Of a look: who holds the session, if anybody does.
     Look(Option<Holding>),
 }
 
@@ -96,7 +85,6 @@ pub enum StoreError {
     /// Another program held a lock on the row or the table for longer than we wait; nothing was
     /// written.
     Locked,
-    /// No free id was found for a new row.
     IdsExhausted,
     /// The database vanished in the middle of a write and could not be asked what became of it.
     Unsettled(String),
@@ -126,13 +114,9 @@ impl fmt::Display for StoreError {
 
 /// The packet that an operation needs next.
 pub(crate) enum Next {
-    /// One that reads.
     Look,
-    /// One that writes, with nothing read before.
     Write,
-    /// One that takes a stale row over.
     Replace(Replace),
-    /// One that deletes a row for an operator.
     Delete(Row),
 }
 
@@ -158,6 +142,7 @@ pub(crate) struct Attempt<'a> {
     /// The row that such a packet was to delete.
     tried: Option<Row>,
     ids_tried: u32,
+    packets: u32,
     outcome: Option<Result<Answer, StoreError>>,
 }
 
@@ -185,6 +170,7 @@ impl<'a> Attempt<'a> {
             lost_at: None,
             tried: None,
             ids_tried: 0,
+            packets: 0,
             outcome: None,
         }
     }
@@ -254,7 +240,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn sent(&self, at: Instant) -> Sent {
+    fn sent(&mut self, at: Instant) -> Sent {
+        self.packets += 1;
+        if self.packets > PACKETS_MAX {
+            self.fail(StoreError::Unavailable("too much contention".to_owned()));
+        }
         Sent {
             at,
             again: self.lost_at.is_some(),

@@ -14,60 +14,53 @@ use crate::lease::{
 };
 use crate::table::Table;
 
-/// The statements, with the table's and its keys' names in them.
-pub(super) struct Statements {
-    packet_clock: Statement,
-    acquire: Statement,
-    release_answered: Statement,
-    release: Statement,
-    release_several: Statement,
-    all_released: Statement,
-    renew: Statement,
-    lock: Statement,
-    commit: Statement,
-    release_message: Statement,
-    delete_row: Statement,
-    read: Statement,
-    read_message: Statement,
-    unlocked_rows: Statement,
-    pub may_write: Statement,
-    pub list: Statement,
-    pub watch: Statement,
-    pub old_messages: Statement,
-    pub forget_message: Statement,
-    pub table: Table,
-    pub ids: Ids,
+/// Declares the statements by their files in `sql/`.
+macro_rules! statements {
+    ($($name:ident: $file:literal,)+) => {
+        /// The statements, with the table's and its keys' names in them.
+        pub(super) struct Statements {
+            $(pub $name: Statement,)+
+            pub table: Table,
+            pub ids: Ids,
+        }
+
+        impl Statements {
+            pub fn new(table: &Table) -> Self {
+                let names = table.names();
+                let read = |file| Statement::new(file, &names);
+                Self {
+                    $($name: read(include_str!(concat!("../../sql/", $file))),)+
+                    table: table.clone(),
+                    ids: Ids::new(table.max_key),
+                }
+            }
+        }
+    };
+}
+
+statements! {
+    packet_clock: "lease/packet_clock.sql",
+    acquire: "lease/acquire.sql",
+    release_answered: "lease/release_answered.sql",
+    renew: "lease/renew.sql",
+    release: "lease/release.sql",
+    release_several: "lease/release_several.sql",
+    all_released: "lease/all_released.sql",
+    delete_row: "lease/delete_row.sql",
+    lock: "lease/lock.sql",
+    unlocked_rows: "lease/unlocked_rows.sql",
+    may_write: "lease/may_write.sql",
+    read: "lease/read.sql",
+    list: "lease/list.sql",
+    watch: "lease/watch.sql",
+    commit_message: "message/commit.sql",
+    release_message: "message/release.sql",
+    read_message: "message/read.sql",
+    old_messages: "message/old.sql",
+    forget_message: "message/forget.sql",
 }
 
 impl Statements {
-    pub fn new(table: &Table) -> Self {
-        let names = table.names();
-        let read = |file| Statement::new(file, &names);
-        Self {
-            packet_clock: read(include_str!("../../sql/lease/packet_clock.sql")),
-            acquire: read(include_str!("../../sql/lease/acquire.sql")),
-            release_answered: read(include_str!("../../sql/lease/release_answered.sql")),
-            release: read(include_str!("../../sql/lease/release.sql")),
-            release_several: read(include_str!("../../sql/lease/release_several.sql")),
-            all_released: read(include_str!("../../sql/lease/all_released.sql")),
-            renew: read(include_str!("../../sql/lease/renew.sql")),
-            lock: read(include_str!("../../sql/lease/lock.sql")),
-            commit: read(include_str!("../../sql/message/commit.sql")),
-            release_message: read(include_str!("../../sql/message/release.sql")),
-            delete_row: read(include_str!("../../sql/lease/delete_row.sql")),
-            read: read(include_str!("../../sql/lease/read.sql")),
-            read_message: read(include_str!("../../sql/message/read.sql")),
-            unlocked_rows: read(include_str!("../../sql/lease/unlocked_rows.sql")),
-            may_write: read(include_str!("../../sql/lease/may_write.sql")),
-            list: read(include_str!("../../sql/lease/list.sql")),
-            watch: read(include_str!("../../sql/lease/watch.sql")),
-            old_messages: read(include_str!("../../sql/message/old.sql")),
-            forget_message: read(include_str!("../../sql/message/forget.sql")),
-            table: table.clone(),
-            ids: Ids::new(table.max_key),
-        }
-    }
-
     /// A packet that only reads, for all of these.
     pub fn look(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
         let mut packet = Packet::default();
@@ -130,13 +123,13 @@ impl Statements {
         if claims.is_empty() {
             return;
         }
-        let keys = claims.iter().map(|claim| match claim.next {
-            Next::Replace(replaced) => replaced.key,
-            _ => {
-                let id = self.ids.take();
-                layout.new_ids.push(id);
-                id
+        let keys = claims.iter().map(|claim| {
+            if let Next::Replace(replaced) = claim.next {
+                return replaced.key;
             }
+            let id = self.ids.take();
+            layout.new_ids.push(id);
+            id
         });
         let keys: Vec<_> = keys.collect();
         let rows = claims.iter().zip(&keys);
@@ -163,19 +156,19 @@ impl Statements {
             let release = attempts[*at].only_deletes()?;
             (attempts[*at].sharing == Sharing::Statements).then_some((*at, release))
         };
-        let shared: Vec<_> = order.iter().filter_map(shares).collect();
-        if shared.len() < 2 {
+        let members: Vec<_> = order.iter().filter_map(shares).collect();
+        if members.len() < 2 {
             return;
         }
-        let owners = shared.iter().map(|(_, release)| {
+        let owners = members.iter().map(|(_, release)| {
             let [(_, prospect), _] = session_values(&release.session);
             [prospect, owner_value(&release.owner_token).1]
         });
         let owners: Vec<_> = owners.collect();
-        let devices = by_device(shared.iter().map(|(_, release)| &release.session));
-        let lists = devices.into_iter().map(|(device, members)| {
-            let prospects: Vec<_> = members.iter().map(|at| owners[*at][0]).collect();
-            let pairs = members.iter().map(|at| Value::Tuple(&owners[*at]));
+        let devices = by_device(members.iter().map(|(_, release)| &release.session));
+        let lists = devices.into_iter().map(|(device, places)| {
+            let prospects: Vec<_> = places.iter().map(|at| owners[*at][0]).collect();
+            let pairs = places.iter().map(|at| Value::Tuple(&owners[*at]));
             (device, prospects, pairs.collect::<Vec<_>>())
         });
         let lists: Vec<_> = lists.collect();
@@ -186,13 +179,13 @@ impl Statements {
                 ("owners", Value::List(pairs)),
             ]
         });
-        for (at, _) in &shared {
+        for (at, _) in &members {
             // All of them are deleted, or the check fails.
             layout.counts[*at] = Some(packet.len());
         }
         self.release_several
             .write_rows(packet, &rows.collect::<Vec<_>>());
-        let rows = ("rows", Value::Number(shared.len() as u64));
+        let rows = ("rows", Value::Number(members.len() as u64));
         self.all_released.write(packet, &[rows]);
     }
 
@@ -221,7 +214,7 @@ impl Statements {
                 let [prospect, device] = session_values(&commit.session);
                 self.lock.write(packet, &[prospect, device]);
                 let record = record_values(&commit.message, &commit.owner_token);
-                self.commit
+                self.commit_message
                     .write(packet, &[&[prospect, device], &record[..]].concat());
             }
             (Operation::Release(release), _) => {
@@ -305,7 +298,6 @@ pub(super) struct Layout {
     /// The statement whose count is the operation's, if it has one.
     counts: Vec<Option<usize>>,
     pub reads: Reads,
-    /// The ids that its new rows have.
     pub new_ids: Vec<u64>,
 }
 
@@ -381,7 +373,6 @@ pub(super) struct ReadRow {
 
 /// Which operation a row belongs to, by its ids.
 enum Owners<'t> {
-    /// There is but one.
     Only(usize),
     /// By one spelling of the ids; `None` for several operations of one session.
     ByIds(&'t Table, HashMap<(String, String), Option<usize>>),

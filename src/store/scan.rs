@@ -33,7 +33,6 @@ pub struct Page {
 /// What a sweep did.
 #[derive(Debug)]
 pub struct Swept {
-    /// How many rows it deleted.
     pub rows: u64,
     /// Where the next page begins; there is none without.
     pub next: Option<u64>,
@@ -64,9 +63,6 @@ impl ListedRow {
 
 impl Store {
     /// A page of the leases that hold now, those of one device if it is named.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub fn list(&self, device: Option<&Id>, after: u64, limit: u64) -> Result<Page, StoreError> {
         let mut page = Page {
             holdings: Vec::new(),
@@ -108,9 +104,6 @@ impl Store {
     }
 
     /// Which of these rows are not as they were seen any more.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub fn changed(&self, rows: &[RowVersion]) -> Result<Vec<RowVersion>, StoreError> {
         let watch = &self.statements()?.watch;
         let mut changed = Vec::new();
@@ -129,9 +122,6 @@ impl Store {
 
     /// Deletes the rows of crashed holders behind `after` that expired long enough ago, one page
     /// of the table at a time; how many went, and where the next page begins.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub fn sweep(&self, after: u64) -> Result<Swept, StoreError> {
         let statements = self.statements()?;
         let values = [
@@ -168,9 +158,6 @@ impl Store {
     }
 
     /// Deletes some of the records of messages that were committed longer ago than this; how many.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub fn forget_messages(&self, kept: Duration) -> Result<u64, StoreError> {
         let statements = self.statements()?;
         if self.messages().0 != Messages::Kept {

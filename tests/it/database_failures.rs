@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use serde_json::json;
-use session_lock::dev::DATABASE;
+use session_lock::testing::DATABASE;
 
 use crate::proxy::{Fault, Proxy};
 use crate::world::{Done, Service, Session, TABLE, World, age, binary, eventually, tests};
@@ -146,7 +146,7 @@ fn a_lease_whose_commit_stalled_starts_afresh(world: &World) {
             let reply = thread::scope(|scope| {
                 let asked = scope.spawn(|| service.acquire(&session, json!({"ttl_ms": 1_000})));
                 // The answer is on its way by then.
-                thread::sleep(Duration::from_millis(1_000));
+                thread::sleep(Duration::from_secs(1));
                 proxy.set(Fault::None);
                 asked.join().unwrap()
             });
@@ -291,9 +291,8 @@ fn each_request_takes_one_round_trip_and_a_takeover_two(world: &World) {
             count(&|| assert_eq!(service.commit(&session, &token(), "m").status, 200)),
             count(&|| assert_eq!(service.release(&session, &token()).status, 200)),
             count(&|| {
-                service
-                    .acquire(&stale, json!({}))
-                    .assert_granted("takeover")
+                let takeover = service.acquire(&stale, json!({}));
+                takeover.assert_granted("takeover");
             }),
         ]
     };

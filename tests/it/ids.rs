@@ -48,9 +48,9 @@ fn no_request_uses_up_an_id(world: &World) {
         let stale = service.hold_for(&session, "m");
         service.acquire(&session, json!({})).assert_held();
         age(&mut schema.connect(), &session, 31);
-        let taken = service.acquire(&session, json!({}));
-        taken.assert_granted("takeover");
-        let token = taken.text("owner_token");
+        let takeover = service.acquire(&session, json!({}));
+        takeover.assert_granted("takeover");
+        let token = takeover.text("owner_token");
         assert_eq!(service.renew(&session, &token, 30_000).status, 200);
         assert_eq!(service.release(&session, &stale).status, 409);
         assert_eq!(service.commit(&session, &token, "m").status, 200);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use serde_json::json;
-use session_lock::dev::DATABASE;
-use session_lock::lease::OwnerToken;
+use session_lock::testing::DATABASE;
+use session_lock::testing::OwnerToken;
 
 use crate::proxy::{Fault, Proxy};
 use crate::world::{

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use serde_json::{Value, json};
-use session_lock::lease::OwnerToken;
+use session_lock::testing::OwnerToken;
 
 use crate::world::{PATIENCE, Reply, Schema, Service, Session, TABLE, World, tests};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mysql::prelude::Queryable;
 use serde_json::json;
-use session_lock::lease::OwnerToken;
+use session_lock::testing::OwnerToken;
 
 use crate::world::{PATIENCE, Reply, Service, Session, TABLE, World, age, eventually, tests};
 

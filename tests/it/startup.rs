@@ -5,7 +5,7 @@ use crate::world::{
     run, tests,
 };
 use mysql::prelude::Queryable;
-use session_lock::dev::DATABASE;
+use session_lock::testing::DATABASE;
 use std::process::Command;
 use std::time::Instant;
 

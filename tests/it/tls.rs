@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mysql::prelude::Queryable;
-use session_lock::dev::DATABASE;
+use session_lock::testing::DATABASE;
 use tempfile::TempDir;
 
 use crate::world::{DatabaseServer, Engine, Service, Session, World, migrate, run, tests};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::{FromRow, Queryable};
 use serde_json::{Value, json};
-use session_lock::dev::{DATABASE, PrivateDatabase};
+use session_lock::testing::{DATABASE, PrivateDatabase};
 
 pub const TABLE: &str = "ai_whatsapp_session_nodepath";
 

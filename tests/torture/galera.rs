@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use mysql::prelude::Queryable;
-use session_lock::dev::DATABASE;
+use session_lock::testing::DATABASE;
 
 use super::proxy::Proxy;
 use super::storm;

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use serde_json::{Value, json};
-use session_lock::dev::DATABASE;
-use session_lock::lease::OwnerToken;
+use session_lock::testing::DATABASE;
+use session_lock::testing::OwnerToken;
 
 use history::{Event, What};
 use proxy::{Fault, Proxy};
