@@ -265,6 +265,8 @@ impl Packet {
 pub struct Reply {
     pub rows: Vec<Row>,
     pub affected: u64,
+    /// What the statement called `LAST_INSERT_ID` with.
+    pub last_insert_id: u64,
 }
 
 /// A packet of which a statement failed.
@@ -303,8 +305,8 @@ impl Trouble {
             return Self::Lost;
         };
         match server.code {
-            // Shutdown, network, interrupted, killed, idle too long.
-            1053 | 1152..=1161 | 1317 | 1927 | 2006 | 2013 | 3169 | 4031 => Self::Lost,
+            // Shutdown, network, in the middle of a COMMIT, interrupted, killed, idle too long.
+            1053 | 1180 | 1152..=1161 | 1317 | 1927 | 2006 | 2013 | 3169 | 4031 => Self::Lost,
             1020 | 1213 => Self::Deadlock,
             1205 => Self::Locked,
             1690 => Self::NotAllReleased,
@@ -431,8 +433,13 @@ impl Connection {
         let mut result = self.conn.query_iter(&packet.text)?;
         while let Some(mut set) = result.iter() {
             let affected = set.affected_rows();
+            let last_insert_id = set.last_insert_id().unwrap_or_default();
             let rows = set.by_ref().collect::<mysql::Result<_>>()?;
-            replies.push(Reply { rows, affected });
+            replies.push(Reply {
+                rows,
+                affected,
+                last_insert_id,
+            });
         }
         if replies.len() != packet.statements {
             return Err(std::io::Error::other("the answer is not complete").into());

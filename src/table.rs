@@ -29,6 +29,9 @@ pub struct Table {
     pub key: String,
     pub session_key: String,
     pub max_key: u64,
+    /// The AUTO_INCREMENT id that is given next.
+    pub next_id: u64,
+    pub has_triggers: bool,
     pub device_case: LetterCase,
     pub prospect_case: LetterCase,
 }
@@ -419,7 +422,9 @@ fn inspect_shape(
     let session_key = inspect_keys(name, &keys, report);
 
     let triggers = Statement::new(include_str!("../sql/table_triggers.sql"), &[]);
-    for row in connection.query(&triggers, &by_name)? {
+    let triggers = connection.query(&triggers, &by_name)?;
+    let has_triggers = !triggers.is_empty();
+    for row in triggers {
         let (trigger,): (String,) = columns(row)?;
         report.warning(
             "triggers",
@@ -473,6 +478,8 @@ fn inspect_shape(
         key: primary.name.clone(),
         session_key: session_key.unwrap_or_default(),
         max_key: primary.max,
+        next_id,
+        has_triggers,
     }))
 }
 

@@ -23,6 +23,11 @@ const WAITERS_MAX: usize = 2_000;
 /// each try takes a second of a worker's time, which is not to be that of others.
 const SLOW_FOR: Duration = Duration::from_secs(10);
 
+/// After another program's lock was in the way, acquires begin with a look for so long: a write that waits
+/// for a row's lock bars the gap before it in the index, where other sessions would be inserted. A look
+/// waits for nobody, and what it finds is replaced by its primary key, which bars no gap.
+const CAUTIOUS_FOR: Duration = Duration::from_secs(60);
+
 /// How long something may be left for the next worker because it is of the other kind; a batch takes
 /// some milliseconds. On a database so slow that it is more, a wait of another batch could be too long.
 const LEAVE_MAX: Duration = Duration::from_millis(100);
@@ -150,6 +155,8 @@ struct State<T> {
     waiting: usize,
     door: Door,
     held: Held,
+    /// When another program's lock was in the way last.
+    locked_at: Option<Instant>,
 }
 
 /// Sessions that were granted or found held here, as far as is known. It decides how an acquire
@@ -242,6 +249,7 @@ impl<T> Default for Lines<T> {
             waiting: 0,
             door: Door::Open,
             held: Held::default(),
+            locked_at: None,
         };
         Self {
             state: Mutex::new(state),
@@ -639,8 +647,8 @@ impl<T> State<T> {
         if matches!(turn, Turn::Acquire(_)) {
             self.waiting -= 1;
         }
-        // A look waits for nobody's lock. A write that waits for a row bars the gap before it, too.
-        let first_packet = if self.is_slow(&name) {
+        let is_cautious = self.locked_at.is_some_and(|at| at.elapsed() < CAUTIOUS_FOR);
+        let first_packet = if is_cautious {
             FirstPacket::Look
         } else {
             self.held.first_packet(&name)
@@ -663,6 +671,7 @@ impl<T> State<T> {
 
     fn mark_slow(&mut self, name: &Name) {
         let now = Instant::now();
+        self.locked_at = Some(now);
         self.slow.retain(|_, until| *until > now);
         self.slow.insert(name.clone(), now + SLOW_FOR);
     }

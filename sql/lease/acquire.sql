@@ -3,7 +3,7 @@
 --                             request uses up an AUTO_INCREMENT id
 --   :id_prospect :id_device   the session
 --   :claim                    62 characters: :mark, the ttl in milliseconds as 7 digits, and the owner
---                             token. Its date of 1970 holds nothing
+--                             token. Its date of 2000 holds nothing
 --   :mark                     the first 35 characters of all claims of this process. No other program
 --                             writes them, and no claim outlives this statement
 --   :seen                     the stored bytes of a row that was read stale, else NULL
@@ -13,7 +13,8 @@
 -- it. In ON DUPLICATE KEY UPDATE, SYSDATE(6) is read behind the row's lock; in VALUES it would be read
 -- before a wait for another server's insert or delete of the session, and fencing tokens could sink.
 -- The guards name the session, or its claim: if another session's row has the id, nothing changes.
--- Affected rows tell nothing: the rows are read back with read.sql in the same transaction.
+-- The rows are read back with read.sql in the same transaction. One acquire alone needs no read: affected
+-- rows are 3 if its row was inserted (1) and dated (2), and LAST_INSERT_ID() is its fencing token then.
 INSERT INTO {table} ({key}, id_prospect, id_device, timestamp)
 VALUES /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/,
     /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/
@@ -21,7 +22,7 @@ ON DUPLICATE KEY UPDATE timestamp = CASE
     WHEN LEFT(timestamp, 35) = :mark THEN CONCAT(
         LEFT(SYSDATE(6) + INTERVAL (CAST(SUBSTRING(timestamp, 36, 7) AS SIGNED) * 1000 - 30000000 + 999999) MICROSECOND, 19),
         '.000000',
-        CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED),
+        LAST_INSERT_ID(CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED)),
         RIGHT(timestamp, 20))
     /*each-with seen*/
     WHEN id_prospect = :id_prospect AND id_device = :id_device AND CAST(timestamp AS BINARY) = :seen THEN CONCAT(

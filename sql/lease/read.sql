@@ -15,6 +15,6 @@ SELECT
     id_prospect,
     id_device,
     COALESCE(CAST(@packet_clock_us AS UNSIGNED), 0),
-    @@read_only = '0'
+    @@read_only = '0' AND @@innodb_read_only = 0
 FROM {table} FORCE INDEX ({session_key})
 WHERE /*each OR*/ (id_device = :id_device AND id_prospect IN (:id_prospects)) /*end*/

@@ -120,7 +120,8 @@ pub(crate) struct Replace {
     pub seen: Vec<u8>,
     pub fencing_floor: u64,
     how: How,
-    redates: u32,
+    /// How often the lease was dated anew before.
+    pub redates: u32,
 }
 
 impl Replace {
@@ -196,6 +197,20 @@ impl Acquire {
             return Step::Write(Some(Replace::new(row, how, redates + 1)));
         }
         Step::Answer(Acquired::Granted(granted))
+    }
+
+    /// The lease that one INSERT wrote, as its count and `LAST_INSERT_ID` say it. `None` if it waited for a
+    /// lock for so long that it is to start afresh.
+    pub(crate) fn after_insert(&self, key: u64, fencing_us: u64, sent: Sent) -> Option<Lease> {
+        let lease = Lease {
+            owner_token: self.owner_token.clone(),
+            fencing_token: FencingToken(fencing_us),
+            how: How::New,
+            ttl: self.ttl,
+            expires: sent.at + self.ttl.as_duration(),
+            row: RowVersion::unread(key),
+        };
+        (!lease.is_worn()).then_some(lease)
     }
 
     /// What a look that may not be followed by a write shows.

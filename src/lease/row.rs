@@ -21,13 +21,13 @@ const FENCING_LIMIT: u64 = 4_999_999_999_999_999;
 /// it and says `takeover`, which tells the bot that a worker died.
 const SWEPT_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// How the claims of this process begin: as a datetime of 1970, for a strict column that is computed
+/// How the claims of this process begin: as a datetime long past, for a strict column that is computed
 /// from it, and eight digits that no other process has.
 pub(crate) fn claim_mark() -> &'static str {
     static MARK: LazyLock<String> = LazyLock::new(|| {
         let token = OwnerToken::draw();
         // The seventh digit of a fraction must not be rounded up.
-        format!("1970-01-01 00:00:00.0000000{}", &token.secret()[..8])
+        format!("2000-01-01 00:00:00.0000000{}", &token.secret()[..8])
     });
     &MARK
 }
@@ -85,6 +85,11 @@ impl RowVersion {
         stored.hash(&mut hasher);
         let hash = hasher.finish();
         Self { key, hash }
+    }
+
+    /// The version of a row that was written and not read: whoever watches it takes it for changed.
+    pub(super) fn unread(key: u64) -> Self {
+        Self::new(key, b"")
     }
 }
 

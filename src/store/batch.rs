@@ -121,7 +121,7 @@ impl Round<'_> {
             }
             self.write(&mut connection, &mut writing)?;
         }
-        Err(Interrupted::Again(String::new()))
+        Ok(())
     }
 
     /// Runs the packet that these operations need next, and lets each decide from what it read there.
@@ -136,21 +136,36 @@ impl Round<'_> {
         let replies = match connection.run(&packet) {
             Ok(replies) => replies,
             Err(failed) => {
-                self.statements.ids.unsent(&layout.new_ids);
+                self.statements.ids.unsent_unless([], &layout.new_ids);
                 return Err(self.recover(connection, failed, attempts, sent_at));
             }
         };
-        let read = layout.read(attempts, replies, &self.statements.table);
-        let Some(reads) = read.map_err(|error| Interrupted::Refused(cause(&error)))? else {
-            // It is committed, and each finds out alone what became of its part.
-            for attempt in attempts {
-                attempt.lost(sent_at);
-                attempt.sharing = Sharing::Nothing;
+        if let ([attempt], true) = (&mut *attempts, layout.only_inserts) {
+            let row = layout.inserted(&replies);
+            attempt.inserted(row, sent_at);
+            self.statements
+                .ids
+                .unsent_unless(row.map(|(key, _)| key), &layout.new_ids);
+            return Ok(());
+        }
+        let reads = match layout.read(attempts, replies, &self.statements.table) {
+            Ok(reads) => reads,
+            Err(error) => {
+                // It is committed all the same.
+                for attempt in attempts {
+                    attempt.lost(sent_at);
+                }
+                return Err(Interrupted::Refused(cause(&error)));
             }
-            return Err(Interrupted::Again("ids that compare alike".to_owned()));
         };
+        let keys = reads.iter().flatten();
+        let keys = keys.filter_map(|read| Some(read.row.as_ref()?.key));
+        self.statements.ids.unsent_unless(keys, &layout.new_ids);
         for (attempt, read) in attempts.iter_mut().zip(reads) {
-            attempt.wrote(read, sent_at);
+            match read {
+                Some(read) => attempt.wrote(read, sent_at),
+                None => attempt.lose_among_others(sent_at),
+            }
             if attempt.is_writing() && attempt.needs_new_id() {
                 self.statements.ids.leap();
             }
@@ -240,21 +255,26 @@ fn look(
                     Ok(())
                 }
                 (Trouble::Lost | Trouble::Deadlock, _) => Err(Interrupted::Again(cause)),
+                (Trouble::ReadOnly, _) => {
+                    // The next connection may reach another server.
+                    connection.discard();
+                    Err(Interrupted::Refused(cause))
+                }
                 (Trouble::Locked, [attempt]) => {
                     attempt.fail(StoreError::Locked);
-                    Ok(())
+                    Err(Interrupted::Again(cause))
                 }
                 _ => Err(Interrupted::Refused(cause)),
             };
         }
     };
-    let read = reads.read(attempts, replies, &statements.table);
-    let Some(reads) = read.map_err(|error| Interrupted::Refused(cause(&error)))? else {
-        restart(attempts);
-        return Err(Interrupted::Again("ids that compare alike".to_owned()));
-    };
+    let reads = reads.read(attempts, replies, &statements.table);
+    let reads = reads.map_err(|error| Interrupted::Refused(cause(&error)))?;
     for (attempt, read) in attempts.iter_mut().zip(reads) {
-        attempt.looked(read, sent_at);
+        match read {
+            Some(read) => attempt.looked(read, sent_at),
+            None => attempt.restart(),
+        }
     }
     Ok(())
 }
@@ -266,27 +286,22 @@ fn fail_locked(
     statements: &Statements,
     attempts: &mut [&mut Attempt],
 ) -> bool {
-    let (look, reads) = statements.look(attempts);
-    let Ok(replies) = connection.run(&look) else {
+    let (packet, reads) = statements.locked_rows(attempts);
+    let Ok(mut replies) = connection.run(&packet) else {
         return false;
     };
-    let Ok(Some(reads)) = reads.read(attempts, replies, &statements.table) else {
-        return false;
-    };
-    let Ok(replies) = connection.run(&statements.unlocked_rows(attempts)) else {
-        return false;
-    };
-    let rows = replies.into_iter().flat_map(|reply| reply.rows);
-    let unlocked: HashSet<u64> = rows
+    let unlocked = replies.pop().map(|reply| reply.rows).unwrap_or_default();
+    let unlocked: HashSet<u64> = unlocked
+        .into_iter()
         .filter_map(|row| columns(row).ok().map(|(key,)| key))
         .collect();
+    let Ok(reads) = reads.read(attempts, replies, &statements.table) else {
+        return false;
+    };
     let mut any = false;
     for (attempt, read) in attempts.iter_mut().zip(reads) {
-        if read
-            .row
-            .as_ref()
-            .is_some_and(|row| !unlocked.contains(&row.key))
-        {
+        let row = read.and_then(|read| read.row);
+        if row.is_some_and(|row| !unlocked.contains(&row.key)) {
             attempt.fail(StoreError::Locked);
             any = true;
         }

@@ -51,12 +51,22 @@ impl Ids {
         self.next.store(self.random(), Ordering::Relaxed);
     }
 
-    /// A packet with these ids may not have reached the database. If the highest was among them, it
-    /// comes again.
-    pub fn unsent(&self, ids: &[u64]) {
-        if ids.contains(&self.highest) {
-            self.next.store(self.highest, Ordering::Relaxed);
+    /// Of these ids, rows were written with those only. If the highest was not, it comes again.
+    pub fn unsent_unless(&self, written: impl IntoIterator<Item = u64>, ids: &[u64]) {
+        if ids.contains(&self.highest) && !written.into_iter().any(|id| id == self.highest) {
+            self.start_anew();
         }
+    }
+
+    /// The table's counter gives this id next. If that is one of ours, the highest comes again.
+    pub fn keep_above(&self, next_id: u64) {
+        if next_id <= self.highest {
+            self.start_anew();
+        }
+    }
+
+    fn start_anew(&self) {
+        self.next.store(self.highest, Ordering::Relaxed);
     }
 
     fn random(&self) -> u64 {
@@ -111,13 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_comes_again_if_its_packet_was_lost() {
+    fn the_highest_comes_again_until_it_was_written_and_when_the_counter_is_not_above_it() {
         let ids = Ids::new(INT_MAX);
         let first = ids.take();
         let second = ids.take();
-        ids.unsent(&[second]);
+        ids.unsent_unless([], &[second]);
+        ids.unsent_unless([first], &[first]);
+        ids.keep_above(IDS_MAX + 1);
         assert_eq!(ids.take(), second + 1);
-        ids.unsent(&[first]);
+        ids.unsent_unless([second], &[first, second]);
+        assert_eq!(ids.take(), IDS_MAX);
+        ids.keep_above(IDS_MAX);
         assert_eq!(ids.take(), IDS_MAX);
     }
 

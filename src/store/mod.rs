@@ -2,9 +2,9 @@
 //!
 //! Each operation is a packet of statements that carry their own guards: they name the session, the
 //! owner token and the database's clock, never what an earlier request saw. The last statements read
-//! the rows back, in the same transaction, and what was read is the answer. So a grant never rests on
-//! the absence of an error, and any packet may be sent again: with the same owner token it does nothing
-//! that it has done already.
+//! the rows back, in the same transaction, and what was read is the answer; or it is the count of rows
+//! that carried the request's own token. So a grant never rests on the absence of an error, and any packet
+//! may be sent again: with the same owner token it does nothing that it has done already.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -20,6 +20,7 @@ mod operation;
 mod packet;
 mod scan;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,13 +78,18 @@ impl Store {
         }
     }
 
-    /// Looks at what changes slowly, for the metrics.
+    /// Looks at what changes slowly: for the metrics, and for leases.
     pub fn measure(&self) {
         if let Ok(report) = self.inspect() {
             METRICS.ids_used.set(report.ids_used.unwrap_or_default());
             METRICS
                 .clock_difference
                 .set(report.clock_difference_s.unwrap_or_default());
+            if let (Some(statements), Some(table)) = (self.opened.get(), report.table) {
+                let has_triggers = &statements.has_triggers;
+                has_triggers.store(table.has_triggers, Ordering::Relaxed);
+                statements.ids.keep_above(table.next_id);
+            }
         }
     }
 
@@ -200,7 +206,8 @@ impl Store {
     fn run_again(&self, packet: &Packet) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let error = match self.pooled(until)?.run(packet) {
+            let mut connection = self.pooled(until)?;
+            let error = match connection.run(packet) {
                 Ok(mut replies) => {
                     return Ok(replies.pop().map(|reply| reply.rows).unwrap_or_default());
                 }
@@ -209,9 +216,12 @@ impl Store {
             match Trouble::of(&error) {
                 // No row can have a text that its column cannot hold.
                 Trouble::Incomparable => return Ok(Vec::new()),
-                Trouble::Lost if Instant::now() < until => {}
-                _ => return Err(StoreError::Unavailable(cause(&error))),
+                Trouble::Lost if Instant::now() < until => continue,
+                // The next connection may reach another server.
+                Trouble::ReadOnly => connection.discard(),
+                _ => {}
             }
+            return Err(StoreError::Unavailable(cause(&error)));
         }
     }
 

@@ -4,10 +4,9 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::packet::ReadRow;
 use crate::lease::{
     Acquire, Acquired, Commit, Committed, Force, ForceStep, Forced, Found, Holding, MessageId,
-    Read, Release, Released, Renew, Renewed, Replace, Row, Sent, Session, Step, StoredRecord,
+    Read, Release, Released, Renew, Renewed, Replace, Row, Sent, Session, Step,
 };
 
 /// Ids that are tried for a new row: enough to find one free if nine tenths of those that may be
@@ -137,6 +136,8 @@ pub(crate) struct Attempt<'a> {
     pub operation: &'a Operation,
     pub next: Next,
     pub sharing: Sharing,
+    /// Whether an acquire's answer was not in the count of its INSERT: it reads its row from now on.
+    is_counted: bool,
     /// When the first packet was sent that may have taken effect without an answer.
     lost_at: Option<Instant>,
     /// The row that such a packet was to delete.
@@ -167,6 +168,7 @@ impl<'a> Attempt<'a> {
             operation,
             next,
             sharing,
+            is_counted: false,
             lost_at: None,
             tried: None,
             ids_tried: 0,
@@ -197,6 +199,18 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// The acquire whose answer may be the count of one INSERT.
+    pub fn only_inserts(&self) -> Option<&Acquire> {
+        match (self.operation, &self.next) {
+            (Operation::Acquire(acquire, _), Next::Write)
+                if acquire.message_id.is_none() && self.lost_at.is_none() && !self.is_counted =>
+            {
+                Some(acquire)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether its write must not meet a dead connection: it could not tell its own delete from
     /// somebody else's.
     pub fn needs_live_connection(&self) -> bool {
@@ -222,22 +236,14 @@ impl<'a> Attempt<'a> {
     }
 
     /// What was read, as of the operation's first packet.
-    pub fn read(&self, read: Option<ReadRow>, record: Option<StoredRecord>) -> Read {
-        let began_us = match (&read, self.lost_at) {
-            (Some(read), Some(lost_at)) => {
-                let since_us = u64::try_from(lost_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-                read.row.clock_us.saturating_sub(since_us)
-            }
-            (Some(read), None) if self.needs_packet_clock() => read.packet_clock_us,
-            _ => 0,
-        };
-        Read {
-            takes_writes: read.as_ref().is_some_and(|read| read.takes_writes),
-            row: read.map(|read| read.row),
-            record,
-            changed: 0,
-            began_us,
+    fn as_of_first_packet(&self, mut read: Read) -> Read {
+        if let (Some(row), Some(lost_at)) = (&read.row, self.lost_at) {
+            let since_us = u64::try_from(lost_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+            read.began_us = row.clock_us.saturating_sub(since_us);
+        } else if !self.needs_packet_clock() {
+            read.began_us = 0;
         }
+        read
     }
 
     fn sent(&mut self, at: Instant) -> Sent {
@@ -259,7 +265,9 @@ impl<'a> Attempt<'a> {
             read.row = None;
         }
         match self.operation {
-            Operation::Acquire(acquire, _) => self.acquired(acquire.after_look(read, sent)),
+            Operation::Acquire(acquire, _) => {
+                self.acquired(acquire.after_look(read, sent), sent_at);
+            }
             Operation::Find(acquire) => self.answer(Answer::Find(acquire.find(read, sent))),
             Operation::Force(force) => match force.after_look(read, self.tried.as_ref()) {
                 ForceStep::Answer(forced) => self.answer(Answer::Force(forced)),
@@ -275,6 +283,7 @@ impl<'a> Attempt<'a> {
 
     /// Decides after a write that was sent then and is committed.
     pub fn wrote(&mut self, read: Read, sent_at: Instant) {
+        let read = self.as_of_first_packet(read);
         let sent = self.sent(sent_at);
         match self.operation {
             Operation::Acquire(acquire, _) => {
@@ -283,7 +292,7 @@ impl<'a> Attempt<'a> {
                     _ => None,
                 };
                 let step = acquire.after_write(read, sent, replaced);
-                self.acquired(step);
+                self.acquired(step, sent_at);
             }
             Operation::Renew(renew) => self.answer(Answer::Renew(renew.answer(&read, sent))),
             Operation::Commit(commit) => self.answer(Answer::Commit(commit.answer(read, sent))),
@@ -301,10 +310,34 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn acquired(&mut self, step: Step) {
+    /// Decides after one INSERT, which wrote a row with this id and fencing token, or nothing.
+    pub fn inserted(&mut self, row: Option<(u64, u64)>, sent_at: Instant) {
+        let sent = self.sent(sent_at);
+        let (Operation::Acquire(acquire, _), false) = (self.operation, self.is_counted) else {
+            return;
+        };
+        self.is_counted = true;
+        match row {
+            Some((key, fencing_us)) => match acquire.after_insert(key, fencing_us, sent) {
+                Some(lease) => self.answer(Answer::Acquire(Acquired::Granted(lease))),
+                // The next packet finds it as its own.
+                None => self.lost(sent_at),
+            },
+            None => self.next = Next::Look,
+        }
+    }
+
+    fn acquired(&mut self, step: Step, sent_at: Instant) {
         match step {
             Step::Answer(acquired) => self.answer(Answer::Acquire(acquired)),
-            Step::Write(replace) => self.next = replace.map_or(Next::Write, Next::Replace),
+            Step::Write(Some(replace)) => {
+                if replace.redates > 0 {
+                    // The lease stands, and nobody was told of it yet.
+                    self.lost_at.get_or_insert(sent_at);
+                }
+                self.next = Next::Replace(replace);
+            }
+            Step::Write(None) => self.next = Next::Write,
             Step::NewId => {
                 self.next = Next::Write;
                 self.ids_tried += 1;
@@ -328,22 +361,28 @@ impl<'a> Attempt<'a> {
     /// is sent again.
     pub fn lost(&mut self, sent_at: Instant) {
         self.lost_at.get_or_insert(sent_at);
-        if let Next::Delete(row) = std::mem::replace(&mut self.next, Next::Write) {
-            self.tried = Some(row);
+        if let Next::Delete(row) = &self.next {
+            self.tried = Some(row.clone());
             self.next = Next::Look;
         }
+    }
+
+    /// A packet that was sent then is committed, but its answer cannot be told from others'.
+    pub fn lose_among_others(&mut self, sent_at: Instant) {
+        self.lost(sent_at);
+        self.sharing = Sharing::Nothing;
     }
 
     /// Nothing was written, and it is not known whose fault that was: it begins anew, with a look if
     /// that can be its answer.
     pub fn restart(&mut self) {
         self.sharing = Sharing::Nothing;
-        self.next = match self.operation {
-            Operation::Renew(_) | Operation::Commit(_) | Operation::Release(_) => Next::Write,
+        match self.operation {
+            Operation::Renew(_) | Operation::Commit(_) | Operation::Release(_) => {}
             // After a lost packet its own lease would seem to be an earlier one.
-            Operation::Acquire(..) if self.lost_at.is_some() => Next::Write,
-            _ => Next::Look,
-        };
+            Operation::Acquire(..) if self.lost_at.is_some() => {}
+            _ => self.next = Next::Look,
+        }
     }
 
     /// Ends without an answer, but not without a word if something may have been written.
@@ -361,7 +400,7 @@ impl<'a> Attempt<'a> {
     pub fn finish(mut self, cause: &str) -> Result<Answer, StoreError> {
         if self.outcome.is_none() {
             let cause = if cause.is_empty() {
-                "too much contention"
+                "it answers too slowly"
             } else {
                 cause
             };
@@ -417,12 +456,11 @@ mod tests {
             let mut attempt = Attempt::new(&operation);
             let now = Instant::now();
             attempt.lost(now.checked_sub(Duration::from_secs(1)).unwrap());
-            let row = ReadRow {
-                row: row(granted_us),
-                packet_clock_us: now_us - 100,
-                takes_writes: true,
+            let read = Read {
+                row: Some(row(granted_us)),
+                began_us: now_us - 100,
+                ..Read::default()
             };
-            let read = attempt.read(Some(row), None);
             attempt.wrote(read, now);
             assert_eq!(how(attempt), expected);
         }

@@ -4,6 +4,7 @@
 //! that an operation has for itself, then the reads whose rows are the answers.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::ids::Ids;
 use super::operation::{Attempt, Next, Operation, Sharing};
@@ -22,6 +23,8 @@ macro_rules! statements {
             $(pub $name: Statement,)+
             pub table: Table,
             pub ids: Ids,
+            /// Whether triggers could change what an INSERT wrote, so that its count is no answer.
+            pub has_triggers: AtomicBool,
         }
 
         impl Statements {
@@ -32,6 +35,7 @@ macro_rules! statements {
                     $($name: read(include_str!(concat!("../../sql/", $file))),)+
                     table: table.clone(),
                     ids: Ids::new(table.max_key),
+                    has_triggers: table.has_triggers.into(),
                 }
             }
         }
@@ -83,11 +87,8 @@ impl Statements {
             ..Layout::default()
         };
         if let [attempt] = attempts
-            && let Some(release) = attempt.only_deletes()
+            && self.append_alone(attempt, &mut packet, &mut layout)
         {
-            // One statement is a transaction of its own.
-            self.append_release(release, &mut packet);
-            layout.counts[0] = Some(0);
             return (packet, layout);
         }
         // In one order in all packets: two servers that write to the same sessions then hardly ever
@@ -117,6 +118,24 @@ impl Statements {
         layout.reads = self.append_reads(attempts, order, &rows_of, &mut packet);
         packet.push("COMMIT");
         (packet, layout)
+    }
+
+    /// Appends the one statement of an operation whose answer is its count; whether there is one. A
+    /// statement is a transaction of its own.
+    fn append_alone(&self, attempt: &Attempt, packet: &mut Packet, layout: &mut Layout) -> bool {
+        let counts = !self.has_triggers.load(Ordering::Relaxed);
+        if let Some(release) = attempt.only_deletes() {
+            self.append_release(release, packet);
+            layout.counts[0] = Some(0);
+        } else if let (Some(_), true, Some(claim)) =
+            (attempt.only_inserts(), counts, claim(attempt))
+        {
+            self.append_acquires(&[claim], packet, layout);
+            layout.only_inserts = true;
+        } else {
+            return false;
+        }
+        true
     }
 
     fn append_acquires(&self, claims: &[Claim], packet: &mut Packet, layout: &mut Layout) {
@@ -245,15 +264,18 @@ impl Statements {
             .write(packet, &[prospect, device, key, seen]);
     }
 
-    /// A packet that finds out which of these sessions' rows nobody holds a lock on.
-    pub fn unlocked_rows(&self, attempts: &[&mut Attempt]) -> Packet {
+    /// A packet that reads the rows of all these, and finds out which nobody holds a lock on.
+    pub fn locked_rows(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
         let mut packet = Packet::default();
-        write_sessions(
-            &self.unlocked_rows,
-            attempts.iter().map(|a| a.operation.session()),
-            &mut packet,
-        );
-        packet
+        let sessions = || attempts.iter().map(|attempt| attempt.operation.session());
+        write_sessions(&self.read, sessions(), &mut packet);
+        write_sessions(&self.unlocked_rows, sessions(), &mut packet);
+        let reads = Reads {
+            members: (0..attempts.len()).collect(),
+            rows: Some(0),
+            records: None,
+        };
+        (packet, reads)
     }
 
     fn append_reads(
@@ -299,76 +321,103 @@ pub(super) struct Layout {
     counts: Vec<Option<usize>>,
     pub reads: Reads,
     pub new_ids: Vec<u64>,
+    /// Whether it has one INSERT and nothing else.
+    pub only_inserts: bool,
 }
 
 impl Layout {
-    /// What came back for each of these operations. `None` if that cannot be told.
+    /// What came back for each of these operations. `None` for one that cannot be told from others.
     pub fn read(
         &self,
         attempts: &[&mut Attempt],
         replies: Vec<Reply>,
         table: &Table,
-    ) -> mysql::Result<Option<Vec<Read>>> {
+    ) -> mysql::Result<Vec<Option<Read>>> {
         let affected: Vec<_> = replies.iter().map(|reply| reply.affected).collect();
-        let Some(mut reads) = self.reads.read(attempts, replies, table)? else {
-            return Ok(None);
-        };
-        for (read, count) in reads.iter_mut().zip(&self.counts) {
+        let mut reads = self.reads.read(attempts, replies, table)?;
+        for ((read, count), attempt) in reads.iter_mut().zip(&self.counts).zip(attempts) {
             // One that several share changed a row of each.
-            read.changed = count.map_or(0, |at| affected[at]);
+            let changed = count.map_or(0, |at| affected[at]);
+            match read {
+                // Its row came back under another spelling of the session.
+                Some(read) if changed > 0 && attempt.reads_row() && read.row.is_none() => {}
+                Some(read) => {
+                    read.changed = changed;
+                    continue;
+                }
+                None => {}
+            }
+            *read = None;
         }
-        Ok(Some(reads))
+        Ok(reads)
+    }
+
+    /// The id and the fencing token of the row that the packet's one INSERT wrote, if it wrote one.
+    pub fn inserted(&self, replies: &[Reply]) -> Option<(u64, u64)> {
+        /// One row inserted, which counts 1, and dated, which counts 2.
+        const INSERTED_AND_DATED: u64 = 3;
+        let reply = replies
+            .first()
+            .filter(|reply| reply.affected == INSERTED_AND_DATED && reply.last_insert_id > 0)?;
+        Some((*self.new_ids.first()?, reply.last_insert_id))
     }
 }
 
 impl Reads {
-    /// What was read for each of these operations. `None` if a row belongs to none of them, or to
-    /// several: the column's collation takes more texts for the same than we do. Alone, an operation
-    /// knows that a row is its own.
+    /// What was read for each of these operations. If a row belongs to none of them, or to several
+    /// (the column's collation takes more texts for the same than we do), `None` for those without a row:
+    /// alone, an operation knows that a row is its own.
     pub fn read(
         &self,
         attempts: &[&mut Attempt],
         mut replies: Vec<Reply>,
         table: &Table,
-    ) -> mysql::Result<Option<Vec<Read>>> {
+    ) -> mysql::Result<Vec<Option<Read>>> {
         let owners = Owners::new(attempts, &self.members, table);
         let mut take = |at: Option<usize>| {
             at.map_or_else(Vec::new, |at| std::mem::take(&mut replies[at].rows))
         };
-        let mut rows: Vec<Option<ReadRow>> = attempts.iter().map(|_| None).collect();
-        let mut records: Vec<Option<StoredRecord>> = attempts.iter().map(|_| None).collect();
+        let mut reads: Vec<_> = attempts.iter().map(|_| Read::default()).collect();
+        let (mut has_foreign_row, mut has_foreign_record) = (false, false);
         for row in take(self.rows) {
             let (key, stored, age_us, clock_us, prospect, device, packet_clock_us, takes_writes) =
                 columns(row)?;
             let (prospect, device): (String, String) = (prospect, device);
             let Some(at) = owners.find(&prospect, &device) else {
-                return Ok(None);
+                has_foreign_row = true;
+                continue;
             };
-            rows[at] = Some(ReadRow {
-                row: Row::new(key, stored, age_us, clock_us),
-                packet_clock_us,
-                takes_writes,
-            });
+            reads[at].row = Some(Row::new(key, stored, age_us, clock_us));
+            reads[at].began_us = packet_clock_us;
+            reads[at].takes_writes = takes_writes;
         }
         for row in take(self.records) {
-            let (owner_token, age_us, result, prospect, device): (_, _, _, String, String) =
-                columns(row)?;
-            let Some(at) = owners.find(&prospect, &device) else {
-                return Ok(None);
-            };
-            records[at] = Some(StoredRecord::new(owner_token, age_us, result));
+            let (owner_token, age_us, result, prospect, device, message_id): (
+                _,
+                _,
+                _,
+                String,
+                String,
+                Vec<u8>,
+            ) = columns(row)?;
+            let at = owners.find(&prospect, &device);
+            let message = at.and_then(|at| attempts[at].operation.message_id());
+            match (at, message) {
+                (Some(at), Some(message)) if message.as_str().as_bytes() == message_id => {
+                    reads[at].record = Some(StoredRecord::new(owner_token, age_us, result));
+                }
+                _ => has_foreign_record = true,
+            }
         }
-        let read = rows.into_iter().zip(records).zip(attempts);
-        let read = read.map(|((row, record), attempt)| attempt.read(row, record));
-        Ok(Some(read.collect()))
+        let told = reads.into_iter().zip(attempts).map(|(read, attempt)| {
+            let needs_row = attempt.is_looking() || attempt.reads_row();
+            let needs_record = attempt.operation.message_id().is_some();
+            let is_untold = has_foreign_row && needs_row && read.row.is_none()
+                || has_foreign_record && needs_record && read.record.is_none();
+            (!is_untold).then_some(read)
+        });
+        Ok(told.collect())
     }
-}
-
-/// A row of `sql/lease/read.sql`.
-pub(super) struct ReadRow {
-    pub row: Row,
-    pub packet_clock_us: u64,
-    pub takes_writes: bool,
 }
 
 /// Which operation a row belongs to, by its ids.

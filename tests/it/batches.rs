@@ -15,6 +15,7 @@ tests![
     many_locked_rows_do_not_fail_the_rest_of_their_batch,
     a_message_table_in_trouble_does_not_fail_those_without_a_message,
     a_forced_release_reaches_its_row_beside_another_spelling,
+    a_lost_lease_is_told_lost_beside_a_row_of_another_spelling,
     a_lease_that_was_lost_is_not_released_over_a_dead_connection,
     a_deadlock_is_no_answer,
     a_retry_that_loses_to_its_own_lease_is_told_again,
@@ -164,6 +165,8 @@ fn many_locked_rows_do_not_fail_the_rest_of_their_batch(world: &World) {
 }
 
 fn a_message_table_in_trouble_does_not_fail_those_without_a_message(world: &World) {
+    /// So many that those who go alone in the end need a hundred packets.
+    const REQUESTS: usize = 60;
     for (trouble, word) in [
         (
             "LOCK TABLES session_lock_message WRITE",
@@ -175,7 +178,7 @@ fn a_message_table_in_trouble_does_not_fail_those_without_a_message(world: &Worl
         let service = own.serve(&["--workers", "1"]);
         let mut neighbour = own.database.connect();
         neighbour.query_drop(trouble).unwrap();
-        let requests = (0..6).map(|number| {
+        let requests = (0..REQUESTS).map(|number| {
             let (service, session) = (&service, Session::new());
             let fields = if number % 2 == 0 {
                 json!({"message_id": "m"})
@@ -186,7 +189,8 @@ fn a_message_table_in_trouble_does_not_fail_those_without_a_message(world: &Worl
         });
         let replies = ask_together(&own, &service, requests.collect());
         let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
-        assert_eq!(statuses, [503, 200, 503, 200, 503, 200], "{trouble}");
+        let expected = [503, 200].into_iter().cycle().take(REQUESTS);
+        assert_eq!(statuses, expected.collect::<Vec<_>>(), "{trouble}");
         assert!(replies[0].text.contains(word), "{:?}", replies[0]);
     }
 }
@@ -203,6 +207,23 @@ fn a_forced_release_reaches_its_row_beside_another_spelling(world: &World) {
     ];
     let replies = ask_together(world, &service, requests);
     assert_eq!(replies[1].status, 200, "{:?}", replies[1]);
+}
+
+fn a_lost_lease_is_told_lost_beside_a_row_of_another_spelling(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let (session, lost) = (Session::new(), Session::new());
+    let mut accented = session.clone();
+    accented.device = accented.device.replace("bot", "b\u{f3}t");
+    world.store(&accented, "2099-01-01 00:00:00");
+    let token = "48210000000000000007";
+    let requests: Vec<Ask> = vec![
+        Box::new(|| service.renew(&session, token, 30_000)),
+        Box::new(|| service.release(&lost, token)),
+        Box::new(|| service.acquire(&session, json!({"owner_token": token}))),
+    ];
+    let replies = ask_together(world, &service, requests);
+    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [409, 409, 409]);
 }
 
 fn a_lease_that_was_lost_is_not_released_over_a_dead_connection(world: &World) {

@@ -51,11 +51,18 @@ fn a_locked_row_is_unavailable_and_holds_up_nobody_else(world: &World) {
 
 fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World) {
     const SLOW: Duration = Duration::from_millis(100);
+    // Whoever waits for a locked row bars its neighbours in the index, too.
+    let world = &World::start(world.engine);
     let mut shares = Vec::new();
     // The machine may stall, but not each time.
     for _ in 0..4 {
         let service = world.serve(&[]);
-        let locked: Vec<_> = (0..12).map(|_| Session::new()).collect();
+        // All others are in the gap before the first of these.
+        let locked = [(); 12].map(|()| Session::new());
+        let locked = locked.map(|session| Session {
+            prospect: format!("9{}", session.prospect),
+            ..session
+        });
         let _neighbours: Vec<_> = locked
             .iter()
             .map(|session| {
@@ -261,7 +268,8 @@ fn lost_connections_are_replaced_without_an_error(world: &World) {
         let list = service.get("/v1/locks");
         assert_eq!(list.json["locks"].as_array().map(Vec::len), Some(1));
         end_connections();
-        assert_eq!(service.release(&session, &owner_token).status, 200);
+        let released = service.release(&session, &owner_token);
+        assert_eq!(released.status, 200, "{released:?}");
         assert_eq!(service.get("/readyz").status, 200);
     }
 }
@@ -279,10 +287,8 @@ fn each_request_takes_one_round_trip_and_a_takeover_two(world: &World) {
     let round_trips = || {
         let (session, stale, owner_token) =
             (Session::new(), Session::new(), RefCell::<String>::default());
-        schema.sql(&format!(
-            "INSERT INTO {TABLE} (id_prospect, id_device, timestamp) VALUES ('{}', '{}', '')",
-            stale.prospect, stale.device
-        ));
+        service.hold(&stale);
+        age(&mut schema.connect(), &stale, 31);
         let token = || owner_token.borrow().clone();
         [
             count(&|| owner_token.replace(service.hold(&session)).clear()),
@@ -304,7 +310,7 @@ fn each_request_takes_one_round_trip_and_a_takeover_two(world: &World) {
         .reduce(|a, b| std::array::from_fn(|n| std::array::from_fn(|m| a[n][m].min(b[n][m]))));
     assert_eq!(
         least,
-        Some([[1, 3], [1, 0], [1, 3], [1, 4], [1, 0], [2, 6]]),
+        Some([[1, 0], [1, 0], [1, 3], [1, 4], [1, 0], [2, 3]]),
         "round trips, and statements behind the first one: acquire, held, renew, commit, release, takeover"
     );
 }

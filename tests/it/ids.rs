@@ -9,6 +9,7 @@ use crate::world::{Schema, Service, Session, TABLE, World, age, tests, write};
 tests![
     no_request_uses_up_an_id,
     the_first_lease_lifts_the_counter_above_all_ids_of_leases,
+    a_refused_acquire_leaves_that_to_the_first_lease,
     an_id_that_another_row_has_is_left_alone,
     leases_stand_beside_a_young_counter,
 ];
@@ -72,6 +73,18 @@ fn the_first_lease_lifts_the_counter_above_all_ids_of_leases(world: &World) {
         service.hold(&session);
         assert!(id(&schema, &session) <= HIGHEST);
     }
+    assert_eq!(next_id(&schema), HIGHEST + 1);
+}
+
+fn a_refused_acquire_leaves_that_to_the_first_lease(world: &World) {
+    let schema = world.own_table();
+    let held = Session::new();
+    store(&mut schema.connect(), &held);
+    let service = Service::start(&schema.url(), &[]);
+    service.acquire(&held, json!({})).assert_held();
+    let first = Session::new();
+    service.hold(&first);
+    assert_eq!(id(&schema, &first), HIGHEST);
     assert_eq!(next_id(&schema), HIGHEST + 1);
 }
 

@@ -49,8 +49,20 @@ struct Shared {
     forgotten: AtomicU64,
 }
 
-/// What a transaction begins with.
-const START: &[u8] = b"START TRANSACTION";
+/// What a packet that writes begins with, behind the protocol's own bytes.
+const WRITES: [&str; 3] = ["START TRANSACTION", "INSERT INTO", "DELETE `"];
+
+/// Whether this is the beginning of a packet that writes.
+fn is_write(packet: &[u8]) -> bool {
+    /// Length, number and command.
+    const HEAD_BYTES: usize = 5;
+    let text = packet.get(HEAD_BYTES..).unwrap_or_default();
+    let clock = text.starts_with(b"SET @packet_clock_us");
+    clock
+        || WRITES
+            .iter()
+            .any(|write| text.starts_with(write.as_bytes()))
+}
 
 /// How soon a connection that says nothing notices that it is cut.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
@@ -168,10 +180,7 @@ impl Shared {
             if let Fault::Delay(delay) = self.fault() {
                 thread::sleep(delay);
             }
-            let is_write = way == Way::Requests
-                && buffer[..length]
-                    .windows(START.len())
-                    .any(|part| part == START);
+            let is_write = way == Way::Requests && is_write(&buffer[..length]);
             let holds = |fault: &mut Fault| match fault {
                 Fault::Hold => true,
                 Fault::HoldWrites => is_write,

@@ -171,7 +171,12 @@ fn fencing_tokens_of_a_hot_session_on_four_servers_rise(world: &World) {
         let service = &services[usize::try_from(number).unwrap() % services.len()];
         Bot::new(service, world.database.connect())
     };
-    assert_exclusive(&storm(1, (1..=THREADS).map(bot).collect()));
+    let tally = storm(1, (1..=THREADS).map(bot).collect());
+    let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+    let wrong = (count(&tally.double_grants), count(&tally.sunken_tokens));
+    assert_eq!(wrong, (0, 0), "{tally:?}");
+    // Most tries find it held.
+    assert!(count(&tally.grants) > 30, "{tally:?}");
 }
 
 fn a_storm_under_killed_connections_grants_nothing_twice(world: &World) {
