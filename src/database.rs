@@ -1,6 +1,7 @@
 //! The way to the database: pooled connections, statements from `sql/`, several of them in one
 //! packet, and what went wrong when one fails.
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use r2d2_mysql::MySqlConnectionManager;
 
 use crate::metrics::METRICS;
 use crate::outage::{Identity, Outage};
+use crate::sockets;
 
 /// How long to wait for the database to accept a connection: beside the bot or in its data
 /// centre, one that takes longer is down.
@@ -32,9 +34,6 @@ const KILL_PAUSE: Duration = Duration::from_millis(5);
 /// How long to wait for an answer: above the lock waits of `sql/session.sql`, so that these end
 /// in a clean error first, and far below the time a client would wait.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A connection that worked so short a time ago is taken to live.
-const FRESH_FOR: Duration = Duration::from_millis(100);
 
 /// A statement from `sql/`, ready for its values.
 ///
@@ -354,7 +353,6 @@ pub fn cause(error: &mysql::Error) -> String {
 pub struct Connection {
     conn: Conn,
     opened: Instant,
-    last_worked: Instant,
     usable: Usable,
     server: u64,
     pub sysdate: Sysdate,
@@ -390,15 +388,9 @@ impl Connection {
         }
     }
 
-    /// Makes sure that it has not died while it was idle, unless it worked a moment ago.
-    pub fn confirm_alive(&mut self) -> mysql::Result<()> {
-        if self.last_worked.elapsed() < FRESH_FOR {
-            return Ok(());
-        }
-        let mut nothing = Packet::default();
-        nothing.push("DO 0");
-        let ran = self.run(&nothing).map_err(|failed| failed.error);
-        ran.map(drop)
+    /// Whether the database has closed it while it was idle.
+    fn is_closed(&self) -> bool {
+        sockets::is_closed_by_peer(self.conn.as_raw_fd())
     }
 
     /// Runs the statements of a packet, one reply each. After an error that is not the database's
@@ -425,7 +417,6 @@ impl Connection {
                 error,
             }
         })?;
-        self.last_worked = Instant::now();
         Ok(replies)
     }
 
@@ -536,7 +527,6 @@ impl Connections {
         let mut connection = Connection {
             conn,
             opened,
-            last_worked: opened,
             usable: Usable::Yes,
             server: 0,
             sysdate: Sysdate::AtTheCall,
@@ -636,14 +626,15 @@ impl Database {
         &self.outage
     }
 
-    /// A connection of the pool, which may have died since it was last used.
+    /// A connection of the pool. It may have died since it was last used, but not so that the database, or
+    /// whatever is between, has said so: a release could not tell its own delete from somebody else's.
     pub fn pooled(&self) -> Result<Pooled, String> {
         loop {
             let mut pooled = self.pool.get().map_err(|error| {
                 self.outage.doubt();
                 error.to_string()
             })?;
-            if pooled.opened >= self.outage.trusted_since() {
+            if pooled.opened >= self.outage.trusted_since() && !pooled.is_closed() {
                 return Ok(pooled);
             }
             pooled.discard();

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use rustix::net::sockopt::{
 use rustix::net::{Shutdown, SocketAddrAny};
 
 use crate::config::Listen;
+use crate::sockets;
 
 /// A client that sends nothing for so long is cut off, within a request or between two. Longer
 /// than clients keep an idle connection (nginx 60 s, Go 90 s, curl 118 s), so that it is the client
@@ -170,7 +171,7 @@ impl Door {
             let is_bad = match peer {
                 // Two descriptors belong to each connection.
                 Some(peer) if now.finished.contains_key(&peer) => false,
-                Some(peer) => received_bytes(socket).is_some_and(|received| {
+                Some(peer) => sockets::received_bytes(socket).is_some_and(|received| {
                     let finished = match seen.finished.get(&peer) {
                         _ if asked.contains(&peer) => received,
                         // Otherwise another connection has got the same port.
@@ -279,10 +280,9 @@ fn each_socket(mut visit: impl FnMut(BorrowedFd, Option<SocketAddr>)) {
         .flatten()
         .flatten();
     for descriptor in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-        // Safety: it is only asked what it is, and copied. One that is closed meanwhile by its
-        // owner, or given to another file, is that other file in both.
-        #[allow(unsafe_code)]
-        let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        // One that is closed meanwhile by its owner, or given to another file, is that other file in all
+        // of this.
+        let borrowed = sockets::borrow(descriptor);
         if !rustix::fs::fstat(borrowed).is_ok_and(|stat| {
             rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
         }) {
@@ -304,24 +304,4 @@ fn each_socket(mut visit: impl FnMut(BorrowedFd, Option<SocketAddr>)) {
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let file = fs::symlink_metadata(path).ok()?;
     Some((file.dev(), file.ino()))
-}
-
-/// How many bytes have come on a connection since its start.
-fn received_bytes(socket: BorrowedFd) -> Option<u64> {
-    // Safety: all zeros is a valid `tcp_info`, of which the kernel fills as much as it knows, and
-    // no more than the length that it is given. No library reads it.
-    #[allow(unsafe_code)]
-    let (info, result) = unsafe {
-        let mut info: libc::tcp_info = std::mem::zeroed();
-        let mut length = libc::socklen_t::try_from(size_of_val(&info)).ok()?;
-        let result = libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &raw mut length,
-        );
-        (info, result)
-    };
-    (result == 0).then_some(info.tcpi_bytes_received)
 }

@@ -9,6 +9,7 @@
 //! | `metrics` | what is counted, for Prometheus |
 //! | `journal` | log lines, of a batch together |
 //! | `config` | settings and their defaults |
+//! | `sockets` | sockets by their numbers: all unsafe code |
 //! | `outage` | whether the database answers, and what waits until it does |
 //! | `database` | the way to the database: pool, statements, packets, errors |
 //! | `table` | what the lock table must be like, and what is wrong with it |
@@ -48,6 +49,7 @@ mod metrics;
 mod outage;
 mod run;
 mod server;
+mod sockets;
 mod store;
 mod systemd;
 mod table;

@@ -102,13 +102,6 @@ impl Round<'_> {
             self.lost = None;
         }
         let mut connection = self.store.database.pooled().map_err(Interrupted::Again)?;
-        if attempts
-            .iter()
-            .any(|attempt| attempt.needs_live_connection())
-        {
-            let alive = connection.confirm_alive();
-            alive.map_err(|error| Interrupted::Again(cause(&error)))?;
-        }
         while self.is_in_time() {
             let mut looking = select(attempts, Attempt::is_looking);
             if !looking.is_empty() {

@@ -211,12 +211,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether its write must not meet a dead connection: it could not tell its own delete from
-    /// somebody else's.
-    pub fn needs_live_connection(&self) -> bool {
-        self.is_open() && matches!(self.operation, Operation::Release(_)) && self.lost_at.is_none()
-    }
-
     /// Whether the answer to its write is in the session's row.
     pub fn reads_row(&self) -> bool {
         match self.operation {
