@@ -336,6 +336,9 @@ impl Trouble {
 pub fn cause(error: &mysql::Error) -> String {
     /// EAGAIN, which is how a socket says that its time ran out.
     const TIMED_OUT: &str = "(os error 11)";
+    if Trouble::of(error) == Trouble::Locked {
+        return "another program holds a database lock".to_owned();
+    }
     let text = match error {
         mysql::Error::MySqlError(server) => server.to_string(),
         mysql::Error::IoError(io) => io.to_string(),

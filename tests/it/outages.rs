@@ -365,13 +365,9 @@ fn a_lease_that_nobody_could_be_told_of_belongs_to_the_token_in_the_503(world: &
 fn untold(world: &World, proxy: &Proxy, service: &Service) -> (Session, Reply) {
     for _ in 0..10 {
         let session = Session::new();
-        world.store(&session, "garbage");
-        // Locked, the write waits: its answer is lost, and no other.
-        let mut neighbour = world.lock_row(&session);
-        let is_written = || {
-            let stored = world.stored(&session);
-            stored.is_some_and(|stored| stored != "garbage")
-        };
+        // The write waits for this one: its answer is lost, and no other.
+        let mut neighbour = world.insert_row(&session);
+        let is_written = || world.stored(&session).is_some();
         let refused = thread::scope(|scope| {
             let asked = scope.spawn(|| service.acquire(&session, json!({})));
             world.wait_for_write(&session);
