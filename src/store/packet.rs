@@ -380,16 +380,19 @@ impl Reads {
         let mut reads: Vec<_> = attempts.iter().map(|_| Read::default()).collect();
         let (mut has_foreign_row, mut has_foreign_record) = (false, false);
         for row in take(self.rows) {
-            let (key, stored, age_us, clock_us, prospect, device, packet_clock_us, takes_writes) =
+            let (key, stored, prospect, device, words): (_, _, String, String, String) =
                 columns(row)?;
-            let (prospect, device): (String, String) = (prospect, device);
             let Some(at) = owners.find(&prospect, &device) else {
                 has_foreign_row = true;
                 continue;
             };
+            let mut words = words.split(' ');
+            let age_us = words.next().and_then(|word| word.parse().ok());
+            let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            let clock_us: u64 = number();
             reads[at].row = Some(Row::new(key, stored, age_us, clock_us));
-            reads[at].began_us = packet_clock_us;
-            reads[at].takes_writes = takes_writes;
+            reads[at].began_us = number();
+            reads[at].takes_writes = number() == 1;
         }
         for row in take(self.records) {
             let (owner_token, age_us, result, prospect, device, message_id): (
