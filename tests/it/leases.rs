@@ -28,6 +28,7 @@ tests![
     other_devices_and_prospects_are_other_sessions,
     force_ends_any_lease,
     force_ends_only_the_lease_that_was_named,
+    force_leaves_a_lease_alone_that_took_the_place_of_the_named_one,
     force_reaches_ids_of_any_spelling,
     looking_shows_who_holds_but_never_the_owner_token,
     each_outcome_has_its_log_line_and_no_line_has_a_token,
@@ -231,9 +232,17 @@ fn fencing_tokens_rise_even_past_one_from_the_future(world: &World) {
 
 fn a_lease_lasts_at_least_its_ttl(world: &World) {
     let service = world.serve(&["--max-hold-ms", "3600000"]);
-    for ttl_ms in [1_000, 1_001, 30_000, 45_500, 3_600_000] {
+    let ttls_ms = [1_000, 1_001, 30_000, 45_500, 3_600_000];
+    for (ttl_ms, how) in ttls_ms
+        .into_iter()
+        .flat_map(|ttl_ms| [(ttl_ms, "new"), (ttl_ms, "takeover")])
+    {
         let session = Session::new();
+        if how == "takeover" {
+            world.store(&session, "garbage");
+        }
         let reply = service.acquire(&session, json!({"ttl_ms": ttl_ms}));
+        reply.assert_granted(how);
         let remaining_ms = reply.number("remaining_ms");
         assert!(
             remaining_ms <= ttl_ms && remaining_ms >= ttl_ms / 2,
@@ -304,6 +313,25 @@ fn other_devices_and_prospects_are_other_sessions(world: &World) {
 fn force(world: &World, session: &Session, mut fields: serde_json::Value) -> crate::world::Reply {
     fields["force"] = json!(true);
     world.service.post("/v1/release", session.with(fields))
+}
+
+fn force_leaves_a_lease_alone_that_took_the_place_of_the_named_one(world: &World) {
+    let (session, model) = (Session::new(), Session::new());
+    let granted = world.service.acquire(&session, json!({}));
+    world.service.hold(&model);
+    let next = world.stored(&model).unwrap();
+    let mut neighbour = world.lock_row(&session);
+    thread::scope(|scope| {
+        let fields = json!({"fencing_token": granted.number("fencing_token")});
+        let forced = scope.spawn(|| force(world, &session, fields));
+        world.wait_for_write(&session);
+        let takeover = format!("UPDATE {TABLE} SET timestamp = '{next}' WHERE {session}");
+        neighbour.query_drop(takeover).unwrap();
+        neighbour.query_drop("COMMIT").unwrap();
+        let forced = forced.join().unwrap();
+        forced.assert(409, &json!({"released": false, "reason": "not_held"}));
+    });
+    assert_eq!(world.stored(&session), Some(next));
 }
 
 fn force_ends_any_lease(world: &World) {

@@ -12,11 +12,13 @@ tests![
     a_renewed_lease_has_a_new_expiry_and_the_same_tokens,
     a_renew_may_shorten_a_lease,
     what_is_not_a_live_lease_of_this_token_is_lost,
+    a_stale_holder_cannot_renew_its_successors_lease,
     an_expired_lease_is_never_revived,
     a_lease_that_expires_while_its_renew_waits_is_not_revived,
     a_renew_is_repeated_and_doubled_without_harm,
     a_release_ends_a_lease_that_was_renewed_under_its_hands,
     a_lease_is_held_no_longer_than_the_longest_hold,
+    a_renew_beyond_the_longest_hold_changes_nothing,
     a_renew_that_waits_for_the_row_keeps_to_the_longest_hold,
 ];
 
@@ -95,6 +97,17 @@ fn an_expired_lease_is_never_revived(world: &World) {
     assert_eq!(world.stored(&session), stored);
 }
 
+fn a_stale_holder_cannot_renew_its_successors_lease(world: &World) {
+    let session = Session::new();
+    let stale = world.service.hold(&session);
+    world.age(&session, 31);
+    world.service.hold(&session);
+    let before = world.stored(&session);
+    let lost = world.service.renew(&session, &stale, 60_000);
+    lost.assert(409, &json!({"renewed": false, "reason": "lost"}));
+    assert_eq!(world.stored(&session), before);
+}
+
 fn a_lease_that_expires_while_its_renew_waits_is_not_revived(world: &World) {
     let session = Session::new();
     let owner_token = world
@@ -153,6 +166,22 @@ fn a_release_ends_a_lease_that_was_renewed_under_its_hands(world: &World) {
         assert_eq!(released.join().unwrap().status, 200);
     });
     assert_eq!(world.stored(&session), None);
+}
+
+fn a_renew_beyond_the_longest_hold_changes_nothing(world: &World) {
+    let session = Session::new();
+    let granted = world.service.acquire(&session, json!({"ttl_ms": 60_000}));
+    let owner_token = granted.text("owner_token");
+    // Granted 100 s ago, by its fencing token; it still has a minute.
+    let granted_us = granted.number("fencing_token") - 100_000_000;
+    world.sql(format!(
+        "UPDATE {TABLE} SET timestamp = INSERT(timestamp, 27, 16, '{granted_us}') WHERE {session}"
+    ));
+    let before = world.stored(&session);
+    let stricter = world.serve(&["--max-hold-ms", "60000"]);
+    let refused = stricter.renew(&session, &owner_token, 30_000);
+    refused.assert(409, &json!({"renewed": false, "reason": "max_hold"}));
+    assert_eq!(world.stored(&session), before);
 }
 
 fn a_lease_is_held_no_longer_than_the_longest_hold(world: &World) {
