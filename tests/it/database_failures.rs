@@ -67,7 +67,12 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
             .iter()
             .map(|session| {
                 world.store(session, "garbage");
-                world.lock_row(session)
+                let mut neighbour = world.database.connect();
+                neighbour.query_drop("START TRANSACTION").unwrap();
+                let index = "FORCE INDEX (uniq_session)";
+                let lock = format!("SELECT * FROM {TABLE} {index} WHERE {session} FOR UPDATE");
+                neighbour.query_drop(lock).unwrap();
+                neighbour
             })
             .collect();
         let done = AtomicBool::new(false);

@@ -321,9 +321,12 @@ impl World {
 }
 
 /// Writes as another program does, again after a deadlock: on a small table the database may scan,
-/// and lock, all of it, and so meets the locks of other tests.
+/// and lock, all of it, and so meets the locks of other tests. While it waits for one, it keeps no other
+/// row or gap locked.
 pub fn write(conn: &mut mysql::Conn, sql: &str) {
     const DEADLOCK: u16 = 1213;
+    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        .unwrap();
     while let Err(error) = conn.query_drop(sql) {
         let is_deadlock = matches!(&error, mysql::Error::MySqlError(e) if e.code == DEADLOCK);
         assert!(is_deadlock, "{error}");
