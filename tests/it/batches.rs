@@ -215,20 +215,25 @@ fn a_forced_release_reaches_its_row_beside_another_spelling(world: &World) {
 }
 
 fn a_lost_lease_is_told_lost_beside_a_row_of_another_spelling(world: &World) {
-    let service = world.serve(&["--workers", "1"]);
+    let service = world.serve(&["--workers", "1", "--max-hold-ms", "60000"]);
     let (session, lost) = (Session::new(), Session::new());
     let mut accented = session.clone();
     accented.device = accented.device.replace("bot", "b\u{f3}t");
-    world.store(&accented, "2099-01-01 00:00:00");
-    let token = "48210000000000000007";
+    world.store(&accented, "2020-01-01 00:00:00");
+    // A takeover leaves the spelling as it was.
+    let token = service.hold(&session);
+    // Granted 100 s ago, by its fencing token.
+    world.sql(format!(
+        "UPDATE {TABLE} SET timestamp = INSERT(timestamp, 27, 16, SUBSTRING(timestamp, 27, 16) - 100000000) \
+         WHERE {session}"
+    ));
     let requests: Vec<Ask> = vec![
-        Box::new(|| service.renew(&session, token, 30_000)),
-        Box::new(|| service.release(&lost, token)),
-        Box::new(|| service.acquire(&session, json!({"owner_token": token}))),
+        Box::new(|| service.renew(&session, &token, 30_000)),
+        Box::new(|| service.release(&lost, &token)),
     ];
     let replies = ask_together(world, &service, requests);
-    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
-    assert_eq!(statuses, [409, 409, 409]);
+    let reasons = [&replies[0], &replies[1]].map(|reply| reply.text("reason"));
+    assert_eq!(reasons, ["max_hold", "lost"]);
 }
 
 fn a_lease_that_was_lost_is_not_released_over_a_dead_connection(world: &World) {
