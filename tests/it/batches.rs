@@ -224,7 +224,7 @@ fn a_lost_lease_is_told_lost_beside_a_row_of_another_spelling(world: &World) {
     let token = service.hold(&session);
     // Granted 100 s ago, by its fencing token.
     world.sql(format!(
-        "UPDATE {TABLE} SET timestamp = INSERT(timestamp, 27, 16, SUBSTRING(timestamp, 27, 16) - 100000000) \
+        "UPDATE {TABLE} SET timestamp = INSERT(timestamp, 27, 16, CAST(SUBSTRING(timestamp, 27, 16) AS UNSIGNED) - 100000000) \
          WHERE {session}"
     ));
     let requests: Vec<Ask> = vec![
