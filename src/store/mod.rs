@@ -9,7 +9,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | `operation` | one operation: which packet comes next, and what may have become of the one before |
-//! | `packet` | operations as statements, and the replies told apart |
+//! | `packet` | operations as statements |
+//! | `reply` | which of the rows and counts that came back are whose |
 //! | `batch` | the loop: packets, retries, isolation of the one that fails |
 //! | `ids` | the ids of new rows |
 //! | `scan` | pages of the table: list, watch, sweep |
@@ -18,6 +19,7 @@ mod batch;
 mod ids;
 mod operation;
 mod packet;
+mod reply;
 mod scan;
 
 use std::sync::atomic::Ordering;
