@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::iter;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,13 +75,16 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
                 neighbour
             })
             .collect();
-        let done = AtomicBool::new(false);
+        let (done, found) = (AtomicBool::new(false), AtomicUsize::new(0));
         let took = thread::scope(|scope| {
             let _done = Done(&done);
             for session in &locked {
-                let (service, done) = (&service, &done);
+                let (service, done, found) = (&service, &done, &found);
                 scope.spawn(move || {
-                    while !done.load(Ordering::Relaxed) {
+                    for turn in 0.. {
+                        if done.load(Ordering::Relaxed) {
+                            return;
+                        }
                         let began = Instant::now();
                         service
                             .acquire(session, json!({}))
@@ -91,11 +94,14 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
                             "{:?}",
                             began.elapsed()
                         );
+                        found.fetch_add(usize::from(turn == 0), Ordering::Relaxed);
                     }
                 });
             }
-            // Each has been found to be locked.
-            thread::sleep(Duration::from_secs(3));
+            eventually(
+                || "each has been found to be locked",
+                || (found.load(Ordering::Relaxed) == locked.len()).then_some(()),
+            );
             let others: Vec<_> = (0..4)
                 .map(|_| {
                     scope.spawn(|| {
