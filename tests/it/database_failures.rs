@@ -69,8 +69,10 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
                 world.store(session, "garbage");
                 let mut neighbour = world.database.connect();
                 neighbour.query_drop("START TRANSACTION").unwrap();
-                let index = "FORCE INDEX (uniq_session)";
-                let lock = format!("SELECT * FROM {TABLE} {index} WHERE {session} FOR UPDATE");
+                // By its primary key: the row alone, and no gap.
+                let key = format!("SELECT id_sessionX FROM {TABLE} WHERE {session}");
+                let key: u64 = neighbour.query_first(key).unwrap().unwrap();
+                let lock = format!("SELECT * FROM {TABLE} WHERE id_sessionX = {key} FOR UPDATE");
                 neighbour.query_drop(lock).unwrap();
                 neighbour
             })

@@ -216,6 +216,9 @@ impl World {
         );
         let mut neighbour = self.database.connect();
         neighbour.query_drop(before).unwrap();
+        // Otherwise it would lock that gap itself.
+        let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+        neighbour.query_drop(isolation).unwrap();
         neighbour.query_drop("START TRANSACTION").unwrap();
         // As a program does that knows the session. Without the index, the database may scan, and lock,
         // what other tests need.
