@@ -23,9 +23,9 @@ const WAITERS_MAX: usize = 2_000;
 /// each try takes a second of a worker's time, which is not to be that of others.
 const SLOW_FOR: Duration = Duration::from_secs(10);
 
-/// After another program's lock was in the way, acquires begin with a look for so long: a write that waits
-/// for a row's lock bars the gap before it in the index, where other sessions would be inserted. A look
-/// waits for nobody, and what it finds is replaced by its primary key, which bars no gap.
+/// After another program's lock was in the way, acquires begin with a look for so long: on MySQL, an INSERT
+/// that waits for a row's lock bars the gap before it in the index, where other sessions would be inserted.
+/// A look waits for nobody, and what it finds is replaced by its primary key, which bars no gap.
 const CAUTIOUS_FOR: Duration = Duration::from_secs(60);
 
 /// How long something may be left for the next worker because it is of the other kind; a batch takes

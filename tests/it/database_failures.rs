@@ -51,7 +51,7 @@ fn a_locked_row_is_unavailable_and_holds_up_nobody_else(world: &World) {
 
 fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World) {
     const SLOW: Duration = Duration::from_millis(300);
-    // Whoever waits for a locked row bars its neighbours in the index, too.
+    // On MySQL, whoever waits for a locked row bars its neighbours in the index, too.
     let world = &World::start(world.engine);
     let mut shares = Vec::new();
     // The machine may stall, but not each time.
