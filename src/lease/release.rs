@@ -25,7 +25,8 @@ impl Release {
         if read.changed > 0 {
             return Released::Released;
         }
-        // If the next lease began before, this one was lost already. And it would have left a record.
+        // A lease that was granted before the first packet had replaced this one already. And that packet
+        // would have recorded the message.
         let next = read.row.as_ref().and_then(|row| row.lease.as_ref());
         let may_have_been_released = next.is_none_or(|next| next.fencing_token.0 >= read.began_us)
             && (self.message.is_none() || read.record.is_some());

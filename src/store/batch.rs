@@ -129,7 +129,7 @@ impl Round<'_> {
         let replies = match connection.run(&packet) {
             Ok(replies) => replies,
             Err(failed) => {
-                self.statements.ids.unsent_unless([], &layout.new_ids);
+                self.statements.ids.confirm([], &layout.new_ids);
                 return Err(self.recover(connection, failed, attempts, sent_at));
             }
         };
@@ -138,7 +138,7 @@ impl Round<'_> {
             attempt.inserted(row, sent_at);
             self.statements
                 .ids
-                .unsent_unless(row.map(|(key, _)| key), &layout.new_ids);
+                .confirm(row.map(|(key, _)| key), &layout.new_ids);
             return Ok(());
         }
         let reads = match layout.read(attempts, replies, &self.statements.table) {
@@ -153,7 +153,7 @@ impl Round<'_> {
         };
         let keys = reads.iter().flatten();
         let keys = keys.filter_map(|read| Some(read.row.as_ref()?.key));
-        self.statements.ids.unsent_unless(keys, &layout.new_ids);
+        self.statements.ids.confirm(keys, &layout.new_ids);
         for (attempt, read) in attempts.iter_mut().zip(reads) {
             match read {
                 Some(read) => attempt.wrote(read, sent_at),

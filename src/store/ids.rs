@@ -51,9 +51,10 @@ impl Ids {
         self.next.store(self.random(), Ordering::Relaxed);
     }
 
-    /// Of these ids, rows were written with those only. If the highest was not, it comes again.
-    pub fn unsent_unless(&self, written: impl IntoIterator<Item = u64>, ids: &[u64]) {
-        if ids.contains(&self.highest) && !written.into_iter().any(|id| id == self.highest) {
+    /// A packet was sent with these ids, and rows were `written` with some of them. The highest comes
+    /// again until a row was written with it: only that lifts the counter.
+    pub fn confirm(&self, written: impl IntoIterator<Item = u64>, sent: &[u64]) {
+        if sent.contains(&self.highest) && !written.into_iter().any(|id| id == self.highest) {
             self.start_anew();
         }
     }
@@ -125,11 +126,11 @@ mod tests {
         let ids = Ids::new(INT_MAX);
         let first = ids.take();
         let second = ids.take();
-        ids.unsent_unless([], &[second]);
-        ids.unsent_unless([first], &[first]);
+        ids.confirm([], &[second]);
+        ids.confirm([first], &[first]);
         ids.keep_above(IDS_MAX + 1);
         assert_eq!(ids.take(), second + 1);
-        ids.unsent_unless([second], &[first, second]);
+        ids.confirm([second], &[first, second]);
         assert_eq!(ids.take(), IDS_MAX);
         ids.keep_above(IDS_MAX);
         assert_eq!(ids.take(), IDS_MAX);

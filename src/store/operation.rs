@@ -136,8 +136,9 @@ pub(crate) struct Attempt<'a> {
     pub operation: &'a Operation,
     pub next: Next,
     pub sharing: Sharing,
-    /// Whether an acquire's answer was not in the count of its INSERT: it reads its row from now on.
-    is_counted: bool,
+    /// Whether an acquire was sent as one INSERT alone. If its count was no answer, the row is read from
+    /// now on.
+    insert_tried: bool,
     /// When the first packet was sent that may have taken effect without an answer.
     lost_at: Option<Instant>,
     /// The row that such a packet was to delete.
@@ -168,7 +169,7 @@ impl<'a> Attempt<'a> {
             operation,
             next,
             sharing,
-            is_counted: false,
+            insert_tried: false,
             lost_at: None,
             tried: None,
             ids_tried: 0,
@@ -203,7 +204,7 @@ impl<'a> Attempt<'a> {
     pub fn only_inserts(&self) -> Option<&Acquire> {
         match (self.operation, &self.next) {
             (Operation::Acquire(acquire, _), Next::Write)
-                if acquire.message_id.is_none() && self.lost_at.is_none() && !self.is_counted =>
+                if acquire.message_id.is_none() && self.lost_at.is_none() && !self.insert_tried =>
             {
                 Some(acquire)
             }
@@ -307,10 +308,10 @@ impl<'a> Attempt<'a> {
     /// Decides after one INSERT, which wrote a row with this id and fencing token, or nothing.
     pub fn inserted(&mut self, row: Option<(u64, u64)>, sent_at: Instant) {
         let sent = self.sent(sent_at);
-        let (Operation::Acquire(acquire, _), false) = (self.operation, self.is_counted) else {
+        let Operation::Acquire(acquire, _) = self.operation else {
             return;
         };
-        self.is_counted = true;
+        self.insert_tried = true;
         match row {
             Some((key, fencing_us)) => match acquire.after_insert(key, fencing_us, sent) {
                 Some(lease) => self.answer(Answer::Acquire(Acquired::Granted(lease))),

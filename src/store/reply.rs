@@ -88,13 +88,14 @@ impl Reads {
                 has_foreign_row = true;
                 continue;
             };
-            let mut words = words.split(' ');
-            let age_us = words.next().and_then(|word| word.parse().ok());
-            let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-            let clock_us: u64 = number();
+            let Some((age_us, clock_us, packet_clock_us, takes_writes)) = parse_words(&words)
+            else {
+                let unexpected = format!("the database answers {words:?} to sql/lease/read.sql");
+                return Err(std::io::Error::other(unexpected).into());
+            };
             reads[at].row = Some(Row::new(key, stored, age_us, clock_us));
-            reads[at].began_us = number();
-            reads[at].takes_writes = number() == 1;
+            reads[at].began_us = packet_clock_us;
+            reads[at].takes_writes = takes_writes;
         }
         for row in take(self.records) {
             let (owner_token, age_us, result, prospect, device, message_id): (
@@ -125,6 +126,19 @@ impl Reads {
     }
 }
 
+/// The four words of `sql/lease/read.sql`. A row whose age cannot be read must not pass for stale.
+fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64, bool)> {
+    let mut words = words.split(' ');
+    let age_us = match words.next()? {
+        "-" => None,
+        age_us => Some(age_us.parse().ok()?),
+    };
+    let clock_us = words.next()?.parse().ok()?;
+    let packet_clock_us = words.next()?.parse().ok()?;
+    let takes_writes = words.next()? == "1";
+    Some((age_us, clock_us, packet_clock_us, takes_writes))
+}
+
 /// Which operation a row belongs to, by its ids.
 enum Owners<'t> {
     Only(usize),
@@ -151,6 +165,20 @@ impl<'t> Owners<'t> {
         match self {
             Self::Only(at) => Some(*at),
             Self::ByIds(table, owners) => *owners.get(&table.name(prospect, device))?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_row_are_read_whole_or_not_at_all() {
+        assert_eq!(parse_words("-5 7 0 1"), Some((Some(-5), 7, 0, true)));
+        assert_eq!(parse_words("- 7 9 0"), Some((None, 7, 9, false)));
+        for unreadable in ["", "5", "5 7", "5 7 0", "x 7 0 1", "5 - 0 1", "5 7 x 1"] {
+            assert_eq!(parse_words(unreadable), None, "{unreadable:?}");
         }
     }
 }
