@@ -54,10 +54,7 @@ fn main() {
     }
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let mysqld = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/mysql/mysqld"));
-    for (name, program) in [
-        ("MariaDB", PathBuf::from("/usr/sbin/mariadbd")),
-        ("MySQL", mysqld),
-    ] {
+    for (name, program) in [("MariaDB", PathBuf::from("/usr/sbin/mariadbd")), ("MySQL", mysqld)] {
         if std::env::var("BENCH_DATABASE").is_ok_and(|wanted| wanted != name) {
             continue;
         }
@@ -97,20 +94,15 @@ struct Bench {
 
 impl Bench {
     fn start(program: &Path) -> Self {
-        let options = [
-            "--skip-networking",
-            "--max-connections=600",
-            "--innodb-flush-log-at-trx-commit=1",
-        ];
+        let options =
+            ["--skip-networking", "--max-connections=600", "--innodb-flush-log-at-trx-commit=1"];
         let database = PrivateDatabase::start(program, &options).unwrap_or_else(|e| panic!("{e}"));
         let binary = std::env::var("BENCH_BINARY")
             .unwrap_or_else(|_| env!("CARGO_BIN_EXE_session-lock").to_owned());
         let url = database.url();
         let ours = |command: &str| {
             let mut ours = Command::new(&binary);
-            ours.arg(command)
-                .env("DATABASE_URL", &url)
-                .env("SESSION_LOCK_LISTEN", "127.0.0.1:0");
+            ours.arg(command).env("DATABASE_URL", &url).env("SESSION_LOCK_LISTEN", "127.0.0.1:0");
             ours
         };
         let migrated = ours("migrate").stdout(Stdio::null()).status().unwrap();
@@ -164,8 +156,7 @@ impl Bench {
             });
             let rows: Vec<_> = rows.collect();
             let insert = format!("INSERT INTO {TABLE} (id_prospect, id_device, timestamp) VALUES");
-            conn.query_drop(format!("{insert} {}", rows.join(",")))
-                .unwrap();
+            conn.query_drop(format!("{insert} {}", rows.join(","))).unwrap();
         }
         let body = r#"{"id_device":"bot4","id_prospect":"1","ttl_ms":900000,"wait_ms":25000}"#;
         for _ in 0..setting("BENCH_WAITERS", WAITERS) {
@@ -186,24 +177,9 @@ impl Bench {
         let (client, peer) = ("http://127.0.0.1:23790", "http://127.0.0.1:23800");
         let mut etcd = Command::new("etcd");
         etcd.arg("--data-dir").arg(self.folder.path().join("etcd"));
-        etcd.args([
-            "--listen-client-urls",
-            client,
-            "--advertise-client-urls",
-            client,
-        ]);
-        etcd.args([
-            "--listen-peer-urls",
-            peer,
-            "--initial-advertise-peer-urls",
-            peer,
-        ]);
-        etcd.args([
-            "--initial-cluster",
-            &format!("default={peer}"),
-            "--log-level",
-            "error",
-        ]);
+        etcd.args(["--listen-client-urls", client, "--advertise-client-urls", client]);
+        etcd.args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]);
+        etcd.args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"]);
         if let Ok(child) = etcd.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
             self.servers.push(child);
             wait_for("127.0.0.1:23790");
@@ -213,14 +189,7 @@ impl Bench {
 
     fn start_redis(&mut self) {
         let mut redis = Command::new("redis-server");
-        redis.args([
-            "--port",
-            "16390",
-            "--appendonly",
-            "yes",
-            "--appendfsync",
-            "always",
-        ]);
+        redis.args(["--port", "16390", "--appendonly", "yes", "--appendfsync", "always"]);
         redis.args(["--save", "", "--dir"]).arg(self.folder.path());
         if let Ok(child) = redis.stdout(Stdio::null()).spawn() {
             self.servers.push(child);
@@ -244,10 +213,7 @@ impl Bench {
             rows.push(("etcd", Box::new(move |_| etcd(address))));
         }
         if let Some(address) = &self.redis {
-            rows.push((
-                "Redis, appendfsync always",
-                Box::new(move |_| redis(address)),
-            ));
+            rows.push(("Redis, appendfsync always", Box::new(move |_| redis(address))));
         }
         rows
     }
@@ -264,10 +230,7 @@ impl Bench {
         for _ in 0..setting("BENCH_ROUNDS", ROUNDS) {
             for (at, (name, row)) in rows.iter().enumerate() {
                 for &clients in clients.iter().filter(|_| is_wanted(name)) {
-                    table
-                        .entry((at, clients))
-                        .or_default()
-                        .push(measure(row, clients));
+                    table.entry((at, clients)).or_default().push(measure(row, clients));
                 }
             }
             if is_wanted("raw") {
@@ -359,12 +322,7 @@ fn us_since(began: Instant) -> u64 {
 
 fn summary(mut times_us: Vec<u64>, errors: u64, took: Duration) -> Measured {
     times_us.sort_unstable();
-    let at = |percent: usize| {
-        times_us
-            .get(times_us.len() * percent / 100)
-            .copied()
-            .unwrap_or(0)
-    };
+    let at = |percent: usize| times_us.get(times_us.len() * percent / 100).copied().unwrap_or(0);
     Measured {
         pairs_per_s: u64::try_from(times_us.len() as u128 * 1_000 / took.as_millis()).unwrap(),
         p50_us: at(50),
@@ -380,10 +338,7 @@ fn next() -> u64 {
 
 /// Customers of one bot, in no order.
 fn prospect(number: u64) -> String {
-    format!(
-        "60{:010}",
-        number.wrapping_mul(2_654_435_761) % 10_000_000_000
-    )
+    format!("60{:010}", number.wrapping_mul(2_654_435_761) % 10_000_000_000)
 }
 
 /// The least that an HTTP client can do.
@@ -398,9 +353,7 @@ impl Http {
     fn connect(address: &str) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         Self {
             stream: BufReader::new(stream),
             request: String::new(),
@@ -417,10 +370,7 @@ impl Http {
             body.len()
         );
         let failed = |error: std::io::Error| error.to_string();
-        self.stream
-            .get_mut()
-            .write_all(self.request.as_bytes())
-            .map_err(failed)?;
+        self.stream.get_mut().write_all(self.request.as_bytes()).map_err(failed)?;
         let (mut status, mut length) = (String::new(), 0);
         loop {
             self.line.clear();
@@ -482,10 +432,7 @@ fn contended(address: &str) -> Client {
     const SESSIONS: u64 = 8;
     let mut http = Http::connect(address);
     Box::new(move |number| {
-        let session = format!(
-            r#""id_device":"bot2","id_prospect":"{}""#,
-            number % SESSIONS
-        );
+        let session = format!(r#""id_device":"bot2","id_prospect":"{}""#, number % SESSIONS);
         let acquire = format!("{{{session}}}");
         let mut answers = 0;
         while answers < 2 {
@@ -529,8 +476,7 @@ fn old_program(url: &str) -> Client {
              ON DUPLICATE KEY UPDATE timestamp = VALUES(timestamp)"
         );
         conn.exec_drop(&upsert, &ids).map_err(failed)?;
-        conn.exec_drop(format!("DELETE FROM {TABLE} {both}"), &ids)
-            .map_err(failed)
+        conn.exec_drop(format!("DELETE FROM {TABLE} {both}"), &ids).map_err(failed)
     })
 }
 
@@ -540,9 +486,8 @@ fn get_lock(url: &str) -> Client {
     Box::new(move |number| {
         let name = (format!("bot1/{}", prospect(number)),);
         for statement in ["SELECT GET_LOCK(?, 0)", "SELECT RELEASE_LOCK(?)"] {
-            let done: Option<u8> = conn
-                .exec_first(statement, &name)
-                .map_err(|error| error.to_string())?;
+            let done: Option<u8> =
+                conn.exec_first(statement, &name).map_err(|error| error.to_string())?;
             if done != Some(1) {
                 return Err(format!("{statement}: {done:?}"));
             }
@@ -570,13 +515,7 @@ fn raw(url: &str) -> Measured {
                         let leases: Vec<_> = (0..RAW_BATCH)
                             .map(|_| {
                                 let (id_prospect, id_device) = (id(&prospect(next())), id("bot1"));
-                                (
-                                    Session {
-                                        id_device,
-                                        id_prospect,
-                                    },
-                                    OwnerToken::draw(),
-                                )
+                                (Session { id_device, id_prospect }, OwnerToken::draw())
                             })
                             .collect();
                         let acquires: Vec<_> = leases
@@ -628,12 +567,7 @@ fn etcd(address: &str) -> Client {
             r#"{{"compare":[{{"key":"{key}","target":"CREATE","create_revision":"0"}}],"success":[{{"request_put":{{"key":"{key}","value":"MQ=="}}}}]}}"#
         );
         http.ask("POST", "/v3/kv/txn", &create)?;
-        http.ask(
-            "POST",
-            "/v3/kv/deleterange",
-            &format!(r#"{{"key":"{key}"}}"#),
-        )
-        .map(drop)
+        http.ask("POST", "/v3/kv/deleterange", &format!(r#"{{"key":"{key}"}}"#)).map(drop)
     })
 }
 
@@ -641,9 +575,7 @@ fn base64(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     // The keys have 12 characters: no padding.
     let groups = text.as_bytes().chunks_exact(3).map(|three| {
-        let bits = three
-            .iter()
-            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+        let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
         [18, 12, 6, 0].map(|shift| char::from(DIGITS[(bits >> shift & 63) as usize]))
     });
     groups.flatten().collect()
@@ -664,10 +596,7 @@ fn redis(address: &str) -> Client {
             for word in command {
                 let _ = write!(text, "${}\r\n{word}\r\n", word.len());
             }
-            stream
-                .get_mut()
-                .write_all(text.as_bytes())
-                .map_err(|e| e.to_string())?;
+            stream.get_mut().write_all(text.as_bytes()).map_err(|e| e.to_string())?;
             let mut line = String::new();
             stream.read_line(&mut line).map_err(|e| e.to_string())?;
             if !line.starts_with("+OK") && !line.starts_with(":1") {
@@ -737,10 +666,7 @@ fn literal_acquire(conn: &mut mysql::Conn, ids: &(String, String)) -> mysql::Res
     let stored: Option<String> = transaction.exec_first(look, ids)?;
     transaction.commit()?;
     Ok(if stored.as_deref() == Some(token.secret()) {
-        (
-            200,
-            format!(r#"{{"granted":true,"owner_token":"{}"}}"#, token.secret()),
-        )
+        (200, format!(r#"{{"granted":true,"owner_token":"{}"}}"#, token.secret()))
     } else {
         (409, r#"{"granted":false}"#.to_owned())
     })
@@ -758,8 +684,5 @@ fn literal_release(
     transaction.exec_drop(sql, (&ids.0, &ids.1, token))?;
     let released = transaction.affected_rows() == 1;
     transaction.commit()?;
-    Ok((
-        if released { 200 } else { 409 },
-        format!(r#"{{"released":{released}}}"#),
-    ))
+    Ok((if released { 200 } else { 409 }, format!(r#"{{"released":{released}}}"#)))
 }

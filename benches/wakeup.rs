@@ -14,9 +14,7 @@ const ROUNDS: usize = 300;
 
 fn post(agent: &ureq::Agent, url: &str, fields: &Value) -> Value {
     let mut body = json!({"id_device": "bot1", "id_prospect": "60123456789"});
-    body.as_object_mut()
-        .unwrap()
-        .extend(fields.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let mut answer = agent.post(url).send(body.to_string()).unwrap();
     serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
 }
@@ -33,20 +31,15 @@ fn main() {
     };
     assert!(run("migrate").status().unwrap().success());
     let mut service = run("serve").stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(service.stderr.take().unwrap())
-        .lines()
-        .map_while(Result::ok);
+    let mut lines = BufReader::new(service.stderr.take().unwrap()).lines().map_while(Result::ok);
     let listening = lines.find(|line| line.contains("listening on ")).unwrap();
     let url = format!("http://{}", listening.rsplit(' ').next().unwrap());
     assert!(lines.any(|line| line.contains("ready")));
     thread::spawn(move || lines.count());
 
     let agent = || ureq::Agent::new_with_defaults();
-    let (holder, acquire, release) = (
-        agent(),
-        format!("{url}/v1/acquire"),
-        format!("{url}/v1/release"),
-    );
+    let (holder, acquire, release) =
+        (agent(), format!("{url}/v1/acquire"), format!("{url}/v1/release"));
     let mut waits = Vec::new();
     for _ in 0..ROUNDS {
         let held = post(&holder, &acquire, &json!({}));
@@ -55,19 +48,11 @@ fn main() {
         let waiting = thread::spawn(move || {
             let lease = post(&waiter, &next, &json!({"wait_ms": 10_000}));
             granted.send(Instant::now()).unwrap();
-            post(
-                &waiter,
-                &free,
-                &json!({"owner_token": lease["owner_token"]}),
-            );
+            post(&waiter, &free, &json!({"owner_token": lease["owner_token"]}));
         });
         thread::sleep(Duration::from_millis(20));
         let released_at = Instant::now();
-        post(
-            &holder,
-            &release,
-            &json!({"owner_token": held["owner_token"]}),
-        );
+        post(&holder, &release, &json!({"owner_token": held["owner_token"]}));
         waits.push(grant.recv().unwrap() - released_at);
         waiting.join().unwrap();
     }

@@ -115,11 +115,7 @@ impl Response {
     }
 
     fn text(body: impl Into<String>, content_type: &'static str) -> Self {
-        Self {
-            body: body.into(),
-            content_type,
-            ..Self::new(200, &Value::Null)
-        }
+        Self { body: body.into(), content_type, ..Self::new(200, &Value::Null) }
     }
 
     /// A refusal because the message is answered, with what its worker left, byte for byte.
@@ -169,26 +165,20 @@ impl From<Refusal> for Response {
                 "unauthorized",
                 "send the header Authorization: Bearer TOKEN, with the server's API token",
             ),
-            Refusal::NotFound => (
-                404,
-                "not_found",
-                "there is no such path; the README has a table of them",
-            ),
+            Refusal::NotFound => {
+                (404, "not_found", "there is no such path; the README has a table of them")
+            }
             Refusal::MethodNotAllowed("POST") => {
                 (405, "method_not_allowed", "this path takes POST")
             }
             Refusal::MethodNotAllowed(_) => (405, "method_not_allowed", "this path takes GET"),
-            Refusal::LengthRequired => (
-                411,
-                "length_required",
-                "send a body with a Content-Length, not chunked",
-            ),
+            Refusal::LengthRequired => {
+                (411, "length_required", "send a body with a Content-Length, not chunked")
+            }
             Refusal::TooLarge => (413, "too_large", "the body may have 1024 bytes at most"),
-            Refusal::Internal => (
-                500,
-                "internal",
-                "a bug in session-lock; its log has a line about it",
-            ),
+            Refusal::Internal => {
+                (500, "internal", "a bug in session-lock; its log has a line about it")
+            }
             Refusal::Unavailable(message, _) => (503, "unavailable", message.as_str()),
         };
         let mut body = json!({"error": {"code": code, "message": message}});
@@ -292,12 +282,9 @@ impl Route {
             "/openapi.json" => Ok(Self::OpenApi),
             "/" => Ok(Self::Page),
             _ => {
-                let ids = path
-                    .strip_prefix("/v1/locks/")
-                    .and_then(|ids| ids.split_once('/'));
-                let (device, prospect) = ids
-                    .filter(|(_, id)| !id.contains('/'))
-                    .ok_or(Refusal::NotFound)?;
+                let ids = path.strip_prefix("/v1/locks/").and_then(|ids| ids.split_once('/'));
+                let (device, prospect) =
+                    ids.filter(|(_, id)| !id.contains('/')).ok_or(Refusal::NotFound)?;
                 Ok(Self::Lock(Session {
                     id_device: decoded_id("id_device", device)?,
                     id_prospect: decoded_id("id_prospect", prospect)?,
@@ -318,10 +305,7 @@ impl Route {
     }
 
     fn asks_the_database(&self) -> bool {
-        !matches!(
-            self,
-            Self::Healthz | Self::Metrics | Self::OpenApi | Self::Page
-        )
+        !matches!(self, Self::Healthz | Self::Metrics | Self::OpenApi | Self::Page)
     }
 
     fn methods(&self) -> &'static str {
@@ -352,13 +336,7 @@ fn decoded(name: &str, encoded: &str) -> Result<String, Invalid> {
 impl Api {
     /// The interface to this store.
     pub fn new(store: Store, max_hold_ms: u64, token: Option<ApiToken>) -> Self {
-        Self {
-            store,
-            lines: Lines::default(),
-            closed: AtomicBool::new(false),
-            max_hold_ms,
-            token,
-        }
+        Self { store, lines: Lines::default(), closed: AtomicBool::new(false), max_hold_ms, token }
     }
 
     /// The store behind it.
@@ -374,11 +352,7 @@ impl Api {
             _ if self.closed.load(Ordering::Relaxed) => reply(stopping()),
             Asked::Direct(operation) => {
                 let name = self.store.name(operation.session());
-                let ticket = Ticket {
-                    operation,
-                    peer,
-                    reply,
-                };
+                let ticket = Ticket { operation, peer, reply };
                 self.lines.submit(&name, ticket, arrived);
             }
             Asked::Acquire { acquire, wait } => {
@@ -393,12 +367,7 @@ impl Api {
                     peer,
                     reply,
                 };
-                let waiter = Waiter {
-                    claim,
-                    arrived,
-                    until: arrived + wait,
-                    ticket,
-                };
+                let waiter = Waiter { claim, arrived, until: arrived + wait, ticket };
                 self.lines.join(&name, waiter, origin);
             }
         }
@@ -427,9 +396,7 @@ impl Api {
         let answers = self.run(&operations);
         let _lines = journal::Together::begin();
         for (ready, answer) in turns.into_iter().zip(answers) {
-            let Ready {
-                name, turn, since, ..
-            } = ready;
+            let Ready { name, turn, since, .. } = ready;
             let turn = match answer {
                 Err(StoreError::Locked) => self.lines.locked(&name, turn, since),
                 _ => Some(turn),
@@ -451,9 +418,7 @@ impl Api {
         let answer = if ready.since.elapsed() >= QUEUE_PATIENCE {
             Err(StoreError::Locked)
         } else {
-            self.run(&[operation(&ready)])
-                .pop()
-                .unwrap_or(Err(StoreError::Internal))
+            self.run(&[operation(&ready)]).pop().unwrap_or(Err(StoreError::Internal))
         };
         let lock = match answer {
             Err(StoreError::Locked) => RowLock::Held,
@@ -536,24 +501,16 @@ impl Api {
 
     /// Reads a request that arrived then.
     pub fn read(&self, request: &Request, arrived: Instant) -> Asked {
-        self.try_read(request, arrived)
-            .unwrap_or_else(|refusal| Asked::Answered(refusal.into()))
+        self.try_read(request, arrived).unwrap_or_else(|refusal| Asked::Answered(refusal.into()))
     }
 
     fn try_read(&self, request: &Request, arrived: Instant) -> Result<Asked, Refusal> {
-        let (path, query) = request
-            .target
-            .split_once('?')
-            .unwrap_or((request.target, ""));
+        let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
         if !matches!(path, "/" | "/healthz" | "/readyz") {
             self.authorize(request)?;
         }
         let route = Route::find(path)?;
-        if !route
-            .methods()
-            .split(", ")
-            .any(|method| method == request.method)
-        {
+        if !route.methods().split(", ").any(|method| method == request.method) {
             return Err(Refusal::MethodNotAllowed(route.methods()));
         }
         if request.method == "POST" && request.is_from_elsewhere() {
@@ -573,26 +530,17 @@ impl Api {
             Route::Release => Ok(self.read_release(Fields::read(request.body)?)?),
             Route::Locks => self.list(query).map(Asked::Answered),
             Route::Lock(session) => self.look(&session).map(Asked::Answered),
-            Route::Healthz => Ok(Asked::Answered(Response::new(
-                200,
-                &json!({"status": "ok"}),
-            ))),
+            Route::Healthz => Ok(Asked::Answered(Response::new(200, &json!({"status": "ok"})))),
             Route::Metrics => {
                 let waiting = i64::try_from(self.lines.waiting()).unwrap_or(i64::MAX);
                 METRICS.waiters.set(waiting);
-                Ok(Asked::Answered(Response::text(
-                    METRICS.text(),
-                    METRICS_TEXT,
-                )))
+                Ok(Asked::Answered(Response::text(METRICS.text(), METRICS_TEXT)))
             }
             Route::OpenApi => Ok(Asked::Answered(Response::text(OPENAPI, JSON))),
             Route::Page => Ok(Asked::Answered(Response::text(PAGE, HTML))),
             Route::Readyz => {
                 self.store.ready()?;
-                Ok(Asked::Answered(Response::new(
-                    200,
-                    &json!({"status": "ready"}),
-                )))
+                Ok(Asked::Answered(Response::new(200, &json!({"status": "ready"}))))
             }
         }
     }
@@ -602,10 +550,7 @@ impl Api {
         let ttl = fields.ttl(self.max_hold_ms)?;
         let wait_ms = fields.integer("wait_ms")?.unwrap_or(0);
         if wait_ms > WAIT_MAX_MS {
-            return Err(Invalid::field(
-                "wait_ms",
-                format!("must be 0-{WAIT_MAX_MS} milliseconds"),
-            ));
+            return Err(Invalid::field("wait_ms", format!("must be 0-{WAIT_MAX_MS} milliseconds")));
         }
         let (owner_token, origin) = match fields.owner_token()? {
             Some(token) => (token, TokenOrigin::Callers),
@@ -616,13 +561,7 @@ impl Api {
         self.allow_message(message_id.as_ref())?;
         let wait = Duration::from_millis(wait_ms);
         Ok(Asked::Acquire {
-            acquire: Acquire {
-                session,
-                owner_token,
-                origin,
-                ttl,
-                message_id,
-            },
+            acquire: Acquire { session, owner_token, origin, ttl, message_id },
             wait,
         })
     }
@@ -638,34 +577,22 @@ impl Api {
     fn read_renew(&self, mut fields: Fields) -> Result<Asked, Invalid> {
         let session = fields.session(Id::new)?;
         let ttl = fields.ttl(self.max_hold_ms)?;
-        let owner_token = fields
-            .owner_token()?
-            .ok_or_else(|| Invalid::field("owner_token", "is missing"))?;
+        let owner_token =
+            fields.owner_token()?.ok_or_else(|| Invalid::field("owner_token", "is missing"))?;
         fields.finish()?;
         let max_hold_ms = self.max_hold_ms;
-        Ok(Asked::Direct(Operation::Renew(Renew {
-            session,
-            owner_token,
-            ttl,
-            max_hold_ms,
-        })))
+        Ok(Asked::Direct(Operation::Renew(Renew { session, owner_token, ttl, max_hold_ms })))
     }
 
     fn read_commit(&self, mut fields: Fields) -> Result<Asked, Invalid> {
         let session = fields.session(Id::new)?;
-        let owner_token = fields
-            .owner_token()?
-            .ok_or_else(|| Invalid::field("owner_token", "is missing"))?;
-        let message = fields
-            .message()?
-            .ok_or_else(|| Invalid::field("message_id", "is missing"))?;
+        let owner_token =
+            fields.owner_token()?.ok_or_else(|| Invalid::field("owner_token", "is missing"))?;
+        let message =
+            fields.message()?.ok_or_else(|| Invalid::field("message_id", "is missing"))?;
         fields.finish()?;
         self.allow_message(Some(&message.id))?;
-        Ok(Asked::Direct(Operation::Commit(Commit {
-            session,
-            owner_token,
-            message,
-        })))
+        Ok(Asked::Direct(Operation::Commit(Commit { session, owner_token, message })))
     }
 
     fn read_release(&self, mut fields: Fields) -> Result<Asked, Invalid> {
@@ -676,38 +603,22 @@ impl Api {
                 return Err(Invalid::field("owner_token", "and force: send one of them"));
             }
             fields.finish()?;
-            return Ok(Asked::Direct(Operation::Force(Force {
-                session,
-                fencing_token,
-            })));
+            return Ok(Asked::Direct(Operation::Force(Force { session, fencing_token })));
         }
         let session = fields.session(Id::new)?;
-        let missing = || {
-            Invalid::field(
-                "owner_token",
-                "is missing (or \"force\": true, for an operator)",
-            )
-        };
+        let missing =
+            || Invalid::field("owner_token", "is missing (or \"force\": true, for an operator)");
         let owner_token = fields.owner_token()?.ok_or_else(missing)?;
         let message = fields.message()?;
         fields.finish()?;
         self.allow_message(message.as_ref().map(|message| &message.id))?;
-        Ok(Asked::Direct(Operation::Release(Release {
-            session,
-            owner_token,
-            message,
-        })))
+        Ok(Asked::Direct(Operation::Release(Release { session, owner_token, message })))
     }
 
     fn run(&self, operations: &[Operation]) -> Vec<Result<Answer, StoreError>> {
         // One request's bug must take neither a worker nor a session away from all others.
         let ran = catch_unwind(AssertUnwindSafe(|| self.store.run(operations)));
-        let internal = |_| {
-            operations
-                .iter()
-                .map(|_| Err(StoreError::Internal))
-                .collect()
-        };
+        let internal = |_| operations.iter().map(|_| Err(StoreError::Internal)).collect();
         ran.unwrap_or_else(internal)
     }
 
@@ -736,10 +647,7 @@ impl Api {
                 let refused = self.lines.held(name, None, began, lease.holding());
                 (waiter.ticket.reply)(granted(&session, &lease));
                 for waiter in same {
-                    let again = Lease {
-                        how: How::Again,
-                        ..lease.clone()
-                    };
+                    let again = Lease { how: How::Again, ..lease.clone() };
                     (waiter.ticket.reply)(granted(&session, &again));
                 }
                 self.refuse(refused);
@@ -783,9 +691,7 @@ impl Api {
         let Some(token) = &self.token else {
             return Ok(());
         };
-        let presented = request
-            .authorization
-            .and_then(|header| header.split_once(' '));
+        let presented = request.authorization.and_then(|header| header.split_once(' '));
         match presented {
             Some((scheme, presented))
                 if scheme.eq_ignore_ascii_case("bearer") && token.accepts(presented.trim()) =>
@@ -821,10 +727,7 @@ impl Api {
                         Some(Id::as_stored(&value).map_err(|wrong| Invalid::field(name, wrong))?);
                 }
                 "limit" => {
-                    let number = value
-                        .parse()
-                        .ok()
-                        .filter(|limit| (1..=LIST_MAX).contains(limit));
+                    let number = value.parse().ok().filter(|limit| (1..=LIST_MAX).contains(limit));
                     limit = number
                         .ok_or_else(|| Invalid::field(name, format!("must be 1-{LIST_MAX}")))?;
                 }
@@ -840,12 +743,7 @@ impl Api {
         let page = self.store.list(device.as_ref(), after, limit)?;
         let locks = page.holdings.iter().map(|(session, holding)| {
             let mut lock = json!({});
-            describe(
-                &mut lock,
-                session,
-                holding,
-                self.lines.waiters(&self.store.name(session)),
-            );
+            describe(&mut lock, session, holding, self.lines.waiters(&self.store.name(session)));
             lock
         });
         let mut body = json!({"locks": locks.collect::<Vec<_>>()});
@@ -901,11 +799,7 @@ fn effect(answer: &Answer) -> Effect {
 }
 
 fn reply_held(refused: Refused<Ticket>) {
-    let Refused {
-        waiter,
-        holding,
-        waiters,
-    } = refused;
+    let Refused { waiter, holding, waiters } = refused;
     let response = held(waiter.ticket.operation.session(), &holding, waiters);
     (waiter.ticket.reply)(response);
 }
@@ -999,10 +893,7 @@ fn direct(ticket: &Ticket, answer: &Answer) -> Response {
             info!("Session lock lost before its release {session}");
             Response::new(409, &json!({"released": false, "reason": "lost"}))
         }
-        Answer::Renew(Renewed::Renewed {
-            fencing_token: FencingToken(number),
-            expires,
-        }) => {
+        Answer::Renew(Renewed::Renewed { fencing_token: FencingToken(number), expires }) => {
             let remaining_ms = whole_ms(expires.saturating_duration_since(Instant::now()));
             debug!(
                 "Session lock renewed {session} fencing_token={number} remaining_ms={remaining_ms}"
@@ -1022,13 +913,8 @@ fn direct(ticket: &Ticket, answer: &Answer) -> Response {
             Response::new(409, &json!({"renewed": false, "reason": "max_hold"}))
         }
         Answer::Force(Forced::Released(holder)) => {
-            let peer = ticket
-                .peer
-                .map_or("a local client".to_owned(), |peer| peer.to_string());
-            warn!(
-                "Session lock released by force {session} by {peer}, {}",
-                ended(*holder)
-            );
+            let peer = ticket.peer.map_or("a local client".to_owned(), |peer| peer.to_string());
+            warn!("Session lock released by force {session} by {peer}, {}", ended(*holder));
             Response::new(200, &json!({"released": true}))
         }
         Answer::Force(Forced::NotHeld) => {
@@ -1041,10 +927,7 @@ fn direct(ticket: &Ticket, answer: &Answer) -> Response {
 /// What everybody may know of a session that is held.
 fn describe(body: &mut Value, session: &Session, holding: &Holding, waiters: usize) {
     let (fencing_token, held_ms) = match holding.holder {
-        Holder::Leased {
-            fencing_token,
-            held_ms,
-        } => (Some(fencing_token.0), Some(held_ms)),
+        Holder::Leased { fencing_token, held_ms } => (Some(fencing_token.0), Some(held_ms)),
         Holder::Legacy => (None, None),
     };
     body["id_prospect"] = json!(session.id_prospect.as_str());
@@ -1057,12 +940,7 @@ fn describe(body: &mut Value, session: &Session, holding: &Holding, waiters: usi
 }
 
 fn granted(session: &Session, lease: &Lease) -> Response {
-    let Lease {
-        owner_token,
-        fencing_token: FencingToken(fencing_token),
-        how,
-        ..
-    } = lease;
+    let Lease { owner_token, fencing_token: FencingToken(fencing_token), how, .. } = lease;
     if lease.is_worn() {
         // This process was paused since; whoever asks again with the token gets what is left.
         METRICS.acquires.with_label_values(&["failed"]).inc();
@@ -1100,15 +978,8 @@ fn held(session: &Session, holding: &Holding, waiters: usize) -> Response {
         METRICS.legacy_rows_seen.inc();
     }
     let remaining = holding.remaining();
-    info!(
-        "Session lock held, duplicate rejected {session} remaining_ms={}",
-        whole_ms(remaining)
-    );
-    let explained_ms = if holding.holder == Holder::Legacy {
-        HOLD_MS
-    } else {
-        TTL_MAX_MS
-    };
+    info!("Session lock held, duplicate rejected {session} remaining_ms={}", whole_ms(remaining));
+    let explained_ms = if holding.holder == Holder::Legacy { HOLD_MS } else { TTL_MAX_MS };
     if remaining > Duration::from_millis(explained_ms) + AHEAD_TOLERANCE {
         warn!(
             "Session lock dated ahead of the database's clock, by a program in another time zone? {session} \
@@ -1117,11 +988,7 @@ fn held(session: &Session, holding: &Holding, waiters: usize) -> Response {
         );
     }
     let body = json!({"granted": false, "reason": "held", "remaining_ms": whole_ms(remaining), "waiters": waiters});
-    let retry_after_s = remaining
-        .as_millis()
-        .div_ceil(1_000)
-        .try_into()
-        .unwrap_or(u64::MAX);
+    let retry_after_s = remaining.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX);
     Response {
         retry_after_s: Some(retry_after_s.clamp(1, RETRY_AFTER_MAX_S)),
         ..Response::new(409, &body)
@@ -1130,10 +997,7 @@ fn held(session: &Session, holding: &Holding, waiters: usize) -> Response {
 
 fn ended(holder: Holder) -> String {
     match holder {
-        Holder::Leased {
-            fencing_token: FencingToken(number),
-            held_ms,
-        } => {
+        Holder::Leased { fencing_token: FencingToken(number), held_ms } => {
             format!("fencing_token={number} held_ms={held_ms}")
         }
         Holder::Legacy => "an old program's row".to_owned(),

@@ -66,9 +66,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let mut flags = flags.peekable();
-    let asks_for_help = flags
-        .peek()
-        .is_some_and(|flag| flag == "--help" || flag == "-h");
+    let asks_for_help = flags.peek().is_some_and(|flag| flag == "--help" || flag == "-h");
     let command = if asks_for_help { "--help" } else { command };
     let variable = |name: &str| std::env::var_os(name);
     let config = |flags: &mut dyn Iterator<Item = OsString>| {
@@ -81,19 +79,12 @@ fn dispatch(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), 
         "dev" => dev(flags),
         "check" => {
             let (json, flags): (Vec<_>, Vec<_>) = flags.partition(|flag| flag == "--json");
-            let print = if json.is_empty() {
-                print_lines
-            } else {
-                print_json
-            };
+            let print = if json.is_empty() { print_lines } else { print_json };
             check(&config(&mut flags.into_iter())?, print)
         }
         "migrate" => migrate(&config(&mut flags)?),
         "list" => list(&client(flags, &["device", "json!"])?),
-        "release" => release(&client(
-            flags,
-            &["force!", "device", "prospect", "fencing-token"],
-        )?),
+        "release" => release(&client(flags, &["force!", "device", "prospect", "fencing-token"])?),
         "run" => run_command(client(flags, &["device", "prospect", "wait", "ttl"])?),
         "--version" | "-V" => {
             print(concat!("session-lock ", env!("CARGO_PKG_VERSION")));
@@ -118,12 +109,7 @@ fn help() -> String {
          session-lock migrate   create the tables that are missing\n\n\
          These settings of theirs are environment variables or flags:\n",
     );
-    for Setting {
-        variable,
-        flag,
-        help,
-    } in &SETTINGS
-    {
+    for Setting { variable, flag, help } in &SETTINGS {
         text.push_str(&["  ", variable, ", --", flag, "\n      ", help, "\n"].concat());
     }
     text + "  RUST_LOG\n      error, warn, info, debug [info]\n\n\
@@ -166,11 +152,7 @@ fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let database = PrivateDatabase::start_installed().map_err(Failure::Failed)?;
     let url = database.url();
     let setting = |name: &str| {
-        if name == "DATABASE_URL" {
-            Some(url.clone().into())
-        } else {
-            std::env::var_os(name)
-        }
+        if name == "DATABASE_URL" { Some(url.clone().into()) } else { std::env::var_os(name) }
     };
     // The machine's own zone is as good as any for a database that goes away.
     let flags = ["--time-zone=+00:00".into()].into_iter().chain(flags);
@@ -179,10 +161,9 @@ fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let server = Server::bind(&config).map_err(Failure::Failed)?;
     let (base, curl) = match server.address() {
         Listen::Tcp(address) => (format!("http://{address}"), "curl".to_owned()),
-        Listen::Unix(path) => (
-            "http://session-lock".to_owned(),
-            format!("curl --unix-socket {}", path.display()),
-        ),
+        Listen::Unix(path) => {
+            ("http://session-lock".to_owned(), format!("curl --unix-socket {}", path.display()))
+        }
     };
     let ids = r#""id_device":"bot1","id_prospect":"60123456789""#;
     let owner = r#""owner_token":"48210000000000000007""#;
@@ -216,18 +197,11 @@ fn print_json(findings: &[Finding]) {
 
 /// A store for a single errand.
 fn store(config: &Config) -> Store {
-    Store::new(
-        &config.database,
-        &config.table,
-        config.time_zone.as_deref(),
-        1,
-    )
+    Store::new(&config.database, &config.table, config.time_zone.as_deref(), 1)
 }
 
 fn check(config: &Config, print: fn(&[Finding])) -> Result<(), Failure> {
-    let report = store(config)
-        .inspect()
-        .unwrap_or_else(|cause| Report::unreachable(&cause));
+    let report = store(config).inspect().unwrap_or_else(|cause| Report::unreachable(&cause));
     print(&report.findings);
     match report.of(Verdict::Problem).count() {
         0 => Ok(()),
@@ -236,11 +210,8 @@ fn check(config: &Config, print: fn(&[Finding])) -> Result<(), Failure> {
 }
 
 fn migrate(config: &Config) -> Result<(), Failure> {
-    let failed = |cause| {
-        Failure::Failed(format!(
-            "session-lock: cannot create what is missing: {cause}"
-        ))
-    };
+    let failed =
+        |cause| Failure::Failed(format!("session-lock: cannot create what is missing: {cause}"));
     store(config).migrate().map_err(failed)?;
     print(format_args!(
         "{} and {MESSAGE_TABLE} are there; session-lock check tells whether they will do",
@@ -253,9 +224,7 @@ fn list(config: &ClientConfig) -> Result<(), Failure> {
     let client = Client::new(&config.url, config.api_token.clone());
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let device = config.flags.get("device");
-    let device = device.map_or(String::new(), |device| {
-        format!("&id_device={}", encode(device))
-    });
+    let device = device.map_or(String::new(), |device| format!("&id_device={}", encode(device)));
     let (mut locks, mut after) = (Vec::new(), String::new());
     loop {
         let page = client.get(&format!("/v1/locks?limit={LIST_MAX}{device}{after}"));
@@ -278,18 +247,11 @@ fn list(config: &ClientConfig) -> Result<(), Failure> {
         "DEVICE", "PROSPECT", "HELD", "REMAINING", "WAITERS"
     ));
     let seconds = |ms: &Value| {
-        ms.as_u64().map_or("?".to_owned(), |ms| {
-            format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
-        })
+        ms.as_u64().map_or("?".to_owned(), |ms| format!("{}.{} s", ms / 1_000, ms % 1_000 / 100))
     };
     for lock in &locks {
-        let text = |field: &str| {
-            lock[field]
-                .as_str()
-                .unwrap_or_default()
-                .escape_debug()
-                .to_string()
-        };
+        let text =
+            |field: &str| lock[field].as_str().unwrap_or_default().escape_debug().to_string();
         let fencing_token = lock["fencing_token"]
             .as_u64()
             .map_or("(old program)".to_owned(), |number| number.to_string());
@@ -321,28 +283,23 @@ fn release(config: &ClientConfig) -> Result<(), Failure> {
         fields["fencing_token"] = json!(number);
     }
     let client = Client::new(&config.url, config.api_token.clone());
-    let answer = client
-        .post("/v1/release", &ids, fields, client::ANSWER_PATIENCE)
-        .map_err(no_server)?;
+    let answer =
+        client.post("/v1/release", &ids, fields, client::ANSWER_PATIENCE).map_err(no_server)?;
     match answer.status {
         200 => {
             print("released");
             Ok(())
         }
-        409 if flags.has("fencing-token") => Err(Failure::Failed(
-            "session-lock: not held, or not by that lease".to_owned(),
-        )),
+        409 if flags.has("fencing-token") => {
+            Err(Failure::Failed("session-lock: not held, or not by that lease".to_owned()))
+        }
         409 => Err(Failure::Failed("session-lock: not held".to_owned())),
         _ => Err(unanswered(&answer)),
     }
 }
 
 fn run_command(config: ClientConfig) -> Result<(), Failure> {
-    let ClientConfig {
-        url,
-        api_token,
-        flags,
-    } = config;
+    let ClientConfig { url, api_token, flags } = config;
     let ttl = flags.duration("ttl").map_err(Failure::Usage)?;
     let wait = flags.duration("wait").map_err(Failure::Usage)?;
     let ids = ids(&flags)?;
@@ -350,12 +307,7 @@ fn run_command(config: ClientConfig) -> Result<(), Failure> {
         return Err(Failure::Usage("run needs a command, after --".to_owned()));
     }
     let ttl = ttl.unwrap_or(Duration::from_millis(TTL_DEFAULT_MS));
-    let task = run::Task {
-        ids,
-        wait: wait.unwrap_or_default(),
-        ttl,
-        command: flags.rest,
-    };
+    let task = run::Task { ids, wait: wait.unwrap_or_default(), ttl, command: flags.rest };
     match run::run(&Client::new(&url, api_token), &task) {
         run::Outcome::Exited(0) => Ok(()),
         run::Outcome::Exited(status) => Err(Failure::Status(status, None)),

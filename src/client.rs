@@ -60,10 +60,7 @@ impl Answer {
             return "the server wants its API token: set SESSION_LOCK_API_TOKEN".to_owned();
         }
         let message = self.body["error"]["message"].as_str();
-        message.map_or_else(
-            || format!("the server answered {}", self.status),
-            str::to_owned,
-        )
+        message.map_or_else(|| format!("the server answered {}", self.status), str::to_owned)
     }
 }
 
@@ -83,12 +80,7 @@ impl Client {
             }
             None => (ureq::Agent::new_with_config(config), url),
         };
-        Self {
-            agent,
-            base: base.trim_end_matches('/').to_owned(),
-            url: url.to_owned(),
-            api_token,
-        }
+        Self { agent, base: base.trim_end_matches('/').to_owned(), url: url.to_owned(), api_token }
     }
 
     /// Posts a request about a conversation.
@@ -108,11 +100,7 @@ impl Client {
             Some(token) => request.header("Authorization", format!("Bearer {token}")),
             None => request,
         };
-        self.read(
-            request
-                .content_type("application/json")
-                .send(body.to_string()),
-        )
+        self.read(request.content_type("application/json").send(body.to_string()))
     }
 
     /// Gets something.
@@ -136,15 +124,9 @@ impl Client {
             )
         };
         let mut response = response.map_err(|error| no_server(&error))?;
-        let text = response
-            .body_mut()
-            .read_to_string()
-            .map_err(|error| no_server(&error))?;
+        let text = response.body_mut().read_to_string().map_err(|error| no_server(&error))?;
         let body =
             serde_json::from_str(&text).map_err(|_| no_server(&"it does not answer in JSON"))?;
-        Ok(Answer {
-            status: response.status().as_u16(),
-            body,
-        })
+        Ok(Answer { status: response.status().as_u16(), body })
     }
 }

@@ -96,10 +96,7 @@ impl ApiToken {
     /// length.
     pub fn accepts(&self, presented: &str) -> bool {
         let (expected, presented) = (self.0.as_bytes(), presented.as_bytes());
-        let differences = expected
-            .iter()
-            .zip(presented)
-            .fold(0, |sum, (a, b)| sum | (a ^ b));
+        let differences = expected.iter().zip(presented).fold(0, |sum, (a, b)| sum | (a ^ b));
         expected.len() == presented.len() && differences == 0
     }
 }
@@ -141,11 +138,7 @@ pub const SETTINGS: [Setting; 9] = [
         flag: "table",
         help: "the lock table [ai_whatsapp_session_nodepath]",
     },
-    Setting {
-        variable: "SESSION_LOCK_WORKERS",
-        flag: "workers",
-        help: "worker threads, 1-64 [3]",
-    },
+    Setting { variable: "SESSION_LOCK_WORKERS", flag: "workers", help: "worker threads, 1-64 [3]" },
     Setting {
         variable: "SESSION_LOCK_API_TOKEN",
         flag: "api-token",
@@ -180,18 +173,14 @@ impl Config {
         )?;
         Ok(Self {
             database,
-            listen: given
-                .parse("SESSION_LOCK_LISTEN", listen)?
-                .unwrap_or(listen(LISTEN_DEFAULT)?),
+            listen: given.parse("SESSION_LOCK_LISTEN", listen)?.unwrap_or(listen(LISTEN_DEFAULT)?),
             socket_mode: given
                 .parse("SESSION_LOCK_SOCKET_MODE", socket_mode)?
                 .unwrap_or(SOCKET_MODE_DEFAULT),
             table: given
                 .parse("SESSION_LOCK_TABLE", table)?
                 .unwrap_or_else(|| TABLE_DEFAULT.to_owned()),
-            workers: given
-                .parse("SESSION_LOCK_WORKERS", workers)?
-                .unwrap_or(WORKERS_DEFAULT),
+            workers: given.parse("SESSION_LOCK_WORKERS", workers)?.unwrap_or(WORKERS_DEFAULT),
             api_token: given.parse("SESSION_LOCK_API_TOKEN", api_token)?,
             max_hold_ms: given
                 .parse("SESSION_LOCK_MAX_HOLD_MS", |text| {
@@ -227,11 +216,7 @@ impl ClientConfig {
             let value = environment(name).filter(|value| !value.is_empty());
             value.map(|value| utf8(name, value)).transpose()
         };
-        let url = match flags
-            .get("url")
-            .map(str::to_owned)
-            .or(variable("SESSION_LOCK_URL")?)
-        {
+        let url = match flags.get("url").map(str::to_owned).or(variable("SESSION_LOCK_URL")?) {
             Some(url) if url.starts_with("http://") || url.starts_with(UNIX_PREFIX) => url,
             Some(_) => {
                 return Err("SESSION_LOCK_URL must begin with http:// or unix:/".to_owned());
@@ -251,15 +236,9 @@ impl ClientConfig {
                 }
             }
         };
-        let api_token = flags
-            .get("api-token")
-            .map(str::to_owned)
-            .or(variable("SESSION_LOCK_API_TOKEN")?);
-        Ok(Self {
-            url,
-            api_token,
-            flags,
-        })
+        let api_token =
+            flags.get("api-token").map(str::to_owned).or(variable("SESSION_LOCK_API_TOKEN")?);
+        Ok(Self { url, api_token, flags })
     }
 }
 
@@ -273,10 +252,7 @@ pub struct Flags {
 impl Flags {
     /// Reads flags that are among `known`. Those that end in `!` take no value.
     fn read(arguments: impl IntoIterator<Item = OsString>, known: &[&str]) -> Result<Self, String> {
-        let mut flags = Self {
-            given: Vec::new(),
-            rest: Vec::new(),
-        };
+        let mut flags = Self { given: Vec::new(), rest: Vec::new() };
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
             let flag = match argument {
@@ -311,9 +287,7 @@ impl Flags {
 
     /// The value of a flag that there must be.
     pub fn need(&self, flag: &str) -> Result<String, String> {
-        self.get(flag)
-            .map(str::to_owned)
-            .ok_or_else(|| format!("--{flag} is missing"))
+        self.get(flag).map(str::to_owned).ok_or_else(|| format!("--{flag} is missing"))
     }
 
     /// Whether a flag without a value was given.
@@ -375,20 +349,14 @@ impl Given {
         variable: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, String> {
-        let at = SETTINGS
-            .iter()
-            .position(|setting| setting.variable == variable);
+        let at = SETTINGS.iter().position(|setting| setting.variable == variable);
         let text = at.and_then(|at| self.0[at].as_deref());
-        text.map(parse)
-            .transpose()
-            .map_err(|wrong| format!("{variable} {wrong}"))
+        text.map(parse).transpose().map_err(|wrong| format!("{variable} {wrong}"))
     }
 }
 
 fn utf8(variable: &str, value: OsString) -> Result<String, String> {
-    value
-        .into_string()
-        .map_err(|_| format!("{variable} is not valid UTF-8"))
+    value.into_string().map_err(|_| format!("{variable} is not valid UTF-8"))
 }
 
 // The URL's own error could show a piece of the password.
@@ -404,9 +372,10 @@ fn database(text: &str) -> Result<Opts, String> {
     let options = tls(options, &ours)?;
     match options.get_db_name() {
         Some(name) if !name.is_empty() => Ok(options),
-        _ => Err(
-            "names no database: it must look like mysql://user:password@host:port/db".to_owned(),
-        ),
+        _ => {
+            Err("names no database: it must look like mysql://user:password@host:port/db"
+                .to_owned())
+        }
     }
 }
 
@@ -452,16 +421,13 @@ fn listen(text: &str) -> Result<Listen, String> {
 
 fn socket_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok();
-    mode.filter(|mode| (0o600..=0o777).contains(mode))
-        .ok_or_else(|| {
-            "must be a mode such as 0660: read and write for whom may connect".to_owned()
-        })
+    mode.filter(|mode| (0o600..=0o777).contains(mode)).ok_or_else(|| {
+        "must be a mode such as 0660: read and write for whom may connect".to_owned()
+    })
 }
 
 fn table(text: &str) -> Result<String, String> {
-    let plain = text
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'));
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'));
     if plain && (1..=TABLE_NAME_MAX_CHARS).contains(&text.len()) {
         Ok(text.to_owned())
     } else {
@@ -470,10 +436,7 @@ fn table(text: &str) -> Result<String, String> {
 }
 
 fn workers(text: &str) -> Result<usize, String> {
-    let number = text
-        .parse()
-        .ok()
-        .filter(|number| (1..=WORKERS_MAX).contains(number));
+    let number = text.parse().ok().filter(|number| (1..=WORKERS_MAX).contains(number));
     number.ok_or_else(|| format!("must be a number from 1 to {WORKERS_MAX}"))
 }
 
@@ -496,8 +459,7 @@ fn milliseconds(text: &str, allowed: RangeInclusive<u64>) -> Result<u64, String>
 
 fn time_zone(text: &str) -> Result<String, String> {
     let number = |range: std::ops::Range<usize>| {
-        text.get(range)
-            .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+        text.get(range).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
     };
     let hours = number(1..3).and_then(|digits| digits.parse::<u8>().ok());
     let minutes = number(4..6).and_then(|digits| digits.parse::<u8>().ok());
@@ -516,12 +478,8 @@ mod tests {
     const URL: (&str, &str) = ("DATABASE_URL", "mysql://bot:s3cret@localhost/bots");
 
     fn read(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
-        let variable = |name: &str| {
-            environment
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, v)| v.into())
-        };
+        let variable =
+            |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into());
         Config::read(flags.iter().map(OsString::from), variable)
     }
 
@@ -530,20 +488,14 @@ mod tests {
         let config = read(&[], &[URL]).unwrap();
         assert_eq!(config.listen.to_string(), LISTEN_DEFAULT);
         assert_eq!(config.table, TABLE_DEFAULT);
-        assert_eq!(
-            (config.workers, config.max_hold_ms),
-            (WORKERS_DEFAULT, MAX_HOLD_DEFAULT_MS)
-        );
+        assert_eq!((config.workers, config.max_hold_ms), (WORKERS_DEFAULT, MAX_HOLD_DEFAULT_MS));
         assert!(config.api_token.is_none() && config.time_zone.is_none());
     }
 
     #[test]
     fn a_flag_wins_over_the_environment() {
-        let config = read(
-            &["--table", "a", "--workers=3"],
-            &[URL, ("SESSION_LOCK_TABLE", "b")],
-        )
-        .unwrap();
+        let config =
+            read(&["--table", "a", "--workers=3"], &[URL, ("SESSION_LOCK_TABLE", "b")]).unwrap();
         assert_eq!((config.table.as_str(), config.workers), ("a", 3));
     }
 
@@ -582,12 +534,7 @@ mod tests {
             );
         }
         assert!(read(&[], &[]).err().unwrap().starts_with("DATABASE_URL"));
-        assert!(
-            read(&["--tabel=x"], &[URL])
-                .err()
-                .unwrap()
-                .contains("--tabel")
-        );
+        assert!(read(&["--tabel=x"], &[URL]).err().unwrap().contains("--tabel"));
         assert!(read(&["x"], &[URL]).is_err());
     }
 
@@ -595,10 +542,7 @@ mod tests {
     fn offsets_are_read_as_the_database_writes_them() {
         for good in ["+00:00", "-00:30", "+08:00", "-12:59", "+13:00"] {
             assert_eq!(
-                read(&["--time-zone", good], &[URL])
-                    .unwrap()
-                    .time_zone
-                    .as_deref(),
+                read(&["--time-zone", good], &[URL]).unwrap().time_zone.as_deref(),
                 Some(good)
             );
         }
@@ -609,12 +553,8 @@ mod tests {
         let environment = [URL, ("SESSION_LOCK_API_TOKEN", "t0ken")];
         let config = read(&[], &environment).unwrap();
         assert!(!format!("{:?}", config.api_token).contains("t0ken"));
-        let line = read(
-            &[],
-            &[("DATABASE_URL", "mysql://bot:12?s3cret@localhost/x")],
-        )
-        .err()
-        .unwrap();
+        let line =
+            read(&[], &[("DATABASE_URL", "mysql://bot:12?s3cret@localhost/x")]).err().unwrap();
         assert!(!line.contains("s3cret"), "{line}");
     }
 

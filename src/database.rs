@@ -118,8 +118,7 @@ impl Statement {
             match piece {
                 Piece::Each(separator, needed, pieces) => {
                     let has = |row: &Values, name: &String| {
-                        row.iter()
-                            .any(|(given, value)| given == name && *value != Value::Null)
+                        row.iter().any(|(given, value)| given == name && *value != Value::Null)
                     };
                     let rows = rows.iter().map(AsRef::as_ref);
                     let rows = rows.filter(|row| needed.as_ref().is_none_or(|name| has(row, name)));
@@ -154,12 +153,10 @@ impl Piece {
 
 fn read_pieces(sql: &str, identifiers: &[(&str, &str)]) -> Vec<Piece> {
     let named = |sql: &str| {
-        identifiers
-            .iter()
-            .fold(sql.to_owned(), |sql, (name, identifier)| {
-                let quoted = format!("`{}`", identifier.replace('`', "``"));
-                sql.replace(&format!("{{{name}}}"), &quoted)
-            })
+        identifiers.iter().fold(sql.to_owned(), |sql, (name, identifier)| {
+            let quoted = format!("`{}`", identifier.replace('`', "``"));
+            sql.replace(&format!("{{{name}}}"), &quoted)
+        })
     };
     let mut pieces = Vec::new();
     let mut rest = sql;
@@ -218,9 +215,7 @@ impl Value<'_> {
 
 /// Whether it means the same in quotes, whatever the server's mode: most ids, and all leases.
 fn is_plain(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b" -.:_@+".contains(byte))
+    bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b" -.:_@+".contains(byte))
 }
 
 fn write_plain(sql: &mut String, text: &str) {
@@ -384,11 +379,7 @@ pub const SYSDATE_IS_NOW: &str = "the server runs with --sysdate-is-now, so a le
 impl Connection {
     /// How the database knows this connection.
     fn identity(&self) -> Identity {
-        Identity {
-            server: self.server,
-            id: self.conn.connection_id(),
-            opened: self.opened,
-        }
+        Identity { server: self.server, id: self.conn.connection_id(), opened: self.opened }
     }
 
     /// Whether the database has closed it while it was idle.
@@ -429,11 +420,7 @@ impl Connection {
             let affected = set.affected_rows();
             let last_insert_id = set.last_insert_id().unwrap_or_default();
             let rows = set.by_ref().collect::<mysql::Result<_>>()?;
-            replies.push(Reply {
-                rows,
-                affected,
-                last_insert_id,
-            });
+            replies.push(Reply { rows, affected, last_insert_id });
         }
         if replies.len() != packet.statements {
             return Err(std::io::Error::other("the answer is not complete").into());
@@ -499,14 +486,8 @@ fn end_connection(
 /// Reads a row into a tuple.
 pub fn columns<T: mysql::prelude::FromRow>(row: Row) -> mysql::Result<T> {
     mysql::from_row_opt(row).map_err(|FromRowError(row)| {
-        let names: Vec<_> = row
-            .columns_ref()
-            .iter()
-            .map(|c| c.name_str().into_owned())
-            .collect();
-        mysql::Error::from(std::io::Error::other(format!(
-            "unexpected columns: {names:?}"
-        )))
+        let names: Vec<_> = row.columns_ref().iter().map(|c| c.name_str().into_owned()).collect();
+        mysql::Error::from(std::io::Error::other(format!("unexpected columns: {names:?}")))
     })
 }
 

@@ -57,9 +57,7 @@ pub struct PrivateDatabase {
 impl PrivateDatabase {
     /// Starts the server that is installed, MariaDB or MySQL.
     pub fn start_installed() -> Result<Self, String> {
-        let program = ["mariadbd", "mysqld"]
-            .iter()
-            .find_map(|name| find_program(name));
+        let program = ["mariadbd", "mysqld"].iter().find_map(|name| find_program(name));
         let program =
             program.ok_or("no mariadbd or mysqld is installed: apt-get install mariadb-server")?;
         Self::start(&program, &["--skip-networking"])
@@ -77,11 +75,7 @@ impl PrivateDatabase {
         command.push(path_option("--socket", &folder.path().join("socket")));
         command.push(path_option("--pid-file", &folder.path().join("pid")));
         command.extend(options.iter().map(OsString::from));
-        let mut database = Self {
-            keeper: keep(folder.path(), &command)?,
-            folder,
-            command,
-        };
+        let mut database = Self { keeper: keep(folder.path(), &command)?, folder, command };
         database.wait_until_ready()?;
         Ok(database)
     }
@@ -123,9 +117,7 @@ impl PrivateDatabase {
             if ended || Instant::now() > until {
                 let log = std::fs::read_to_string(self.folder.path().join("server.log"))
                     .unwrap_or_default();
-                return Err(format!(
-                    "the private database does not start: {error}\n{log}"
-                ));
+                return Err(format!("the private database does not start: {error}\n{log}"));
             }
             thread::sleep(START_PAUSE);
         }
@@ -142,10 +134,7 @@ impl Drop for PrivateDatabase {
 /// Starts the server, with a keeper that ends it with us.
 fn keep(folder: &Path, command: &[OsString]) -> Result<Child, String> {
     let mut keeper = Command::new("sh");
-    keeper
-        .args(["-c", KEEPER, "keeper"])
-        .arg(folder)
-        .args(command);
+    keeper.args(["-c", KEEPER, "keeper"]).arg(folder).args(command);
     // Ctrl-C is for us, who end the server in good order.
     keeper
         .env(TEMPORARY, folder)
@@ -153,9 +142,7 @@ fn keep(folder: &Path, command: &[OsString]) -> Result<Child, String> {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    keeper
-        .spawn()
-        .map_err(|error| format!("cannot run sh: {error}"))
+    keeper.spawn().map_err(|error| format!("cannot run sh: {error}"))
 }
 
 fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
@@ -180,26 +167,18 @@ fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
         install.args(["--no-defaults", "--initialize-insecure"]);
         install
     };
-    install
-        .args(user_option())
-        .arg(path_option("--datadir", &data));
+    install.args(user_option()).arg(path_option("--datadir", &data));
     let log_path = folder.join("install.log");
     let log = File::create(&log_path).and_then(|log| Ok((log.try_clone()?, log)));
     let (out, err) =
         log.map_err(|error| format!("cannot write {}: {error}", log_path.display()))?;
-    let status = install
-        .env(TEMPORARY, folder)
-        .stdin(Stdio::null())
-        .stdout(out)
-        .stderr(err)
-        .status();
+    let status =
+        install.env(TEMPORARY, folder).stdin(Stdio::null()).stdout(out).stderr(err).status();
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => {
             let log = std::fs::read_to_string(&log_path).unwrap_or_default();
-            Err(format!(
-                "the private database cannot be set up ({status}):\n{log}"
-            ))
+            Err(format!("the private database cannot be set up ({status}):\n{log}"))
         }
         Err(error) => Err(format!("the private database cannot be set up: {error}")),
     }
@@ -222,7 +201,5 @@ fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders =
         std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
-    folders
-        .map(|folder| folder.join(OsStr::new(name)))
-        .find(|program| program.is_file())
+    folders.map(|folder| folder.join(OsStr::new(name))).find(|program| program.is_file())
 }

@@ -275,10 +275,7 @@ pub fn shut_down(peer: Option<SocketAddr>, how: Shutdown) {
 /// Calls `visit` with each socket among the process's descriptors, and its peer's address if it
 /// has one.
 fn each_socket(mut visit: impl FnMut(BorrowedFd, Option<SocketAddr>)) {
-    let entries = fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     for descriptor in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
         // One that is closed meanwhile by its owner, or given to another file, is that other file in all
         // of this.
@@ -293,10 +290,7 @@ fn each_socket(mut visit: impl FnMut(BorrowedFd, Option<SocketAddr>)) {
             continue;
         };
         let peer = rustix::net::getpeername(&socket).ok().flatten();
-        visit(
-            socket.as_fd(),
-            peer.and_then(|peer| SocketAddr::try_from(peer).ok()),
-        );
+        visit(socket.as_fd(), peer.and_then(|peer| SocketAddr::try_from(peer).ok()));
     }
 }
 

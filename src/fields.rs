@@ -96,9 +96,7 @@ impl<'a> Fields<'a> {
     }
 
     fn id(&mut self, name: &str, read: IdReader) -> Result<Id, Invalid> {
-        let text = self
-            .text(name)?
-            .ok_or_else(|| Invalid::field(name, "is missing"))?;
+        let text = self.text(name)?.ok_or_else(|| Invalid::field(name, "is missing"))?;
         read(&text).map_err(|wrong| Invalid::field(name, wrong))
     }
 
@@ -106,10 +104,7 @@ impl<'a> Fields<'a> {
     pub fn session(&mut self, read: IdReader) -> Result<Session, Invalid> {
         let id_prospect = self.id("id_prospect", read)?;
         let id_device = self.id("id_device", read)?;
-        Ok(Session {
-            id_device,
-            id_prospect,
-        })
+        Ok(Session { id_device, id_prospect })
     }
 
     /// `owner_token`.
@@ -122,8 +117,7 @@ impl<'a> Fields<'a> {
     /// `message_id`.
     pub fn message_id(&mut self) -> Result<Option<MessageId>, Invalid> {
         let id = self.text("message_id")?.map(|text| MessageId::new(&text));
-        id.transpose()
-            .map_err(|wrong| Invalid::field("message_id", wrong))
+        id.transpose().map_err(|wrong| Invalid::field("message_id", wrong))
     }
 
     /// `message_id`, and `result` with it.
@@ -146,10 +140,9 @@ impl<'a> Fields<'a> {
     pub fn finish(self) -> Result<(), Invalid> {
         match self.0.first() {
             None => Ok(()),
-            Some((name, _)) => Err(Invalid::field(
-                &format!("{name:?}"),
-                "is not a field of this request",
-            )),
+            Some((name, _)) => {
+                Err(Invalid::field(&format!("{name:?}"), "is not a field of this request"))
+            }
         }
     }
 }

@@ -9,9 +9,8 @@ use prometheus::{
 };
 
 /// From a look in memory to the longest work: 10 s.
-const REQUEST_BUCKETS_S: [f64; 12] = [
-    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0,
-];
+const REQUEST_BUCKETS_S: [f64; 12] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0];
 
 /// Up to the longest wait in line: 25 s.
 const WAIT_BUCKETS_S: [f64; 8] = [0.01, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 25.0];
@@ -152,9 +151,7 @@ impl Metrics {
 
     /// Counts the answer to a request.
     pub fn answered(&self, route: &str, took: Duration) {
-        self.requests
-            .with_label_values(&[route])
-            .observe(took.as_secs_f64());
+        self.requests.with_label_values(&[route]).observe(took.as_secs_f64());
     }
 
     /// All of it, as Prometheus reads it.
@@ -185,9 +182,7 @@ impl Registered<'_> {
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        self.add(Histogram::with_opts(
-            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
-        ))
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
 
     /// A counter with all outcomes there are, so that each can be seen before its first time.

@@ -62,16 +62,8 @@ impl State {
 impl Default for Outage {
     fn default() -> Self {
         let now = Instant::now();
-        let state = State {
-            way: Way::Open,
-            since: now,
-            lost: Vec::new(),
-            trusted_since: now,
-        };
-        Self {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        }
+        let state = State { way: Way::Open, since: now, lost: Vec::new(), trusted_since: now };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
 
@@ -167,9 +159,7 @@ impl Outage {
         end: impl FnOnce(C, &[Identity]) -> Vec<Identity>,
     ) {
         let is_over = |state: &mut State| state.is_over();
-        let waited = self
-            .changed
-            .wait_timeout_while(self.lock(), patience, is_over);
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, is_over);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if state.is_over() {
             return;

@@ -67,11 +67,7 @@ impl Deadlines {
     /// Of a lease that had this much left at `since` at least.
     fn new(since: Instant, remaining: Duration) -> Self {
         let at = |tenths| since + remaining * tenths / TENTHS;
-        Self {
-            renew: at(RENEW_AT),
-            stop: at(STOP_AT),
-            kill: at(KILL_AT),
-        }
+        Self { renew: at(RENEW_AT), stop: at(STOP_AT), kill: at(KILL_AT) }
     }
 }
 
@@ -99,11 +95,7 @@ pub fn run(client: &Client, task: &Task) -> Outcome {
             supervise(client, task, &owner_token, deadlines, group, &happened)
         }
         Err(error) => {
-            let status = if error.kind() == std::io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            };
+            let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
             Outcome::NotStarted(
                 status,
                 format!("cannot run {}: {error}", task.command[0].display()),
@@ -271,9 +263,7 @@ fn stop(group: Pid, kill_at: Instant, happened: &Receiver<Event>) -> Outcome {
 
 /// The status as a shell has it: 128 and the signal's number, if it was ended by one.
 fn exited(status: ExitStatus) -> Outcome {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     Outcome::Exited(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 

@@ -147,21 +147,11 @@ impl Server {
         let http =
             tiny_http::Server::from_listener(listener, None).map_err(|error| wrong(&error))?;
         let connections = u32::try_from(config.workers + SPARE_CONNECTIONS).unwrap_or(u32::MAX);
-        let store = Store::new(
-            &config.database,
-            &config.table,
-            config.time_zone.as_deref(),
-            connections,
-        );
+        let store =
+            Store::new(&config.database, &config.table, config.time_zone.as_deref(), connections);
         let message_retention = Duration::from_millis(config.message_retention_ms);
         let api = Api::new(store, config.max_hold_ms, config.api_token.clone());
-        Ok(Self {
-            http,
-            api,
-            door,
-            workers: config.workers,
-            message_retention,
-        })
+        Ok(Self { http, api, door, workers: config.workers, message_retention })
     }
 
     /// The address, with the port that the system chose if none was named.
@@ -386,9 +376,8 @@ impl Shared {
     /// one by one, so those who change something go first.
     fn do_all(self: &Arc<Self>, mut requests: Vec<Arrived>) {
         loop {
-            let (changes, reads): (Vec<_>, Vec<_>) = requests
-                .into_iter()
-                .partition(|(request, _)| *request.method() == Method::Post);
+            let (changes, reads): (Vec<_>, Vec<_>) =
+                requests.into_iter().partition(|(request, _)| *request.method() == Method::Post);
             for (request, arrived) in changes {
                 self.handle(request, arrived);
             }
@@ -423,9 +412,8 @@ impl Shared {
     fn drain(self: &Arc<Self>) {
         let mut until = Instant::now() + DRAIN_PATIENCE;
         while Instant::now() < until {
-            let requests = self.receive(lock(&self.receiving), Vec::new(), |http| {
-                http.recv_timeout(DRAIN_LOOK)
-            });
+            let requests = self
+                .receive(lock(&self.receiving), Vec::new(), |http| http.recv_timeout(DRAIN_LOOK));
             if !requests.is_empty() {
                 until = Instant::now() + DRAIN_PATIENCE;
             }
@@ -536,11 +524,7 @@ impl Shared {
             return Kept::Discarded;
         }
         pipeline.kept.push_back(request);
-        if pipeline.kept.len() > PIPELINED_MAX {
-            Kept::TooMany
-        } else {
-            Kept::Later
-        }
+        if pipeline.kept.len() > PIPELINED_MAX { Kept::TooMany } else { Kept::Later }
     }
 
     /// Cuts off a client with a request that is not answered yet, and discards what else it sent.
@@ -565,9 +549,7 @@ impl Shared {
         if is_forged(&request) {
             return self.leave_behind(request);
         }
-        let is_unread = request
-            .body_length()
-            .is_some_and(|length| length > BODY_MAX_BYTES);
+        let is_unread = request.body_length().is_some_and(|length| length > BODY_MAX_BYTES);
         if is_unread || expects_continue(&request) {
             // The drop waits for the rest of the body. A new connection may have the address of the
             // one that was cut off.
@@ -602,10 +584,7 @@ impl Shared {
 
     fn answer(self: &Arc<Self>, mut request: tiny_http::Request, arrived: Instant) {
         let peer = request.remote_addr().copied();
-        let in_turn = InTurn {
-            shared: Arc::clone(self),
-            peer,
-        };
+        let in_turn = InTurn { shared: Arc::clone(self), peer };
         let body = match read_body(&mut request) {
             Ok(body) => body,
             Err(Unread { refusal, rest }) => {
@@ -695,9 +674,7 @@ impl Shared {
     fn respond(&self, request: tiny_http::Request, response: &Response) {
         let peer = request.remote_addr().copied();
         // tiny_http panics on some `TE` headers; a worker must live on.
-        let sent = catch_unwind(AssertUnwindSafe(|| {
-            request.respond(http_response(response))
-        }));
+        let sent = catch_unwind(AssertUnwindSafe(|| request.respond(http_response(response))));
         if !matches!(sent, Ok(Ok(()))) {
             debug!("a client did not take its answer: {sent:?}");
             // What else it asked for would wait for it as long again, each time; and after a panic it
@@ -731,9 +708,7 @@ impl Shared {
             Rest::Forged => {
                 let body = format!("{}\n", response.body);
                 let mut stream = request.upgrade("none", http_response(response));
-                let written = stream
-                    .write_all(body.as_bytes())
-                    .and_then(|()| stream.flush());
+                let written = stream.write_all(body.as_bytes()).and_then(|()| stream.flush());
                 debug!("refused a forged length: {written:?}");
                 self.leave_behind(stream);
                 return shut_down(peer, Shutdown::Write);
@@ -805,13 +780,8 @@ enum Rest {
 /// of up to [`BODY_MAX_BYTES`] before a worker sees the request, and any other is refused.
 fn read_body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unread> {
     let values = |name: &'static str| {
-        let headers = request
-            .headers()
-            .iter()
-            .filter(move |header| header.field.equiv(name));
-        headers
-            .map(|header| header.value.as_str())
-            .collect::<Vec<_>>()
+        let headers = request.headers().iter().filter(move |header| header.field.equiv(name));
+        headers.map(|header| header.value.as_str()).collect::<Vec<_>>()
     };
     let refuse = |refusal, rest| Err(Unread { refusal, rest });
     let invalid = |text: &str| Refusal::InvalidRequest(text.to_owned());
@@ -843,36 +813,22 @@ fn read_body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unread> {
             Rest::Short,
         );
     }
-    if values("Connection")
-        .iter()
-        .any(|value| value.to_ascii_lowercase().contains("upgrade"))
-    {
-        return refuse(
-            invalid("Connection: there is nothing to upgrade to"),
-            Rest::Short,
-        );
+    if values("Connection").iter().any(|value| value.to_ascii_lowercase().contains("upgrade")) {
+        return refuse(invalid("Connection: there is nothing to upgrade to"), Rest::Short);
     }
     let mut body = Vec::with_capacity(length);
     match request.as_reader().read_to_end(&mut body) {
         Ok(_) => Ok(body),
-        Err(error) => refuse(
-            invalid(&format!("the body could not be read: {error}")),
-            Rest::Short,
-        ),
+        Err(error) => refuse(invalid(&format!("the body could not be read: {error}")), Rest::Short),
     }
 }
 
 fn is_forged(request: &tiny_http::Request) -> bool {
-    request
-        .body_length()
-        .is_some_and(|length| length > SKIP_MAX_BYTES)
+    request.body_length().is_some_and(|length| length > SKIP_MAX_BYTES)
 }
 
 fn expects_continue(request: &tiny_http::Request) -> bool {
-    request
-        .headers()
-        .iter()
-        .any(|header| header.field.equiv("Expect"))
+    request.headers().iter().any(|header| header.field.equiv("Expect"))
 }
 
 /// One request's bug must not take a worker away from all others.
@@ -942,10 +898,7 @@ impl Shared {
         let mut burst = 1;
         let mut seen = Seen::default();
         let (mut nudged, mut looked) = (None, Instant::now());
-        let ProcessSize {
-            mut threads,
-            mut pages,
-        } = ProcessSize::now();
+        let ProcessSize { mut threads, mut pages } = ProcessSize::now();
         while !self.stopping.load(Ordering::Relaxed) {
             if self.doorkeeper.traffic.swap(false, Ordering::Relaxed) {
                 nudges_left = NUDGES_AFTER_TRAFFIC;
@@ -977,18 +930,12 @@ impl Shared {
                 || looked.elapsed() >= LOOK_PERIOD
             {
                 (looked, pages) = (Instant::now(), now.pages);
-                let patience = if is_crowded {
-                    CROWD_PATIENCE
-                } else {
-                    DEAF_PATIENCE
-                };
+                let patience = if is_crowded { CROWD_PATIENCE } else { DEAF_PATIENCE };
                 let mut clients = lock(&self.clients);
                 let asked = std::mem::take(&mut clients.asked);
                 let is_gone = |pipeline: &mut Pipeline| pipeline.manners == Manners::Gone;
-                let gone: Vec<_> = clients
-                    .unanswered
-                    .extract_if(|_, pipeline| is_gone(pipeline))
-                    .collect();
+                let gone: Vec<_> =
+                    clients.unanswered.extract_if(|_, pipeline| is_gone(pipeline)).collect();
                 drop(clients);
                 for (peer, _) in gone {
                     // A new connection from there has lost its request, and is to notice.
@@ -1063,22 +1010,9 @@ impl ProcessSize {
     fn now() -> Self {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
         // What follows the name, which may have blanks in it: proc(5).
-        let fields: Vec<_> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split(' ')
-            .collect();
-        let number = |at: usize| {
-            fields
-                .get(at)
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(0)
-        };
-        Self {
-            threads: number(18),
-            pages: number(22),
-        }
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
+        let number = |at: usize| fields.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
+        Self { threads: number(18), pages: number(22) }
     }
 }
 
@@ -1096,9 +1030,7 @@ fn watch_signals(endings: Sender<Ending>) -> io::Result<()> {
 /// Starts a thread whose name shows in `top -H` and in a panic's message.
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     let builder = thread::Builder::new().name(name.to_owned());
-    builder
-        .spawn(run)
-        .expect("the system has room for the few threads of the start")
+    builder.spawn(run).expect("the system has room for the few threads of the start")
 }
 
 #[cfg(test)]

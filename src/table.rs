@@ -39,19 +39,12 @@ pub struct Table {
 impl Table {
     /// The names that statements have places for.
     pub fn names(&self) -> [(&'static str, &str); 3] {
-        [
-            ("table", &self.name),
-            ("key", &self.key),
-            ("session_key", &self.session_key),
-        ]
+        [("table", &self.name), ("key", &self.key), ("session_key", &self.session_key)]
     }
 
     /// One spelling of a session's ids for all that the table takes for the same.
     pub fn name(&self, prospect: &str, device: &str) -> (String, String) {
-        (
-            self.prospect_case.fold(prospect),
-            self.device_case.fold(device),
-        )
+        (self.prospect_case.fold(prospect), self.device_case.fold(device))
     }
 }
 
@@ -158,12 +151,7 @@ impl Report {
     }
 
     fn add(&mut self, verdict: Verdict, topic: &'static str, text: String, sql: Option<String>) {
-        self.findings.push(Finding {
-            verdict,
-            topic,
-            text,
-            sql,
-        });
+        self.findings.push(Finding { verdict, topic, text, sql });
     }
 
     fn good(&mut self, topic: &'static str, text: impl Into<String>) {
@@ -190,9 +178,7 @@ impl Report {
 
     /// The findings of this verdict.
     pub fn of(&self, verdict: Verdict) -> impl Iterator<Item = &Finding> {
-        self.findings
-            .iter()
-            .filter(move |finding| finding.verdict == verdict)
+        self.findings.iter().filter(move |finding| finding.verdict == verdict)
     }
 }
 
@@ -285,9 +271,7 @@ fn inspect_server(
             ), None),
     }
 
-    let ours = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let ours_us = u64::try_from(ours.as_micros()).unwrap_or(u64::MAX);
     let apart = Duration::from_micros(clock_us.abs_diff(ours_us)).as_secs_f64();
     report.clock_difference_s = Some(if clock_us < ours_us { -apart } else { apart });
@@ -313,10 +297,7 @@ fn inspect_durability(connection: &mut Connection, report: &mut Report) -> mysql
     }
     let mut losses = Vec::new();
     if !is("innodb_flush_log_at_trx_commit", "1") {
-        losses.push((
-            "innodb_flush_log_at_trx_commit",
-            "forget leases that were granted",
-        ));
+        losses.push(("innodb_flush_log_at_trx_commit", "forget leases that were granted"));
     }
     if has_binlog && !is("sync_binlog", "1") {
         losses.push(("sync_binlog", "lose leases that were granted from replicas"));
@@ -347,16 +328,7 @@ impl Column {
     fn read(row: mysql::Row) -> mysql::Result<Self> {
         let (name, data_type, width, omittable, nullable, counts_up, collation, max) =
             columns(row)?;
-        Ok(Self {
-            name,
-            data_type,
-            width,
-            omittable,
-            nullable,
-            counts_up,
-            collation,
-            max,
-        })
+        Ok(Self { name, data_type, width, omittable, nullable, counts_up, collation, max })
     }
 
     /// The statement that gives it a default. `None` for those whose default is a choice.
@@ -369,9 +341,7 @@ impl Column {
             }
             "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "float"
             | "double" => Some(format!("ALTER TABLE {table} ALTER `{name}` SET DEFAULT 0")),
-            _ => Some(format!(
-                "ALTER TABLE {table} MODIFY `{name}` {data_type} NULL"
-            )),
+            _ => Some(format!("ALTER TABLE {table} MODIFY `{name}` {data_type} NULL")),
         }
     }
 }
@@ -435,13 +405,8 @@ fn inspect_shape(
         );
     }
 
-    let primary = keys
-        .iter()
-        .find(|(name, ..)| name == "PRIMARY")
-        .map(|(_, column, _)| column);
-    let primary = found_columns
-        .iter()
-        .find(|c| Some(&c.name) == primary && c.counts_up);
+    let primary = keys.iter().find(|(name, ..)| name == "PRIMARY").map(|(_, column, _)| column);
+    let primary = found_columns.iter().find(|c| Some(&c.name) == primary && c.counts_up);
     let Some(primary) = primary else {
         report.problem("primary key", format!("{name} has no AUTO_INCREMENT primary key of one column: is it the right table? Name it with SESSION_LOCK_TABLE"), None);
         return Ok(None);
@@ -458,11 +423,7 @@ fn inspect_shape(
     match next_id.saturating_mul(10) / primary.max {
         0..=4 => report.good("id headroom", text),
         5..=8 => report.warning("id headroom", format!("over half: {text}; {advice}"), reset),
-        _ => report.warning(
-            "id headroom",
-            format!("NEARLY EXHAUSTED: {text}; {advice}"),
-            reset,
-        ),
+        _ => report.warning("id headroom", format!("NEARLY EXHAUSTED: {text}; {advice}"), reset),
     }
     let letter_case = |name: &str| {
         let mut columns = found_columns.iter();
@@ -507,9 +468,8 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
             "varchar" | "text" | "mediumtext" | "longtext" | "tinytext"
         );
         // In these, a character has more than the byte that a lease's has.
-        let is_wide = ["utf16", "utf32", "ucs2"]
-            .iter()
-            .any(|wide| column.collation.starts_with(wide));
+        let is_wide =
+            ["utf16", "utf32", "ucs2"].iter().any(|wide| column.collation.starts_with(wide));
         if !is_text || column.width < width as u64 || column.nullable || is_wide {
             let nullable = if column.nullable { " NULL" } else { "" };
             let collation = [" ", &column.collation].concat();
@@ -526,16 +486,10 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
             );
         }
     }
-    for column in found
-        .iter()
-        .filter(|c| !c.omittable && !COLUMNS.contains(&c.name.as_str()))
-    {
+    for column in found.iter().filter(|c| !c.omittable && !COLUMNS.contains(&c.name.as_str())) {
         report.problem(
             "columns",
-            format!(
-                "{table}.{} has no default, so no lease can be written",
-                column.name
-            ),
+            format!("{table}.{} has no default, so no lease can be written", column.name),
             column.make_omittable(table),
         );
     }
@@ -543,9 +497,8 @@ fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
         let text = "id_prospect, id_device and timestamp hold what they must";
         report.good("columns", text);
     }
-    for column in found
-        .iter()
-        .filter(|column| column.name.starts_with("id_") && !column.collation.is_empty())
+    for column in
+        found.iter().filter(|column| column.name.starts_with("id_") && !column.collation.is_empty())
     {
         let case = if column.collation.ends_with("_ci") {
             "does not distinguish"
@@ -580,15 +533,9 @@ fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) -> Option<
 /// The statement that gives us all rights that we need on a table.
 fn grant(connection: &mut Connection, table: &str) -> mysql::Result<String> {
     let user = Statement::new(include_str!("../sql/current_user.sql"), &[]);
-    let user = connection
-        .query(&user, &[])?
-        .pop()
-        .map(columns)
-        .transpose()?;
+    let user = connection.query(&user, &[])?.pop().map(columns).transpose()?;
     let (database, user): (String, String) = user.unwrap_or_default();
-    Ok(format!(
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.{table} TO {user}"
-    ))
+    Ok(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.{table} TO {user}"))
 }
 
 /// Whether rows may be read; adds what may be done besides.
@@ -626,10 +573,7 @@ fn inspect_rights(
         }
     }
     if !denied.is_empty() {
-        let text = format!(
-            "this user may not do all that it must ({})",
-            denied.join("; ")
-        );
+        let text = format!("this user may not do all that it must ({})", denied.join("; "));
         let grant = grant(connection, &table.name)?;
         report.problem("rights", text, grant);
     } else if report.writes == Writes::Accepted {
@@ -643,10 +587,7 @@ fn inspect_rows(
     table: &Table,
     report: &mut Report,
 ) -> mysql::Result<()> {
-    let ahead = Statement::new(
-        include_str!("../sql/rows_ahead.sql"),
-        &[("table", &table.name)],
-    );
+    let ahead = Statement::new(include_str!("../sql/rows_ahead.sql"), &[("table", &table.name)]);
     let longest_s = (lease::TTL_MAX_MS - lease::HOLD_MS) / 1_000 + CLOCK_TOLERANCE_S;
     let values = [
         ("lease_chars", Value::Number(lease::STORED_CHARS as u64)),

@@ -44,9 +44,7 @@ impl Transport for UnixTransport {
         let patience = timeout.not_zero().map(|patience| *patience);
         self.stream.set_write_timeout(patience)?;
         let output = &self.buffers.output()[..amount];
-        self.stream
-            .write_all(output)
-            .map_err(|error| timed_out(error, timeout))
+        self.stream.write_all(output).map_err(|error| timed_out(error, timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {

@@ -188,20 +188,13 @@ impl Held {
             return;
         }
         let is_full = self.sessions.len() >= HELD_MAX;
-        if is_full
-            && self
-                .swept_at
-                .is_none_or(|at| at.elapsed() > HELD_SWEEP_INTERVAL)
-        {
+        if is_full && self.swept_at.is_none_or(|at| at.elapsed() > HELD_SWEEP_INTERVAL) {
             let now = Instant::now();
             self.sessions.retain(|_, known| known.expires > now);
             self.swept_at = Some(now);
         }
         if self.sessions.len() < HELD_MAX {
-            let known = KnownLease {
-                expires,
-                granted_at,
-            };
+            let known = KnownLease { expires, granted_at };
             self.sessions.insert(name.clone(), known);
         }
     }
@@ -251,11 +244,7 @@ impl<T> Default for Lines<T> {
             held: Held::default(),
             locked_at: None,
         };
-        Self {
-            state: Mutex::new(state),
-            joined: Condvar::new(),
-            slow_ready,
-        }
+        Self { state: Mutex::new(state), joined: Condvar::new(), slow_ready }
     }
 }
 
@@ -325,9 +314,7 @@ impl<T> Lines<T> {
     /// What to do next in the slow lane; blocks until there is something, at most so long.
     pub fn next_slow(&self, patience: Duration) -> Option<Ready<T>> {
         let idle = |state: &mut State<T>| state.ready_slow.is_empty() && state.door == Door::Open;
-        let waited = self
-            .slow_ready
-            .wait_timeout_while(self.lock(), patience, idle);
+        let waited = self.slow_ready.wait_timeout_while(self.lock(), patience, idle);
         let (mut state, _) = waited.ok()?;
         let (name, since) = state.ready_slow.pop_front()?;
         state.begin_turn(name, since)
@@ -449,9 +436,7 @@ impl<T> Lines<T> {
         state.waiting -= failed.len();
         state.end_turn(name, Next::Turn);
         let failed = failed.into_iter().map(|waiter| waiter.ticket);
-        failed
-            .chain(direct.into_iter().map(|(turn, _)| turn.into_ticket()))
-            .collect()
+        failed.chain(direct.into_iter().map(|(turn, _)| turn.into_ticket())).collect()
     }
 
     /// Takes everybody out of the line who has the claim that was just granted: the same worker,
@@ -475,10 +460,7 @@ impl<T> Lines<T> {
         for name in names {
             refused.extend(state.refuse(&name, now));
             let line = state.line(&name);
-            let expired = line
-                .seen
-                .as_ref()
-                .is_some_and(|look| look.holding.expires <= now);
+            let expired = line.seen.as_ref().is_some_and(|look| look.holding.expires <= now);
             if expired && !line.waiters.is_empty() && line.turn == TurnState::Idle {
                 state.make_ready(&name, Instant::now());
             }
@@ -490,14 +472,9 @@ impl<T> Lines<T> {
     /// The rows that lines wait for.
     pub fn watched(&self) -> Vec<RowVersion> {
         let state = self.lock();
-        let idle = state
-            .lines
-            .values()
-            .filter(|line| line.turn == TurnState::Idle);
+        let idle = state.lines.values().filter(|line| line.turn == TurnState::Idle);
         let waiting = idle.filter(|line| !line.waiters.is_empty());
-        waiting
-            .filter_map(|line| line.seen.as_ref().map(|look| look.holding.row))
-            .collect()
+        waiting.filter_map(|line| line.seen.as_ref().map(|look| look.holding.row)).collect()
     }
 
     /// These rows changed: their lines get their turn.
@@ -534,9 +511,7 @@ impl<T> Lines<T> {
     /// Blocks until somebody waits, at most so long; whether anybody does.
     pub fn wait_for_waiters(&self, patience: Duration) -> bool {
         let nobody = |state: &mut State<T>| state.waiting == 0 && state.door == Door::Open;
-        let waited = self
-            .joined
-            .wait_timeout_while(self.lock(), patience, nobody);
+        let waited = self.joined.wait_timeout_while(self.lock(), patience, nobody);
         waited.is_ok_and(|(state, _)| state.waiting > 0)
     }
 
@@ -569,10 +544,7 @@ enum Next {
 impl<T> Line<T> {
     /// How many may wait; the others stand there only until it was looked for them.
     fn standing(&self, now: Instant) -> usize {
-        self.waiters
-            .iter()
-            .filter(|waiter| waiter.until > now)
-            .count()
+        self.waiters.iter().filter(|waiter| waiter.until > now).count()
     }
 }
 
@@ -648,25 +620,13 @@ impl<T> State<T> {
             self.waiting -= 1;
         }
         let is_cautious = self.locked_at.is_some_and(|at| at.elapsed() < CAUTIOUS_FOR);
-        let first_packet = if is_cautious {
-            FirstPacket::Look
-        } else {
-            self.held.first_packet(&name)
-        };
-        Some(Ready {
-            name,
-            turn,
-            since,
-            first_packet,
-        })
+        let first_packet =
+            if is_cautious { FirstPacket::Look } else { self.held.first_packet(&name) };
+        Some(Ready { name, turn, since, first_packet })
     }
 
     fn is_slow(&self, name: &Name) -> bool {
-        !self.slow.is_empty()
-            && self
-                .slow
-                .get(name)
-                .is_some_and(|until| *until > Instant::now())
+        !self.slow.is_empty() && self.slow.get(name).is_some_and(|until| *until > Instant::now())
     }
 
     fn mark_slow(&mut self, name: &Name) {
@@ -712,11 +672,8 @@ impl<T> State<T> {
         line.waiters = others;
         let waiters = line.standing(now);
         self.waiting -= over.len();
-        let refused = over.into_iter().map(|waiter| Refused {
-            waiter,
-            holding: holding.clone(),
-            waiters,
-        });
+        let refused =
+            over.into_iter().map(|waiter| Refused { waiter, holding: holding.clone(), waiters });
         refused.collect()
     }
 }
@@ -743,25 +700,13 @@ mod tests {
     }
 
     fn waiter(ticket: &'static str) -> Waiter<&'static str> {
-        let claim = Claim {
-            owner_token: OwnerToken::draw(),
-            message_id: None,
-        };
+        let claim = Claim { owner_token: OwnerToken::draw(), message_id: None };
         let arrived = Instant::now();
-        Waiter {
-            claim,
-            arrived,
-            until: arrived,
-            ticket,
-        }
+        Waiter { claim, arrived, until: arrived, ticket }
     }
 
     fn refused(ticket: &'static str) -> Refused<&'static str> {
-        Refused {
-            waiter: waiter(ticket),
-            holding: holding(),
-            waiters: 0,
-        }
+        Refused { waiter: waiter(ticket), holding: holding(), waiters: 0 }
     }
 
     /// Takes turns until there are none, as a worker does: whose they were, in their order.
@@ -866,12 +811,8 @@ mod tests {
         lines.submit(&name(), "release", came[0]);
         lines.join(&("bot2".to_owned(), name().1), patient, TokenOrigin::Ours);
         let ready = lines.next(Portion::Everything, BATCH).into_iter();
-        for (
-            Ready {
-                name, turn, since, ..
-            },
-            expected,
-        ) in ready.zip(["release", "acquire"].into_iter().zip(came))
+        for (Ready { name, turn, since, .. }, expected) in
+            ready.zip(["release", "acquire"].into_iter().zip(came))
         {
             assert!(lines.locked(&name, turn, since).is_none());
             let slow = lines.next_slow(Duration::ZERO).unwrap();
@@ -891,10 +832,7 @@ mod tests {
         lines.join(&name(), acquire, TokenOrigin::Ours);
         for since in [arrived, until] {
             let _ = lines.done(&name(), Effect::None);
-            assert_eq!(
-                lines.next(Portion::Everything, BATCH).pop().unwrap().since,
-                since
-            );
+            assert_eq!(lines.next(Portion::Everything, BATCH).pop().unwrap().since, since);
         }
     }
 
@@ -902,9 +840,7 @@ mod tests {
     fn what_another_programs_lock_holds_up_at_the_end_is_handed_back() {
         let lines = Lines::default();
         lines.submit(&name(), "release", Instant::now());
-        let Ready {
-            name, turn, since, ..
-        } = lines.next(Portion::Everything, BATCH).pop().unwrap();
+        let Ready { name, turn, since, .. } = lines.next(Portion::Everything, BATCH).pop().unwrap();
         lines.close();
         let back = lines.locked(&name, turn, since);
         assert_eq!(back.map(Turn::into_ticket), Some("release"));

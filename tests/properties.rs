@@ -18,14 +18,7 @@ fn api() -> AssertUnwindSafe<Api> {
 }
 
 fn read(api: &Api, method: &str, target: &str, body: &[u8]) -> Asked {
-    let request = Request {
-        method,
-        target,
-        authorization: None,
-        origin: None,
-        host: None,
-        body,
-    };
+    let request = Request { method, target, authorization: None, origin: None, host: None, body };
     api.read(&request, Instant::now())
 }
 
@@ -52,9 +45,7 @@ fn plain(text: &str) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    let letters = text
-        .chars()
-        .map(|letter| format!("\\u{:04X}", u32::from(letter)));
+    let letters = text.chars().map(|letter| format!("\\u{:04X}", u32::from(letter)));
     format!("\"{}\"", letters.collect::<String>())
 }
 

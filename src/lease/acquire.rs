@@ -92,15 +92,8 @@ impl Lease {
 
     /// What everybody else may know of it.
     pub fn holding(&self) -> Holding {
-        let holder = Holder::Leased {
-            fencing_token: self.fencing_token,
-            held_ms: 0,
-        };
-        Holding {
-            expires: self.expires,
-            holder,
-            row: self.row,
-        }
+        let holder = Holder::Leased { fencing_token: self.fencing_token, held_ms: 0 };
+        Holding { expires: self.expires, holder, row: self.row }
     }
 }
 
@@ -288,44 +281,19 @@ mod tests {
         let stale = || Some(Replace::stale(foreign(None).unwrap()));
         for (row, record_by, replaced, expected) in [
             (lease(OWNER, NOW_US, 30_000), None, None, "granted new"),
-            (
-                lease(OWNER, NOW_US, 30_000),
-                None,
-                stale(),
-                "granted takeover",
-            ),
+            (lease(OWNER, NOW_US, 30_000), None, stale(), "granted takeover"),
             // Granted by an earlier request of its owner.
             (lease(OWNER, BEFORE_US, 30_000), None, None, "granted again"),
-            (
-                lease(OWNER, BEFORE_US, 30_000),
-                None,
-                stale(),
-                "granted again",
-            ),
+            (lease(OWNER, BEFORE_US, 30_000), None, stale(), "granted again"),
             (lease(OTHER, NOW_US, 30_000), None, None, "held"),
             (lease(OTHER, BEFORE_US, 30_000), None, stale(), "held"),
             (foreign(Some(5_000)), None, None, "held"),
-            (
-                lease(OTHER, BEFORE_US, -1),
-                None,
-                None,
-                "replace takeover 0",
-            ),
-            (
-                lease(OWNER, BEFORE_US, -1),
-                None,
-                None,
-                "replace takeover 0",
-            ),
+            (lease(OTHER, BEFORE_US, -1), None, None, "replace takeover 0"),
+            (lease(OWNER, BEFORE_US, -1), None, None, "replace takeover 0"),
             (foreign(None), None, stale(), "replace takeover 0"),
             (None, None, None, "new id"),
             (None, Some(OTHER), None, "duplicate"),
-            (
-                lease(OWNER, BEFORE_US, 30_000),
-                Some(OTHER),
-                None,
-                "duplicate",
-            ),
+            (lease(OWNER, BEFORE_US, 30_000), Some(OTHER), None, "duplicate"),
         ] {
             let read = read(row, record_by.and_then(record), 0);
             let step = acquire().after_write(read, sent(), replaced.as_ref());
@@ -337,11 +305,7 @@ mod tests {
     fn a_worn_lease_is_dated_anew_twice_and_keeps_how_it_came_about() {
         let worn = || read(lease(OWNER, NOW_US, 14_000), None, 0);
         let mut replaced = Some(Replace::stale(lease(OTHER, BEFORE_US, -1).unwrap()));
-        for expected in [
-            "replace takeover 1",
-            "replace takeover 2",
-            "granted takeover",
-        ] {
+        for expected in ["replace takeover 1", "replace takeover 2", "granted takeover"] {
             let step = acquire().after_write(worn(), sent(), replaced.as_ref());
             if let Step::Write(next) = &step {
                 replaced.clone_from(next);

@@ -38,11 +38,7 @@ mod tests {
 
     #[test]
     fn the_record_behind_the_write_is_the_answer() {
-        let commit = Commit {
-            session: session(),
-            owner_token: owner_token(),
-            message: message(),
-        };
+        let commit = Commit { session: session(), owner_token: owner_token(), message: message() };
         let answer = |by: Option<&str>, changed, sent| {
             commit.answer(read(None, by.and_then(record), changed), sent)
         };

@@ -56,13 +56,7 @@ impl StoredRecord {
         let committed_ago = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
         // The API takes nothing but JSON, which is UTF-8.
         let result = result.and_then(|result| String::from_utf8(result).ok());
-        Self {
-            owner_token,
-            record: Record {
-                committed_ago,
-                result,
-            },
-        }
+        Self { owner_token, record: Record { committed_ago, result } }
     }
 
     pub fn is_by(&self, owner_token: &OwnerToken) -> bool {

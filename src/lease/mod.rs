@@ -82,10 +82,7 @@ mod cases {
 
     pub fn session() -> Session {
         let id = |text: &str| Id::new(text).unwrap();
-        Session {
-            id_device: id("bot1"),
-            id_prospect: id("60123456789"),
-        }
+        Session { id_device: id("bot1"), id_prospect: id("60123456789") }
     }
 
     pub fn owner_token() -> OwnerToken {
@@ -97,10 +94,7 @@ mod cases {
     }
 
     pub fn message() -> Message {
-        Message {
-            id: MessageId::new("wamid.1").unwrap(),
-            result: None,
-        }
+        Message { id: MessageId::new("wamid.1").unwrap(), result: None }
     }
 
     /// A lease's row, with so many milliseconds left.
@@ -121,26 +115,14 @@ mod cases {
     }
 
     pub fn read(row: Option<Row>, record: Option<StoredRecord>, changed: u64) -> Read {
-        Read {
-            row,
-            takes_writes: true,
-            record,
-            changed,
-            began_us: NOW_US - 1_000,
-        }
+        Read { row, takes_writes: true, record, changed, began_us: NOW_US - 1_000 }
     }
 
     pub fn sent() -> Sent {
-        Sent {
-            at: Instant::now(),
-            again: false,
-        }
+        Sent { at: Instant::now(), again: false }
     }
 
     pub fn sent_again() -> Sent {
-        Sent {
-            again: true,
-            ..sent()
-        }
+        Sent { again: true, ..sent() }
     }
 }

@@ -30,11 +30,7 @@ impl Release {
         let next = read.row.as_ref().and_then(|row| row.lease.as_ref());
         let may_have_been_released = next.is_none_or(|next| next.fencing_token.0 >= read.began_us)
             && (self.message.is_none() || read.record.is_some());
-        if sent.again && may_have_been_released {
-            Released::Released
-        } else {
-            Released::Lost
-        }
+        if sent.again && may_have_been_released { Released::Released } else { Released::Lost }
     }
 }
 
@@ -113,11 +109,7 @@ mod tests {
             (m(), other(BEFORE_US), Some(OWNER), 0, sent_again(), lost),
             (m(), None, None, 0, sent_again(), lost),
         ] {
-            let release = Release {
-                session: session(),
-                owner_token: owner_token(),
-                message,
-            };
+            let release = Release { session: session(), owner_token: owner_token(), message };
             let read = read(row, record_by.and_then(record), changed);
             assert_eq!(release.answer(&read, sent), expected);
         }
@@ -144,10 +136,8 @@ mod tests {
             (renewed(), None, live(), "delete"),
             (foreign(Some(1_000)), None, foreign(Some(2_000)), "delete"),
         ] {
-            let force = Force {
-                session: session(),
-                fencing_token: fencing_token.map(FencingToken),
-            };
+            let force =
+                Force { session: session(), fencing_token: fencing_token.map(FencingToken) };
             let step = force.after_look(read(row, None, 0), tried.as_ref());
             let word = match step {
                 ForceStep::Delete(_) => "delete",

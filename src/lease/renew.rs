@@ -30,10 +30,8 @@ impl Renew {
     /// What the row behind the write says. A lease that is live there was live when the write
     /// reached it, a moment before, so the write gave it its new expiry.
     pub(crate) fn answer(&self, read: &Read, sent: Sent) -> Renewed {
-        let Some((row, lease)) = read
-            .row
-            .as_ref()
-            .and_then(|row| Some((row, row.lease_of(&self.owner_token)?)))
+        let Some((row, lease)) =
+            read.row.as_ref().and_then(|row| Some((row, row.lease_of(&self.owner_token)?)))
         else {
             return Renewed::Lost;
         };

@@ -50,10 +50,8 @@ impl StoredLease {
         let owner_token = OwnerToken::new(owner).ok()?;
         let all_digits = fencing.bytes().all(|byte| byte.is_ascii_digit());
         let number: u64 = fencing.parse().ok().filter(|_| all_digits)?;
-        (number < FENCING_LIMIT).then_some(Self {
-            fencing_token: FencingToken(number),
-            owner_token,
-        })
+        (number < FENCING_LIMIT)
+            .then_some(Self { fencing_token: FencingToken(number), owner_token })
     }
 }
 
@@ -182,9 +180,7 @@ impl Row {
 
     /// Whether a crashed holder left it, so long ago that nobody is told of a takeover any more.
     pub fn is_abandoned(&self) -> bool {
-        let past_us = self
-            .remaining_us
-            .and_then(|left_us| u64::try_from(-left_us).ok());
+        let past_us = self.remaining_us.and_then(|left_us| u64::try_from(-left_us).ok());
         self.lease.is_some()
             && past_us.is_some_and(|past_us| Duration::from_micros(past_us) > SWEPT_AFTER)
     }
@@ -219,15 +215,9 @@ mod tests {
         let last_digit = STORED.replace(".000000", ".000001");
         let signed = STORED.replace("1760432400123456", "+760432400123456");
         let beyond_rounding = STORED.replace("1760432400123456", "4999999999999999");
-        for text in [
-            "",
-            "2025-10-14 09:00:00",
-            &longer,
-            &fraction,
-            &last_digit,
-            &signed,
-            &beyond_rounding,
-        ] {
+        for text in
+            ["", "2025-10-14 09:00:00", &longer, &fraction, &last_digit, &signed, &beyond_rounding]
+        {
             assert_eq!(StoredLease::parse(text.as_bytes()), None, "{text:?}");
         }
         assert_eq!(StoredLease::parse(&[0xff; STORED_CHARS]), None);

@@ -64,9 +64,7 @@ mod tests {
             assert!(Id::new(good).is_ok(), "{good:?}");
         }
         let too_long = "x".repeat(ID_MAX_CHARS + 1);
-        for bad in [
-            "", " ", " a", "a ", "a\n", "a\0b", "é", "😀", "\u{7f}", &too_long,
-        ] {
+        for bad in ["", " ", " a", "a ", "a\n", "a\0b", "é", "😀", "\u{7f}", &too_long] {
             assert!(Id::new(bad).is_err(), "{bad:?}");
         }
     }

@@ -35,12 +35,8 @@ impl Store {
             Err(error) => return operations.iter().map(|_| Err(error.clone())).collect(),
         };
         let mut attempts: Vec<_> = operations.iter().map(Attempt::new).collect();
-        let mut round = Round {
-            store: self,
-            statements,
-            until: Instant::now() + PATIENCE,
-            lost: None,
-        };
+        let mut round =
+            Round { store: self, statements, until: Instant::now() + PATIENCE, lost: None };
         let cause = round.run_all(&mut attempts);
         let answers = attempts.into_iter();
         answers.map(|attempt| attempt.finish(&cause)).collect()
@@ -93,9 +89,7 @@ impl Round<'_> {
     /// One connection, and the packets that these operations need, until all have their answer.
     fn run(&mut self, attempts: &mut [&mut Attempt]) -> Result<(), Interrupted> {
         let outage = self.store.outage();
-        outage
-            .wait_until_open(self.until)
-            .map_err(Interrupted::Outage)?;
+        outage.wait_until_open(self.until).map_err(Interrupted::Outage)?;
         if let Some(connection) = self.lost {
             let ended = outage.wait_until_ended(connection, self.until);
             ended.map_err(Interrupted::Again)?;
@@ -136,9 +130,7 @@ impl Round<'_> {
         if let ([attempt], true) = (&mut *attempts, layout.only_inserts) {
             let row = layout.inserted(&replies);
             attempt.inserted(row, sent_at);
-            self.statements
-                .ids
-                .confirm(row.map(|(key, _)| key), &layout.new_ids);
+            self.statements.ids.confirm(row.map(|(key, _)| key), &layout.new_ids);
             return Ok(());
         }
         let reads = match layout.read(attempts, replies, &self.statements.table) {
@@ -284,10 +276,8 @@ fn fail_locked(
         return false;
     };
     let unlocked = replies.pop().map(|reply| reply.rows).unwrap_or_default();
-    let unlocked: HashSet<u64> = unlocked
-        .into_iter()
-        .filter_map(|row| columns(row).ok().map(|(key,)| key))
-        .collect();
+    let unlocked: HashSet<u64> =
+        unlocked.into_iter().filter_map(|row| columns(row).ok().map(|(key,)| key)).collect();
     let Ok(reads) = reads.read(attempts, replies, &statements.table) else {
         return false;
     };

@@ -25,24 +25,13 @@ impl Ids {
     /// The sequence for a column that holds ids up to this one.
     pub fn new(column_max: u64) -> Self {
         let highest = (column_max / SHARE).clamp(1, IDS_MAX);
-        Self {
-            highest,
-            next: highest.into(),
-        }
+        Self { highest, next: highest.into() }
     }
 
     /// The next id.
     pub fn take(&self) -> u64 {
-        let after = |id| {
-            Some(if id >= self.highest {
-                self.random()
-            } else {
-                id + 1
-            })
-        };
-        let taken = self
-            .next
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        let after = |id| Some(if id >= self.highest { self.random() } else { id + 1 });
+        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
         taken.unwrap_or(self.highest)
     }
 
@@ -87,11 +76,8 @@ mod tests {
 
     #[test]
     fn the_highest_id_is_first_and_then_they_count_up_from_a_random_place() {
-        for (column_max, highest) in [
-            (INT_MAX, IDS_MAX),
-            (8_388_607, 2_097_151),
-            (TINYINT_MAX, 31),
-        ] {
+        for (column_max, highest) in [(INT_MAX, IDS_MAX), (8_388_607, 2_097_151), (TINYINT_MAX, 31)]
+        {
             let starts: Vec<_> = (0..20)
                 .map(|_| {
                     let ids = Ids::new(column_max);
@@ -113,11 +99,7 @@ mod tests {
         let ids = Ids::new(TINYINT_MAX);
         let taken: Vec<_> = (0..1_000).map(|_| ids.take()).collect();
         assert!(taken.iter().all(|id| (1..=31).contains(id)));
-        assert!(
-            taken
-                .windows(2)
-                .all(|two| two[1] == two[0] + 1 || two[0] == 31)
-        );
+        assert!(taken.windows(2).all(|two| two[1] == two[0] + 1 || two[0] == 31));
         assert!(taken.windows(2).any(|two| two[0] == 31 && two[1] > 1));
     }
 

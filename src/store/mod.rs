@@ -84,9 +84,7 @@ impl Store {
     pub fn measure(&self) {
         if let Ok(report) = self.inspect() {
             METRICS.ids_used.set(report.ids_used.unwrap_or_default());
-            METRICS
-                .clock_difference
-                .set(report.clock_difference_s.unwrap_or_default());
+            METRICS.clock_difference.set(report.clock_difference_s.unwrap_or_default());
             if let (Some(statements), Some(table)) = (self.opened.get(), report.table) {
                 let has_triggers = &statements.has_triggers;
                 has_triggers.store(table.has_triggers, Ordering::Relaxed);
@@ -98,11 +96,7 @@ impl Store {
     /// Looks at everything that the promises rest on.
     pub fn inspect(&self) -> Result<Report, String> {
         let inspected = self.database.connect().and_then(|mut connection| {
-            table::inspect(
-                &mut connection,
-                &self.table_name,
-                self.configured_offset.as_deref(),
-            )
+            table::inspect(&mut connection, &self.table_name, self.configured_offset.as_deref())
         });
         inspected.or_else(|error| {
             if Trouble::of(&error) != Trouble::Denied {
@@ -118,10 +112,7 @@ impl Store {
     /// Creates what is missing in the database.
     pub fn migrate(&self) -> Result<(), String> {
         let migrate = |mut connection| table::migrate(&mut connection, &self.table_name);
-        self.database
-            .connect()
-            .and_then(migrate)
-            .map_err(|error| cause(&error))
+        self.database.connect().and_then(migrate).map_err(|error| cause(&error))
     }
 
     /// Opens the store, if the database is there and its table is usable.
@@ -229,8 +220,7 @@ impl Store {
 
     fn pooled(&self, until: Instant) -> Result<Pooled, StoreError> {
         let open = self.database.outage().wait_until_open(until);
-        open.and_then(|()| self.database.pooled())
-            .map_err(StoreError::Unavailable)
+        open.and_then(|()| self.database.pooled()).map_err(StoreError::Unavailable)
     }
 
     /// What is known of whether the database answers.

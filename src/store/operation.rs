@@ -246,10 +246,7 @@ impl<'a> Attempt<'a> {
         if self.packets > PACKETS_MAX {
             self.fail(StoreError::Unavailable("too much contention".to_owned()));
         }
-        Sent {
-            at,
-            again: self.lost_at.is_some(),
-        }
+        Sent { at, again: self.lost_at.is_some() }
     }
 
     /// Decides after a look that was sent then.
@@ -394,11 +391,7 @@ impl<'a> Attempt<'a> {
 
     pub fn finish(mut self, cause: &str) -> Result<Answer, StoreError> {
         if self.outcome.is_none() {
-            let cause = if cause.is_empty() {
-                "it answers too slowly"
-            } else {
-                cause
-            };
+            let cause = if cause.is_empty() { "it answers too slowly" } else { cause };
             self.fail(StoreError::Unavailable(cause.to_owned()));
         }
         self.outcome.unwrap_or(Err(StoreError::Internal))
@@ -417,10 +410,7 @@ mod tests {
     fn acquire() -> Operation {
         let id = |text| Id::new(text).unwrap();
         let acquire = Acquire {
-            session: Session {
-                id_device: id("bot1"),
-                id_prospect: id("60123456789"),
-            },
+            session: Session { id_device: id("bot1"), id_prospect: id("60123456789") },
             owner_token: OwnerToken::new(OWNER).unwrap(),
             origin: TokenOrigin::Callers,
             ttl: Ttl::new(30_000, 900_000).unwrap(),
@@ -451,11 +441,8 @@ mod tests {
             let mut attempt = Attempt::new(&operation);
             let now = Instant::now();
             attempt.lost(now.checked_sub(Duration::from_secs(1)).unwrap());
-            let read = Read {
-                row: Some(row(granted_us)),
-                began_us: now_us - 100,
-                ..Read::default()
-            };
+            let read =
+                Read { row: Some(row(granted_us)), began_us: now_us - 100, ..Read::default() };
             attempt.wrote(read, now);
             assert_eq!(how(attempt), expected);
         }
@@ -464,10 +451,7 @@ mod tests {
     #[test]
     fn nobody_is_told_that_nothing_was_written_when_that_is_not_known() {
         let operation = acquire();
-        for error in [
-            StoreError::Unavailable("gone".to_owned()),
-            StoreError::Locked,
-        ] {
+        for error in [StoreError::Unavailable("gone".to_owned()), StoreError::Locked] {
             let mut attempt = Attempt::new(&operation);
             attempt.lost(Instant::now());
             attempt.fail(error);

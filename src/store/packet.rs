@@ -68,10 +68,7 @@ impl Statements {
     /// A packet that only reads, for all of these.
     pub fn look(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
         let mut packet = Packet::default();
-        if attempts
-            .iter()
-            .any(|attempt| attempt.answers_from_absence())
-        {
+        if attempts.iter().any(|attempt| attempt.answers_from_absence()) {
             self.may_write.write(&mut packet, &[]);
         }
         let all: Vec<_> = (0..attempts.len()).collect();
@@ -82,10 +79,7 @@ impl Statements {
     /// The packet that does what all of these need next, as one transaction.
     pub fn write(&self, attempts: &[&mut Attempt]) -> (Packet, Layout) {
         let mut packet = Packet::default();
-        let mut layout = Layout {
-            counts: vec![None; attempts.len()],
-            ..Layout::default()
-        };
+        let mut layout = Layout { counts: vec![None; attempts.len()], ..Layout::default() };
         if let [attempt] = attempts
             && self.append_alone(attempt, &mut packet, &mut layout)
         {
@@ -96,10 +90,7 @@ impl Statements {
         let mut order: Vec<_> = (0..attempts.len()).collect();
         order.sort_unstable_by_key(|at| sort_key(attempts[*at].operation.session()));
         let acquires: Vec<_> = order.iter().filter_map(|at| claim(attempts[*at])).collect();
-        if acquires
-            .iter()
-            .any(|claim| claim.acquire.needs_packet_clock())
-        {
+        if acquires.iter().any(|claim| claim.acquire.needs_packet_clock()) {
             self.packet_clock.write(&mut packet, &[]);
         }
         packet.push("START TRANSACTION");
@@ -110,11 +101,8 @@ impl Statements {
                 layout.counts[*at] = self.append_own(attempts[*at], &mut packet);
             }
         }
-        let rows_of: Vec<_> = order
-            .iter()
-            .copied()
-            .filter(|at| attempts[*at].reads_row())
-            .collect();
+        let rows_of: Vec<_> =
+            order.iter().copied().filter(|at| attempts[*at].reads_row()).collect();
         layout.reads = self.append_reads(attempts, order, &rows_of, &mut packet);
         packet.push("COMMIT");
         (packet, layout)
@@ -202,8 +190,7 @@ impl Statements {
             // All of them are deleted, or the check fails.
             layout.counts[*at] = Some(packet.len());
         }
-        self.release_several
-            .write_rows(packet, &rows.collect::<Vec<_>>());
+        self.release_several.write_rows(packet, &rows.collect::<Vec<_>>());
         let rows = ("rows", Value::Number(members.len() as u64));
         self.all_released.write(packet, &[rows]);
     }
@@ -233,8 +220,7 @@ impl Statements {
                 let [prospect, device] = session_values(&commit.session);
                 self.lock.write(packet, &[prospect, device]);
                 let record = record_values(&commit.message, &commit.owner_token);
-                self.commit_message
-                    .write(packet, &[&[prospect, device], &record[..]].concat());
+                self.commit_message.write(packet, &[&[prospect, device], &record[..]].concat());
             }
             (Operation::Release(release), _) => {
                 self.append_release(release, packet);
@@ -260,8 +246,7 @@ impl Statements {
         let [prospect, device] = session_values(session);
         let key = ("key", Value::Number(row.key));
         let seen = ("seen", Value::Bytes(&row.stored));
-        self.delete_row
-            .write(packet, &[prospect, device, key, seen]);
+        self.delete_row.write(packet, &[prospect, device, key, seen]);
     }
 
     /// A packet that reads the rows of all these, and finds out which nobody holds a lock on.
@@ -270,11 +255,7 @@ impl Statements {
         let sessions = || attempts.iter().map(|attempt| attempt.operation.session());
         write_sessions(&self.read, sessions(), &mut packet);
         write_sessions(&self.unlocked_rows, sessions(), &mut packet);
-        let reads = Reads {
-            members: (0..attempts.len()).collect(),
-            rows: Some(0),
-            records: None,
-        };
+        let reads = Reads { members: (0..attempts.len()).collect(), rows: Some(0), records: None };
         (packet, reads)
     }
 
@@ -319,11 +300,7 @@ fn claim<'a>(attempt: &'a Attempt) -> Option<Claim<'a>> {
     };
     let (mark, ttl_ms) = (claim_mark(), acquire.ttl.as_ms());
     let text = format!("{mark}{ttl_ms:07}{}", acquire.owner_token.secret());
-    Some(Claim {
-        acquire,
-        next: &attempt.next,
-        text,
-    })
+    Some(Claim { acquire, next: &attempt.next, text })
 }
 
 impl Claim<'_> {
@@ -377,11 +354,7 @@ fn record_values<'a>(
 ) -> [(&'static str, Value<'a>); 3] {
     let result = message.result.as_ref();
     let result = result.map_or(Value::Null, |result| Value::Bytes(result.as_bytes()));
-    [
-        message_value(&message.id),
-        owner_value(owner_token),
-        ("result", result),
-    ]
+    [message_value(&message.id), owner_value(owner_token), ("result", result)]
 }
 
 /// Sessions by their devices, of which there are few: naming a device once for all its sessions, a
@@ -410,17 +383,11 @@ fn write_sessions<'a>(
     let lists = by_device(sessions.iter().copied()).into_iter();
     let lists = lists.map(|(device, members)| {
         let prospect = |at: usize| Value::Text(sessions[at].id_prospect.as_str());
-        (
-            device,
-            members.into_iter().map(prospect).collect::<Vec<_>>(),
-        )
+        (device, members.into_iter().map(prospect).collect::<Vec<_>>())
     });
     let lists: Vec<_> = lists.collect();
     let rows = lists.iter().map(|(device, prospects)| {
-        [
-            ("id_device", Value::Text(device)),
-            ("id_prospects", Value::List(prospects)),
-        ]
+        [("id_device", Value::Text(device)), ("id_prospects", Value::List(prospects))]
     });
     statement.write_rows(packet, &rows.collect::<Vec<_>>());
 }

@@ -48,32 +48,19 @@ struct ListedRow {
 impl ListedRow {
     fn read(row: SqlRow) -> mysql::Result<Self> {
         let (key, stored, age_us, clock_us, id_prospect, id_device, is_meant) = columns(row)?;
-        let session = Session {
-            id_device: Id::stored(id_device),
-            id_prospect: Id::stored(id_prospect),
-        };
+        let session =
+            Session { id_device: Id::stored(id_device), id_prospect: Id::stored(id_prospect) };
         let row = Row::new(key, stored, age_us, clock_us);
-        Ok(Self {
-            session,
-            is_meant,
-            row,
-        })
+        Ok(Self { session, is_meant, row })
     }
 }
 
 impl Store {
     /// A page of the leases that hold now, those of one device if it is named.
     pub fn list(&self, device: Option<&Id>, after: u64, limit: u64) -> Result<Page, StoreError> {
-        let mut page = Page {
-            holdings: Vec::new(),
-            next: None,
-        };
+        let mut page = Page { holdings: Vec::new(), next: None };
         // Of one device's rows, a page of this size may have none.
-        let rows = if device.is_some() {
-            SCAN_ROWS.max(limit)
-        } else {
-            limit
-        };
+        let rows = if device.is_some() { SCAN_ROWS.max(limit) } else { limit };
         let device = device.map_or(Value::Null, |id| Value::Text(id.as_str()));
         let values = [
             ("id_device", device),
@@ -131,10 +118,7 @@ impl Store {
         ];
         let found = self.query(&statements.list, &values)?;
         let is_full = found.len() as u64 == SCAN_ROWS;
-        let mut swept = Swept {
-            rows: 0,
-            next: None,
-        };
+        let mut swept = Swept { rows: 0, next: None };
         for row in found {
             let ListedRow { row, session, .. } =
                 ListedRow::read(row).map_err(|error| StoreError::Unavailable(cause(&error)))?;
@@ -164,10 +148,8 @@ impl Store {
             return Ok(0);
         }
         let kept_us = u64::try_from(kept.as_micros()).unwrap_or(u64::MAX);
-        let values = [
-            ("kept_us", Value::Number(kept_us)),
-            ("limit", Value::Number(FORGET_RECORDS)),
-        ];
+        let values =
+            [("kept_us", Value::Number(kept_us)), ("limit", Value::Number(FORGET_RECORDS))];
         // No commit is ever in the way of these: a message so old is not delivered any more.
         let mut packet = Packet::default();
         packet.push("START TRANSACTION");

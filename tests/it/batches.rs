@@ -35,16 +35,10 @@ fn ask_together(world: &World, service: &Service, requests: Vec<Ask>) -> Vec<Rep
     thread::scope(|scope| {
         scope.spawn(|| service.acquire(&busy, json!({})));
         world.wait_for_write(&busy);
-        let asked: Vec<_> = requests
-            .into_iter()
-            .map(|request| scope.spawn(request))
-            .collect();
+        let asked: Vec<_> = requests.into_iter().map(|request| scope.spawn(request)).collect();
         thread::sleep(Duration::from_millis(300));
         neighbour.query_drop("ROLLBACK").unwrap();
-        asked
-            .into_iter()
-            .map(|asked| asked.join().unwrap())
-            .collect()
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
     })
 }
 
@@ -84,10 +78,7 @@ fn everybody_in_a_batch_gets_their_own_answer(world: &World) {
             assert_eq!(reply.text("owner_token"), token(number));
             let ttl_ms = 20_000 + 1_000 * number as u64;
             let remaining_ms = reply.number("remaining_ms");
-            assert!(
-                (ttl_ms - 5_000..=ttl_ms).contains(&remaining_ms),
-                "{reply:?}"
-            );
+            assert!((ttl_ms - 5_000..=ttl_ms).contains(&remaining_ms), "{reply:?}");
             let stored = world.stored(&sessions[number]).unwrap();
             assert!(stored.ends_with(&token(number)), "{stored}");
         }
@@ -106,15 +97,9 @@ fn everybody_in_a_batch_gets_their_own_answer(world: &World) {
 fn a_batch_tells_its_own_deletions_from_an_old_programs(world: &World) {
     let service = world.serve(&["--workers", "1"]);
     let sessions: Vec<_> = (0..6).map(|_| Session::new()).collect();
-    let tokens: Vec<_> = sessions
-        .iter()
-        .map(|session| service.hold(session))
-        .collect();
+    let tokens: Vec<_> = sessions.iter().map(|session| service.hold(session)).collect();
     world.sql(format!("DELETE FROM {TABLE} WHERE {}", sessions[1]));
-    world.sql(format!(
-        "UPDATE {TABLE} SET timestamp = NOW() WHERE {}",
-        sessions[3]
-    ));
+    world.sql(format!("UPDATE {TABLE} SET timestamp = NOW() WHERE {}", sessions[3]));
     let requests = sessions.iter().zip(&tokens).map(|(session, token)| {
         let service = &service;
         Box::new(move || service.release(session, token)) as Ask
@@ -147,10 +132,7 @@ fn many_locked_rows_do_not_fail_the_rest_of_their_batch(world: &World) {
     for session in &locked {
         world.store(session, "garbage");
     }
-    let neighbours: Vec<_> = locked
-        .iter()
-        .map(|session| world.lock_row(session))
-        .collect();
+    let neighbours: Vec<_> = locked.iter().map(|session| world.lock_row(session)).collect();
     let free: Vec<_> = (0..3).map(|_| Session::new()).collect();
     let requests = locked.iter().chain(&free).map(|session| {
         let service = &service;
@@ -161,22 +143,14 @@ fn many_locked_rows_do_not_fail_the_rest_of_their_batch(world: &World) {
         neighbour.query_drop("ROLLBACK").unwrap();
     }
     let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
-    assert_eq!(
-        statuses,
-        [503, 503, 503, 503, 503, 200, 200, 200],
-        "{:?}",
-        &replies[5..]
-    );
+    assert_eq!(statuses, [503, 503, 503, 503, 503, 200, 200, 200], "{:?}", &replies[5..]);
 }
 
 fn a_message_table_in_trouble_does_not_fail_those_without_a_message(world: &World) {
     /// So many that those who go alone in the end need a hundred packets.
     const REQUESTS: usize = 60;
     for (trouble, word) in [
-        (
-            "LOCK TABLES session_lock_message WRITE",
-            "another program holds a database lock",
-        ),
+        ("LOCK TABLES session_lock_message WRITE", "another program holds a database lock"),
         ("DROP TABLE session_lock_message", "session_lock_message"),
     ] {
         let own = World::start(world.engine);
@@ -185,11 +159,7 @@ fn a_message_table_in_trouble_does_not_fail_those_without_a_message(world: &Worl
         neighbour.query_drop(trouble).unwrap();
         let requests = (0..REQUESTS).map(|number| {
             let (service, session) = (&service, Session::new());
-            let fields = if number % 2 == 0 {
-                json!({"message_id": "m"})
-            } else {
-                json!({})
-            };
+            let fields = if number % 2 == 0 { json!({"message_id": "m"}) } else { json!({}) };
             Box::new(move || service.acquire(&session, fields)) as Ask
         });
         let replies = ask_together(&own, &service, requests.collect());
@@ -325,10 +295,7 @@ fn a_retry_that_loses_to_its_own_lease_is_told_again(world: &World) {
         service.acquire(&retried, fields)
     });
     told.assert_granted("again");
-    assert_eq!(
-        told.number("fencing_token"),
-        granted.number("fencing_token")
-    );
+    assert_eq!(told.number("fencing_token"), granted.number("fencing_token"));
     assert_eq!(world.stored(&retried), Some(stored));
 }
 
@@ -347,10 +314,7 @@ fn a_retry_beside_a_new_lease_is_told_again(world: &World) {
     });
     replies[0].assert_granted("again");
     replies[1].assert_granted("new");
-    assert_eq!(
-        replies[0].number("fencing_token"),
-        granted.number("fencing_token")
-    );
+    assert_eq!(replies[0].number("fencing_token"), granted.number("fencing_token"));
     assert_eq!(world.stored(&retried), Some(stored));
 }
 
@@ -377,10 +341,7 @@ fn behind_another_servers_write<T>(
 fn a_token_that_is_used_for_two_sessions_releases_its_own_only(world: &World) {
     let service = world.serve(&["--workers", "1"]);
     let (one, other) = (Session::new(), Session::new());
-    let other = Session {
-        device: one.device.clone(),
-        ..other
-    };
+    let other = Session { device: one.device.clone(), ..other };
     let (token, stale) = ("48210000000000000007", "48210000000000000008");
     for session in [&one, &other] {
         let fields = json!({"owner_token": token});

@@ -55,9 +55,7 @@ struct Worker {
 impl Worker {
     fn start(client: Client, address: SocketAddr, session: &Session, options: &[&str]) -> Self {
         let mut command = start_of(client.0);
-        command
-            .args([&session.device, &session.prospect])
-            .args(options);
+        command.args([&session.device, &session.prospect]).args(options);
         Self::spawn(command.env("SESSION_LOCK_URL", format!("http://{address}")))
     }
 
@@ -99,16 +97,8 @@ impl Drop for Worker {
 
 /// The program with its first arguments, in the clients' folder.
 fn start_of(words: &[&str]) -> Command {
-    let installed = Command::new("which")
-        .arg(words[0])
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(
-        installed.success(),
-        "{} is missing: run tests/install languages",
-        words[0]
-    );
+    let installed = Command::new("which").arg(words[0]).stdout(Stdio::null()).status().unwrap();
+    assert!(installed.success(), "{} is missing: run tests/install languages", words[0]);
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).current_dir(CLIENTS);
     command
@@ -117,11 +107,7 @@ fn start_of(words: &[&str]) -> Command {
 fn the_go_client_does_what_a_bot_needs(world: &World) {
     static PROGRAM: OnceLock<()> = OnceLock::new();
     const PROGRAM_FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/session_lock_go");
-    const FILES: [&str; 3] = [
-        "session_lock.go",
-        "session_lock_http.go",
-        "session_lock_demo.go",
-    ];
+    const FILES: [&str; 3] = ["session_lock.go", "session_lock_http.go", "session_lock_demo.go"];
     PROGRAM.get_or_init(|| go_build(Path::new(CLIENTS), PROGRAM_FILE, &FILES));
     let client = Client(&[PROGRAM_FILE], &[RenewsByItself, SaysWhetherItIsAlive]);
     does_what_a_bot_needs(world, client);
@@ -129,19 +115,12 @@ fn the_go_client_does_what_a_bot_needs(world: &World) {
 
 fn go_build(folder: &Path, program: &str, files: &[&str]) {
     let compiler = ["go", "build", "-o", program];
-    let built = start_of(&compiler)
-        .args(files)
-        .current_dir(folder)
-        .status()
-        .unwrap();
+    let built = start_of(&compiler).args(files).current_dir(folder).status().unwrap();
     assert!(built.success());
 }
 
 fn the_node_client_does_what_a_bot_needs(world: &World) {
-    let client = Client(
-        &["node", "session_lock.mjs"],
-        &[RenewsByItself, SaysWhetherItIsAlive],
-    );
+    let client = Client(&["node", "session_lock.mjs"], &[RenewsByItself, SaysWhetherItIsAlive]);
     does_what_a_bot_needs(world, client);
 }
 
@@ -150,10 +129,7 @@ fn the_php_client_does_what_a_bot_needs(world: &World) {
 }
 
 fn the_python_client_does_what_a_bot_needs(world: &World) {
-    let client = Client(
-        &["python3", "session_lock.py"],
-        &[RenewsByItself, SaysWhetherItIsAlive],
-    );
+    let client = Client(&["python3", "session_lock.py"], &[RenewsByItself, SaysWhetherItIsAlive]);
     does_what_a_bot_needs(world, client);
 }
 
@@ -186,27 +162,15 @@ fn answers_a_message_once(world: &World, client: Client) {
 
     let mut rival = start(&["wamid.1"]);
     let refused = rival.tell("acquire");
-    assert_eq!(
-        (&refused["granted"], &refused["reason"]),
-        (&json!(false), &json!("held"))
-    );
+    assert_eq!((&refused["granted"], &refused["reason"]), (&json!(false), &json!("held")));
     let mut next = start(&["wamid.2", "20000"]);
     next.send("acquire");
     world.service.wait_for_waiters(&session, 1);
 
-    assert_eq!(
-        worker.tell("commit r-17"),
-        json!({"committed": true, "how": "new"})
-    );
-    assert_eq!(
-        worker.tell("commit r-17"),
-        json!({"committed": true, "how": "again"})
-    );
+    assert_eq!(worker.tell("commit r-17"), json!({"committed": true, "how": "new"}));
+    assert_eq!(worker.tell("commit r-17"), json!({"committed": true, "how": "again"}));
     let refused = rival.tell("acquire");
-    assert_eq!(
-        (&refused["reason"], &refused["result"]),
-        (&json!("duplicate"), &json!("r-17"))
-    );
+    assert_eq!((&refused["reason"], &refused["result"]), (&json!("duplicate"), &json!("r-17")));
 
     assert_eq!(worker.tell("release"), json!({"released": true}));
     assert_eq!(next.answer()["how"], "new");
@@ -225,18 +189,11 @@ fn renews(world: &World, client: Client) {
     world.service.acquire(&session, json!({})).assert_held();
     if client.can(RenewsByItself) {
         let session = Session::new();
-        let mut worker = Worker::start(
-            client,
-            world.service.address,
-            &session,
-            &["wamid.1", "0", "3000"],
-        );
+        let mut worker =
+            Worker::start(client, world.service.address, &session, &["wamid.1", "0", "3000"]);
         worker.tell("acquire");
         let granted = world.stored(&session);
-        eventually(
-            || "a renewal",
-            || (world.stored(&session) != granted).then_some(()),
-        );
+        eventually(|| "a renewal", || (world.stored(&session) != granted).then_some(()));
         assert_eq!(worker.tell("release"), json!({"released": true}));
     }
 }
@@ -251,48 +208,26 @@ fn learns_that_its_lease_is_lost(world: &World, client: Client) {
     world.age(&session, 600);
     let heir = world.service.acquire(&session, json!({}));
     heir.assert_granted("takeover");
-    assert_eq!(
-        worker.tell("renew"),
-        json!({"renewed": false, "reason": "lost"})
-    );
+    assert_eq!(worker.tell("renew"), json!({"renewed": false, "reason": "lost"}));
     if client.can(SaysWhetherItIsAlive) {
         assert_eq!(worker.tell("alive"), false);
     }
-    assert_eq!(
-        worker.tell("commit r-17"),
-        json!({"committed": false, "reason": "lost"})
-    );
-    assert_eq!(
-        worker.tell("release"),
-        json!({"released": false, "reason": "lost"})
-    );
-    assert_eq!(
-        world
-            .service
-            .release(&session, &heir.text("owner_token"))
-            .status,
-        200
-    );
+    assert_eq!(worker.tell("commit r-17"), json!({"committed": false, "reason": "lost"}));
+    assert_eq!(worker.tell("release"), json!({"released": false, "reason": "lost"}));
+    assert_eq!(world.service.release(&session, &heir.text("owner_token")).status, 200);
 }
 
 fn repeats_itself_until_it_is_answered(world: &World, client: Client) {
     let session = Session::new();
     let proxy = Proxy::start(world.service.address);
     let mut worker = Worker::start(client, proxy.address, &session, &["wamid.1"]);
-    assert_eq!(
-        worker.tell("acquire")["how"],
-        "again",
-        "the lost answer was a grant"
-    );
+    assert_eq!(worker.tell("acquire")["how"], "again", "the lost answer was a grant");
     assert_eq!(worker.tell("commit r-17")["how"], "new");
     let requests = proxy.requests.lock().unwrap();
     assert_eq!(requests.len(), 4, "{requests:#?}");
     let body = |number: usize| requests[number].text.split_once("\r\n\r\n").unwrap().1;
     assert_eq!((body(0), body(0)), (body(1), body(2)));
-    assert!(
-        requests[2].came - requests[1].came >= RETRY_AFTER,
-        "{requests:#?}"
-    );
+    assert!(requests[2].came - requests[1].came >= RETRY_AFTER, "{requests:#?}");
     let authorized = |request: &Request| {
         let text = request.text.to_ascii_lowercase();
         text.contains("\r\nauthorization: bearer secret\r\n")
@@ -306,9 +241,7 @@ fn speaks_tls_to_who_is_called_https(client: Client) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", server.local_addr().unwrap());
     let mut command = start_of(client.0);
-    command
-        .args(["bot1", "60123456789"])
-        .env("SESSION_LOCK_URL", url);
+    command.args(["bot1", "60123456789"]).env("SESSION_LOCK_URL", url);
     let mut worker = Worker::spawn(&mut command);
     worker.send("acquire");
     let (mut connection, _) = server.accept().unwrap();
@@ -419,21 +352,13 @@ func main() {
 "#;
 
 fn the_go_client_keeps_the_old_signatures(world: &World) {
-    const FILES: [&str; 3] = [
-        "session_lock.go",
-        "session_lock_http.go",
-        "session_lock_old.go",
-    ];
+    const FILES: [&str; 3] = ["session_lock.go", "session_lock_http.go", "session_lock_old.go"];
     let folder = tempfile::tempdir().unwrap();
     for file in FILES {
         std::fs::copy(Path::new(CLIENTS).join(file), folder.path().join(file)).unwrap();
     }
     std::fs::write(folder.path().join("bot.go"), OLD_BOT).unwrap();
-    go_build(
-        folder.path(),
-        "bot",
-        &[FILES[0], FILES[1], FILES[2], "bot.go"],
-    );
+    go_build(folder.path(), "bot", &[FILES[0], FILES[1], FILES[2], "bot.go"]);
 
     let session = Session::new();
     let url = format!("http://{}", world.service.address);
@@ -459,19 +384,12 @@ fn the_go_client_keeps_the_old_signatures(world: &World) {
 
 fn a_killed_shell_client_renews_no_longer(world: &World) {
     let session = Session::new();
-    let mut worker = Worker::start(
-        SHELL,
-        world.service.address,
-        &session,
-        &["wamid.1", "0", "3000"],
-    );
+    let mut worker =
+        Worker::start(SHELL, world.service.address, &session, &["wamid.1", "0", "3000"]);
     worker.tell("acquire");
     drop(worker);
     let next = json!({"message_id": "wamid.1", "wait_ms": 20_000});
-    world
-        .service
-        .acquire(&session, next)
-        .assert_granted("takeover");
+    world.service.acquire(&session, next).assert_granted("takeover");
 }
 
 /// Fills in the expressions of n8n: `$json`, the item at hand, and `$('Node')`, that of a node.
@@ -511,9 +429,8 @@ fn run_workflow(world: &World, session: &Session, message_id: &str, work: impl F
             "httpRequest" => {
                 let url = fill_in(&parameters["url"], &item, &items);
                 let path = url.strip_prefix("http://127.0.0.1:7099").unwrap();
-                let reply = world
-                    .service
-                    .post(path, fill_in(&parameters["jsonBody"], &item, &items));
+                let reply =
+                    world.service.post(path, fill_in(&parameters["jsonBody"], &item, &items));
                 assert!(matches!(reply.status, 200 | 409), "{name}: {reply:?}");
                 item = reply.json;
                 if options["response"]["response"]["fullResponse"] == true {
@@ -529,25 +446,16 @@ fn run_workflow(world: &World, session: &Session, message_id: &str, work: impl F
                 output = usize::from(fill_in(condition, &item, &items) == "false");
             }
             "respondToWebhook" => {
-                for header in options["responseHeaders"]["entries"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
+                for header in options["responseHeaders"]["entries"].as_array().into_iter().flatten()
                 {
-                    assert!(
-                        fill_in(&header["value"], &item, &items)
-                            .parse::<u8>()
-                            .is_ok()
-                    );
+                    assert!(fill_in(&header["value"], &item, &items).parse::<u8>().is_ok());
                 }
                 return options["responseCode"].clone();
             }
             other => panic!("{name} is a {other}"),
         }
         items[name] = item.clone();
-        name = workflow["connections"][name]["main"][output][0]["node"]
-            .as_str()
-            .expect(name);
+        name = workflow["connections"][name]["main"][output][0]["node"].as_str().expect(name);
     }
 }
 
@@ -559,24 +467,12 @@ fn the_n8n_client_answers_each_message_once(world: &World) {
         worked.fetch_add(1, Ordering::Relaxed);
     };
     assert_eq!(run_workflow(world, &session, "wamid.1", work), 200);
-    assert_eq!(
-        worked.load(Ordering::Relaxed),
-        2,
-        "found the reply, and sent it"
-    );
+    assert_eq!(worked.load(Ordering::Relaxed), 2, "found the reply, and sent it");
     let owner_token = world.service.hold(&session);
     let idle = || panic!("no reply to this one");
-    assert_eq!(
-        run_workflow(world, &session, "wamid.1", idle),
-        200,
-        "a duplicate"
-    );
+    assert_eq!(run_workflow(world, &session, "wamid.1", idle), 200, "a duplicate");
     assert_eq!(run_workflow(world, &session, "wamid.2", idle), 503, "held");
     assert_eq!(world.service.release(&session, &owner_token).status, 200);
     let overruns = || world.sql(format!("DELETE FROM {TABLE} WHERE {session}"));
-    assert_eq!(
-        run_workflow(world, &session, "wamid.2", overruns),
-        503,
-        "lost"
-    );
+    assert_eq!(run_workflow(world, &session, "wamid.2", overruns), 503, "lost");
 }

@@ -35,18 +35,12 @@ fn a_locked_row_is_unavailable_and_holds_up_nobody_else(world: &World) {
     let mut neighbour = world.lock_row(&session);
     let refused = world.service.acquire(&session, json!({}));
     let message = refused.assert_refused(503, "unavailable");
-    assert!(
-        message.contains("another program holds a database lock"),
-        "{message}"
-    );
+    assert!(message.contains("another program holds a database lock"), "{message}");
     assert_eq!(refused.retry_after_s, Some(1));
     world.service.hold(&Session::new());
     assert_eq!(world.stored(&session).as_deref(), Some("garbage"));
     neighbour.query_drop("ROLLBACK").unwrap();
-    world
-        .service
-        .acquire(&session, json!({}))
-        .assert_granted("takeover");
+    world.service.acquire(&session, json!({})).assert_granted("takeover");
 }
 
 fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World) {
@@ -59,10 +53,8 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
         let service = world.serve(&[]);
         // All others are in the gap before the first of these.
         let locked = [(); 12].map(|()| Session::new());
-        let locked = locked.map(|session| Session {
-            prospect: format!("9{}", session.prospect),
-            ..session
-        });
+        let locked =
+            locked.map(|session| Session { prospect: format!("9{}", session.prospect), ..session });
         let _neighbours: Vec<_> = locked
             .iter()
             .map(|session| {
@@ -88,14 +80,8 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
                             return;
                         }
                         let began = Instant::now();
-                        service
-                            .acquire(session, json!({}))
-                            .assert_refused(503, "unavailable");
-                        assert!(
-                            began.elapsed() < Duration::from_secs(10),
-                            "{:?}",
-                            began.elapsed()
-                        );
+                        service.acquire(session, json!({})).assert_refused(503, "unavailable");
+                        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
                         found.fetch_add(usize::from(turn == 0), Ordering::Relaxed);
                     }
                 });
@@ -194,10 +180,7 @@ fn a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for(world: &World
         neighbour.query_drop("ROLLBACK").unwrap();
         let granted = asked.join().unwrap();
         granted.assert_granted("new");
-        assert!(
-            Some(granted.number("fencing_token")) > gone_at,
-            "{granted:?} {gone_at:?}"
-        );
+        assert!(Some(granted.number("fencing_token")) > gone_at, "{granted:?} {gone_at:?}");
     });
 }
 
@@ -231,10 +214,7 @@ fn an_exhausted_primary_key_touches_nobody_elses_row(world: &World) {
     let taken = service.acquire(&last, json!({}));
     taken.assert_granted("takeover");
     assert_eq!(row().0, LAST_ID);
-    assert_eq!(
-        service.release(&last, &taken.text("owner_token")).status,
-        200
-    );
+    assert_eq!(service.release(&last, &taken.text("owner_token")).status, 200);
 
     // With no free id at all, the answer is a 503 that says what to do, and never "held".
     let full = world.schema();
@@ -242,14 +222,11 @@ fn an_exhausted_primary_key_touches_nobody_elses_row(world: &World) {
         "CREATE TABLE {TABLE} (id_sessionX TINYINT AUTO_INCREMENT PRIMARY KEY, id_prospect VARCHAR(255) NOT NULL, \
          id_device VARCHAR(255) NOT NULL, timestamp VARCHAR(255) NOT NULL, UNIQUE KEY u (id_prospect, id_device))"
     ));
-    let rows: Vec<_> = (1..=127)
-        .map(|id| format!("({id}, 'p{id}', 'd', '2099-01-01 00:00:00')"))
-        .collect();
+    let rows: Vec<_> =
+        (1..=127).map(|id| format!("({id}, 'p{id}', 'd', '2099-01-01 00:00:00')")).collect();
     full.sql(&format!("INSERT INTO {TABLE} VALUES {}", rows.join(",")));
     let service = Service::start(&full.url(), &[]);
-    let message = service
-        .acquire(&Session::new(), json!({}))
-        .assert_refused(503, "unavailable");
+    let message = service.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
     assert!(message.contains("no free id"), "{message}");
     let untouched: Option<u64> = full
         .connect()
@@ -370,20 +347,13 @@ fn an_error_of_the_database_is_never_a_grant(world: &World) {
             "CHANGE stamped_at timestamp VARCHAR(255) NOT NULL",
         ),
         ("RENAME TO gone", ""),
-        (
-            "MODIFY timestamp VARCHAR(40) NOT NULL",
-            "MODIFY timestamp VARCHAR(255) NOT NULL",
-        ),
+        ("MODIFY timestamp VARCHAR(40) NOT NULL", "MODIFY timestamp VARCHAR(255) NOT NULL"),
         ("ADD stage INT NOT NULL", "DROP stage"),
     ] {
         schema.sql(&format!("ALTER TABLE {TABLE} {change}"));
         let session = Session::new();
-        service
-            .acquire(&session, json!({}))
-            .assert_refused(503, "unavailable");
-        service
-            .release(&session, "48210000000000000007")
-            .assert_refused_or_lost();
+        service.acquire(&session, json!({})).assert_refused(503, "unavailable");
+        service.release(&session, "48210000000000000007").assert_refused_or_lost();
         if change == "RENAME TO gone" {
             service.get("/v1/locks").assert_refused(503, "unavailable");
         }
@@ -406,9 +376,7 @@ fn what_ends_in_503_is_logged_at_debug(world: &World) {
     command.args(["serve", "--database-url", &url]);
     let service = Service::spawn(command.env("RUST_LOG", "debug"));
     service.wait_for_line("INFO  ready");
-    service
-        .acquire(&session, json!({}))
-        .assert_refused(503, "unavailable");
+    service.acquire(&session, json!({})).assert_refused(503, "unavailable");
     service.wait_for_line(&format!(
         "DEBUG Session lock not served id_prospect=\"{}\" id_device=\"{}\": another program",
         session.prospect, session.device

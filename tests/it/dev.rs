@@ -38,59 +38,33 @@ struct Dev {
 impl Dev {
     fn start() -> Self {
         let mut dev = Command::new(binary());
-        let dev = dev
-            .arg("dev")
-            .env("SESSION_LOCK_LISTEN", "127.0.0.1:0")
-            .stdin(Stdio::null());
-        let child = dev
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let dev = dev.arg("dev").env("SESSION_LOCK_LISTEN", "127.0.0.1:0").stdin(Stdio::null());
+        let child = dev.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut child = Running(child);
         let mut output = BufReader::new(child.0.stdout.take().unwrap());
         let lines = output.by_ref().lines().map_while(Result::ok);
-        let curls: Vec<_> = lines
-            .filter(|line| line.starts_with("curl "))
-            .take(3)
-            .collect();
+        let curls: Vec<_> = lines.filter(|line| line.starts_with("curl ")).take(3).collect();
         assert_eq!(curls.len(), 3, "{curls:?}");
         let (_, keeper) = keeper_of(child.0.id()).expect("dev has a database");
-        let database_folder = keeper
-            .split('\0')
-            .find(|word| word.contains("/session-lock-"))
-            .unwrap()
-            .to_owned();
+        let database_folder =
+            keeper.split('\0').find(|word| word.contains("/session-lock-")).unwrap().to_owned();
         assert!(Path::new(&database_folder).join("socket").exists());
-        Self {
-            child,
-            _output: output,
-            curls,
-            database_folder,
-        }
+        Self { child, _output: output, curls, database_folder }
     }
 
     fn assert_gone(mut self) {
         eventually(|| "dev ends", || self.child.0.try_wait().unwrap());
         let folder = self.database_folder.clone();
-        eventually(
-            || format!("{folder} is gone"),
-            || (!Path::new(&folder).exists()).then_some(()),
-        );
+        eventually(|| format!("{folder} is gone"), || (!Path::new(&folder).exists()).then_some(()));
         let runs_there = |_: &u32, command: &str| command.contains(&folder);
-        eventually(
-            || "the database is gone",
-            || find_process(runs_there).is_none().then_some(()),
-        );
+        eventually(|| "the database is gone", || find_process(runs_there).is_none().then_some(()));
     }
 }
 
 fn keeper_of(parent: u32) -> Option<(u32, String)> {
     find_process(|pid, _| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status
-            .lines()
-            .any(|line| line == format!("PPid:\t{parent}"))
+        status.lines().any(|line| line == format!("PPid:\t{parent}"))
     })
 }
 
@@ -98,10 +72,7 @@ fn find_process(wanted: impl Fn(&u32, &str) -> bool) -> Option<(u32, String)> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: u32| {
-        Some((
-            pid,
-            std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?,
-        ))
+        Some((pid, std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?))
     })
     .find(|(pid, command)| wanted(pid, command))
 }

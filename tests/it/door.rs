@@ -53,8 +53,7 @@ const HEALTHZ: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// A value of the unit.
 fn unit(name: &str) -> impl Iterator<Item = &'static str> {
-    UNIT.lines()
-        .filter_map(move |line| line.strip_prefix(name)?.strip_prefix('='))
+    UNIT.lines().filter_map(move |line| line.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// Asks on a kept-alive connection, and reads the answer.
@@ -85,14 +84,7 @@ fn read_answer(stream: &mut (impl Read + ?Sized)) -> std::io::Result<String> {
 /// Lets this process, and the services that it starts, have as many descriptors as they may.
 fn many_descriptors() {
     let most = getrlimit(Resource::Nofile).maximum;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: most,
-            maximum: most,
-        },
-    )
-    .unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
 }
 
 fn every_connection_of_a_burst_is_answered(world: &World) {
@@ -122,10 +114,7 @@ fn every_connection_of_a_burst_is_answered(world: &World) {
                     break;
                 }
             }
-            assert!(
-                took.iter().any(|took| *took <= ANSWERED_WITHIN),
-                "{size}: {took:?}"
-            );
+            assert!(took.iter().any(|took| *took <= ANSWERED_WITHIN), "{size}: {took:?}");
         }
     }
 }
@@ -157,12 +146,9 @@ fn silent_clients_are_cut_off(world: &World) {
     // Two minutes pass in five seconds.
     let (silence, began) = (Duration::from_secs(5), Instant::now());
     set_socket_timeout(&listener, Timeout::Recv, Some(silence)).unwrap();
-    let mut silent = [
-        "",
-        "POST /v1/acq",
-        "POST /v1/acquire HTTP/1.1\r\nContent-Length: 9\r\n\r\n{",
-    ]
-    .map(|sent| service.door.send(sent));
+    let mut silent =
+        ["", "POST /v1/acq", "POST /v1/acquire HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"]
+            .map(|sent| service.door.send(sent));
     let mut idle = service.door.connect();
     ask(&mut *idle).unwrap();
     let (address, done) = (service.address, Arc::new(AtomicBool::new(false)));
@@ -205,10 +191,7 @@ fn two_hundred_and_fifty_six_clients_take_less_than_64_mib(world: &World) {
         let (mut stream, session) = (service.door.connect(), Session::new());
         let mut post = |path, fields| {
             let body = session.with(fields).to_string();
-            let head = format!(
-                "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}",
-                body.len()
-            );
+            let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}", body.len());
             write!(stream, "{head}\r\n\r\n{body}").unwrap();
             let answer = read_answer(&mut stream).unwrap();
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -234,11 +217,7 @@ fn two_hundred_and_fifty_six_clients_take_less_than_64_mib(world: &World) {
 fn more_connections_than_descriptors_end_by_themselves(world: &World) {
     const SERVED_WITHIN: Duration = Duration::from_secs(2);
     assert_eq!(unit("Restart").next(), Some("always"));
-    assert_eq!(
-        unit("StartLimitIntervalSec").next(),
-        Some("0"),
-        "however often"
-    );
+    assert_eq!(unit("StartLimitIntervalSec").next(), Some("0"), "however often");
     let pause = Duration::from_secs(unit("RestartSec").next().unwrap().parse().unwrap());
     // One less or more is another place for it to fail.
     for descriptors in 100..104 {
@@ -251,9 +230,7 @@ fn more_connections_than_descriptors_end_by_themselves(world: &World) {
             ),
         ]));
         service.wait_for_line("INFO  ready");
-        let crowd: Vec<_> = (0..150)
-            .map_while(|_| service.door.try_connect().ok())
-            .collect();
+        let crowd: Vec<_> = (0..150).map_while(|_| service.door.try_connect().ok()).collect();
         assert_eq!(service.wait(), Some(1), "with {descriptors} descriptors");
         drop(crowd);
         service.wait_for_line("LimitNOFILE");
@@ -292,10 +269,7 @@ fn more_connections_than_descriptors_end_by_themselves(world: &World) {
         }
         drop(crowd);
         let closed = Instant::now();
-        eventually(
-            || "it answers again",
-            || ask(&mut *door.try_connect().ok()?).ok(),
-        );
+        eventually(|| "it answers again", || ask(&mut *door.try_connect().ok()?).ok());
         took.push(closed.elapsed());
     }
     ended.store(true, Ordering::Relaxed);
@@ -309,40 +283,26 @@ fn an_idle_service_does_next_to_nothing(world: &World) {
     let sum = |file: &str, pick: fn(&str) -> u64| -> u64 {
         let threads = fs::read_dir(format!("/proc/{}/task", service.pid())).unwrap();
         let read = |path: std::path::PathBuf| fs::read_to_string(path).unwrap_or_default();
-        threads
-            .map(|thread| pick(&read(thread.unwrap().path().join(file))))
-            .sum()
+        threads.map(|thread| pick(&read(thread.unwrap().path().join(file)))).sum()
     };
     let wakeups = || {
         sum("status", |text| {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
             line.map_or(0, |number| number.trim().parse().unwrap())
         })
     };
     let ticks = || {
         sum("stat", |text| {
-            text.split(' ')
-                .skip(13)
-                .take(2)
-                .filter_map(|n| n.parse::<u64>().ok())
-                .sum()
+            text.split(' ').skip(13).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
         })
     };
     // What the request left behind is over after this.
     thread::sleep(Duration::from_secs(7));
     let (woken, worked) = (wakeups(), ticks());
     thread::sleep(Duration::from_secs(10));
-    let (woken, worked) = (
-        wakeups().saturating_sub(woken),
-        ticks().saturating_sub(worked),
-    );
+    let (woken, worked) = (wakeups().saturating_sub(woken), ticks().saturating_sub(worked));
     // Ten looks at its memory and a few more a second; 1 tick is 1 % of a second.
-    assert!(
-        woken < 300 && worked <= 3,
-        "{woken} wake-ups, {worked} ticks in 10 s"
-    );
+    assert!(woken < 300 && worked <= 3, "{woken} wake-ups, {worked} ticks in 10 s");
 }
 
 fn a_stopping_service_closes_its_door_first(world: &World) {
@@ -359,10 +319,7 @@ fn a_stopping_service_closes_its_door_first(world: &World) {
     world.wait_for_write(&session);
     service.signal("-TERM");
     eventually(|| "nobody is let in", || service.door.try_connect().err());
-    assert!(
-        service.try_wait().is_none(),
-        "what was accepted is not answered yet"
-    );
+    assert!(service.try_wait().is_none(), "what was accepted is not answered yet");
     neighbour.query_drop("ROLLBACK").unwrap();
     let answered = asked.join().unwrap();
     assert!(answered.starts_with("HTTP/1.1 200 "), "{answered}");
@@ -425,10 +382,7 @@ fn kill_9_loses_no_granted_lease_and_the_next_start_takes_a_moment(world: &World
                 })
             })
             .collect();
-        eventually(
-            || "many leases",
-            || (granted.lock().unwrap().len() > 200).then_some(()),
-        );
+        eventually(|| "many leases", || (granted.lock().unwrap().len() > 200).then_some(()));
         service.signal("-KILL");
         for worker in workers {
             worker.join().unwrap();
@@ -437,17 +391,10 @@ fn kill_9_loses_no_granted_lease_and_the_next_start_takes_a_moment(world: &World
         let service = world.serve(&[]);
         started_in.push(began.elapsed());
         for session in granted.lock().unwrap().iter() {
-            assert_eq!(
-                service.get(&session.path()).json["held"],
-                json!(true),
-                "{session}"
-            );
+            assert_eq!(service.get(&session.path()).json["held"], json!(true), "{session}");
         }
     }
-    assert!(
-        started_in.iter().any(|took| *took <= READY_WITHIN),
-        "{started_in:?}"
-    );
+    assert!(started_in.iter().any(|took| *took <= READY_WITHIN), "{started_in:?}");
 }
 
 fn systemd_is_told_that_the_service_answers_and_not_that_it_lives(world: &World) {
@@ -457,9 +404,7 @@ fn systemd_is_told_that_the_service_answers_and_not_that_it_lives(world: &World)
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
-    systemd
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .unwrap();
+    systemd.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let mut service = Service::spawn(
         Command::new(binary())
             .args(["serve", "--workers", "1", "--database-url", &url])
@@ -506,11 +451,7 @@ fn a_unix_socket_serves_whom_its_mode_lets_in(world: &World) {
     let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     let mut service = world.serve(&["--listen", &listen]);
     assert_eq!(mode(), 0o660);
-    assert_eq!(
-        fs::read_dir(folder.path()).unwrap().count(),
-        1,
-        "nothing else is left there"
-    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
     ask(&mut *service.door.connect()).unwrap();
     // A second one does not take the place of one that lives.
     let url = world.database.url("session_lock");
@@ -533,13 +474,8 @@ fn a_file_that_is_no_socket_is_not_replaced(world: &World) {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(&file, "precious").unwrap();
     let listen = format!("unix:{}", file.path().display());
-    let refused = run(&[
-        "serve",
-        "--listen",
-        &listen,
-        "--database-url",
-        &world.database.url("session_lock"),
-    ]);
+    let refused =
+        run(&["serve", "--listen", &listen, "--database-url", &world.database.url("session_lock")]);
     assert_eq!(refused.status, Some(1), "{refused:?}");
     assert!(refused.err.contains("no socket"), "{refused:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
@@ -550,20 +486,8 @@ fn commands_reach_a_server_on_a_unix_socket(world: &World) {
     let listen = format!("unix:{}", folder.path().join("lock.sock").display());
     let _service = world.serve(&["--listen", &listen]);
     let Session { device, prospect } = Session::new();
-    let ids = [
-        "--url",
-        &listen,
-        "--device",
-        &device,
-        "--prospect",
-        &prospect,
-    ];
-    let listing = [
-        "--",
-        "sh",
-        "-c",
-        "\"$0\" list --url \"$1\" --device \"$2\" --json",
-    ];
+    let ids = ["--url", &listen, "--device", &device, "--prospect", &prospect];
+    let listing = ["--", "sh", "-c", "\"$0\" list --url \"$1\" --device \"$2\" --json"];
     let binary = binary();
     let own = [binary.as_str(), &listen, &device];
     let ran = run(&[&["run"], &ids[..], &listing[..], &own[..]].concat());
@@ -584,10 +508,7 @@ fn too_many_answers_behind_a_wait_on_a_unix_socket_end_in_a_clean_exit(world: &W
     let session = Session::new();
     let post = |fields| {
         let body = session.with(fields).to_string();
-        format!(
-            "POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
+        format!("POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     };
     let mut held = service.door.send(post(json!({"ttl_ms": 600_000})));
     read_ok(&mut *held).unwrap();
@@ -600,28 +521,18 @@ fn too_many_answers_behind_a_wait_on_a_unix_socket_end_in_a_clean_exit(world: &W
 
 /// The calls of a set of systemd's, and of the sets in it.
 fn calls_of(set: &str, sets: &HashMap<String, Vec<String>>) -> BTreeSet<String> {
-    let members = sets
-        .get(set)
-        .unwrap_or_else(|| panic!("systemd knows {set}"));
+    let members = sets.get(set).unwrap_or_else(|| panic!("systemd knows {set}"));
     members
         .iter()
         .flat_map(|member| {
-            if member.starts_with('@') {
-                calls_of(member, sets)
-            } else {
-                [member.clone()].into()
-            }
+            if member.starts_with('@') { calls_of(member, sets) } else { [member.clone()].into() }
         })
         .collect()
 }
 
 fn it_makes_no_system_call_that_the_unit_forbids(world: &World) {
-    let printed = Command::new("systemd-analyze")
-        .args(["--no-pager", "syscall-filter"])
-        .output();
-    let printed = printed
-        .expect("systemd-analyze is installed: tests/install systemd")
-        .stdout;
+    let printed = Command::new("systemd-analyze").args(["--no-pager", "syscall-filter"]).output();
+    let printed = printed.expect("systemd-analyze is installed: tests/install systemd").stdout;
     let mut sets = HashMap::<String, Vec<String>>::new();
     let mut set = String::new();
     for line in String::from_utf8(printed).unwrap().lines() {
@@ -634,9 +545,7 @@ fn it_makes_no_system_call_that_the_unit_forbids(world: &World) {
     }
     let mut allowed = BTreeSet::new();
     for filter in unit("SystemCallFilter") {
-        let (sign, names) = filter
-            .strip_prefix('~')
-            .map_or(('+', filter), |names| ('-', names));
+        let (sign, names) = filter.strip_prefix('~').map_or(('+', filter), |names| ('-', names));
         for name in names.split(' ') {
             for call in calls_of(name, &sets) {
                 if sign == '+' {
@@ -652,23 +561,13 @@ fn it_makes_no_system_call_that_the_unit_forbids(world: &World) {
     let trace = folder.path().join("trace");
     let notify = folder.path().join("notify");
     let _systemd = UnixDatagram::bind(&notify).unwrap();
-    let listen = [
-        "127.0.0.1:0".to_owned(),
-        format!("unix:{}", folder.path().join("lock.sock").display()),
-    ];
+    let listen =
+        ["127.0.0.1:0".to_owned(), format!("unix:{}", folder.path().join("lock.sock").display())];
     for listen in listen {
         // With -D the process that is started is the service, and strace its grandchild.
         let mut service = Service::spawn(
             Command::new("strace")
-                .args([
-                    "-D",
-                    "-f",
-                    "-qq",
-                    "-e",
-                    "signal=none",
-                    "-o",
-                    &trace.display().to_string(),
-                ])
+                .args(["-D", "-f", "-qq", "-e", "signal=none", "-o", &trace.display().to_string()])
                 .args([&binary(), "serve", "--listen", &listen])
                 .env("DATABASE_URL", world.database.url("session_lock"))
                 .env("NOTIFY_SOCKET", &notify),
@@ -676,16 +575,10 @@ fn it_makes_no_system_call_that_the_unit_forbids(world: &World) {
         service.wait_for_line("INFO  ready");
         let session = Session::new();
         for (path, fields) in [
-            (
-                "acquire",
-                json!({"owner_token": "12345678901234567890", "message_id": "m"}),
-            ),
+            ("acquire", json!({"owner_token": "12345678901234567890", "message_id": "m"})),
             ("renew", json!({"owner_token": "12345678901234567890"})),
             ("acquire", json!({"wait_ms": 50})),
-            (
-                "commit",
-                json!({"owner_token": "12345678901234567890", "message_id": "m"}),
-            ),
+            ("commit", json!({"owner_token": "12345678901234567890", "message_id": "m"})),
             ("release", json!({"owner_token": "12345678901234567890"})),
         ] {
             let body = session.with(fields).to_string();
@@ -693,30 +586,19 @@ fn it_makes_no_system_call_that_the_unit_forbids(world: &World) {
                 "POST /v1/{path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
                 body.len()
             ));
-            assert!(
-                answer.contains("200 OK") || answer.contains("held"),
-                "{path}: {answer}"
-            );
+            assert!(answer.contains("200 OK") || answer.contains("held"), "{path}: {answer}");
         }
-        service
-            .door
-            .ask("POST /v1/acquire HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\n");
+        service.door.ask("POST /v1/acquire HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\n");
         thread::sleep(Duration::from_secs(1));
         service.signal("-TERM");
         assert_eq!(service.wait(), Some(0));
         let text = eventually(
             || "strace has written all",
-            || {
-                fs::read_to_string(&trace)
-                    .ok()
-                    .filter(|text| text.contains("exit_group("))
-            },
+            || fs::read_to_string(&trace).ok().filter(|text| text.contains("exit_group(")),
         );
         let called = text.lines().filter_map(|line| {
             let call = line.split_once(' ')?.1.trim_start().split_once('(')?.0;
-            call.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_')
-                .then(|| call.to_owned())
+            call.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_').then(|| call.to_owned())
         });
         let called: BTreeSet<_> = called.collect();
         assert!(called.len() > 20, "{called:?}");
@@ -755,11 +637,7 @@ fn a_client_with_the_port_of_another_is_not_taken_for_it(world: &World) {
     thread::sleep(Duration::from_millis(1_200));
     ask(&mut second).expect("it is not cut off");
     assert!(service.try_wait().is_none());
-    assert!(
-        service.log().iter().all(|line| !line.contains("cut off")),
-        "{:?}",
-        service.log()
-    );
+    assert!(service.log().iter().all(|line| !line.contains("cut off")), "{:?}", service.log());
 }
 
 fn a_frozen_database_is_not_a_frozen_service(world: &World) {
@@ -783,11 +661,7 @@ fn a_frozen_database_is_not_a_frozen_service(world: &World) {
         for _ in 0..5 {
             let began = Instant::now();
             ask(&mut service.door.connect()).unwrap();
-            assert!(
-                began.elapsed() < Duration::from_secs(5),
-                "{:?}",
-                began.elapsed()
-            );
+            assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
             thread::sleep(Duration::from_millis(500));
         }
         server.thaw();

@@ -49,9 +49,7 @@ fn clients_that_send_without_end_and_never_read_hold_up_nobody(world: &World) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let list = "/v1/locks?limit=1000";
-        for target in [
-            "/healthz", list, "/healthz", "/nowhere", "/healthz", "/readyz",
-        ] {
+        for target in ["/healthz", list, "/healthz", "/nowhere", "/healthz", "/readyz"] {
             let (door, done) = (&service.door, &done);
             scope.spawn(move || {
                 let requests = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(500);
@@ -91,9 +89,7 @@ fn a_forged_length_of_a_client_that_was_cut_off_ends_nobody(world: &World) {
     let _open: Vec<_> = (0..5)
         .map(|_| {
             let wait = head(&wait.len().to_string(), "") + &wait;
-            service
-                .door
-                .send(wait + &look + &head("10000000000000", "") + &look)
+            service.door.send(wait + &look + &head("10000000000000", "") + &look)
         })
         .collect();
     for _ in 0..8 {
@@ -143,9 +139,7 @@ fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
     // Its end leaves nothing behind that would keep the address.
     set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
     let stream = TcpStream::from(socket);
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream
 }
 
@@ -154,9 +148,7 @@ fn hostile_clients_of_a_unix_socket_hold_up_nobody(world: &World) {
     let listen = format!("unix:{}", folder.path().join("lock.sock").display());
     let service = world.serve(&["--workers", "2", "--listen", &listen]);
     attack(&service.door);
-    let _deaf = service
-        .door
-        .send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(600));
+    let _deaf = service.door.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(600));
     service.wait_for_line("did not read their answers");
 }
 
@@ -301,11 +293,7 @@ fn assert_served(door: &Door) {
         let began = Instant::now();
         let body = Session::new().with(json!({})).to_string();
         let answer = door.ask(head(&body.len().to_string(), "Connection: close\r\n") + &body);
-        assert!(
-            answer.starts_with("HTTP/1.1 200 "),
-            "{answer:?} after {:?}",
-            began.elapsed()
-        );
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?} after {:?}", began.elapsed());
         took.push(began.elapsed());
         if began.elapsed() <= SERVED_WITHIN {
             return;
@@ -360,16 +348,9 @@ impl Nginx {
             .args(["-out", &name("cert.pem"), "-keyout", &name("cert.key")])
             .stderr(Stdio::null())
             .status();
-        assert!(
-            made.expect("openssl is installed: tests/install nginx")
-                .success()
-        );
+        assert!(made.expect("openssl is installed: tests/install nginx").success());
         // Its temporary folders are in this one; as root, its workers stay root, to reach the socket.
-        let user = if rustix::process::geteuid().is_root() {
-            "user root;"
-        } else {
-            ""
-        };
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|what| format!("{what}_temp_path {};\n", name(what)))
             .concat();
@@ -408,27 +389,14 @@ fn nginx_speaks_tls_and_the_words_of_the_service(world: &World) {
     let listen = format!("unix:{}", folder.path().join("lock.sock").display());
     let mut service = world.serve(&["--listen", &listen, "--api-token", "t0ken"]);
     let nginx = Nginx::start(folder.path(), &Speaks::Tls);
-    let Door::Tcp(address) = nginx.door else {
-        unreachable!("it listens on a port")
-    };
+    let Door::Tcp(address) = nginx.door else { unreachable!("it listens on a port") };
     let curl = |arguments: &[&str]| {
         let output = Command::new("curl")
-            .args([
-                "-sS",
-                "-i",
-                "--cacert",
-                &folder.path().join("cert.pem").display().to_string(),
-            ])
-            .args([
-                "--resolve",
-                &format!("lock.example.com:{}:127.0.0.1", address.port()),
-            ])
+            .args(["-sS", "-i", "--cacert", &folder.path().join("cert.pem").display().to_string()])
+            .args(["--resolve", &format!("lock.example.com:{}:127.0.0.1", address.port())])
             .args(["-H", "Authorization: Bearer t0ken"])
             .args(arguments)
-            .arg(format!(
-                "https://lock.example.com:{}/v1/acquire",
-                address.port()
-            ))
+            .arg(format!("https://lock.example.com:{}/v1/acquire", address.port()))
             .output()
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -441,17 +409,11 @@ fn nginx_speaks_tls_and_the_words_of_the_service(world: &World) {
         "{granted}"
     );
     let held = curl(&["-d", &body]);
-    assert!(
-        held.starts_with("HTTP/1.1 409") && held.contains("Retry-After"),
-        "{held}"
-    );
+    assert!(held.starts_with("HTTP/1.1 409") && held.contains("Retry-After"), "{held}");
     let chunked = curl(&["-d", &body, "-H", "Transfer-Encoding: chunked"]);
     assert!(chunked.starts_with("HTTP/1.1 409"), "{chunked}");
     let large = curl(&["-d", &"x".repeat(1_025)]);
-    assert!(
-        large.starts_with("HTTP/1.1 413") && large.contains("too_large"),
-        "{large}"
-    );
+    assert!(large.starts_with("HTTP/1.1 413") && large.contains("too_large"), "{large}");
     service.signal("-TERM");
     assert_eq!(service.wait(), Some(0));
     let gone = curl(&["-d", &body]);

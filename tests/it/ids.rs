@@ -90,9 +90,7 @@ fn a_refused_acquire_leaves_that_to_the_first_lease(world: &World) {
 
 fn an_id_that_another_row_has_is_left_alone(world: &World) {
     let schema = world.own_table();
-    schema.sql(&format!(
-        "ALTER TABLE {TABLE} MODIFY id_sessionX TINYINT AUTO_INCREMENT"
-    ));
+    schema.sql(&format!("ALTER TABLE {TABLE} MODIFY id_sessionX TINYINT AUTO_INCREMENT"));
     // Of the 31 ids that leases may have here, an old program has half.
     let old: Vec<_> = (0..62)
         .map(|id| format!("({id}, 'p{id}', 'd', '2020-01-01')"))

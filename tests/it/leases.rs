@@ -59,25 +59,16 @@ fn a_free_session_is_granted(world: &World) {
 
 fn a_held_session_is_refused_with_the_time_left(world: &World) {
     let session = Session::new();
-    world
-        .service
-        .acquire(&session, json!({"ttl_ms": 12_000}))
-        .assert_granted("new");
+    world.service.acquire(&session, json!({"ttl_ms": 12_000})).assert_granted("new");
     let reply = world.service.acquire(&session, json!({}));
     reply.assert_held();
-    assert_eq!(
-        (&reply.json["granted"], &reply.json["waiters"]),
-        (&json!(false), &json!(0))
-    );
+    assert_eq!((&reply.json["granted"], &reply.json["waiters"]), (&json!(false), &json!(0)));
     let remaining_ms = reply.number("remaining_ms");
     assert!((1..=13_000).contains(&remaining_ms), "{remaining_ms}");
     assert_eq!(reply.retry_after_s, Some(remaining_ms.div_ceil(1_000)));
 
     let session = Session::new();
-    world
-        .service
-        .acquire(&session, json!({"ttl_ms": 600_000}))
-        .assert_granted("new");
+    world.service.acquire(&session, json!({"ttl_ms": 600_000})).assert_granted("new");
     let reply = world.service.acquire(&session, json!({}));
     assert_eq!(reply.retry_after_s, Some(30), "however long the lease");
 }
@@ -88,11 +79,9 @@ fn a_rejection_writes_nothing(world: &World) {
     let session = Session::new();
     service.hold(&session);
     let row = |conn: &mut mysql::Conn| -> (u64, String) {
-        conn.query_first(format!(
-            "SELECT id_sessionX, timestamp FROM {TABLE} WHERE {session}"
-        ))
-        .unwrap()
-        .unwrap()
+        conn.query_first(format!("SELECT id_sessionX, timestamp FROM {TABLE} WHERE {session}"))
+            .unwrap()
+            .unwrap()
     };
     let before = row(&mut schema.connect());
     for _ in 0..20 {
@@ -104,25 +93,16 @@ fn a_rejection_writes_nothing(world: &World) {
 fn a_release_deletes_the_row_and_frees_the_session(world: &World) {
     let session = Session::new();
     let owner_token = world.service.hold(&session);
-    world
-        .service
-        .release(&session, &owner_token)
-        .assert(200, &json!({"released": true}));
+    world.service.release(&session, &owner_token).assert(200, &json!({"released": true}));
     assert_eq!(world.stored(&session), None);
-    world
-        .service
-        .acquire(&session, json!({}))
-        .assert_granted("new");
+    world.service.acquire(&session, json!({})).assert_granted("new");
 }
 
 fn a_stale_holder_cannot_release(world: &World) {
     let session = Session::new();
     let crashed = world.service.hold(&session);
     world.age(&session, 31);
-    world
-        .service
-        .acquire(&session, json!({}))
-        .assert_granted("takeover");
+    world.service.acquire(&session, json!({})).assert_granted("takeover");
     let stored = world.stored(&session);
     world
         .service
@@ -154,10 +134,7 @@ fn a_wrong_owner_token_releases_nothing(world: &World) {
         .assert(409, &json!({"released": false, "reason": "lost"}));
     assert_eq!(world.stored(&session), stored);
     let free = Session::new();
-    world
-        .service
-        .release(&free, &wrong)
-        .assert(409, &json!({"released": false, "reason": "lost"}));
+    world.service.release(&free, &wrong).assert(409, &json!({"released": false, "reason": "lost"}));
 }
 
 fn a_crashed_holder_is_replaced_after_its_expiry_and_not_before(world: &World) {
@@ -179,25 +156,18 @@ fn a_takeover_burns_no_id(world: &World) {
     let key = || world.rows::<u64>(format!("SELECT id_sessionX FROM {TABLE} WHERE {session}"));
     let before = key();
     world.age(&session, 31);
-    world
-        .service
-        .acquire(&session, json!({}))
-        .assert_granted("takeover");
+    world.service.acquire(&session, json!({})).assert_granted("takeover");
     assert_eq!(key(), before);
 }
 
 fn the_same_owner_token_gets_its_own_lease_again(world: &World) {
     let session = Session::new();
     let owner_token = "00000000000000000042";
-    let first = world
-        .service
-        .acquire(&session, json!({"owner_token": owner_token}));
+    let first = world.service.acquire(&session, json!({"owner_token": owner_token}));
     first.assert_granted("new");
     let stored = world.stored(&session);
-    let again = world.service.acquire(
-        &session,
-        json!({"owner_token": owner_token, "ttl_ms": 90_000}),
-    );
+    let again =
+        world.service.acquire(&session, json!({"owner_token": owner_token, "ttl_ms": 90_000}));
     again.assert_granted("again");
     assert_eq!(again.text("owner_token"), owner_token);
     assert_eq!(again.number("fencing_token"), first.number("fencing_token"));
@@ -208,23 +178,16 @@ fn the_same_owner_token_gets_its_own_lease_again(world: &World) {
 fn the_same_owner_token_after_its_expiry_is_a_takeover(world: &World) {
     let session = Session::new();
     let owner_token = "00000000000000000043";
-    let first = world
-        .service
-        .acquire(&session, json!({"owner_token": owner_token}));
+    let first = world.service.acquire(&session, json!({"owner_token": owner_token}));
     world.age(&session, 31);
-    let second = world
-        .service
-        .acquire(&session, json!({"owner_token": owner_token}));
+    let second = world.service.acquire(&session, json!({"owner_token": owner_token}));
     second.assert_granted("takeover");
     assert!(second.number("fencing_token") > first.number("fencing_token"));
 }
 
 fn fencing_tokens_rise_even_past_one_from_the_future(world: &World) {
     let session = Session::new();
-    world.store(
-        &session,
-        "2020-01-01 00:00:00.000000499999999999999000000000000000000001",
-    );
+    world.store(&session, "2020-01-01 00:00:00.000000499999999999999000000000000000000001");
     let reply = world.service.acquire(&session, json!({}));
     reply.assert_granted("takeover");
     assert_eq!(reply.number("fencing_token"), 4_999_999_999_999_991);
@@ -233,9 +196,8 @@ fn fencing_tokens_rise_even_past_one_from_the_future(world: &World) {
 fn a_lease_lasts_at_least_its_ttl(world: &World) {
     let service = world.serve(&["--max-hold-ms", "3600000"]);
     let ttls_ms = [1_000, 1_001, 30_000, 45_500, 3_600_000];
-    for (ttl_ms, how) in ttls_ms
-        .into_iter()
-        .flat_map(|ttl_ms| [(ttl_ms, "new"), (ttl_ms, "takeover")])
+    for (ttl_ms, how) in
+        ttls_ms.into_iter().flat_map(|ttl_ms| [(ttl_ms, "new"), (ttl_ms, "takeover")])
     {
         let session = Session::new();
         if how == "takeover" {
@@ -244,10 +206,7 @@ fn a_lease_lasts_at_least_its_ttl(world: &World) {
         let reply = service.acquire(&session, json!({"ttl_ms": ttl_ms}));
         reply.assert_granted(how);
         let remaining_ms = reply.number("remaining_ms");
-        assert!(
-            remaining_ms <= ttl_ms && remaining_ms >= ttl_ms / 2,
-            "{remaining_ms} of {ttl_ms}"
-        );
+        assert!(remaining_ms <= ttl_ms && remaining_ms >= ttl_ms / 2, "{remaining_ms} of {ttl_ms}");
         // Granted at the fencing token's instant, so the stored expiry must lie ttl to ttl + 1 s after it.
         let granted_us = reply.number("fencing_token");
         let lasts_us: i64 = world
@@ -258,55 +217,32 @@ fn a_lease_lasts_at_least_its_ttl(world: &World) {
             .pop()
             .unwrap();
         let rounding_us = lasts_us - i64::try_from(ttl_ms * 1_000).unwrap();
-        assert!(
-            (0..1_000_000).contains(&rounding_us),
-            "ttl {ttl_ms} ms: {rounding_us} us more"
-        );
+        assert!((0..1_000_000).contains(&rounding_us), "ttl {ttl_ms} ms: {rounding_us} us more");
     }
 }
 
 fn a_ttl_is_cut_to_the_longest_hold(world: &World) {
     let service = world.serve(&["--max-hold-ms", "5000"]);
     let session = Session::new();
-    service
-        .acquire(&session, json!({"ttl_ms": 5_001}))
-        .assert_refused(400, "invalid_request");
+    service.acquire(&session, json!({"ttl_ms": 5_001})).assert_refused(400, "invalid_request");
     let reply = service.acquire(&session, json!({}));
-    assert!(
-        reply.number("remaining_ms") <= 5_000,
-        "the default is the longest hold"
-    );
+    assert!(reply.number("remaining_ms") <= 5_000, "the default is the longest hold");
 }
 
 fn letter_case_does_not_distinguish_sessions(world: &World) {
     let session = Session::new();
     let owner_token = world.service.hold(&session);
-    let shouted = Session {
-        device: session.device.to_uppercase(),
-        prospect: session.prospect,
-    };
+    let shouted = Session { device: session.device.to_uppercase(), prospect: session.prospect };
     world.service.acquire(&shouted, json!({})).assert_held();
-    world
-        .service
-        .release(&shouted, &owner_token)
-        .assert(200, &json!({"released": true}));
+    world.service.release(&shouted, &owner_token).assert(200, &json!({"released": true}));
 }
 
 fn other_devices_and_prospects_are_other_sessions(world: &World) {
     let (one, two) = (Session::new(), Session::new());
     world.service.hold(&one);
-    world.service.hold(&Session {
-        device: one.device.clone(),
-        prospect: two.prospect.clone(),
-    });
-    world.service.hold(&Session {
-        device: two.device.clone(),
-        prospect: one.prospect.clone(),
-    });
-    let swapped = Session {
-        device: one.prospect,
-        prospect: one.device,
-    };
+    world.service.hold(&Session { device: one.device.clone(), prospect: two.prospect.clone() });
+    world.service.hold(&Session { device: two.device.clone(), prospect: one.prospect.clone() });
+    let swapped = Session { device: one.prospect, prospect: one.device };
     world.service.hold(&swapped);
 }
 
@@ -352,67 +288,30 @@ fn force_ends_any_lease(world: &World) {
 
 fn force_ends_only_the_lease_that_was_named(world: &World) {
     let session = Session::new();
-    let fencing_token = world
-        .service
-        .acquire(&session, json!({}))
-        .number("fencing_token");
+    let fencing_token = world.service.acquire(&session, json!({})).number("fencing_token");
     let named = |number: u64| force(world, &session, json!({"fencing_token": number}));
-    assert_eq!(
-        (
-            named(fencing_token - 1).status,
-            named(fencing_token + 1).status
-        ),
-        (409, 409)
-    );
+    assert_eq!((named(fencing_token - 1).status, named(fencing_token + 1).status), (409, 409));
     assert!(world.stored(&session).is_some());
     assert_eq!(named(fencing_token).status, 200);
     world.store(&session, "2099-01-01 00:00:00");
-    assert_eq!(
-        named(fencing_token).status,
-        409,
-        "an old program's row has no fencing token"
-    );
+    assert_eq!(named(fencing_token).status, 409, "an old program's row has no fencing token");
 }
 
 fn force_reaches_ids_of_any_spelling(world: &World) {
     for prospect in [" 60123 ", "kélé 😀", "a'b\"c\\", "%_/?#"] {
-        let session = Session {
-            prospect: prospect.to_owned(),
-            ..Session::new()
-        };
+        let session = Session { prospect: prospect.to_owned(), ..Session::new() };
         world.store(&session, "2099-01-01 00:00:00");
-        assert_eq!(
-            world.service.get(&session.path()).json["held"],
-            true,
-            "{prospect:?}"
-        );
-        assert_eq!(
-            force(world, &session, json!({})).status,
-            200,
-            "{prospect:?}"
-        );
-        assert_eq!(
-            world.service.get(&session.path()).json["held"],
-            false,
-            "{prospect:?}"
-        );
+        assert_eq!(world.service.get(&session.path()).json["held"], true, "{prospect:?}");
+        assert_eq!(force(world, &session, json!({})).status, 200, "{prospect:?}");
+        assert_eq!(world.service.get(&session.path()).json["held"], false, "{prospect:?}");
     }
     // A column of another character set cannot hold it, so nobody does.
     let schema = world.own_table();
-    schema.sql(&format!(
-        "ALTER TABLE {TABLE} CONVERT TO CHARACTER SET latin1"
-    ));
+    schema.sql(&format!("ALTER TABLE {TABLE} CONVERT TO CHARACTER SET latin1"));
     let service = Service::start(&schema.url(), &[]);
-    let session = Session {
-        prospect: "😀".to_owned(),
-        ..Session::new()
-    };
-    service
-        .get(&session.path())
-        .assert(200, &json!({"held": false}));
-    service
-        .get("/v1/locks?id_device=%F0%9F%98%80")
-        .assert(200, &json!({"locks": []}));
+    let session = Session { prospect: "😀".to_owned(), ..Session::new() };
+    service.get(&session.path()).assert(200, &json!({"held": false}));
+    service.get("/v1/locks?id_device=%F0%9F%98%80").assert(200, &json!({"locks": []}));
     let plain = Session::new();
     let owner_token = service.hold(&plain);
     assert_eq!(service.release(&plain, &owner_token).status, 200);
@@ -420,17 +319,11 @@ fn force_reaches_ids_of_any_spelling(world: &World) {
 
 fn looking_shows_who_holds_but_never_the_owner_token(world: &World) {
     let session = Session::new();
-    world
-        .service
-        .get(&session.path())
-        .assert(200, &json!({"held": false}));
+    world.service.get(&session.path()).assert(200, &json!({"held": false}));
     let granted = world.service.acquire(&session, json!({}));
     let seen = world.service.get(&session.path());
     let (remaining_ms, held_ms) = (seen.number("remaining_ms"), seen.number("held_ms"));
-    assert!(
-        (1..=31_000).contains(&remaining_ms) && held_ms < 30_000,
-        "{seen:?}"
-    );
+    assert!((1..=31_000).contains(&remaining_ms) && held_ms < 30_000, "{seen:?}");
     seen.assert(
         200,
         &json!({
@@ -452,10 +345,7 @@ fn looking_shows_who_holds_but_never_the_owner_token(world: &World) {
     let held_ms = world.service.get(&session.path()).number("held_ms");
     assert!((10_000..40_000).contains(&held_ms), "{held_ms}");
     world.age(&session, 31);
-    world
-        .service
-        .get(&session.path())
-        .assert(200, &json!({"held": false}));
+    world.service.get(&session.path()).assert(200, &json!({"held": false}));
 }
 
 fn each_outcome_has_its_log_line_and_no_line_has_a_token(world: &World) {
@@ -475,27 +365,20 @@ fn each_outcome_has_its_log_line_and_no_line_has_a_token(world: &World) {
     refused.assert_refused(401, "unauthorized");
 
     let session = Session::new();
-    let ids = format!(
-        "id_prospect=\"{}\" id_device=\"{}\"",
-        session.prospect, session.device
-    );
+    let ids = format!("id_prospect=\"{}\" id_device=\"{}\"", session.prospect, session.device);
     let first = world.service.hold(&session);
-    world
-        .service
-        .wait_for_line(&format!("INFO  Session lock acquired successfully {ids}"));
+    world.service.wait_for_line(&format!("INFO  Session lock acquired successfully {ids}"));
     world.service.acquire(&session, json!({})).assert_held();
-    world.service.wait_for_line(&format!(
-        "INFO  Session lock held, duplicate rejected {ids}"
-    ));
+    world.service.wait_for_line(&format!("INFO  Session lock held, duplicate rejected {ids}"));
     world.age(&session, 31);
     let second = world.service.hold(&session);
-    world.service.wait_for_line(&format!(
-        "INFO  Session lock taken over from a stale holder {ids}"
-    ));
+    world
+        .service
+        .wait_for_line(&format!("INFO  Session lock taken over from a stale holder {ids}"));
     assert_eq!(world.service.release(&session, &second).status, 200);
-    world.service.wait_for_line(&format!(
-        "INFO  Session lock released and cleaned up successfully {ids}"
-    ));
+    world
+        .service
+        .wait_for_line(&format!("INFO  Session lock released and cleaned up successfully {ids}"));
 
     for line in world.service.log().iter().chain(&service.log()) {
         for secret in [&first, &second, "s3cret-t0ken", "root@"] {
@@ -527,11 +410,7 @@ fn the_services_own_clock_changes_nothing(world: &World) {
     for (offset, session) in [("+9h", Session::new()), ("-400d", Session::new())] {
         let astray = Service::spawn(
             Command::new(binary())
-                .args([
-                    "serve",
-                    "--database-url",
-                    &world.database.url("session_lock"),
-                ])
+                .args(["serve", "--database-url", &world.database.url("session_lock")])
                 .env("LD_PRELOAD", LIBRARY)
                 .env("FAKETIME", offset)
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
@@ -543,9 +422,7 @@ fn the_services_own_clock_changes_nothing(world: &World) {
         world.age(&session, 25);
         astray.acquire(&session, json!({})).assert_held();
         world.age(&session, 6);
-        astray
-            .acquire(&session, json!({}))
-            .assert_granted("takeover");
+        astray.acquire(&session, json!({})).assert_granted("takeover");
         assert_eq!(astray.release(&session, &owner_token).status, 409);
     }
 }
@@ -572,10 +449,8 @@ fn fencing_tokens_rise_when_two_servers_race_for_one_session(world: &World) {
     let grants: u64 = thread::scope(|scope| {
         let services = [&world.service, &other];
         let racers: Vec<_> = (0..8).map(|n| (services[n % 2], &race)).collect();
-        let racers: Vec<_> = racers
-            .into_iter()
-            .map(|(service, race)| scope.spawn(move || race(service)))
-            .collect();
+        let racers: Vec<_> =
+            racers.into_iter().map(|(service, race)| scope.spawn(move || race(service))).collect();
         racers.into_iter().map(|racer| racer.join().unwrap()).sum()
     });
     assert!(grants > 20, "{grants}");

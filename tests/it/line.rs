@@ -57,10 +57,7 @@ fn fifty_waiters_are_served_in_the_order_of_their_arrival(world: &World) {
                 assert_eq!(granted.status, 200, "{granted:?}");
                 served.lock().unwrap().push(number);
                 assert_eq!(
-                    world
-                        .service
-                        .release(session, &granted.text("owner_token"))
-                        .status,
+                    world.service.release(session, &granted.text("owner_token")).status,
                     200
                 );
             });
@@ -146,10 +143,7 @@ fn a_wait_ends_in_time_with_a_plain_refusal(world: &World) {
     let waited = began.elapsed();
     refused.assert_held();
     assert!(refused.number("remaining_ms") > 20_000 && refused.retry_after_s.is_some());
-    assert!(
-        waited >= Duration::from_millis(700) && waited < Duration::from_secs(20),
-        "{waited:?}"
-    );
+    assert!(waited >= Duration::from_millis(700) && waited < Duration::from_secs(20), "{waited:?}");
     assert_eq!(world.service.waiters(&session), 0);
 }
 
@@ -157,9 +151,7 @@ fn a_lone_waiter_is_never_forgotten(world: &World) {
     // Nobody else's wait keeps the service's clockwork awake.
     let service = world.serve(&[]);
     let session = Session::new();
-    service
-        .acquire(&session, json!({"ttl_ms": 600_000}))
-        .assert_granted("new");
+    service.acquire(&session, json!({"ttl_ms": 600_000})).assert_granted("new");
     for _ in 0..60 {
         wait(&service, &session, 10).assert_held();
         // Long enough for that to go to sleep.
@@ -169,10 +161,7 @@ fn a_lone_waiter_is_never_forgotten(world: &World) {
 
 fn an_expiry_wakes_the_first_in_line(world: &World) {
     let session = Session::new();
-    world
-        .service
-        .acquire(&session, json!({"ttl_ms": 1_500}))
-        .assert_granted("new");
+    world.service.acquire(&session, json!({"ttl_ms": 1_500})).assert_granted("new");
     let granted = wait(&world.service, &session, 25_000);
     granted.assert_granted("takeover");
 }
@@ -203,9 +192,7 @@ fn a_release_elsewhere_wakes_the_first_in_line(world: &World) {
 fn a_holder_that_asks_again_does_not_stand_in_line(world: &World) {
     let session = Session::new();
     let owner_token = "00000000000000004711";
-    let first = world
-        .service
-        .acquire(&session, json!({"owner_token": owner_token}));
+    let first = world.service.acquire(&session, json!({"owner_token": owner_token}));
     thread::scope(|scope| {
         let waiting = scope.spawn(|| wait(&world.service, &session, 25_000));
         world.service.wait_for_waiters(&session, 1);
@@ -235,10 +222,8 @@ fn a_waiter_that_asks_twice_is_answered_twice(world: &World) {
             })
             .collect();
         assert_eq!(world.service.release(&session, &holder).status, 200);
-        let hows: Vec<_> = asked
-            .into_iter()
-            .map(|asked| asked.join().unwrap().text("how"))
-            .collect();
+        let hows: Vec<_> =
+            asked.into_iter().map(|asked| asked.join().unwrap().text("how")).collect();
         assert_eq!(hows, ["new", "again"]);
     });
 }
@@ -246,13 +231,9 @@ fn a_waiter_that_asks_twice_is_answered_twice(world: &World) {
 fn a_waiter_whose_client_is_gone_costs_one_ttl_at_most(world: &World) {
     let session = Session::new();
     let holder = world.service.hold(&session);
-    let body = session
-        .with(json!({"ttl_ms": 1_000, "wait_ms": 25_000}))
-        .to_string();
-    let request = format!(
-        "POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let body = session.with(json!({"ttl_ms": 1_000, "wait_ms": 25_000})).to_string();
+    let request =
+        format!("POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let mut gone = std::net::TcpStream::connect(world.service.address).unwrap();
     std::io::Write::write_all(&mut gone, request.as_bytes()).unwrap();
     world.service.wait_for_waiters(&session, 1);
@@ -274,18 +255,10 @@ fn sigterm_answers_every_waiter(world: &World) {
         .map(|_| {
             let body = session.with(json!({"wait_ms": 25_000})).to_string();
             thread::spawn(move || {
-                let agent = ureq::Agent::config_builder()
-                    .http_status_as_error(false)
-                    .build();
+                let agent = ureq::Agent::config_builder().http_status_as_error(false).build();
                 let url = format!("http://{address}/v1/acquire");
-                let reply = ureq::Agent::new_with_config(agent)
-                    .post(url)
-                    .send(body)
-                    .unwrap();
-                (
-                    reply.status().as_u16(),
-                    reply.headers().contains_key("retry-after"),
-                )
+                let reply = ureq::Agent::new_with_config(agent).post(url).send(body).unwrap();
+                (reply.status().as_u16(), reply.headers().contains_key("retry-after"))
             })
         })
         .collect();
@@ -307,10 +280,8 @@ fn a_thousand_waiters_hold_up_nobody(world: &World) {
     for number in 0..1_000 {
         let session = &sessions[number % sessions.len()];
         let body = session.with(json!({"wait_ms": 25_000})).to_string();
-        let request = format!(
-            "POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request =
+            format!("POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let mut stream = std::net::TcpStream::connect(service.address).unwrap();
         std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
         crowd.push(stream);
@@ -334,16 +305,12 @@ fn a_locked_row_refuses_those_who_wait_for_it(world: &World) {
     world.store(&session, "garbage");
     let mut neighbour = world.lock_row(&session);
     thread::scope(|scope| {
-        let asked: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| wait(&world.service, &session, 20_000)))
-            .collect();
+        let asked: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| wait(&world.service, &session, 20_000))).collect();
         for asked in asked {
             asked.join().unwrap().assert_refused(503, "unavailable");
         }
     });
     neighbour.query_drop("ROLLBACK").unwrap();
-    world
-        .service
-        .acquire(&session, json!({}))
-        .assert_granted("takeover");
+    world.service.acquire(&session, json!({})).assert_granted("takeover");
 }

@@ -72,11 +72,7 @@ fn forged_lengths_are_refused_and_the_process_lives(world: &World) {
         assert_eq!(service.get("/healthz").status, 200, "after {length}");
     }
     for length in ["-1", "+5", "1e3", "0x10", "5 5", ""] {
-        assert_refusal(
-            &answer(send(&service, &forged(length))),
-            400,
-            "invalid_request",
-        );
+        assert_refusal(&answer(send(&service, &forged(length))), 400, "invalid_request");
     }
     let twice = "POST /v1/acquire HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x";
     assert_refusal(&answer(send(&service, twice)), 400, "invalid_request");
@@ -85,20 +81,13 @@ fn forged_lengths_are_refused_and_the_process_lives(world: &World) {
     service.hold(&Session::new());
     // Those that cannot be freed are counted.
     let metrics = service.text("/metrics");
-    assert!(
-        !metrics.contains("session_lock_connections_left_behind 0"),
-        "{metrics}"
-    );
+    assert!(!metrics.contains("session_lock_connections_left_behind 0"), "{metrics}");
 }
 
 fn too_many_forged_lengths_end_in_a_clean_exit(world: &World) {
     let mut service = world.serve(&[]);
     for _ in 0..1_000 {
-        assert_refusal(
-            &answer(send(&service, &forged("1000000000000"))),
-            413,
-            "too_large",
-        );
+        assert_refusal(&answer(send(&service, &forged("1000000000000"))), 413, "too_large");
     }
     assert_eq!(service.wait(), Some(1));
     service.wait_for_line("too many requests with forged lengths");
@@ -107,10 +96,8 @@ fn too_many_forged_lengths_end_in_a_clean_exit(world: &World) {
 fn bodies_of_unknown_length_are_refused_and_never_taken_for_requests(world: &World) {
     let session = Session::new();
     let body = session.with(json!({})).to_string();
-    let inner = format!(
-        "POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let inner =
+        format!("POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let chunked = format!(
         "POST /v1/acquire HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{inner}\r\n0\r\n\r\n",
         inner.len()
@@ -128,11 +115,7 @@ fn unusual_headers_are_refused(world: &World) {
         format!("POST /v1/acquire HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n{header}\r\n\r\n{{}}")
     };
     for header in ["Expect: 100-continue", "Connection: upgrade"] {
-        assert_refusal(
-            &answer(send(&world.service, &with(header))),
-            400,
-            "invalid_request",
-        );
+        assert_refusal(&answer(send(&world.service, &with(header))), 400, "invalid_request");
     }
 }
 
@@ -149,18 +132,12 @@ fn headers_that_make_tiny_http_panic_cost_no_worker(world: &World) {
         .map(|n| {
             format!(
                 "x{n};q={}",
-                if n % 3 == 0 {
-                    "nan".to_owned()
-                } else {
-                    format!("0.{}", n * 7 % 10)
-                }
+                if n % 3 == 0 { "nan".to_owned() } else { format!("0.{}", n * 7 % 10) }
             )
         })
         .collect();
-    let request = format!(
-        "GET /healthz HTTP/1.1\r\nTE: {}\r\nConnection: close\r\n\r\n",
-        codings.join(",")
-    );
+    let request =
+        format!("GET /healthz HTTP/1.1\r\nTE: {}\r\nConnection: close\r\n\r\n", codings.join(","));
     for _ in 0..10 {
         answer(send(&service, &request));
     }
@@ -171,27 +148,17 @@ fn what_is_pipelined_behind_a_wait_holds_up_nobody(world: &World) {
     let service = world.serve(&["--workers", "2"]);
     let (session, other) = (Session::new(), Session::new());
     for session in [&session, &other] {
-        service
-            .acquire(session, json!({"ttl_ms": 600_000}))
-            .assert_granted("new");
+        service.acquire(session, json!({"ttl_ms": 600_000})).assert_granted("new");
     }
     let post = |session: &Session, wait_ms: u64| {
         let body = session.with(json!({"wait_ms": wait_ms})).to_string();
-        format!(
-            "POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
+        format!("POST /v1/acquire HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     };
     let looks = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(8);
-    let mut stream = send(
-        &service,
-        &(post(&session, 8_000) + &post(&other, 10) + &looks),
-    );
+    let mut stream = send(&service, &(post(&session, 8_000) + &post(&other, 10) + &looks));
     service.wait_for_waiters(&session, 1);
     // Neither the workers nor what ends waits in time is held up by the answers behind.
-    service
-        .acquire(&other, json!({"wait_ms": 100}))
-        .assert_held();
+    service.acquire(&other, json!({"wait_ms": 100})).assert_held();
     service.hold(&Session::new());
     assert_eq!(service.waiters(&session), 1, "the first still waits");
     // The answers come in the order of the requests.
@@ -202,17 +169,8 @@ fn what_is_pipelined_behind_a_wait_holds_up_nobody(world: &World) {
         assert!(length > 0, "{answers}");
         answers.push_str(&String::from_utf8_lossy(&buffer[..length]));
     }
-    let statuses: Vec<_> = answers
-        .split("HTTP/1.1 ")
-        .skip(1)
-        .map(|answer| &answer[..3])
-        .collect();
-    assert_eq!(
-        statuses,
-        [
-            "409", "409", "200", "200", "200", "200", "200", "200", "200", "200"
-        ]
-    );
+    let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["409", "409", "200", "200", "200", "200", "200", "200", "200", "200"]);
 }
 
 fn sigterm_answers_what_waits_behind_a_hanging_database(world: &World) {
@@ -221,9 +179,7 @@ fn sigterm_answers_what_waits_behind_a_hanging_database(world: &World) {
     migrate(&url);
     let mut service = Service::start(&url, &["--workers", "2"]);
     let session = Session::new();
-    service
-        .acquire(&session, json!({"ttl_ms": 1_000}))
-        .assert_granted("new");
+    service.acquire(&session, json!({"ttl_ms": 1_000})).assert_granted("new");
     let address = service.address;
     let ask = move |body: String| {
         thread::spawn(move || {

@@ -29,8 +29,7 @@ fn own_service(world: &World) -> (crate::world::Schema<'_>, Service) {
 fn fill(conn: &mut mysql::Conn, rows: u64) {
     // MySQL's name for it, and MariaDB's.
     for limit in ["cte_max_recursion_depth", "max_recursive_iterations"] {
-        conn.query_drop(format!("SET SESSION {limit} = 100000"))
-            .ok();
+        conn.query_drop(format!("SET SESSION {limit} = 100000")).ok();
     }
     conn.query_drop(format!(
         "INSERT INTO {TABLE} (id_device, id_prospect, timestamp) \
@@ -64,11 +63,7 @@ fn pages_show_every_lease_that_holds_once(world: &World) {
     loop {
         let page = service.get(&path);
         assert_eq!(page.status, 200, "{page:?}");
-        assert!(
-            tokens
-                .iter()
-                .all(|token| !page.json.to_string().contains(token))
-        );
+        assert!(tokens.iter().all(|token| !page.json.to_string().contains(token)));
         for lock in page.json["locks"].as_array().unwrap() {
             let prospect = lock["id_prospect"].as_str().unwrap().to_owned();
             assert_eq!(lock["legacy"], json!(prospect == legacy.prospect));
@@ -90,21 +85,13 @@ fn a_page_of_one_device_has_only_that(world: &World) {
     let (_schema, service) = own_service(world);
     let device = "bot 1/%é".replace('é', "e");
     for prospect in ["1", "2"] {
-        service.hold(&Session {
-            device: device.clone(),
-            prospect: prospect.to_owned(),
-        });
-        service.hold(&Session {
-            device: "other".to_owned(),
-            prospect: prospect.to_owned(),
-        });
+        service.hold(&Session { device: device.clone(), prospect: prospect.to_owned() });
+        service.hold(&Session { device: "other".to_owned(), prospect: prospect.to_owned() });
     }
     let page = service.get("/v1/locks?id_device=BOT%201%2F%25e&limit=1");
     let (first, next) = (page.json["locks"].as_array().unwrap(), page.text("next"));
     let first = first.clone();
-    let page = service.get(&format!(
-        "/v1/locks?id_device=bot%201%2F%25e&limit=5&after={next}"
-    ));
+    let page = service.get(&format!("/v1/locks?id_device=bot%201%2F%25e&limit=5&after={next}"));
     assert!(page.json.get("next").is_none(), "{page:?}");
     let second = page.json["locks"].as_array().unwrap();
     assert_eq!((first.len(), second.len()), (1, 1));
@@ -124,14 +111,9 @@ fn wrong_parameters_of_a_list_are_refused(world: &World) {
         "id_device=",
         "id_device=%ff",
     ] {
-        let message = world
-            .service
-            .get(&format!("/v1/locks?{query}"))
-            .assert_refused(400, "invalid_request");
-        assert!(
-            message.starts_with(query.split('=').next().unwrap()),
-            "{message}"
-        );
+        let message =
+            world.service.get(&format!("/v1/locks?{query}")).assert_refused(400, "invalid_request");
+        assert!(message.starts_with(query.split('=').next().unwrap()), "{message}");
     }
 }
 
@@ -143,17 +125,13 @@ fn a_page_of_many_rows_uses_the_primary_key(world: &World) {
     assert_eq!(statements, ["20000"]);
     // A hundred from the middle reads a hundred rows, not 20,000: the server counts them.
     let read_rows = |conn: &mut mysql::Conn| -> u64 {
-        let rows: Vec<(String, u64)> = conn
-            .query("SHOW SESSION STATUS LIKE 'Handler_read%'")
-            .unwrap();
+        let rows: Vec<(String, u64)> =
+            conn.query("SHOW SESSION STATUS LIKE 'Handler_read%'").unwrap();
         rows.iter().map(|(_, count)| count).sum()
     };
     let sql = include_str!("../../sql/lease/list.sql");
     let code: Vec<_> = sql.lines().filter(|line| !line.starts_with("--")).collect();
-    let code = code
-        .join(" ")
-        .replace("{key}", "id_sessionX")
-        .replace("{table}", TABLE);
+    let code = code.join(" ").replace("{key}", "id_sessionX").replace("{table}", TABLE);
     for (device, limit) in [("NULL", 100), ("'nobody'", 1_000)] {
         let page = code
             .replace(":after", "10000")
@@ -176,11 +154,7 @@ fn list_prints_a_table_for_people_and_json_for_programs(world: &World) {
     service.hold(&Session::new());
     let url = format!("http://{}", service.address);
     let printed = run(&["list", "--url", &url]);
-    assert_eq!(
-        (printed.status, printed.out.lines().count()),
-        (Some(0), 3),
-        "{printed:?}"
-    );
+    assert_eq!((printed.status, printed.out.lines().count()), (Some(0), 3), "{printed:?}");
     assert!(printed.out.contains(&session.prospect) && !printed.out.contains(&owner_token));
     let printed = run(&["list", "--json", "--device", &session.device, "--url", &url]);
     let locks: serde_json::Value = serde_json::from_str(&printed.out).unwrap();
@@ -190,10 +164,7 @@ fn list_prints_a_table_for_people_and_json_for_programs(world: &World) {
 
 fn release_force_ends_a_lease_from_the_command_line(world: &World) {
     let session = Session::new();
-    let fencing_token = world
-        .service
-        .acquire(&session, json!({}))
-        .number("fencing_token");
+    let fencing_token = world.service.acquire(&session, json!({})).number("fencing_token");
     let url = format!("http://{}", world.service.address);
     let release = |more: &[&str]| {
         let ids = [
@@ -208,19 +179,15 @@ fn release_force_ends_a_lease_from_the_command_line(world: &World) {
         run(&[&ids, more].concat())
     };
     assert_eq!(release(&[]).status, Some(2), "without --force");
-    assert_eq!(
-        release(&["--force", "--fencing-token", "1"]).status,
-        Some(1)
-    );
+    assert_eq!(release(&["--force", "--fencing-token", "1"]).status, Some(1));
     assert_eq!(
         release(&["--force", "--fencing-token", &fencing_token.to_string()]).status,
         Some(0)
     );
     assert_eq!(world.stored(&session), None);
-    let line = world.service.wait_for_line(&format!(
-        "released by force id_prospect=\"{}\"",
-        session.prospect
-    ));
+    let line = world
+        .service
+        .wait_for_line(&format!("released by force id_prospect=\"{}\"", session.prospect));
     assert!(
         line.contains("by 127.0.0.1:") && line.contains(&format!("fencing_token={fencing_token}")),
         "{line}"
@@ -232,36 +199,18 @@ fn commands_say_when_there_is_no_server(world: &World) {
     let closed = format!("http://127.0.0.1:{}", crate::world::free_port());
     for command in [
         &["list", "--url", &closed][..],
-        &[
-            "release",
-            "--force",
-            "--device",
-            "d",
-            "--prospect",
-            "p",
-            "--url",
-            &closed,
-        ],
+        &["release", "--force", "--device", "d", "--prospect", "p", "--url", &closed],
     ] {
         let printed = run(command);
         assert_eq!(printed.status, Some(69), "{printed:?}");
-        assert!(
-            printed.err.contains("no session-lock server at"),
-            "{printed:?}"
-        );
+        assert!(printed.err.contains("no session-lock server at"), "{printed:?}");
     }
     let service = world.serve(&["--api-token", "s3cret"]);
     let url = format!("http://{}", service.address);
     let printed = run(&["list", "--url", &url]);
     assert_eq!(printed.status, Some(2), "{printed:?}");
-    assert!(
-        printed.err.contains("SESSION_LOCK_API_TOKEN"),
-        "{printed:?}"
-    );
-    assert_eq!(
-        run(&["list", "--url", &url, "--api-token", "s3cret"]).status,
-        Some(0)
-    );
+    assert!(printed.err.contains("SESSION_LOCK_API_TOKEN"), "{printed:?}");
+    assert_eq!(run(&["list", "--url", &url, "--api-token", "s3cret"]).status, Some(0));
 }
 
 fn rows_of_crashed_holders_are_swept_and_no_others(world: &World) {
@@ -300,9 +249,7 @@ fn rows_of_crashed_holders_are_swept_and_no_others(world: &World) {
         },
     );
     let left: HashSet<String> = conn
-        .query(format!(
-            "SELECT id_prospect FROM {TABLE} WHERE id_device <> 'bot'"
-        ))
+        .query(format!("SELECT id_prospect FROM {TABLE} WHERE id_device <> 'bot'"))
         .unwrap()
         .into_iter()
         .collect();
@@ -312,9 +259,6 @@ fn rows_of_crashed_holders_are_swept_and_no_others(world: &World) {
         "{:?}",
         began.elapsed()
     );
-    eventually(
-        || "a takeover keeps its meaning",
-        || Some(service.acquire(&recent, json!({}))),
-    )
-    .assert_granted("takeover");
+    eventually(|| "a takeover keeps its meaning", || Some(service.acquire(&recent, json!({}))))
+        .assert_granted("takeover");
 }

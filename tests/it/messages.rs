@@ -76,9 +76,7 @@ fn an_answered_message_is_a_duplicate(world: &World) {
     session.device.push_str("Bot");
     let token = service.hold_for(&session, "wamid.A");
     let fields = json!({"owner_token": token, "message_id": "wamid.A", "result": {"reply": "r1"}});
-    service
-        .post("/v1/commit", session.with(fields))
-        .assert(200, &is_committed("new"));
+    service.post("/v1/commit", session.with(fields)).assert(200, &is_committed("new"));
     assert_eq!(service.release(&session, &token).status, 200);
     world.sql(format!(
         "UPDATE {MESSAGES} SET committed_us = committed_us - 5000000 WHERE {session}"
@@ -94,10 +92,7 @@ fn an_answered_message_is_a_duplicate(world: &World) {
     }
     assert_eq!(world.stored(&session), None, "nothing is held for it");
     // The session in another letter case is the same to the lock table.
-    let shouted = Session {
-        device: session.device.to_uppercase(),
-        ..session.clone()
-    };
+    let shouted = Session { device: session.device.to_uppercase(), ..session.clone() };
     assert_duplicate(&acquire_for(service, &shouted, "wamid.A"), "wamid.A");
     // A message is compared exactly, and belongs to its session.
     let other = Session::new();
@@ -119,9 +114,7 @@ fn an_answered_message_is_a_duplicate_even_while_the_session_is_held(world: &Wor
     let (service, session) = (&world.service, Session::new());
     let token = service.hold_for(&session, "m");
     acquire_for(service, &session, "m").assert_held();
-    service
-        .commit(&session, &token, "m")
-        .assert(200, &is_committed("new"));
+    service.commit(&session, &token, "m").assert(200, &is_committed("new"));
     assert_duplicate(&acquire_for(service, &session, "m"), "m");
     acquire_for(service, &session, "n").assert_held();
     // Its own worker has nothing left to do for it either.
@@ -166,9 +159,7 @@ fn a_waiter_whose_message_is_answered_meanwhile_gets_no_lease(world: &World) {
             service.wait_for_waiters(&session, 1);
             let second = scope
                 .spawn(|| service.acquire(&session, json!({"message_id": "n", "wait_ms": 25_000})));
-            service
-                .commit(&session, &token, "m")
-                .assert(200, &is_committed("new"));
+            service.commit(&session, &token, "m").assert(200, &is_committed("new"));
             if release {
                 assert_eq!(service.release(&session, &token).status, 200);
                 assert_duplicate(&first.join().unwrap(), "m");
@@ -221,29 +212,19 @@ fn a_message_whose_worker_died_can_be_acquired_again(world: &World) {
 fn a_commit_needs_a_live_lease(world: &World) {
     let (service, session) = (&world.service, Session::new());
     let stranger = "00000000000000004711";
-    service
-        .commit(&session, stranger, "m")
-        .assert(409, &is_lost());
+    service.commit(&session, stranger, "m").assert(409, &is_lost());
     let token = service.hold(&session);
-    service
-        .commit(&session, stranger, "m")
-        .assert(409, &is_lost());
+    service.commit(&session, stranger, "m").assert(409, &is_lost());
     world.age(&session, 31);
-    service
-        .commit(&session, &token, "m")
-        .assert(409, &is_lost());
+    service.commit(&session, &token, "m").assert(409, &is_lost());
     assert_eq!(service.acquire(&session, json!({})).status, 200);
-    service
-        .commit(&session, &token, "m")
-        .assert(409, &is_lost());
+    service.commit(&session, &token, "m").assert(409, &is_lost());
     assert_eq!(records(world, &session), 0);
     // An old program's row is nobody's lease.
     let legacy = Session::new();
     let old = "2099-01-01 00:00:00";
     world.store(&legacy, old);
-    service
-        .commit(&legacy, stranger, "m")
-        .assert(409, &is_lost());
+    service.commit(&legacy, stranger, "m").assert(409, &is_lost());
 }
 
 fn an_owner_token_is_good_for_its_own_session_only(world: &World) {
@@ -260,11 +241,7 @@ fn an_owner_token_is_good_for_its_own_session_only(world: &World) {
             _ => release_with(service, &other, &token, "m"),
         };
         assert_eq!((reply.status, &reply.json["reason"]), (409, &json!("lost")));
-        assert_eq!(
-            world.stored(&session),
-            stored,
-            "after a {request} of another"
-        );
+        assert_eq!(world.stored(&session), stored, "after a {request} of another");
         assert_eq!(service.release(&session, &token).status, 200);
     }
     assert_eq!(records(world, &other), 0);
@@ -273,21 +250,15 @@ fn an_owner_token_is_good_for_its_own_session_only(world: &World) {
 fn a_commit_can_be_repeated_even_after_its_lease_has_ended(world: &World) {
     let (service, session) = (&world.service, Session::new());
     let token = service.hold_for(&session, "m");
-    service
-        .commit(&session, &token, "m")
-        .assert(200, &is_committed("new"));
+    service.commit(&session, &token, "m").assert(200, &is_committed("new"));
     for end in [&|| (), &|| world.age(&session, 31), &|| {
         acquire_for(service, &session, "n").assert_granted("takeover");
     }] as [&dyn Fn(); 3]
     {
         end();
-        service
-            .commit(&session, &token, "m")
-            .assert(200, &is_committed("again"));
+        service.commit(&session, &token, "m").assert(200, &is_committed("again"));
     }
-    service
-        .commit(&session, &token, "n")
-        .assert(409, &is_lost());
+    service.commit(&session, &token, "n").assert(409, &is_lost());
 }
 
 fn a_message_is_committed_by_one_owner_token_only(world: &World) {
@@ -296,31 +267,21 @@ fn a_message_is_committed_by_one_owner_token_only(world: &World) {
     world.age(&session, 31);
     let second = service.hold_for(&session, "m");
     let fields = json!({"owner_token": second, "message_id": "m", "result": "second"});
-    service
-        .post("/v1/commit", session.with(fields))
-        .assert(200, &is_committed("new"));
+    service.post("/v1/commit", session.with(fields)).assert(200, &is_committed("new"));
     // Late, and a duplicate: it is told the latter.
     let duplicate = json!({"committed": false, "reason": "duplicate", "result": "second"});
-    service
-        .commit(&session, &first, "m")
-        .assert(409, &duplicate);
+    service.commit(&session, &first, "m").assert(409, &duplicate);
     assert_eq!(service.release(&session, &second).status, 200);
     let third = service.hold(&session);
-    service
-        .commit(&session, &third, "m")
-        .assert(409, &duplicate);
-    service
-        .commit(&session, &second, "m")
-        .assert(200, &is_committed("again"));
+    service.commit(&session, &third, "m").assert(409, &duplicate);
+    service.commit(&session, &second, "m").assert(200, &is_committed("again"));
 }
 
 fn several_messages_are_committed_under_one_lease(world: &World) {
     let (service, session) = (&world.service, Session::new());
     let token = service.hold_for(&session, "m1");
     for message_id in ["m1", "m2", "m3"] {
-        service
-            .commit(&session, &token, message_id)
-            .assert(200, &is_committed("new"));
+        service.commit(&session, &token, message_id).assert(200, &is_committed("new"));
     }
     assert_eq!(service.release(&session, &token).status, 200);
     for message_id in ["m1", "m2", "m3"] {
@@ -337,9 +298,7 @@ fn a_release_with_a_message_records_it(world: &World) {
     let refused = acquire_for(service, &session, "m");
     assert_duplicate(&refused, "m");
     assert_eq!(refused.json["result"], json!(token));
-    service
-        .commit(&session, &token, "m")
-        .assert(200, &is_committed("again"));
+    service.commit(&session, &token, "m").assert(200, &is_committed("again"));
     // One that is recorded stays as it is, whoever did it.
     let later = service.hold(&session);
     assert_eq!(release_with(service, &session, &later, "m").status, 200);
@@ -379,9 +338,7 @@ fn a_result_is_given_back_byte_for_byte(world: &World) {
     ] {
         let session = Session::new();
         let token = service.hold(&session);
-        let fields = session
-            .with(json!({"owner_token": token, "message_id": "m"}))
-            .to_string();
+        let fields = session.with(json!({"owner_token": token, "message_id": "m"})).to_string();
         let body = format!("{},\"result\":{result}}}", fields.trim_end_matches('}'));
         let committed = service.post("/v1/commit", body);
         committed.assert(200, &is_committed("new"));
@@ -392,10 +349,7 @@ fn a_result_is_given_back_byte_for_byte(world: &World) {
     let session = Session::new();
     let token = service.hold(&session);
     service.commit(&session, &token, "m");
-    assert_eq!(
-        acquire_for(service, &session, "m").json["result"],
-        Value::Null
-    );
+    assert_eq!(acquire_for(service, &session, "m").json["result"], Value::Null);
 }
 
 fn no_lease_is_granted_for_a_message_that_is_answered_while_its_acquire_waits(world: &World) {
@@ -444,11 +398,7 @@ fn is_duplicate_after_a_commit_while_its_acquire_waits(
         return false;
     }
     assert_duplicate(&answer, "m");
-    assert_eq!(
-        world.stored(&session).as_deref(),
-        stored,
-        "no lease is left"
-    );
+    assert_eq!(world.stored(&session).as_deref(), stored, "no lease is left");
     true
 }
 
@@ -486,10 +436,7 @@ fn commit_behind(world: &World, meanwhile: &str) -> (Session, Reply) {
 }
 
 fn a_commit_that_waits_for_the_row_sees_what_an_old_program_did_to_it(world: &World) {
-    for meanwhile in [
-        "UPDATE t SET timestamp = NOW() WHERE x",
-        "DELETE FROM t WHERE x",
-    ] {
+    for meanwhile in ["UPDATE t SET timestamp = NOW() WHERE x", "DELETE FROM t WHERE x"] {
         let (session, reply) = commit_behind(world, meanwhile);
         reply.assert(409, &is_lost());
         assert_eq!(records(world, &session), 0);
@@ -565,16 +512,10 @@ fn orders(scripts: &[&[Step]]) -> Vec<Vec<(usize, Step)>> {
             let (first, others) = rest[number].split_first().unwrap();
             rest[number] = others;
             let continued = orders(&rest).into_iter();
-            continued
-                .map(|order| [vec![(number, *first)], order].concat())
-                .collect::<Vec<_>>()
+            continued.map(|order| [vec![(number, *first)], order].concat()).collect::<Vec<_>>()
         })
         .collect();
-    if all.is_empty() {
-        vec![Vec::new()]
-    } else {
-        all
-    }
+    if all.is_empty() { vec![Vec::new()] } else { all }
 }
 
 fn every_order_of_two_workers_steps_ends_as_it_must(world: &World) {
@@ -583,11 +524,7 @@ fn every_order_of_two_workers_steps_ends_as_it_must(world: &World) {
     const TOKENS: [&str; 2] = ["00000000000000000001", "00000000000000000002"];
     let mut conn = world.database.connect();
     let mut count = 0;
-    for scripts in [
-        [COMMITS, COMMITS],
-        [COMMITS, RELEASES],
-        [RELEASES, RELEASES],
-    ] {
+    for scripts in [[COMMITS, COMMITS], [COMMITS, RELEASES], [RELEASES, RELEASES]] {
         for order in orders(&[scripts[0], scripts[1], &[Step::Expire]]) {
             count += 1;
             let (session, mut model) = (Session::new(), Model::default());
@@ -618,10 +555,7 @@ fn every_order_of_two_workers_steps_ends_as_it_must(world: &World) {
                     _ => "released",
                 };
                 assert_eq!(told, expected, "step {at} of {order:?}: {reply:?}");
-                assert_eq!(
-                    reply.status == 200,
-                    !["held", "lost", "duplicate"].contains(&told)
-                );
+                assert_eq!(reply.status == 200, !["held", "lost", "duplicate"].contains(&told));
             }
         }
     }
@@ -639,32 +573,15 @@ fn every_wrong_field_of_a_message_is_refused_by_name(world: &World) {
         ("result", acquire, json!({"message_id": "m", "result": {}})),
         ("message_id", commit, owned(json!({}))),
         ("owner_token", commit, json!({"message_id": "m"})),
-        (
-            "ttl_ms",
-            commit,
-            owned(json!({"message_id": "m", "ttl_ms": 30_000})),
-        ),
-        (
-            "result",
-            commit,
-            owned(json!({"message_id": "m", "result": "x".repeat(511)})),
-        ),
+        ("ttl_ms", commit, owned(json!({"message_id": "m", "ttl_ms": 30_000}))),
+        ("result", commit, owned(json!({"message_id": "m", "result": "x".repeat(511)}))),
         ("result", release, owned(json!({"result": "r"}))),
-        (
-            "message_id",
-            release,
-            json!({"force": true, "message_id": "m"}),
-        ),
+        ("message_id", release, json!({"force": true, "message_id": "m"})),
         ("message_id", "/v1/renew", owned(json!({"message_id": "m"}))),
     ];
-    for wrong in [
-        json!(""),
-        json!("x".repeat(256)),
-        json!("é"),
-        json!("a\n"),
-        json!(7),
-        json!(null),
-    ] {
+    for wrong in
+        [json!(""), json!("x".repeat(256)), json!("é"), json!("a\n"), json!(7), json!(null)]
+    {
         for path in [acquire, commit, release] {
             let mut fields = owned(json!({"message_id": wrong}));
             if path == acquire {
@@ -700,9 +617,8 @@ fn without_its_table_messages_are_refused_and_leases_work(world: &World) {
         ("/v1/commit", commit.clone()),
         ("/v1/release", commit),
     ] {
-        let message = service
-            .post(path, session.with(fields))
-            .assert_refused(400, "invalid_request");
+        let message =
+            service.post(path, session.with(fields)).assert_refused(400, "invalid_request");
         assert!(message.contains("session-lock migrate"), "{message}");
     }
     assert_eq!(service.renew(&session, &token, 30_000).status, 200);
@@ -755,14 +671,9 @@ fn old_records_are_forgotten_and_young_ones_kept(world: &World) {
     insert(1_000, 20, 3_500_000);
     let service = Service::start(&schema.url(), &["--message-retention-ms", "3600000"]);
     service.wait_for_line("forgot 250 messages");
-    let left: Vec<String> = schema
-        .connect()
-        .query(format!("SELECT message_id FROM {MESSAGES}"))
-        .unwrap();
+    let left: Vec<String> =
+        schema.connect().query(format!("SELECT message_id FROM {MESSAGES}")).unwrap();
     assert_eq!(left.len(), 20);
-    let young = Session {
-        device: "d".to_owned(),
-        prospect: "p1000".to_owned(),
-    };
+    let young = Session { device: "d".to_owned(), prospect: "p1000".to_owned() };
     assert_duplicate(&acquire_for(&service, &young, "m1000"), "m1000");
 }

@@ -95,12 +95,8 @@ fn moving_there_and_back_under_load(world: &World) {
                 }
             });
         }
-        let turns = || {
-            (
-                tally.old_turns.load(Ordering::Relaxed),
-                tally.our_turns.load(Ordering::Relaxed),
-            )
-        };
+        let turns =
+            || (tally.old_turns.load(Ordering::Relaxed), tally.our_turns.load(Ordering::Relaxed));
         for position in [0, WORKERS / 2, WORKERS, WORKERS / 2, 0] {
             switched.store(position, Ordering::Relaxed);
             thread::sleep(SETTLED);
@@ -125,17 +121,8 @@ fn moving_there_and_back_under_load(world: &World) {
     let mut ours = tally.ours.lock().unwrap();
     ours.sort_unstable();
     for pair in ours.windows(2) {
-        let [(first, _, ended), (second, began, _)] = pair else {
-            unreachable!()
-        };
-        assert!(
-            first != second || began >= ended,
-            "two of ours at once: {pair:?}"
-        );
+        let [(first, _, ended), (second, began, _)] = pair else { unreachable!() };
+        assert!(first != second || began >= ended, "two of ours at once: {pair:?}");
     }
-    assert_eq!(
-        own.rows::<u64>(&format!("SELECT COUNT(*) FROM {TABLE}")),
-        [0],
-        "it is as it was"
-    );
+    assert_eq!(own.rows::<u64>(&format!("SELECT COUNT(*) FROM {TABLE}")), [0], "it is as it was");
 }

@@ -63,18 +63,12 @@ fn an_old_row_holds_for_30_seconds(world: &World) {
     reply.assert_held();
     assert!((1..=30_000).contains(&reply.number("remaining_ms")));
     let seen = world.service.get(&session.path());
-    assert_eq!(
-        (&seen.json["held"], &seen.json["legacy"]),
-        (&json!(true), &json!(true))
-    );
+    assert_eq!((&seen.json["held"], &seen.json["legacy"]), (&json!(true), &json!(true)));
     assert!(seen.json["fencing_token"].is_null() && seen.json["held_ms"].is_null());
     old_upsert(&mut old, &session, "NOW() - INTERVAL 20 SECOND");
     world.service.acquire(&session, json!({})).assert_held();
     old_upsert(&mut old, &session, "NOW() - INTERVAL 30 SECOND");
-    world
-        .service
-        .acquire(&session, json!({}))
-        .assert_granted("takeover");
+    world.service.acquire(&session, json!({})).assert_granted("takeover");
 }
 
 fn every_spelling_that_the_database_reads_as_a_date_holds(world: &World) {
@@ -133,13 +127,7 @@ fn what_is_no_date_is_taken_over(world: &World) {
         );
         let reply = world.service.acquire(&session, json!({}));
         reply.assert_granted("takeover");
-        assert_eq!(
-            world
-                .service
-                .release(&session, &reply.text("owner_token"))
-                .status,
-            200
-        );
+        assert_eq!(world.service.release(&session, &reply.text("owner_token")).status, 200);
         assert_eq!(world.stored(&session), None);
     }
 }
@@ -154,14 +142,9 @@ fn a_date_in_the_future_holds_and_can_be_forced(world: &World) {
         assert_eq!(reply.retry_after_s, Some(30));
         let ids = format!("id_prospect=\"{}\"", session.prospect);
         world.service.wait_for_line(&format!("WARN  Session lock dated ahead of the database's clock, by a program in another time zone? {ids}"));
-        let forced = world
-            .service
-            .post("/v1/release", session.with(json!({"force": true})));
+        let forced = world.service.post("/v1/release", session.with(json!({"force": true})));
         assert_eq!(forced.status, 200);
-        world
-            .service
-            .acquire(&session, json!({}))
-            .assert_granted("new");
+        world.service.acquire(&session, json!({})).assert_granted("new");
     }
 }
 
@@ -175,20 +158,14 @@ fn an_old_programs_overwrite_ends_our_lease(world: &World) {
         .release(&session, &owner_token)
         .assert(409, &json!({"released": false, "reason": "lost"}));
     assert_eq!(world.stored(&session), stored);
-    world
-        .service
-        .acquire(&session, json!({"owner_token": owner_token}))
-        .assert_held();
+    world.service.acquire(&session, json!({"owner_token": owner_token})).assert_held();
 }
 
 fn an_old_programs_overwrite_with_garbage_frees_the_session(world: &World) {
     let session = Session::new();
     world.service.hold(&session);
     old_upsert(&mut world.database.connect(), &session, "''");
-    world
-        .service
-        .acquire(&session, json!({}))
-        .assert_granted("takeover");
+    world.service.acquire(&session, json!({})).assert_granted("takeover");
 }
 
 fn an_old_programs_delete_ends_our_lease(world: &World) {
@@ -199,41 +176,27 @@ fn an_old_programs_delete_ends_our_lease(world: &World) {
         .service
         .release(&session, &owner_token)
         .assert(409, &json!({"released": false, "reason": "lost"}));
-    world
-        .service
-        .acquire(&session, json!({}))
-        .assert_granted("new");
+    world.service.acquire(&session, json!({})).assert_granted("new");
 }
 
 fn old_readers_see_the_true_expiry_and_never_an_earlier_one(world: &World) {
     let mut old = world.database.connect();
     for ttl_ms in [1_000, 1_500, 30_000, 45_000, 600_000] {
         let session = Session::new();
-        let granted_us = world
-            .service
-            .acquire(&session, json!({"ttl_ms": ttl_ms}))
-            .number("fencing_token");
+        let granted_us =
+            world.service.acquire(&session, json!({"ttl_ms": ttl_ms})).number("fencing_token");
         let mut reads_at = |after_us: u64| {
             // Both databases let a session set its own NOW().
-            let (seconds, micros) = (
-                (granted_us + after_us) / 1_000_000,
-                (granted_us + after_us) % 1_000_000,
-            );
-            old.query_drop(format!("SET timestamp = {seconds}.{micros:06}"))
-                .unwrap();
+            let (seconds, micros) =
+                ((granted_us + after_us) / 1_000_000, (granted_us + after_us) % 1_000_000);
+            old.query_drop(format!("SET timestamp = {seconds}.{micros:06}")).unwrap();
             let (_, age_s) = old_check(&mut old, &session).unwrap();
             (age_s.unwrap(), later_check(&mut old, &session).unwrap())
         };
         let (check, later) = reads_at(ttl_ms * 1_000 - 1);
-        assert!(
-            check < 30 && later < 30,
-            "held until the end of {ttl_ms} ms: {check} {later}"
-        );
+        assert!(check < 30 && later < 30, "held until the end of {ttl_ms} ms: {check} {later}");
         let (check, later) = reads_at(ttl_ms * 1_000 + 1_000_000);
-        assert!(
-            check >= 30 && later >= 30,
-            "free a second after {ttl_ms} ms: {check} {later}"
-        );
+        assert!(check >= 30 && later >= 30, "free a second after {ttl_ms} ms: {check} {later}");
         old.query_drop("SET timestamp = DEFAULT").unwrap();
     }
 }

@@ -87,10 +87,7 @@ fn storm_while(
         thread::sleep(lasts);
         end();
         drop(is_done);
-        clients
-            .into_iter()
-            .map(|client| client.join().unwrap())
-            .max()
+        clients.into_iter().map(|client| client.join().unwrap()).max()
     });
     slowest.unwrap_or_default()
 }
@@ -99,12 +96,7 @@ fn storm_while(
 fn recovery(service: &Service) -> Duration {
     let began = Instant::now();
     eventually(
-        || {
-            format!(
-                "all works again: {:?}",
-                service.log().iter().rev().take(5).collect::<Vec<_>>()
-            )
-        },
+        || format!("all works again: {:?}", service.log().iter().rev().take(5).collect::<Vec<_>>()),
         || {
             let works = || {
                 let session = Session::new();
@@ -173,9 +165,8 @@ fn every_request_ends_soon_whatever_the_database_does(world: &World) {
     let others = || {
         let mut root = server.connect();
         root.query_drop("SET GLOBAL max_connections = 15").unwrap();
-        let ours: Vec<u64> = root
-            .query("SELECT id FROM information_schema.processlist WHERE user = 'bot'")
-            .unwrap();
+        let ours: Vec<u64> =
+            root.query("SELECT id FROM information_schema.processlist WHERE user = 'bot'").unwrap();
         let bot = server.url(DATABASE).replace("root@", "bot@");
         let open = || mysql::Conn::new(mysql::Opts::from_url(&bot).unwrap()).ok();
         let mut others: Vec<_> = (0..15).map_while(|_| open()).collect();
@@ -188,12 +179,8 @@ fn every_request_ends_soon_whatever_the_database_does(world: &World) {
     };
     let taken = std::cell::RefCell::default();
     assert_short("out of connections", || {
-        let slowest = storm_while(
-            &bots,
-            || drop(taken.replace(others())),
-            lasts,
-            || drop(taken.take()),
-        );
+        let slowest =
+            storm_while(&bots, || drop(taken.replace(others())), lasts, || drop(taken.take()));
         (slowest, recovery(&bots))
     });
 }
@@ -213,12 +200,8 @@ fn every_request_ends_soon_whatever_the_network_does(world: &World) {
         // Twice as long as a try takes.
         let lasts = Duration::from_secs(if fault == Fault::HoldWrites { 14 } else { 6 });
         assert_short(&format!("{fault:?}"), || {
-            let slowest = storm_while(
-                &service,
-                || proxy.set(fault),
-                lasts,
-                || proxy.set(Fault::None),
-            );
+            let slowest =
+                storm_while(&service, || proxy.set(fault), lasts, || proxy.set(Fault::None));
             (slowest, recovery(&service))
         });
     }
@@ -268,9 +251,7 @@ fn nobody_waits_behind_what_only_reads(world: &World) {
             proxy.set(Fault::Delay(Duration::from_millis(50)));
             let granted = acquire.join().unwrap()?;
             let reads = reads.map(|read| read.join().unwrap());
-            let is_first = reads
-                .into_iter()
-                .all(|read| read.is_some_and(|read| granted < read));
+            let is_first = reads.into_iter().all(|read| read.is_some_and(|read| granted < read));
             is_first.then_some(())
         })
     };
@@ -285,9 +266,7 @@ fn while_the_database_hangs_requests_are_refused_at_once(world: &World) {
     proxy.set(Fault::Swallow);
     let refusal = || {
         let began = Instant::now();
-        service
-            .acquire(&Session::new(), json!({}))
-            .assert_refused(503, "unavailable");
+        service.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
         began.elapsed()
     };
     let first = refusal();
@@ -319,10 +298,7 @@ fn what_has_waited_for_long_is_not_tried(world: &World) {
         })
     };
     // Unless the machine stalls.
-    eventually(
-        || "both are refused",
-        || (answers() == [503, 503]).then_some(()),
-    );
+    eventually(|| "both are refused", || (answers() == [503, 503]).then_some(()));
 }
 
 fn connections_that_the_network_forgot_cost_one_timeout(world: &World) {
@@ -350,9 +326,7 @@ fn a_lease_that_nobody_could_be_told_of_belongs_to_the_token_in_the_503(world: &
     let token = refused.text("owner_token");
     world.service.acquire(&session, json!({})).assert_held();
     // Its worker asks another server, as it was told to.
-    let again = world
-        .service
-        .acquire(&session, json!({"owner_token": token}));
+    let again = world.service.acquire(&session, json!({"owner_token": token}));
     again.assert_granted("again");
     assert_eq!(world.service.renew(&session, &token, 30_000).status, 200);
     proxy.set(Fault::None);
@@ -403,10 +377,7 @@ fn a_write_that_arrives_late_holds_nothing(world: &World) {
     thread::sleep(Duration::from_secs(1));
     proxy.set(Fault::None);
     thread::sleep(Duration::from_millis(300));
-    world
-        .service
-        .acquire(&session, json!({}))
-        .assert_granted("new");
+    world.service.acquire(&session, json!({})).assert_granted("new");
 }
 
 /// A connection that was lost in the middle of a write is ended by its number. At the next server

@@ -59,10 +59,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 }
@@ -79,11 +77,7 @@ impl Servers {
         let url = schema.url();
         let services = [(); 2].map(|()| Service::start(&url, &[]));
         let addresses = [0, 1].map(|number| Mutex::new(services[number].address));
-        Self {
-            url,
-            addresses,
-            services: services.map(Mutex::new),
-        }
+        Self { url, addresses, services: services.map(Mutex::new) }
     }
 
     /// Kills one, with whatever it was at, and starts another in its place.
@@ -252,9 +246,7 @@ fn deliver_all(world: &World, order: Order) -> Vec<Message> {
                             if worker.random.below(3) == 0 {
                                 worker.receive(message);
                             }
-                            message
-                                .acknowledged
-                                .fetch_or(acknowledged, Ordering::SeqCst);
+                            message.acknowledged.fetch_or(acknowledged, Ordering::SeqCst);
                         } else if messages.iter().all(|message| {
                             message.acknowledged.load(Ordering::SeqCst)
                                 && message.copies_left.load(Ordering::SeqCst) == 0
@@ -276,10 +268,7 @@ fn deliver_all(world: &World, order: Order) -> Vec<Message> {
             }
             kills
         });
-        let ends: Vec<_> = workers
-            .into_iter()
-            .map(thread::ScopedJoinHandle::join)
-            .collect();
+        let ends: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
         over.store(true, Ordering::SeqCst);
         assert!(killer.join().unwrap() > 1, "servers were killed");
         assert!(ends.iter().all(Result::is_ok), "a worker failed");
@@ -295,11 +284,7 @@ fn nothing_is_sent_twice_if_the_commit_comes_before_the_sending(world: &World) {
     let messages = deliver_all(world, Order::CommitThenSend);
     let sent = |message: &Message| message.sent.load(Ordering::SeqCst);
     let cut_off = |message: &Message| message.cut_off.load(Ordering::SeqCst);
-    assert_eq!(
-        count(&messages, |message| sent(message) > 1),
-        0,
-        "sent twice"
-    );
+    assert_eq!(count(&messages, |message| sent(message) > 1), 0, "sent twice");
     let unsent = count(&messages, |message| sent(message) == 0 && !cut_off(message));
     assert_eq!(unsent, 0, "never sent, and not cut off");
     assert!(count(&messages, cut_off) > 10, "the storm was too gentle");
@@ -308,14 +293,7 @@ fn nothing_is_sent_twice_if_the_commit_comes_before_the_sending(world: &World) {
 fn nothing_stays_unsent_if_the_release_comes_after_the_sending(world: &World) {
     let messages = deliver_all(world, Order::SendThenRelease);
     let sent = |message: &Message| message.sent.load(Ordering::SeqCst);
-    assert_eq!(
-        count(&messages, |message| sent(message) == 0),
-        0,
-        "never sent"
-    );
+    assert_eq!(count(&messages, |message| sent(message) == 0), 0, "never sent");
     let twice = count(&messages, |message| sent(message) > 1);
-    assert!(
-        twice > 0,
-        "the price of this order shows: {twice} were sent twice"
-    );
+    assert!(twice > 0, "the price of this order shows: {twice} were sent twice");
 }

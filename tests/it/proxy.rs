@@ -58,10 +58,7 @@ fn is_write(packet: &[u8]) -> bool {
     const HEAD_BYTES: usize = 5;
     let text = packet.get(HEAD_BYTES..).unwrap_or_default();
     let clock = text.starts_with(b"SET @packet_clock_us");
-    clock
-        || WRITES
-            .iter()
-            .any(|write| text.starts_with(write.as_bytes()))
+    clock || WRITES.iter().any(|write| text.starts_with(write.as_bytes()))
 }
 
 /// How soon a connection that says nothing notices that it is cut.
@@ -80,10 +77,7 @@ impl Proxy {
             connections: 0.into(),
             forgotten: 0.into(),
         });
-        let proxy = Self {
-            address,
-            shared: Arc::clone(&shared),
-        };
+        let proxy = Self { address, shared: Arc::clone(&shared) };
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if shared.fault() == Fault::Cut {
@@ -135,9 +129,7 @@ impl Proxy {
     /// Nothing passes any more on those that there are, and nobody is told: as a router that was
     /// restarted does.
     pub fn forget_connections(&self) {
-        self.shared
-            .forgotten
-            .store(self.connections(), Ordering::SeqCst);
+        self.shared.forgotten.store(self.connections(), Ordering::SeqCst);
     }
 
     pub fn sent(&self) -> u64 {

@@ -48,11 +48,7 @@ struct Tally {
 
 fn storm<L: Locker + Send>(sessions: usize, lockers: Vec<L>) -> Tally {
     let witnesses: Vec<_> = (0..sessions)
-        .map(|_| Witness {
-            session: Session::new(),
-            holder: 0.into(),
-            fencing_token: 0.into(),
-        })
+        .map(|_| Witness { session: Session::new(), holder: 0.into(), fencing_token: 0.into() })
         .collect();
     let tally = Tally::default();
     thread::scope(|scope| {
@@ -61,9 +57,7 @@ fn storm<L: Locker + Send>(sessions: usize, lockers: Vec<L>) -> Tally {
             scope.spawn(move || {
                 let mut random: u64 = number * 0x9e37_79b9;
                 for _ in 0..ATTEMPTS {
-                    random = random
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1);
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let choice = random >> 33;
                     let witness = &witnesses[usize::try_from(choice).unwrap() % sessions];
                     let Some(fencing_token) = locker.try_lock(&witness.session) else {
@@ -96,15 +90,8 @@ fn storm<L: Locker + Send>(sessions: usize, lockers: Vec<L>) -> Tally {
 
 fn assert_exclusive(tally: &Tally) {
     let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
-    assert_eq!(
-        (count(&tally.double_grants), count(&tally.sunken_tokens)),
-        (0, 0),
-        "{tally:?}"
-    );
-    assert!(
-        count(&tally.grants) > 100 && count(&tally.crashes) > 10,
-        "{tally:?}"
-    );
+    assert_eq!((count(&tally.double_grants), count(&tally.sunken_tokens)), (0, 0), "{tally:?}");
+    assert!(count(&tally.grants) > 100 && count(&tally.crashes) > 10, "{tally:?}");
 }
 
 /// A bot's worker: draws its own tokens, and repeats what was answered with 503.
@@ -116,11 +103,7 @@ struct Bot<'a> {
 
 impl<'a> Bot<'a> {
     fn new(service: &'a Service, database: mysql::Conn) -> Self {
-        Self {
-            service,
-            database,
-            owner_token: String::new(),
-        }
+        Self { service, database, owner_token: String::new() }
     }
 
     fn ask(&self, path: &str, session: &Session) -> Reply {
@@ -134,9 +117,7 @@ impl<'a> Bot<'a> {
 
 impl Locker for Bot<'_> {
     fn try_lock(&mut self, session: &Session) -> Option<u64> {
-        OwnerToken::draw()
-            .secret()
-            .clone_into(&mut self.owner_token);
+        OwnerToken::draw().secret().clone_into(&mut self.owner_token);
         let reply = self.ask("/v1/acquire", session);
         match reply.status {
             200 => Some(reply.number("fencing_token")),
@@ -184,11 +165,8 @@ fn a_storm_under_killed_connections_grants_nothing_twice(world: &World) {
     let service = Service::start(&schema.url(), &[]);
     let over = Arc::new(AtomicBool::new(false));
     let assassin = {
-        let (over, mut conn, name) = (
-            Arc::clone(&over),
-            world.database.connect(),
-            schema.name.clone(),
-        );
+        let (over, mut conn, name) =
+            (Arc::clone(&over), world.database.connect(), schema.name.clone());
         thread::spawn(move || {
             let mut killed = 0;
             while !over.load(Ordering::SeqCst) {
@@ -203,9 +181,7 @@ fn a_storm_under_killed_connections_grants_nothing_twice(world: &World) {
             killed
         })
     };
-    let bots = (1..=THREADS)
-        .map(|_| Bot::new(&service, schema.connect()))
-        .collect();
+    let bots = (1..=THREADS).map(|_| Bot::new(&service, schema.connect())).collect();
     let tally = storm(4, bots);
     over.store(true, Ordering::SeqCst);
     let killed = assassin.join().unwrap();
@@ -237,28 +213,19 @@ impl Locker for OldProgram {
     }
 
     fn unlock(&mut self, session: &Session) {
-        let _ = self
-            .0
-            .query_drop(format!("DELETE FROM {TABLE} WHERE {session}"));
+        let _ = self.0.query_drop(format!("DELETE FROM {TABLE} WHERE {session}"));
     }
 
     fn crash(&mut self, session: &Session) {
         let past = "timestamp = NOW() - INTERVAL 31 SECOND";
-        let _ = self
-            .0
-            .query_drop(format!("UPDATE {TABLE} SET {past} WHERE {session}"));
+        let _ = self.0.query_drop(format!("UPDATE {TABLE} SET {past} WHERE {session}"));
     }
 }
 
 fn the_storm_finds_the_old_programs_double_grants(world: &World) {
     let until = std::time::Instant::now() + PATIENCE;
     loop {
-        let tally = storm(
-            4,
-            (1..=THREADS)
-                .map(|_| OldProgram(world.database.connect()))
-                .collect(),
-        );
+        let tally = storm(4, (1..=THREADS).map(|_| OldProgram(world.database.connect())).collect());
         if tally.double_grants.load(Ordering::SeqCst) > 0 {
             return;
         }

@@ -34,19 +34,9 @@ fn a_renewed_lease_has_a_new_expiry_and_the_same_tokens(world: &World) {
     let owner_token = granted.text("owner_token");
     world.age(&session, 20);
     let renewed = world.service.renew(&session, &owner_token, 60_000);
-    assert_eq!(
-        (renewed.status, &renewed.json["renewed"]),
-        (200, &json!(true)),
-        "{renewed:?}"
-    );
-    assert_eq!(
-        renewed.number("fencing_token"),
-        granted.number("fencing_token")
-    );
-    assert!(
-        (30_000..=60_000).contains(&renewed.number("remaining_ms")),
-        "{renewed:?}"
-    );
+    assert_eq!((renewed.status, &renewed.json["renewed"]), (200, &json!(true)), "{renewed:?}");
+    assert_eq!(renewed.number("fencing_token"), granted.number("fencing_token"));
+    assert!((30_000..=60_000).contains(&renewed.number("remaining_ms")), "{renewed:?}");
     let stored = world.stored(&session).unwrap();
     assert_eq!(stored.len(), 62);
     assert!(stored.ends_with(&owner_token));
@@ -74,15 +64,9 @@ fn what_is_not_a_live_lease_of_this_token_is_lost(world: &World) {
     renew(&owner_token).assert(409, &lost());
     let heir = world.service.hold(&session);
     renew(&owner_token).assert(409, &lost());
-    world.sql(format!(
-        "UPDATE {TABLE} SET timestamp = NOW() WHERE {session}"
-    ));
+    world.sql(format!("UPDATE {TABLE} SET timestamp = NOW() WHERE {session}"));
     renew(&heir).assert(409, &lost());
-    assert_eq!(
-        world.stored(&session).unwrap().len(),
-        19,
-        "the neighbour's row is as it was"
-    );
+    assert_eq!(world.stored(&session).unwrap().len(), 19, "the neighbour's row is as it was");
 }
 
 fn an_expired_lease_is_never_revived(world: &World) {
@@ -90,10 +74,7 @@ fn an_expired_lease_is_never_revived(world: &World) {
     let owner_token = world.service.hold(&session);
     world.age(&session, 31);
     let stored = world.stored(&session);
-    world
-        .service
-        .renew(&session, &owner_token, 30_000)
-        .assert(409, &lost());
+    world.service.renew(&session, &owner_token, 30_000).assert(409, &lost());
     assert_eq!(world.stored(&session), stored);
 }
 
@@ -110,19 +91,12 @@ fn a_stale_holder_cannot_renew_its_successors_lease(world: &World) {
 
 fn a_lease_that_expires_while_its_renew_waits_is_not_revived(world: &World) {
     let session = Session::new();
-    let owner_token = world
-        .service
-        .acquire(&session, json!({"ttl_ms": 60_000}))
-        .text("owner_token");
+    let owner_token =
+        world.service.acquire(&session, json!({"ttl_ms": 60_000})).text("owner_token");
     world
-        .expire_behind_a_lock(&session, |service| {
-            service.renew(&session, &owner_token, 30_000)
-        })
+        .expire_behind_a_lock(&session, |service| service.renew(&session, &owner_token, 30_000))
         .assert(409, &lost());
-    world
-        .service
-        .acquire(&session, json!({}))
-        .assert_granted("takeover");
+    world.service.acquire(&session, json!({})).assert_granted("takeover");
 }
 
 fn a_renew_is_repeated_and_doubled_without_harm(world: &World) {
@@ -196,10 +170,7 @@ fn a_lease_is_held_no_longer_than_the_longest_hold(world: &World) {
     ));
     let renewed = service.renew(&session, &owner_token, 30_000);
     assert_eq!(renewed.status, 200);
-    assert!(
-        (5_000..=10_000).contains(&renewed.number("remaining_ms")),
-        "{renewed:?}"
-    );
+    assert!((5_000..=10_000).contains(&renewed.number("remaining_ms")), "{renewed:?}");
     let beyond: Option<bool> = world
         .rows(format!(
             "SELECT TIMESTAMPDIFF(MICROSECOND, FROM_UNIXTIME({granted_us} / 1000000), timestamp) + 30000000 > 61000000 \
@@ -212,19 +183,11 @@ fn a_lease_is_held_no_longer_than_the_longest_hold(world: &World) {
         "UPDATE {TABLE} SET timestamp = INSERT(timestamp, 27, 16, '{granted_us}') WHERE {session}"
     ));
     let max_hold = json!({"renewed": false, "reason": "max_hold"});
-    service
-        .renew(&session, &owner_token, 30_000)
-        .assert(409, &max_hold);
+    service.renew(&session, &owner_token, 30_000).assert(409, &max_hold);
     world.age(&session, 60);
-    service
-        .renew(&session, &owner_token, 30_000)
-        .assert(409, &max_hold);
-    service
-        .acquire(&session, json!({}))
-        .assert_granted("takeover");
-    service
-        .renew(&session, &owner_token, 30_000)
-        .assert(409, &lost());
+    service.renew(&session, &owner_token, 30_000).assert(409, &max_hold);
+    service.acquire(&session, json!({})).assert_granted("takeover");
+    service.renew(&session, &owner_token, 30_000).assert(409, &lost());
 }
 
 fn a_renew_that_waits_for_the_row_keeps_to_the_longest_hold(world: &World) {
@@ -251,9 +214,6 @@ fn a_renew_that_waits_for_the_row_keeps_to_the_longest_hold(world: &World) {
             ))
             .pop();
         // A whole second of rounding, and no more.
-        assert!(
-            lasts_us.is_some_and(|lasts_us| lasts_us < 61_000_000),
-            "{lasts_us:?}"
-        );
+        assert!(lasts_us.is_some_and(|lasts_us| lasts_us < 61_000_000), "{lasts_us:?}");
     }
 }

@@ -36,10 +36,7 @@ impl Running {
             "--prospect",
             &session.prospect,
         ]);
-        command
-            .args(options)
-            .args(["--", "sh", "-c", script])
-            .current_dir(folder.path());
+        command.args(options).args(["--", "sh", "-c", script]).current_dir(folder.path());
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -56,11 +53,7 @@ impl Running {
     fn wait_for_file(&self, name: &str) -> String {
         eventually(
             || format!("{name} is written"),
-            || {
-                std::fs::read_to_string(self.file(name))
-                    .ok()
-                    .filter(|text| text.ends_with('\n'))
-            },
+            || std::fs::read_to_string(self.file(name)).ok().filter(|text| text.ends_with('\n')),
         )
     }
 
@@ -87,10 +80,7 @@ fn a_command_runs_under_a_lease_and_its_status_is_ours(world: &World) {
         let running = Running::start(&url(world), &session, &[], &script);
         let fencing_token = running.wait_for_file("token");
         let seen = world.service.get(&session.path());
-        assert_eq!(
-            seen.number("fencing_token").to_string(),
-            fencing_token.trim()
-        );
+        assert_eq!(seen.number("fencing_token").to_string(), fencing_token.trim());
         std::fs::write(running.file("go"), "").unwrap();
         let printed = running.finish();
         assert_eq!(printed.status, Some(status), "{printed:?}");
@@ -122,10 +112,7 @@ fn no_server_is_69_and_no_command_is_127(world: &World) {
     let ids = ["--device", &session.device, "--prospect", &session.prospect];
     let run = |command: &[&str]| {
         let mut run = Command::new(binary);
-        run.args(["run", "--url", &url(world)])
-            .args(ids)
-            .args(command)
-            .stderr(Stdio::null());
+        run.args(["run", "--url", &url(world)]).args(ids).args(command).stderr(Stdio::null());
         run.status().unwrap().code()
     };
     assert_eq!(run(&["--", "/no/such/command"]), Some(127));
@@ -157,10 +144,7 @@ fn a_lost_lease_stops_the_command_and_all_that_it_started(world: &World) {
     // It ignores SIGTERM, and so does its child.
     let script = "trap '' TERM; sh -c 'echo $$ >child; sleep 60' & echo $$ >parent; wait; sleep 60";
     let running = Running::start(&url(world), &session, &["--ttl", "6s"], script);
-    let (parent, child) = (
-        running.wait_for_file("parent"),
-        running.wait_for_file("child"),
-    );
+    let (parent, child) = (running.wait_for_file("parent"), running.wait_for_file("child"));
     world.sql(format!("DELETE FROM {TABLE} WHERE {session}"));
     let printed = running.finish();
     assert_eq!(printed.status, Some(137), "{printed:?}");
@@ -173,12 +157,8 @@ fn a_server_that_is_gone_stops_the_command_before_the_expiry(world: &World) {
     let service = world.serve(&[]);
     let session = Session::new();
     let script = "trap '' TERM; echo $$ >pid; while :; do sleep 0.1; done";
-    let running = Running::start(
-        &format!("http://{}", service.address),
-        &session,
-        &["--ttl", "12s"],
-        script,
-    );
+    let running =
+        Running::start(&format!("http://{}", service.address), &session, &["--ttl", "12s"], script);
     let pid = running.wait_for_file("pid");
     drop(service);
     eventually(|| "the command is gone", || (!is_alive(&pid)).then_some(()));
@@ -197,13 +177,7 @@ fn signals_are_passed_on(world: &World) {
     let running = Running::start(&url(world), &session, &[], script);
     running.wait_for_file("ready");
     let pid = running.child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(running.finish().status, Some(9));
     assert_eq!(world.stored(&session), None);
 }

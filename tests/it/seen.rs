@@ -23,12 +23,8 @@ tests![
 
 /// A value of `/metrics`.
 fn metric(text: &str, name: &str) -> f64 {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{name} in {text}"))
-        .parse()
-        .unwrap()
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
 }
 
 fn own_service(world: &World, flags: &[&str]) -> Service {
@@ -46,9 +42,7 @@ fn every_outcome_is_counted(world: &World) {
     let session = Session::new();
     let token = service.hold_for(&session, "m1");
     service.acquire(&session, json!({})).assert_held();
-    service
-        .acquire(&session, json!({"owner_token": token}))
-        .assert_granted("again");
+    service.acquire(&session, json!({"owner_token": token})).assert_granted("again");
     service.renew(&session, &token, 30_000);
     service.renew(&session, "00000000000000000000", 30_000);
     service.commit(&session, &token, "m1");
@@ -64,9 +58,7 @@ fn every_outcome_is_counted(world: &World) {
     service.post("/v1/release", &force);
     let short = Session::new();
     service.acquire(&short, json!({"ttl_ms": 3_000}));
-    service
-        .acquire(&short, json!({"wait_ms": 10_000}))
-        .assert_granted("takeover");
+    service.acquire(&short, json!({"wait_ms": 10_000})).assert_granted("takeover");
     // Old programs leave their rows: nobody overran.
     let old = Session::new();
     schema.sql(&format!(
@@ -77,19 +69,14 @@ fn every_outcome_is_counted(world: &World) {
     service.acquire(&old, json!({})).assert_granted("takeover");
     let text = service.text("/metrics");
     for (name, outcomes) in [
-        (
-            "acquires",
-            &["new", "takeover", "again", "held", "duplicate"][..],
-        ),
+        ("acquires", &["new", "takeover", "again", "held", "duplicate"][..]),
         ("renews", &["renewed", "lost"]),
         ("commits", &["new", "again", "lost", "duplicate"]),
         ("releases", &["released", "lost", "forced", "not_held"]),
     ] {
         for outcome in outcomes {
-            let count = metric(
-                &text,
-                &format!("session_lock_{name}_total{{outcome=\"{outcome}\"}}"),
-            );
+            let count =
+                metric(&text, &format!("session_lock_{name}_total{{outcome=\"{outcome}\"}}"));
             let expected = match (name, *outcome) {
                 ("acquires", "new") => 3.0,
                 ("acquires", "takeover") => 2.0,
@@ -106,12 +93,7 @@ fn every_outcome_is_counted(world: &World) {
     let refused = "session_lock_database_errors_total{kind=\"refused\"}";
     assert!(metric(&text, refused) < 0.1, "{text}");
     assert!(metric(&text, "session_lock_clock_difference_seconds").abs() < 5.0);
-    assert!(
-        metric(
-            &text,
-            "session_lock_request_seconds_count{route=\"acquire\"}"
-        ) > 6.0
-    );
+    assert!(metric(&text, "session_lock_request_seconds_count{route=\"acquire\"}") > 6.0);
 }
 
 fn the_share_of_used_ids_is_measured(world: &World) {
@@ -141,25 +123,11 @@ fn the_metrics_please_promtool_and_name_no_session(world: &World) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool is there: tests/install promtool");
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(
-        output.status.success() && output.stderr.is_empty(),
-        "{output:?}\n{text}"
-    );
-    let rules = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/systemd/session-lock.rules.yml"
-    );
-    let checked = Command::new(promtool)
-        .args(["check", "rules", rules])
-        .output()
-        .unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}\n{text}");
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/session-lock.rules.yml");
+    let checked = Command::new(promtool).args(["check", "rules", rules]).output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
     // An alert on a metric that is not there never fires.
     let rules = std::fs::read_to_string(rules).unwrap();
@@ -173,18 +141,10 @@ fn the_page_needs_no_token_and_loads_nothing(world: &World) {
     let service = own_service(world, &["--api-token", "t0ken"]);
     assert_eq!(service.get("/metrics").status, 401);
     assert_eq!(service.get("/openapi.json").status, 401);
-    let answer = service
-        .door
-        .ask("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let answer = service.door.ask("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let (head, page) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.starts_with("HTTP/1.1 200 ") && head.contains("text/html"),
-        "{head}"
-    );
-    assert!(
-        head.contains("Content-Security-Policy: default-src 'none'"),
-        "{head}"
-    );
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("text/html"), "{head}");
+    assert!(head.contains("Content-Security-Policy: default-src 'none'"), "{head}");
     for outside in ["http://", "https://", "src=\"/", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");
     }
@@ -193,9 +153,7 @@ fn the_page_needs_no_token_and_loads_nothing(world: &World) {
 fn the_interface_is_described(world: &World) {
     let described = world.service.get("/openapi.json");
     assert_eq!(described.status, 200);
-    let Value::Object(paths) = &described.json["paths"] else {
-        panic!("{:?}", described.json)
-    };
+    let Value::Object(paths) = &described.json["paths"] else { panic!("{:?}", described.json) };
     let mut paths: Vec<_> = paths.keys().map(String::as_str).collect();
     paths.sort_unstable();
     assert_eq!(
@@ -227,17 +185,9 @@ fn a_page_of_another_site_may_not_ask(world: &World) {
             body.len()
         ))
     };
-    for elsewhere in [
-        "https://evil.example",
-        "null",
-        "http://localhost:7098",
-        "localhost:7099",
-    ] {
+    for elsewhere in ["https://evil.example", "null", "http://localhost:7098", "localhost:7099"] {
         let refused = post(elsewhere);
-        assert!(
-            refused.starts_with("HTTP/1.1 400 ") && refused.contains("Origin"),
-            "{refused}"
-        );
+        assert!(refused.starts_with("HTTP/1.1 400 ") && refused.contains("Origin"), "{refused}");
     }
     assert_eq!(world.service.renew(&session, &token, 30_000).status, 200);
     let allowed = post("http://localhost:7099");
@@ -247,11 +197,7 @@ fn a_page_of_another_site_may_not_ask(world: &World) {
 /// Looks at the page with a real browser, which must find what this state is about; its pictures are
 /// in target/page.
 fn look(world: &World, service: &Service, state: &[&str]) {
-    let pictures = format!(
-        "{}/target/page/{}",
-        env!("CARGO_MANIFEST_DIR"),
-        world.engine.name()
-    );
+    let pictures = format!("{}/target/page/{}", env!("CARGO_MANIFEST_DIR"), world.engine.name());
     std::fs::create_dir_all(&pictures).unwrap();
     let output = Command::new("node")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page.mjs"))
@@ -265,15 +211,10 @@ fn look(world: &World, service: &Service, state: &[&str]) {
 fn the_page_shows_what_is_held_and_forces_a_release(world: &World) {
     let service = own_service(world, &[]);
     look(world, &service, &["empty"]);
-    let markup = Session {
-        device: "<img src=x onerror=alert(1)>".to_owned(),
-        ..Session::new()
-    };
+    let markup = Session { device: "<img src=x onerror=alert(1)>".to_owned(), ..Session::new() };
     let sessions: Vec<_> = (0..199).map(|_| Session::new()).chain([markup]).collect();
     for session in &sessions {
-        service
-            .acquire(session, json!({"ttl_ms": 600_000}))
-            .assert_granted("new");
+        service.acquire(session, json!({"ttl_ms": 600_000})).assert_granted("new");
     }
     look(world, &service, &["busy"]);
     std::thread::scope(|scope| {

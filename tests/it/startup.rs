@@ -41,50 +41,27 @@ fn refused(world: &World, definition: Option<&str>) -> String {
     }
     let served = serve(&schema);
     let checked = run(&["check", "--database-url", &schema.url()]);
-    assert_eq!(
-        (served.status, checked.status),
-        (Some(1), Some(1)),
-        "{served:?} {checked:?}"
-    );
+    assert_eq!((served.status, checked.status), (Some(1), Some(1)), "{served:?} {checked:?}");
     let problems = |text: &str| {
-        text.lines()
-            .filter(|l| l.starts_with("problem"))
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
+        text.lines().filter(|l| l.starts_with("problem")).map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(
-        problems(&served.err),
-        problems(&checked.out),
-        "both say the same"
-    );
+    assert_eq!(problems(&served.err), problems(&checked.out), "both say the same");
     let lines = problems(&served.err);
     assert_eq!(lines.len(), 1, "{served:?}");
     lines[0].clone()
 }
 
 fn serve(schema: &Schema) -> Printed {
-    run(&[
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--database-url",
-        &schema.url(),
-    ])
+    run(&["serve", "--listen", "127.0.0.1:0", "--database-url", &schema.url()])
 }
 
 #[track_caller]
 fn assert_says(line: &str, parts: &[&str]) {
-    assert!(
-        parts.iter().all(|part| line.contains(part)),
-        "{parts:?} in {line}"
-    );
+    assert!(parts.iter().all(|part| line.contains(part)), "{parts:?} in {line}");
 }
 
 fn a_missing_table_is_named(world: &World) {
-    assert_says(
-        &refused(world, None),
-        &[TABLE, "migrate", "SESSION_LOCK_TABLE"],
-    );
+    assert_says(&refused(world, None), &[TABLE, "migrate", "SESSION_LOCK_TABLE"]);
 }
 
 fn a_missing_column_is_named(world: &World) {
@@ -95,14 +72,7 @@ fn a_missing_column_is_named(world: &World) {
     schema.sql(&format!("CREATE TABLE {TABLE} ({renamed}"));
     let served = serve(&schema);
     assert_eq!(served.status, Some(1));
-    assert_says(
-        &served.err,
-        &[
-            "no column id_prospect",
-            "phone_number",
-            "SESSION_LOCK_TABLE",
-        ],
-    );
+    assert_says(&served.err, &["no column id_prospect", "phone_number", "SESSION_LOCK_TABLE"]);
 }
 
 fn a_timestamp_that_cannot_hold_a_lease_is_refused(world: &World) {
@@ -130,23 +100,12 @@ fn a_timestamp_that_cannot_hold_a_lease_is_refused(world: &World) {
 
 fn a_missing_or_additional_unique_key_is_refused(world: &World) {
     let table = |keys: &str| {
-        refused(
-            world,
-            Some(&format!(
-                "{COLUMNS}, timestamp VARCHAR(255) NOT NULL{keys})"
-            )),
-        )
+        refused(world, Some(&format!("{COLUMNS}, timestamp VARCHAR(255) NOT NULL{keys})")))
     };
     assert_says(&table(""), &["no unique key", "ADD UNIQUE KEY"]);
-    assert_says(
-        &table(", KEY k (id_prospect, id_device)"),
-        &["no unique key", "ADD UNIQUE KEY"],
-    );
+    assert_says(&table(", KEY k (id_prospect, id_device)"), &["no unique key", "ADD UNIQUE KEY"]);
     let additional = ", UNIQUE KEY u (id_prospect, id_device), UNIQUE KEY per_device (id_device)";
-    assert_says(
-        &table(additional),
-        &["per_device", "DROP INDEX `per_device`"],
-    );
+    assert_says(&table(additional), &["per_device", "DROP INDEX `per_device`"]);
     let schema = world.schema();
     let shortened = "UNIQUE KEY u (id_prospect(10), id_device)";
     schema.sql(&format!(
@@ -160,29 +119,21 @@ fn another_engine_than_innodb_is_refused(world: &World) {
     let definition = format!(
         "{COLUMNS}, timestamp VARCHAR(255) NOT NULL, UNIQUE KEY u (id_prospect, id_device)) ENGINE=MyISAM CHARSET=latin1"
     );
-    assert_says(
-        &refused(world, Some(&definition)),
-        &["MyISAM", "ENGINE = InnoDB"],
-    );
+    assert_says(&refused(world, Some(&definition)), &["MyISAM", "ENGINE = InnoDB"]);
 }
 
 fn a_column_without_a_default_is_refused(world: &World) {
     let definition = format!(
         "{COLUMNS}, timestamp VARCHAR(255) NOT NULL, stage INT NOT NULL, UNIQUE KEY u (id_prospect, id_device))"
     );
-    assert_says(
-        &refused(world, Some(&definition)),
-        &["stage", "SET DEFAULT"],
-    );
+    assert_says(&refused(world, Some(&definition)), &["stage", "SET DEFAULT"]);
 }
 
 fn a_refused_login_is_said_and_its_password_is_not(world: &World) {
     let schema = world.schema();
     schema.sql("CREATE USER wrong_login@'%' IDENTIFIED BY 'right'");
-    let url = format!(
-        "mysql://wrong_login:s3cret@127.0.0.1:{}/{}",
-        world.database.port, schema.name
-    );
+    let url =
+        format!("mysql://wrong_login:s3cret@127.0.0.1:{}/{}", world.database.port, schema.name);
     let served = run(&["serve", "--listen", "127.0.0.1:0", "--database-url", &url]);
     assert_eq!(served.status, Some(1), "{served:?}");
     assert_says(&served.err, &["refuses this login", "DATABASE_URL"]);
@@ -210,14 +161,8 @@ fn check_says_the_exact_sql_that_mends_it_all(world: &World) {
     ));
     let user = format!("bot_{}", schema.name);
     schema.sql(&format!("CREATE USER {user}@'%' IDENTIFIED BY 'pw'"));
-    schema.sql(&format!(
-        "GRANT SELECT, TRIGGER ON {}.* TO {user}@'%'",
-        schema.name
-    ));
-    let url = format!(
-        "mysql://{user}:pw@127.0.0.1:{}/{}",
-        world.database.port, schema.name
-    );
+    schema.sql(&format!("GRANT SELECT, TRIGGER ON {}.* TO {user}@'%'", schema.name));
+    let url = format!("mysql://{user}:pw@127.0.0.1:{}/{}", world.database.port, schema.name);
     let mut said = Vec::new();
     // What is wrong with its shape hides what is wrong with the rights.
     for _ in 0..3 {
@@ -245,20 +190,11 @@ fn missing_rights_are_named(world: &World) {
     let user = format!("reader_{}", schema.name);
     migrate(&schema.url());
     schema.sql(&format!("CREATE USER {user}@'%' IDENTIFIED BY 'pw'"));
-    schema.sql(&format!(
-        "GRANT SELECT, INSERT, UPDATE ON {}.* TO {user}@'%'",
-        schema.name
-    ));
-    let url = format!(
-        "mysql://{user}:pw@127.0.0.1:{}/{}",
-        world.database.port, schema.name
-    );
+    schema.sql(&format!("GRANT SELECT, INSERT, UPDATE ON {}.* TO {user}@'%'", schema.name));
+    let url = format!("mysql://{user}:pw@127.0.0.1:{}/{}", world.database.port, schema.name);
     let served = run(&["serve", "--listen", "127.0.0.1:0", "--database-url", &url]);
     assert_eq!(served.status, Some(1), "{served:?}");
-    let grant = format!(
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON `{}`.{TABLE}",
-        schema.name
-    );
+    let grant = format!("GRANT SELECT, INSERT, UPDATE, DELETE ON `{}`.{TABLE}", schema.name);
     assert_says(&served.err, &["rights", &grant, "DELETE command denied"]);
     schema.sql(&format!("GRANT DELETE ON {}.* TO {user}@'%'", schema.name));
     assert_eq!(run(&["check", "--database-url", &url]).status, Some(0));
@@ -270,13 +206,7 @@ fn a_wrong_setting_is_one_line_and_status_2(world: &World) {
         &["serve", "--database-url", "nonsense"][..],
         &["serve"],
         &["serve", "--database-url", &url, "--workers", "many"],
-        &[
-            "serve",
-            "--database-url",
-            &url,
-            "--time-zone",
-            "Asia/Kuala_Lumpur",
-        ],
+        &["serve", "--database-url", &url, "--time-zone", "Asia/Kuala_Lumpur"],
         &["check", "--database-url", &url, "--tabel", "x"],
         &["sreve"],
     ] {
@@ -287,23 +217,14 @@ fn a_wrong_setting_is_one_line_and_status_2(world: &World) {
             "{wrong:?} {printed:?}"
         );
     }
-    let busy = run(&[
-        "serve",
-        "--database-url",
-        &url,
-        "--listen",
-        &world.service.address.to_string(),
-    ]);
+    let busy =
+        run(&["serve", "--database-url", &url, "--listen", &world.service.address.to_string()]);
     assert_eq!(busy.status, Some(1));
     assert_says(&busy.err, &["cannot listen", "SESSION_LOCK_LISTEN"]);
     assert_eq!(run(&["--version"]).status, Some(0));
     assert_says(
         &run(&["--help"]).out,
-        &[
-            "session-lock serve",
-            "DATABASE_URL",
-            "SESSION_LOCK_TIME_ZONE",
-        ],
+        &["session-lock serve", "DATABASE_URL", "SESSION_LOCK_TIME_ZONE"],
     );
 }
 
@@ -324,14 +245,8 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
     migrate(&url);
     let printed = check(&[]);
     assert_eq!(printed.status, Some(1), "{printed:?}");
-    assert_says(
-        &printed.out,
-        &["problem  time zone", "SESSION_LOCK_TIME_ZONE=+08:00"],
-    );
-    assert_eq!(
-        run(&["serve", "--listen", "127.0.0.1:0", "--database-url", &url]).status,
-        Some(1)
-    );
+    assert_says(&printed.out, &["problem  time zone", "SESSION_LOCK_TIME_ZONE=+08:00"]);
+    assert_eq!(run(&["serve", "--listen", "127.0.0.1:0", "--database-url", &url]).status, Some(1));
     let printed = check(&["--time-zone", "+07:00"]);
     assert_eq!(printed.status, Some(0), "{printed:?}");
     assert_says(&printed.out, &["warning  time zone"]);
@@ -370,17 +285,11 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
 
     let printed = check(&["--time-zone", "+08:00"]);
     assert_eq!(printed.status, Some(0), "{printed:?}");
-    assert_says(
-        &printed.out,
-        &["innodb_flush_log_at_trx_commit = 1", "sync_binlog = 1"],
-    );
+    assert_says(&printed.out, &["innodb_flush_log_at_trx_commit = 1", "sync_binlog = 1"]);
     root("SET GLOBAL binlog_format = 'STATEMENT'");
     let printed = check(&["--time-zone", "+08:00"]);
     assert_eq!(printed.status, Some(1), "{printed:?}");
-    assert_says(
-        &printed.out,
-        &["problem  binlog", "SET GLOBAL binlog_format = 'ROW'"],
-    );
+    assert_says(&printed.out, &["problem  binlog", "SET GLOBAL binlog_format = 'ROW'"]);
 }
 
 fn a_database_that_is_not_there_yet_is_waited_for(world: &World) {
@@ -405,12 +314,7 @@ fn a_database_that_is_not_there_yet_is_waited_for(world: &World) {
     let migrated = run(&["migrate", "--database-url", &url]);
     assert_eq!(migrated.status, Some(0), "{migrated:?}");
     let until = Instant::now() + PATIENCE;
-    while service
-        .log()
-        .last()
-        .is_some_and(|line| line != "INFO  ready")
-        && Instant::now() < until
-    {
+    while service.log().last().is_some_and(|line| line != "INFO  ready") && Instant::now() < until {
         std::thread::sleep(std::time::Duration::from_millis(20));
         if service.log().iter().any(|line| line.starts_with("problem")) {
             assert_eq!(service.wait(), Some(1));
@@ -435,22 +339,15 @@ fn a_read_only_database_is_waited_for(world: &World) {
     let service = Service::start_unready(&url, &[]);
     service.wait_for_line("not ready: the database is read-only");
     service.get("/readyz").assert_refused(503, "unavailable");
-    assert_says(
-        &run(&["check", "--database-url", &url]).out,
-        &["problem  writes", "read-only"],
-    );
+    assert_says(&run(&["check", "--database-url", &url]).out, &["problem  writes", "read-only"]);
     root("SET GLOBAL read_only = 0");
     service.wait_for_line("INFO  ready");
     let session = Session::new();
     let owner_token = service.hold(&session);
     root("SET GLOBAL read_only = 1");
     service.get("/readyz").assert_refused(503, "unavailable");
-    service
-        .acquire(&Session::new(), serde_json::json!({}))
-        .assert_refused(503, "unavailable");
-    service
-        .release(&session, &owner_token)
-        .assert_refused(503, "unavailable");
+    service.acquire(&Session::new(), serde_json::json!({})).assert_refused(503, "unavailable");
+    service.release(&session, &owner_token).assert_refused(503, "unavailable");
     root("SET GLOBAL read_only = 0");
     assert_eq!(service.get("/readyz").status, 200);
     assert_eq!(service.release(&session, &owner_token).status, 200);
@@ -495,23 +392,11 @@ fn check_prints_json_for_programs(world: &World) {
     };
     let is_about_the_table = |finding: &serde_json::Value| finding["topic"] == "table";
     let missing = json(1);
-    let missing = missing
-        .iter()
-        .find(|finding| is_about_the_table(finding))
-        .unwrap();
+    let missing = missing.iter().find(|finding| is_about_the_table(finding)).unwrap();
     assert_eq!(missing["verdict"], "problem");
-    assert!(
-        missing["text"]
-            .as_str()
-            .unwrap()
-            .contains("session-lock migrate")
-    );
+    assert!(missing["text"].as_str().unwrap().contains("session-lock migrate"));
     migrate(&schema.url());
-    assert!(
-        json(0)
-            .iter()
-            .all(|finding| finding["verdict"] != "problem")
-    );
+    assert!(json(0).iter().all(|finding| finding["verdict"] != "problem"));
 }
 
 fn output_that_nobody_reads_is_no_failure(world: &World) {
@@ -520,33 +405,19 @@ fn output_that_nobody_reads_is_no_failure(world: &World) {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut check = Command::new(binary());
-    check
-        .args(["check", "--database-url", &schema.url()])
-        .stdout(writer);
+    check.args(["check", "--database-url", &schema.url()]).stdout(writer);
     let printed = Printed::from(check.output().unwrap());
-    assert_eq!(
-        (printed.status, &*printed.err),
-        (Some(0), ""),
-        "{printed:?}"
-    );
+    assert_eq!((printed.status, &*printed.err), (Some(0), ""), "{printed:?}");
 }
 
 fn check_warns_of_ids_running_out_and_of_rows_dated_ahead(world: &World) {
     let schema = world.own_table();
     let check = || run(&["check", "--database-url", &schema.url()]).out;
-    for (next_id, says) in [
-        (1_100_000_000_u64, "over half"),
-        (2_000_000_000, "NEARLY EXHAUSTED"),
-    ] {
+    for (next_id, says) in [(1_100_000_000_u64, "over half"), (2_000_000_000, "NEARLY EXHAUSTED")] {
         schema.sql(&format!("ALTER TABLE {TABLE} AUTO_INCREMENT = {next_id}"));
-        assert_says(
-            &check(),
-            &["warning  id headroom", says, "AUTO_INCREMENT = 1"],
-        );
+        assert_says(&check(), &["warning  id headroom", says, "AUTO_INCREMENT = 1"]);
     }
-    schema.sql(&format!(
-        "INSERT INTO {TABLE} VALUES (NULL, 'p', 'd', '2099-01-01 00:00:00')"
-    ));
+    schema.sql(&format!("INSERT INTO {TABLE} VALUES (NULL, 'p', 'd', '2099-01-01 00:00:00')"));
     assert_says(&check(), &["warning  rows", "1 dated ahead"]);
 }
 
@@ -556,13 +427,7 @@ fn migrate_creates_the_table_once_and_alters_nothing(world: &World) {
     for _ in 0..2 {
         migrate(&schema.url());
     }
-    let printed = run(&[
-        "migrate",
-        "--database-url",
-        &schema.url(),
-        "--table",
-        "mine",
-    ]);
+    let printed = run(&["migrate", "--database-url", &schema.url(), "--table", "mine"]);
     assert_eq!(printed.status, Some(0), "{printed:?}");
     let columns: Vec<mysql::Row> = schema.connect().query("SHOW COLUMNS FROM mine").unwrap();
     assert_eq!(columns.len(), 1);

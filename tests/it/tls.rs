@@ -45,11 +45,8 @@ impl Authority {
 
     fn server(&self, engine: Engine) -> DatabaseServer {
         let option = |name: &str, file: &str| format!("--ssl-{name}={}", self.path(file).display());
-        let options = [
-            option("ca", "ca.pem"),
-            option("cert", "server.pem"),
-            option("key", "server.key"),
-        ];
+        let options =
+            [option("ca", "ca.pem"), option("cert", "server.pem"), option("key", "server.key")];
         DatabaseServer::start(engine, &options.each_ref().map(String::as_str))
     }
 }
@@ -63,12 +60,8 @@ fn a_database_is_reached_with_tls_and_only_with_its_own_authority(world: &World)
     let server = authority.server(world.engine);
     migrate(&server.url(DATABASE));
     let mut admin = server.connect();
-    admin
-        .query_drop("CREATE USER bot@'127.0.0.1' REQUIRE SSL")
-        .unwrap();
-    admin
-        .query_drop(format!("GRANT ALL ON {DATABASE}.* TO bot@'127.0.0.1'"))
-        .unwrap();
+    admin.query_drop("CREATE USER bot@'127.0.0.1' REQUIRE SSL").unwrap();
+    admin.query_drop(format!("GRANT ALL ON {DATABASE}.* TO bot@'127.0.0.1'")).unwrap();
     let url = server.url(DATABASE).replace("root@", "bot@");
 
     // This user gets in with TLS only.

@@ -60,22 +60,14 @@ impl Message {
             let message = &value["messages"][0];
             let device = text(&value["metadata"]["phone_number_id"]);
             return Self {
-                session: Session {
-                    device,
-                    prospect: text(&message["from"]),
-                },
+                session: Session { device, prospect: text(&message["from"]) },
                 id: text(&message["id"]),
             };
         }
         let payload = &webhook["payload"];
-        let session = Session {
-            device: text(&webhook["session"]),
-            prospect: text(&payload["from"]),
-        };
-        Self {
-            session,
-            id: text(&payload["id"]),
-        }
+        let session =
+            Session { device: text(&webhook["session"]), prospect: text(&payload["from"]) };
+        Self { session, id: text(&payload["id"]) }
     }
 }
 
@@ -96,19 +88,11 @@ impl Bot<'_> {
             return;
         }
         reply.assert_granted("new");
-        let of_this = || {
-            self.rejected
-                .lock()
-                .unwrap()
-                .iter()
-                .filter(|id| **id == message.id)
-                .count()
-        };
+        let of_this =
+            || self.rejected.lock().unwrap().iter().filter(|id| **id == message.id).count();
         eventually(|| "the copies come", || (of_this() == rivals).then_some(()));
         self.replies.lock().unwrap().push(message.id);
-        let released = self
-            .service
-            .release(&message.session, &reply.text("owner_token"));
+        let released = self.service.release(&message.session, &reply.text("owner_token"));
         assert_eq!(released.status, 200);
     }
 }
@@ -116,21 +100,13 @@ impl Bot<'_> {
 fn the_old_programs_story_ends_well(world: &World) {
     let schema = world.own_table();
     let service = Service::start(&schema.url(), &[]);
-    let bot = Bot {
-        service: &service,
-        replies: Mutex::default(),
-        rejected: Mutex::default(),
-    };
+    let bot = Bot { service: &service, replies: Mutex::default(), rejected: Mutex::default() };
 
     // Each message comes one to three times at once; the customer gets one reply to each.
     let customers: Vec<_> = (0..6).map(|_| Session::new()).collect();
     for (number, customer) in customers.iter().enumerate() {
         let id = format!("wamid.HBgL{number}");
-        let webhook = if number % 2 == 0 {
-            cloud_api(customer, &id)
-        } else {
-            waha(customer, &id)
-        };
+        let webhook = if number % 2 == 0 { cloud_api(customer, &id) } else { waha(customer, &id) };
         let copies = 1 + number % 3;
         thread::scope(|scope| {
             (0..copies).for_each(|_| {
@@ -139,12 +115,7 @@ fn the_old_programs_story_ends_well(world: &World) {
         });
     }
     let replies = bot.replies.lock().unwrap().clone();
-    assert_eq!(
-        replies,
-        (0..6)
-            .map(|number| format!("wamid.HBgL{number}"))
-            .collect::<Vec<_>>()
-    );
+    assert_eq!(replies, (0..6).map(|number| format!("wamid.HBgL{number}")).collect::<Vec<_>>());
 
     // A copy that comes 2 s after the first, which is still being worked on, is rejected.
     let customer = &customers[0];
@@ -153,12 +124,7 @@ fn the_old_programs_story_ends_well(world: &World) {
     age(&mut schema.connect(), customer, 2);
     service.acquire(customer, json!({})).assert_held();
     // The next message right after the release goes through.
-    assert_eq!(
-        service
-            .release(customer, &working.text("owner_token"))
-            .status,
-        200
-    );
+    assert_eq!(service.release(customer, &working.text("owner_token")).status, 200);
     bot.receive(&waha(customer, "next"), 0);
     // A worker crashes; 30 s later the session is free again.
     let crashed = service.hold(customer);
@@ -168,14 +134,9 @@ fn the_old_programs_story_ends_well(world: &World) {
     let heir = service.acquire(customer, json!({}));
     heir.assert_granted("takeover");
     assert_eq!(service.release(customer, &crashed).status, 409);
-    assert_eq!(
-        service.release(customer, &heir.text("owner_token")).status,
-        200
-    );
+    assert_eq!(service.release(customer, &heir.text("owner_token")).status, 200);
 
-    let rows: Option<u64> = schema
-        .connect()
-        .query_first(format!("SELECT COUNT(*) FROM {TABLE}"))
-        .unwrap();
+    let rows: Option<u64> =
+        schema.connect().query_first(format!("SELECT COUNT(*) FROM {TABLE}")).unwrap();
     assert_eq!(rows, Some(0), "an idle system has an empty table");
 }

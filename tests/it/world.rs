@@ -53,10 +53,9 @@ impl Engine {
 
     fn program(self) -> PathBuf {
         let (program, hint) = match self {
-            Self::MariaDb => (
-                PathBuf::from("/usr/sbin/mariadbd"),
-                "apt-get install mariadb-server",
-            ),
+            Self::MariaDb => {
+                (PathBuf::from("/usr/sbin/mariadbd"), "apt-get install mariadb-server")
+            }
             Self::MySql => {
                 let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/mysql/mysqld");
                 (PathBuf::from(folder), "run tests/install mysql")
@@ -91,10 +90,7 @@ impl DatabaseServer {
         ];
         all.extend(options);
         let private = PrivateDatabase::start(&engine.program(), &all);
-        Self {
-            private: private.unwrap_or_else(|error| panic!("{error}")),
-            port,
-        }
+        Self { private: private.unwrap_or_else(|error| panic!("{error}")), port }
     }
 
     /// Stops the server process without ending it: it hangs.
@@ -113,20 +109,12 @@ impl DatabaseServer {
 
     /// Starts it again after it was killed.
     pub fn restart(&mut self) {
-        self.private
-            .restart()
-            .unwrap_or_else(|error| panic!("{error}"));
+        self.private.restart().unwrap_or_else(|error| panic!("{error}"));
     }
 
     fn signal(&self, signal: &str) {
         let pid = std::fs::read_to_string(self.private.folder().join("pid")).unwrap();
-        assert!(
-            Command::new("kill")
-                .args([signal, pid.trim()])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, pid.trim()]).status().unwrap().success());
     }
 
     pub fn url(&self, schema: &str) -> String {
@@ -152,12 +140,7 @@ impl World {
         let database = DatabaseServer::start(engine, &[]);
         let url = database.url(DATABASE);
         migrate(&url);
-        Self {
-            engine,
-            service: Service::start(&url, &[]),
-            database,
-            row_lock_look: Mutex::new(()),
-        }
+        Self { engine, service: Service::start(&url, &[]), database, row_lock_look: Mutex::new(()) }
     }
 
     /// One more service on the same table, with these flags.
@@ -176,10 +159,7 @@ impl World {
     pub fn schema(&self) -> Schema<'_> {
         let name = format!("own_{}", next());
         self.sql(format!("CREATE DATABASE {name}"));
-        Schema {
-            server: &self.database,
-            name,
-        }
+        Schema { server: &self.database, name }
     }
 
     pub fn sql(&self, sql: impl AsRef<str>) {
@@ -192,8 +172,7 @@ impl World {
 
     /// The stored timestamp of a session's row.
     pub fn stored(&self, session: &Session) -> Option<String> {
-        self.rows(format!("SELECT timestamp FROM {TABLE} WHERE {session}"))
-            .pop()
+        self.rows(format!("SELECT timestamp FROM {TABLE} WHERE {session}")).pop()
     }
 
     /// Puts a row there, as another program would.
@@ -201,10 +180,7 @@ impl World {
         let Session { device, prospect } = session;
         let sql =
             format!("INSERT INTO {TABLE} (id_device, id_prospect, timestamp) VALUES (?, ?, ?)");
-        self.database
-            .connect()
-            .exec_drop(sql, (device, prospect, timestamp))
-            .unwrap();
+        self.database.connect().exec_drop(sql, (device, prospect, timestamp)).unwrap();
     }
 
     /// A neighbour that holds the row's lock until it says `ROLLBACK`.
@@ -328,8 +304,7 @@ impl World {
 /// row or gap locked.
 pub fn write(conn: &mut mysql::Conn, sql: &str) {
     const DEADLOCK: u16 = 1213;
-    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        .unwrap();
+    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").unwrap();
     while let Err(error) = conn.query_drop(sql) {
         let is_deadlock = matches!(&error, mysql::Error::MySqlError(e) if e.code == DEADLOCK);
         assert!(is_deadlock, "{error}");
@@ -378,10 +353,7 @@ pub struct Session {
 
 impl Session {
     pub fn new() -> Self {
-        Self {
-            device: format!("bot{}", next()),
-            prospect: format!("6012{:07}", next()),
-        }
+        Self { device: format!("bot{}", next()), prospect: format!("6012{:07}", next()) }
     }
 
     /// The fields of a request, with these besides.
@@ -394,21 +366,13 @@ impl Session {
     pub fn path(&self) -> String {
         let encode =
             |id| percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
-        format!(
-            "/v1/locks/{}/{}",
-            encode(&self.device),
-            encode(&self.prospect)
-        )
+        format!("/v1/locks/{}/{}", encode(&self.device), encode(&self.prospect))
     }
 }
 
 impl Display for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "id_device = '{}' AND id_prospect = '{}'",
-            self.device, self.prospect
-        )
+        write!(f, "id_device = '{}' AND id_prospect = '{}'", self.device, self.prospect)
     }
 }
 
@@ -427,9 +391,7 @@ pub fn free_port() -> u16 {
         let port = PORTS.start + (first + next()) % count;
         u16::try_from(port).expect("they are below 65536")
     });
-    ports
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port")
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// Sets it in the end, so that those who go by it end, whatever becomes of the test.
@@ -517,43 +479,23 @@ impl Service {
 
     /// Starts it and waits until it listens.
     pub fn start_unready(url: &str, flags: &[&str]) -> Self {
-        Self::spawn(
-            Command::new(binary())
-                .args(["serve", "--database-url", url])
-                .args(flags),
-        )
+        Self::spawn(Command::new(binary()).args(["serve", "--database-url", url]).args(flags))
     }
 
     pub fn spawn(command: &mut Command) -> Self {
         let command = command.env("SESSION_LOCK_LISTEN", "127.0.0.1:0");
-        let mut child = command
-            .stderr(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, stderr) = (
-            Arc::clone(&log),
-            BufReader::new(child.stderr.take().unwrap()),
-        );
+        let (lines, stderr) = (Arc::clone(&log), BufReader::new(child.stderr.take().unwrap()));
         thread::spawn(move || {
-            stderr
-                .lines()
-                .map_while(Result::ok)
-                .for_each(|line| lines.lock().unwrap().push(line));
+            stderr.lines().map_while(Result::ok).for_each(|line| lines.lock().unwrap().push(line));
         });
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE));
         let agent = ureq::Agent::new_with_config(config.build());
         let nowhere = ([127, 0, 0, 1], 0).into();
-        let mut service = Self {
-            child,
-            door: Door::Tcp(nowhere),
-            address: nowhere,
-            log,
-            agent,
-        };
+        let mut service = Self { child, door: Door::Tcp(nowhere), address: nowhere, log, agent };
         let line = service.wait_for_line("listening on ");
         let at = line.rsplit(' ').next().unwrap();
         service.door = match at.strip_prefix("unix:") {
@@ -585,20 +527,12 @@ impl Service {
     /// The first line of the log that contains this.
     pub fn wait_for_line(&self, part: &str) -> String {
         let what = || format!("a line with {part:?} in {:#?}", self.log());
-        eventually(what, || {
-            self.log().into_iter().find(|line| line.contains(part))
-        })
+        eventually(what, || self.log().into_iter().find(|line| line.contains(part)))
     }
 
     pub fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// Its exit status, if it has ended.
@@ -617,23 +551,13 @@ impl Service {
     }
 
     pub fn get(&self, path: &str) -> Reply {
-        Reply::read(
-            self.agent
-                .get(format!("http://{}{path}", self.address))
-                .call(),
-        )
+        Reply::read(self.agent.get(format!("http://{}{path}", self.address)).call())
     }
 
     /// What is no JSON.
     pub fn text(&self, path: &str) -> String {
         let url = format!("http://{}{path}", self.address);
-        self.agent
-            .get(url)
-            .call()
-            .unwrap()
-            .body_mut()
-            .read_to_string()
-            .unwrap()
+        self.agent.get(url).call().unwrap().body_mut().read_to_string().unwrap()
     }
 
     pub fn acquire(&self, session: &Session, fields: Value) -> Reply {
@@ -654,9 +578,7 @@ impl Service {
 
     /// How many stand in line for a session.
     pub fn waiters(&self, session: &Session) -> u64 {
-        self.get(&session.path()).json["waiters"]
-            .as_u64()
-            .unwrap_or(0)
+        self.get(&session.path()).json["waiters"].as_u64().unwrap_or(0)
     }
 
     /// Waits until so many stand in line.
@@ -680,10 +602,7 @@ impl Service {
     }
 
     pub fn release(&self, session: &Session, owner_token: &str) -> Reply {
-        self.post(
-            "/v1/release",
-            session.with(json!({"owner_token": owner_token})),
-        )
+        self.post("/v1/release", session.with(json!({"owner_token": owner_token})))
     }
 }
 
@@ -691,10 +610,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         if thread::panicking() {
             let log = self.log();
-            eprintln!(
-                "its last lines: {:#?}",
-                &log[log.len().saturating_sub(10)..]
-            );
+            eprintln!("its last lines: {:#?}", &log[log.len().saturating_sub(10)..]);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -726,25 +642,15 @@ impl Reply {
             .get("retry-after")
             .map(|value| value.to_str().unwrap().parse().unwrap());
         let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
-        Ok(Self {
-            status: response.status().as_u16(),
-            json,
-            text,
-            retry_after_s: retry_after,
-        })
+        Ok(Self { status: response.status().as_u16(), json, text, retry_after_s: retry_after })
     }
 
     pub fn number(&self, field: &str) -> u64 {
-        self.json[field]
-            .as_u64()
-            .unwrap_or_else(|| panic!("{field} in {self:?}"))
+        self.json[field].as_u64().unwrap_or_else(|| panic!("{field} in {self:?}"))
     }
 
     pub fn text(&self, field: &str) -> String {
-        self.json[field]
-            .as_str()
-            .unwrap_or_else(|| panic!("{field} in {self:?}"))
-            .to_owned()
+        self.json[field].as_str().unwrap_or_else(|| panic!("{field} in {self:?}")).to_owned()
     }
 
     #[track_caller]
@@ -755,20 +661,12 @@ impl Reply {
     /// A grant of this kind.
     #[track_caller]
     pub fn assert_granted(&self, how: &str) {
-        assert_eq!(
-            (self.status, &self.json["how"]),
-            (200, &json!(how)),
-            "{self:?}"
-        );
+        assert_eq!((self.status, &self.json["how"]), (200, &json!(how)), "{self:?}");
     }
 
     #[track_caller]
     pub fn assert_held(&self) {
-        assert_eq!(
-            (self.status, &self.json["reason"]),
-            (409, &json!("held")),
-            "{self:?}"
-        );
+        assert_eq!((self.status, &self.json["reason"]), (409, &json!("held")), "{self:?}");
     }
 
     /// No release, for whatever reason.
@@ -780,11 +678,7 @@ impl Reply {
     /// A refusal with this code; its message.
     #[track_caller]
     pub fn assert_refused(&self, status: u16, code: &str) -> String {
-        assert_eq!(
-            (self.status, &self.json["error"]["code"]),
-            (status, &json!(code)),
-            "{self:?}"
-        );
+        assert_eq!((self.status, &self.json["error"]["code"]), (status, &json!(code)), "{self:?}");
         let message = self.json["error"]["message"].as_str().unwrap();
         assert!(!message.is_empty(), "{self:?}");
         message.to_owned()
@@ -802,20 +696,12 @@ pub struct Printed {
 impl From<Output> for Printed {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self {
-            status: output.status.code(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
+        Self { status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 }
 
 pub fn run(arguments: &[&str]) -> Printed {
-    let output = Command::new(binary())
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = Command::new(binary()).args(arguments).stdin(Stdio::null()).output().unwrap();
     output.into()
 }
 

@@ -51,19 +51,12 @@ impl Cluster {
         // node N port PORT socket SOCKET pid PID
         let read = |line: String| {
             let words: Vec<_> = line.split(' ').collect();
-            Node {
-                port: words[3].parse().unwrap(),
-                pid: words[7].to_owned(),
-            }
+            Node { port: words[3].parse().unwrap(), pid: words[7].to_owned() }
         };
         let lines = lines.map_while(Result::ok);
         let nodes: Vec<_> = lines.take_while(|line| line != "ready").map(read).collect();
         assert_eq!(nodes.len(), 3, "the cluster says above what is wrong");
-        Self {
-            child,
-            nodes,
-            _folder: folder,
-        }
+        Self { child, nodes, _folder: folder }
     }
 }
 
@@ -94,8 +87,7 @@ pub fn torture(lasts: Duration, seed: u64) {
         let cluster = Cluster::start();
         let url = format!("mysql://root@{}/", cluster.nodes[0].address());
         let mut conn = mysql::Conn::new(mysql::Opts::from_url(&url).unwrap()).unwrap();
-        conn.query_drop(format!("CREATE DATABASE {DATABASE}"))
-            .unwrap();
+        conn.query_drop(format!("CREATE DATABASE {DATABASE}")).unwrap();
         migrate(&format!("{url}{DATABASE}"));
         let proxies = [(); 2].map(|()| Proxy::start(cluster.nodes[0].address()));
         storm("galera", &proxies, rng.u64(..1_000_000), |servers| {
@@ -111,9 +103,7 @@ pub fn torture(lasts: Duration, seed: u64) {
                 cluster.nodes[0].signal("-CONT");
             }
             thread::sleep(STORM / 2);
-            servers
-                .scene
-                .count(if hangs { "node hung" } else { "node killed" });
+            servers.scene.count(if hangs { "node hung" } else { "node killed" });
         });
     }
 }

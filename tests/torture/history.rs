@@ -65,9 +65,7 @@ pub fn check(history: &[Event]) -> Vec<String> {
         sessions.entry(event.session).or_default().push(event);
     }
     for (session, events) in sessions {
-        let found = check_leases(&events)
-            .into_iter()
-            .chain(check_messages(&events));
+        let found = check_leases(&events).into_iter().chain(check_messages(&events));
         wrong.extend(found.map(|text| format!("session {session}: {text}")));
     }
     wrong
@@ -78,13 +76,7 @@ fn check_leases(events: &[&Event]) -> Vec<String> {
     let mut leases: HashMap<(&str, u64), Lease> = HashMap::new();
     let mut fencing_tokens: HashMap<&str, Vec<u64>> = HashMap::new();
     for event in events {
-        if let What::Granted {
-            token,
-            fencing_token,
-            remaining,
-            ..
-        } = &event.what
-        {
+        if let What::Granted { token, fencing_token, remaining, .. } = &event.what {
             let until = event.called + *remaining;
             let lease = leases.entry((token, *fencing_token)).or_insert(Lease {
                 fencing_token: *fencing_token,
@@ -95,10 +87,7 @@ fn check_leases(events: &[&Event]) -> Vec<String> {
             lease.called = lease.called.min(event.called);
             lease.from = lease.from.min(event.answered);
             lease.until = lease.until.max(until);
-            fencing_tokens
-                .entry(token)
-                .or_default()
-                .push(*fencing_token);
+            fencing_tokens.entry(token).or_default().push(*fencing_token);
         }
     }
     // A renew's answer does not say more than the token: with a single lease of it, that is clear.
@@ -123,9 +112,7 @@ fn check_leases(events: &[&Event]) -> Vec<String> {
                 && event.answered < lease.until
                 && event.called > lease.from
             {
-                wrong.push(format!(
-                    "a lease was lost while it was held: {event:?} {lease:?}"
-                ));
+                wrong.push(format!("a lease was lost while it was held: {event:?} {lease:?}"));
             }
             lease.until = lease.until.min(event.called);
         }
@@ -226,21 +213,10 @@ pub fn check_the_checker() {
     ];
     assert_eq!(check(&right), [""; 0]);
     let wrongs: [&[Event]; 7] = [
-        &[
-            at(0, 2, None, granted("a", 1, 1_000)),
-            at(5, 6, None, granted("b", 2, 1_000)),
-        ],
+        &[at(0, 2, None, granted("a", 1, 1_000)), at(5, 6, None, granted("b", 2, 1_000))],
         &[
             at(0, 2, None, granted("a", 1, 10)),
-            at(
-                5,
-                6,
-                None,
-                What::Renewed {
-                    token: a(),
-                    remaining: Duration::from_secs(1),
-                },
-            ),
+            at(5, 6, None, What::Renewed { token: a(), remaining: Duration::from_secs(1) }),
             at(50, 60, None, granted("b", 2, 1_000)),
         ],
         &[
@@ -248,18 +224,12 @@ pub fn check_the_checker() {
             at(3, 4, None, What::Released(a())),
             at(5, 6, None, granted("b", 1, 1_000)),
         ],
-        &[
-            at(0, 2, None, granted("a", 1, 1_000)),
-            at(3, 4, None, What::Lost(a())),
-        ],
+        &[at(0, 2, None, granted("a", 1, 1_000)), at(3, 4, None, What::Lost(a()))],
         &[
             at(0, 2, Some(7), What::Committed(a())),
             at(5, 6, Some(7), What::Committed("b".to_owned())),
         ],
-        &[
-            at(0, 2, Some(7), What::Committed(a())),
-            at(5, 6, Some(7), granted("b", 1, 1_000)),
-        ],
+        &[at(0, 2, Some(7), What::Committed(a())), at(5, 6, Some(7), granted("b", 1, 1_000))],
         &[at(0, 2, Some(7), What::AnsweredAlready)],
     ];
     for wrong in wrongs {

@@ -46,9 +46,7 @@ const OPERATIONS_LEAST: u64 = 20_000;
 fn main() {
     let number = |name, default| {
         let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-        value.map_or(default, |value| {
-            value.parse().expect("SECONDS, SEED and GALERA are numbers")
-        })
+        value.map_or(default, |value| value.parse().expect("SECONDS, SEED and GALERA are numbers"))
     };
     history::check_the_checker();
     let seconds = number("SECONDS", SECONDS_DEFAULT);
@@ -64,10 +62,7 @@ fn main() {
         tortures.into_iter().map(found).sum()
     });
     let least = OPERATIONS_LEAST * seconds / SECONDS_DEFAULT;
-    assert!(
-        operations >= least,
-        "{operations} operations of {least}: too slow to find anything"
-    );
+    assert!(operations >= least, "{operations} operations of {least}: too slow to find anything");
     galera::torture(Duration::from_secs(number("GALERA", 0)), seed);
 }
 
@@ -152,11 +147,7 @@ fn storm(name: &str, proxies: &[Proxy], seed: u64, torment: impl FnOnce(&mut Ser
         slowest_ms: 0.into(),
         messages: 0.into(),
     };
-    let mut servers = Servers {
-        scene: &scene,
-        proxies,
-        services,
-    };
+    let mut servers = Servers { scene: &scene, proxies, services };
     let sessions: Vec<_> = (0..SESSIONS).map(|_| Session::new()).collect();
     thread::scope(|scope| {
         for number in 0..CLIENTS {
@@ -220,10 +211,7 @@ fn report(name: &str, scene: Scene) -> u64 {
         println!("{name}: {text}");
     }
     assert!(wrong.is_empty(), "{name}: {} things are wrong", wrong.len());
-    assert!(
-        u128::from(slowest_ms) < ENDS_WITHIN.as_millis(),
-        "a request took {slowest_ms} ms"
-    );
+    assert!(u128::from(slowest_ms) < ENDS_WITHIN.as_millis(), "a request took {slowest_ms} ms");
     history.len() as u64
 }
 
@@ -276,17 +264,10 @@ fn break_something(
                 8 => (Fault::Swallow, "network silent"),
                 9 => (Fault::SwallowAnswers, "answers lost"),
                 10 => (Fault::HoldWrites, "writes late"),
-                11 => (
-                    Fault::Delay(Duration::from_millis(rng.u64(1..300))),
-                    "network slow",
-                ),
+                11 => (Fault::Delay(Duration::from_millis(rng.u64(1..300))), "network slow"),
                 _ => (Fault::Cut, "network cut in a blink"),
             };
-            let met = if rng.bool() {
-                servers.proxies
-            } else {
-                &servers.proxies[victim..=victim]
-            };
+            let met = if rng.bool() { servers.proxies } else { &servers.proxies[victim..=victim] };
             for proxy in met {
                 proxy.set(fault);
             }
@@ -368,21 +349,12 @@ impl<'a> Client<'a> {
             self.scene.unanswered.lock().unwrap().push(asked);
             thread::sleep(Duration::from_millis(20));
         }
-        Answered {
-            called,
-            came,
-            reply,
-        }
+        Answered { called, came, reply }
     }
 
     fn note(&self, session: usize, message: Option<u64>, answered: &Answered, what: What) {
-        let event = Event {
-            session,
-            message,
-            called: answered.called,
-            answered: answered.came,
-            what,
-        };
+        let event =
+            Event { session, message, called: answered.called, answered: answered.came, what };
         self.scene.history.lock().unwrap().push(event);
     }
 
@@ -461,10 +433,7 @@ impl<'a> Client<'a> {
             body["ttl_ms"] = json!(5_000);
             let answered = self.ask("/v1/renew", &body);
             let what = match answered.status() {
-                200 => What::Renewed {
-                    token: token.clone(),
-                    remaining: answered.remaining(),
-                },
+                200 => What::Renewed { token: token.clone(), remaining: answered.remaining() },
                 409 => What::Lost(token.clone()),
                 _ => What::RenewUnknown,
             };
