@@ -20,7 +20,7 @@ pub const UNIX_PREFIX: &str = "unix:";
 /// The user and the group of the service may connect to its socket file, nobody else.
 const SOCKET_MODE_DEFAULT: u32 = 0o660;
 
-/// The longest path that fits a socket's address, less what [`crate::door`] adds for a moment.
+/// The longest path that fits a socket's address, less what [`crate::http::listener`] adds for a moment.
 const SOCKET_PATH_MAX_BYTES: usize = 96;
 
 /// The production bot's table.

@@ -35,34 +35,26 @@
 //! request that asked. The statements are in the folder `sql/`, one a file: they are the protocol's
 //! specification.
 
-mod api;
+mod background;
 mod cli;
-mod client;
 mod config;
-mod database;
-mod dev;
-mod door;
-mod fields;
-mod journal;
+mod db;
+mod doctor;
+mod http;
 mod lease;
+mod logging;
 mod metrics;
-mod outage;
-mod run;
-mod server;
+mod queue;
 mod sockets;
 mod store;
 mod systemd;
-mod table;
-mod unix_transport;
-mod upkeep;
-mod waiters;
 
 pub use cli::main;
 
 /// What the tests and the benchmarks use of the library; nothing else is public.
 pub mod testing {
-    pub use crate::api::{Api, Asked, Request, Response, WAIT_MAX_MS};
-    pub use crate::dev::{DATABASE, PrivateDatabase};
+    pub use crate::cli::private_database::{DATABASE, PrivateDatabase};
+    pub use crate::http::api::{Api, Asked, Request, Response, WAIT_MAX_MS};
     pub use crate::lease::{
         Acquire, FencingToken, Id, OwnerToken, Release, STORED_CHARS, Session, StoredLease,
         TTL_MAX_MS, TTL_MIN_MS, TokenOrigin, Ttl,

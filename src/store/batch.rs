@@ -11,10 +11,10 @@ use std::time::Instant;
 use super::operation::{Answer, Attempt, Operation, Sharing, StoreError};
 use super::packet::Statements;
 use super::{PATIENCE, Store};
-use crate::database::{Connection, Packet, PacketError, Trouble, cause, columns};
+use crate::db::health::Identity;
+use crate::db::{Connection, Packet, PacketError, Trouble, cause, columns};
 use crate::lease::Read;
 use crate::metrics::METRICS;
-use crate::outage::Identity;
 
 /// Why a round ended before every operation had its answer.
 enum Interrupted {

@@ -28,11 +28,11 @@ use std::time::{Duration, Instant};
 
 use mysql::{Opts, Row};
 
-use crate::database::{Database, Packet, Pooled, Statement, Trouble, Values, cause};
+use crate::db::health::Outage;
+use crate::db::{Database, Packet, Pooled, Statement, Trouble, Values, cause};
+use crate::doctor::{self, Finding, Messages, Report, Verdict, Writes};
 use crate::lease::Session;
 use crate::metrics::METRICS;
-use crate::outage::Outage;
-use crate::table::{self, Finding, Messages, Report, Verdict, Writes};
 
 pub use operation::{Answer, FirstPacket, Operation, StoreError};
 use packet::Statements;
@@ -96,7 +96,7 @@ impl Store {
     /// Looks at everything that the promises rest on.
     pub fn inspect(&self) -> Result<Report, String> {
         let inspected = self.database.connect().and_then(|mut connection| {
-            table::inspect(&mut connection, &self.table_name, self.configured_offset.as_deref())
+            doctor::inspect(&mut connection, &self.table_name, self.configured_offset.as_deref())
         });
         inspected.or_else(|error| {
             if Trouble::of(&error) != Trouble::Denied {
@@ -111,7 +111,7 @@ impl Store {
 
     /// Creates what is missing in the database.
     pub fn migrate(&self) -> Result<(), String> {
-        let migrate = |mut connection| table::migrate(&mut connection, &self.table_name);
+        let migrate = |mut connection| doctor::migrate(&mut connection, &self.table_name);
         self.database.connect().and_then(migrate).map_err(|error| cause(&error))
     }
 
@@ -152,7 +152,7 @@ impl Store {
         drop(known);
         let look = |statements: &Statements| {
             let mut connection = self.database.connect()?;
-            table::inspect_messages(&mut connection, &statements.table)
+            doctor::inspect_messages(&mut connection, &statements.table)
         };
         let Some(Ok(messages)) = self.opened.get().map(look) else {
             return Err(why);

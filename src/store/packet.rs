@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::ids::Ids;
 use super::operation::{Attempt, Next, Operation, Sharing};
 use super::reply::{Layout, Reads};
-use crate::database::{Packet, Statement, Value};
+use crate::db::{Packet, Statement, Value};
+use crate::doctor::Table;
 use crate::lease::{
     Acquire, Message, MessageId, OwnerToken, Release, Row, Session, claim_mark, date_shift_us,
 };
-use crate::table::Table;
 
 /// Declares the statements by their files in `sql/`.
 macro_rules! statements {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::operation::Attempt;
-use crate::database::{Reply, columns};
+use crate::db::{Reply, columns};
+use crate::doctor::Table;
 use crate::lease::{Read, Row, StoredRecord};
-use crate::table::Table;
 
 /// Where in a packet's replies the rows and the records are.
 #[derive(Default)]

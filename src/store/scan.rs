@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use mysql::Row as SqlRow;
 
 use super::{Store, StoreError};
-use crate::database::{Packet, Value, cause, columns};
+use crate::db::{Packet, Value, cause, columns};
+use crate::doctor::Messages;
 use crate::lease::{Holding, Id, Row, RowVersion, Session};
-use crate::table::Messages;
 
 /// Rows that one page of the table is read in, in the background or for one device: a millisecond
 /// or two of the database's time.

@@ -23,15 +23,17 @@ use rustix::net::Shutdown;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tiny_http::{Header, Method};
 
-use crate::api::{self, Api, Asked, BATCH_MAX, BODY_MAX_BYTES, HTML, Refusal, Request, Response};
+use crate::background::{self, IDLE_PATIENCE, TICK_PERIOD};
 use crate::config::{Config, Listen};
-use crate::door::{Door, Seen, shut_down};
+use crate::doctor::Finding;
+use crate::http::api::{
+    self, Api, Asked, BATCH_MAX, BODY_MAX_BYTES, HTML, Refusal, Request, Response,
+};
+use crate::http::listener::{Door, Seen, shut_down};
 use crate::metrics::METRICS;
+use crate::queue::Portion;
 use crate::store::Store;
 use crate::systemd;
-use crate::table::Finding;
-use crate::upkeep::{self, IDLE_PATIENCE, TICK_PERIOD};
-use crate::waiters::Portion;
 
 /// A refused body up to this size is skipped, and nothing stays behind. A longer one cannot be
 /// skipped safely; see `refuse_unread`.
@@ -185,13 +187,13 @@ impl Server {
         info!("listening on {}", shared.door.at());
         shared.start("sweeper", move |shared| {
             let store = shared.api.store();
-            match upkeep::open(store, &shared.stopping) {
-                Ok(()) => upkeep::sweep(store, &shared.stopping, self.message_retention),
+            match background::open(store, &shared.stopping) {
+                Ok(()) => background::sweep(store, &shared.stopping, self.message_retention),
                 Err(findings) => shared.end(Ending::Unusable(findings)),
             }
         });
         shared.start("mender", |shared| {
-            upkeep::tend(shared.api.store(), &shared.stopping);
+            background::tend(shared.api.store(), &shared.stopping);
         });
         let helpers = [("health", health_requests), ("lister", list_requests)];
         let helpers = helpers.map(|(name, requests)| {
@@ -205,10 +207,10 @@ impl Server {
         let doorkeeper = shared.start("doorkeeper", |shared| shared.keep_the_door());
         shared.doorkeeper.runs_in(doorkeeper.thread());
         shared.start("ticker", |shared| {
-            upkeep::tick(&shared.api, &shared.stopping, || shared.ring());
+            background::tick(&shared.api, &shared.stopping, || shared.ring());
         });
         shared.start("watcher", |shared| {
-            upkeep::watch(&shared.api, &shared.stopping, || shared.ring());
+            background::watch(&shared.api, &shared.stopping, || shared.ring());
         });
         if systemd::listens() {
             shared.start("reporter", |shared| shared.report());

@@ -4,9 +4,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::database::{
-    Connection, SYSDATE_IS_NOW, Statement, Sysdate, Trouble, Value, cause, columns,
-};
+use crate::db::{Connection, SYSDATE_IS_NOW, Statement, Sysdate, Trouble, Value, cause, columns};
 use crate::lease;
 
 /// Clocks further apart than this are worth a word, in seconds. Only the database's counts.
@@ -219,8 +217,8 @@ pub fn inspect(
 /// Creates what is missing.
 pub fn migrate(connection: &mut Connection, name: &str) -> mysql::Result<()> {
     for (table, file) in [
-        (name, include_str!("../sql/lock_table.sql")),
-        (MESSAGE_TABLE, include_str!("../sql/message_table.sql")),
+        (name, include_str!("../../sql/schema/lock_table.sql")),
+        (MESSAGE_TABLE, include_str!("../../sql/schema/message_table.sql")),
     ] {
         // So that a user without the right to create is not refused for nothing.
         if status(connection, table)?.is_none() {
@@ -232,7 +230,7 @@ pub fn migrate(connection: &mut Connection, name: &str) -> mysql::Result<()> {
 
 /// A table's engine and its next AUTO_INCREMENT id, if it is there.
 fn status(connection: &mut Connection, table: &str) -> mysql::Result<Option<(String, u64)>> {
-    let status = Statement::new(include_str!("../sql/table_status.sql"), &[]);
+    let status = Statement::new(include_str!("../../sql/check/table_status.sql"), &[]);
     let mut rows = connection.query(&status, &[("table", Value::Text(table))])?;
     rows.pop().map(columns).transpose()
 }
@@ -242,7 +240,7 @@ fn inspect_server(
     configured_offset: Option<&str>,
     report: &mut Report,
 ) -> mysql::Result<()> {
-    let status = Statement::new(include_str!("../sql/server_status.sql"), &[]);
+    let status = Statement::new(include_str!("../../sql/check/server_status.sql"), &[]);
     let Some(row) = connection.query(&status, &[])?.pop() else {
         return Ok(());
     };
@@ -285,7 +283,7 @@ fn inspect_server(
 }
 
 fn inspect_durability(connection: &mut Connection, report: &mut Report) -> mysql::Result<()> {
-    let variables = Statement::new(include_str!("../sql/server_variables.sql"), &[]);
+    let variables = Statement::new(include_str!("../../sql/check/server_variables.sql"), &[]);
     let rows = connection.query(&variables, &[])?.into_iter().map(columns);
     let rows: Vec<(String, String)> = rows.collect::<mysql::Result<_>>()?;
     let is = |name: &str, value: &str| rows.iter().any(|(n, v)| n == name && v == value);
@@ -347,7 +345,7 @@ impl Column {
 }
 
 fn found_columns(connection: &mut Connection, table: &str) -> mysql::Result<Vec<Column>> {
-    let found = Statement::new(include_str!("../sql/table_columns.sql"), &[]);
+    let found = Statement::new(include_str!("../../sql/check/table_columns.sql"), &[]);
     let rows = connection.query(&found, &[("table", Value::Text(table))])?;
     rows.into_iter().map(Column::read).collect()
 }
@@ -357,7 +355,7 @@ type UniqueKey = (String, String, bool);
 
 /// The primary key comes first.
 fn unique_keys(connection: &mut Connection, table: &str) -> mysql::Result<Vec<UniqueKey>> {
-    let keys = Statement::new(include_str!("../sql/table_keys.sql"), &[]);
+    let keys = Statement::new(include_str!("../../sql/check/table_keys.sql"), &[]);
     let rows = connection.query(&keys, &[("table", Value::Text(table))])?;
     rows.into_iter().map(columns).collect()
 }
@@ -369,7 +367,7 @@ fn inspect_shape(
     report: &mut Report,
 ) -> mysql::Result<Option<Table>> {
     let by_name = [("table", Value::Text(name))];
-    let stats_now = Statement::new(include_str!("../sql/stats_now.sql"), &[]);
+    let stats_now = Statement::new(include_str!("../../sql/check/stats_now.sql"), &[]);
     // Where that is refused, the counter is only shown late.
     let _ = connection.query(&stats_now, &[]);
     let Some((engine, next_id)) = status(connection, name)? else {
@@ -391,7 +389,7 @@ fn inspect_shape(
     let keys = unique_keys(connection, name)?;
     let session_key = inspect_keys(name, &keys, report);
 
-    let triggers = Statement::new(include_str!("../sql/table_triggers.sql"), &[]);
+    let triggers = Statement::new(include_str!("../../sql/check/table_triggers.sql"), &[]);
     let triggers = connection.query(&triggers, &by_name)?;
     let has_triggers = !triggers.is_empty();
     for row in triggers {
@@ -532,7 +530,7 @@ fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) -> Option<
 
 /// The statement that gives us all rights that we need on a table.
 fn grant(connection: &mut Connection, table: &str) -> mysql::Result<String> {
-    let user = Statement::new(include_str!("../sql/current_user.sql"), &[]);
+    let user = Statement::new(include_str!("../../sql/check/current_user.sql"), &[]);
     let user = connection.query(&user, &[])?.pop().map(columns).transpose()?;
     let (database, user): (String, String) = user.unwrap_or_default();
     Ok(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.{table} TO {user}"))
@@ -552,9 +550,9 @@ fn inspect_rights(
         ("limit", Value::Number(1)),
     ];
     let tries = [
-        ("SELECT", include_str!("../sql/lease/list.sql")),
-        ("INSERT, UPDATE", include_str!("../sql/may_insert.sql")),
-        ("DELETE", include_str!("../sql/lease/may_write.sql")),
+        ("SELECT", include_str!("../../sql/lease/list.sql")),
+        ("INSERT, UPDATE", include_str!("../../sql/check/may_insert.sql")),
+        ("DELETE", include_str!("../../sql/lease/may_write.sql")),
     ];
     let (mut denied, mut readable) = (Vec::new(), true);
     for (right, file) in tries {
@@ -587,7 +585,8 @@ fn inspect_rows(
     table: &Table,
     report: &mut Report,
 ) -> mysql::Result<()> {
-    let ahead = Statement::new(include_str!("../sql/rows_ahead.sql"), &[("table", &table.name)]);
+    let ahead =
+        Statement::new(include_str!("../../sql/check/rows_ahead.sql"), &[("table", &table.name)]);
     let longest_s = (lease::TTL_MAX_MS - lease::HOLD_MS) / 1_000 + CLOCK_TOLERANCE_S;
     let values = [
         ("lease_chars", Value::Number(lease::STORED_CHARS as u64)),
@@ -663,9 +662,9 @@ fn wrong_with_messages(
         ("result", Value::Null),
     ];
     for file in [
-        include_str!("../sql/message/read.sql"),
-        include_str!("../sql/message/commit.sql"),
-        include_str!("../sql/message/forget.sql"),
+        include_str!("../../sql/message/read.sql"),
+        include_str!("../../sql/message/commit.sql"),
+        include_str!("../../sql/message/forget.sql"),
     ] {
         let Err(error) = connection.query(&Statement::new(file, &names), &nobody) else {
             continue;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use ureq::unversioned::resolver::DefaultResolver;
 
+use crate::cli::unix::UnixConnector;
 use crate::config::UNIX_PREFIX;
-use crate::unix_transport::UnixConnector;
 
 /// Longer than any answer takes: the longest wait in line, and what a database that fails adds.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(40);

@@ -12,16 +12,16 @@ use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 
 use crate::config::ApiToken;
-use crate::fields::{Fields, Invalid};
-use crate::journal;
+use crate::http::fields::{Fields, Invalid};
 use crate::lease::{
     Acquire, Acquired, Commit, Committed, FencingToken, Force, Forced, Found, HOLD_MS, Holder,
     Holding, How, Id, Lease, MessageId, OwnerToken, Record, Release, Released, Renew, Renewed,
     Session, Stale, TTL_MAX_MS, TokenOrigin,
 };
+use crate::logging;
 use crate::metrics::METRICS;
+use crate::queue::{Claim, Effect, Lines, Name, Portion, Ready, Refused, RowLock, Turn, Waiter};
 use crate::store::{Answer, FirstPacket, Operation, Store, StoreError};
-use crate::waiters::{Claim, Effect, Lines, Name, Portion, Ready, Refused, RowLock, Turn, Waiter};
 
 /// The description of this interface, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -394,7 +394,7 @@ impl Api {
         #[allow(clippy::cast_precision_loss)] // a few dozen at most
         METRICS.batch_size.observe(operations.len() as f64);
         let answers = self.run(&operations);
-        let _lines = journal::Together::begin();
+        let _lines = logging::Together::begin();
         for (ready, answer) in turns.into_iter().zip(answers) {
             let Ready { name, turn, since, .. } = ready;
             let turn = match answer {

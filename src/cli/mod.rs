@@ -1,21 +1,25 @@
 //! The command line: which command, with which settings, and its exit status.
 
+mod client;
+pub mod private_database;
+mod run;
+mod unix;
+
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::api::LIST_MAX;
-use crate::client::{self, Answer, Client, Ids};
+use crate::cli::client::{Answer, Client, Ids};
+use crate::cli::private_database::PrivateDatabase;
 use crate::config::{ClientConfig, Config, Flags, Listen, SETTINGS, Setting};
-use crate::dev::PrivateDatabase;
-use crate::journal::Journal;
+use crate::doctor::{Finding, MESSAGE_TABLE, Report, Verdict};
+use crate::http::api::LIST_MAX;
+use crate::http::server::{Ending, Server};
 use crate::lease::TTL_DEFAULT_MS;
-use crate::run;
-use crate::server::{Ending, Server};
+use crate::logging::Journal;
 use crate::store::Store;
-use crate::table::{Finding, MESSAGE_TABLE, Report, Verdict};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 

@@ -1,6 +1,8 @@
 //! The way to the database: pooled connections, statements from `sql/`, several of them in one
 //! packet, and what went wrong when one fails.
 
+pub mod health;
+
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
@@ -11,8 +13,8 @@ use mysql::{Conn, FromRowError, Opts, OptsBuilder, Row};
 use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 
+use crate::db::health::{Identity, Outage};
 use crate::metrics::METRICS;
-use crate::outage::{Identity, Outage};
 use crate::sockets;
 
 /// How long to wait for the database to accept a connection: beside the bot or in its data
@@ -31,7 +33,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two looks at a connection that is being ended.
 const KILL_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long to wait for an answer: above the lock waits of `sql/session.sql`, so that these end
+/// How long to wait for an answer: above the lock waits of `sql/connection/session.sql`, so that these end
 /// in a clean error first, and far below the time a client would wait.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -347,7 +349,7 @@ pub fn cause(error: &mysql::Error) -> String {
     text
 }
 
-/// One connection to the database, with the settings of `sql/session.sql`.
+/// One connection to the database, with the settings of `sql/connection/session.sql`.
 pub struct Connection {
     conn: Conn,
     opened: Instant,
@@ -464,7 +466,7 @@ fn end_connection(
         // It cannot do anything to this one, where its number is somebody else's.
         return Ok(true);
     }
-    let uptime = Statement::new(include_str!("../sql/server_uptime.sql"), &[]);
+    let uptime = Statement::new(include_str!("../../sql/connection/server_uptime.sql"), &[]);
     let uptime = connection.query(&uptime, &[])?.pop().map(columns);
     let uptime: Option<(String, u64)> = uptime.transpose()?;
     let age_s = lost.opened.elapsed().as_secs();
@@ -472,7 +474,7 @@ fn end_connection(
         // It was to an earlier life of the server, and its number may be somebody else's now.
         return Ok(true);
     }
-    let kill = Statement::new(include_str!("../sql/kill.sql"), &[]);
+    let kill = Statement::new(include_str!("../../sql/connection/kill.sql"), &[]);
     loop {
         match connection.query(&kill, &[("id", Value::Number(lost.id.into()))]) {
             Err(mysql::Error::MySqlError(error)) if GONE.contains(&error.code) => return Ok(true),
@@ -516,7 +518,8 @@ impl Connections {
             sysdate: Sysdate::AtTheCall,
             outage: Arc::clone(&self.outage),
         };
-        let identity = Statement::new(include_str!("../sql/server_identity.sql"), &[]);
+        let identity =
+            Statement::new(include_str!("../../sql/connection/server_identity.sql"), &[]);
         let identity = connection.query(&identity, &[])?.pop().map(columns);
         let (server, is_live): (_, Option<bool>) = identity.transpose()?.unwrap_or((0, None));
         connection.server = server;
@@ -569,8 +572,9 @@ impl Database {
     pub fn new(url: &Opts, time_zone: &str, size: u32) -> Self {
         let mut session = Packet::default();
         let time_zone = [("time_zone", Value::Text(time_zone))];
-        Statement::new(include_str!("../sql/session.sql"), &[]).write(&mut session, &time_zone);
-        session.push(include_str!("../sql/isolation.sql"));
+        Statement::new(include_str!("../../sql/connection/session.sql"), &[])
+            .write(&mut session, &time_zone);
+        session.push(include_str!("../../sql/connection/isolation.sql"));
         let outage = Arc::new(Outage::default());
         let connections = |timeout| {
             let options = OptsBuilder::from_opts(url.clone())

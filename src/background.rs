@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
-use crate::api::Api;
+use crate::doctor::Finding;
+use crate::http::api::Api;
 use crate::metrics::METRICS;
 use crate::store::{Opened, Store, Swept};
 use crate::systemd;
-use crate::table::Finding;
 
 /// Between two tries to reach the database at the start.
 const OPEN_PERIOD: Duration = Duration::from_millis(500);

@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 
-use crate::api::WAIT_MAX_MS;
-use crate::client::{ANSWER_PATIENCE, Client, Ids};
+use crate::cli::client::{ANSWER_PATIENCE, Client, Ids};
+use crate::http::api::WAIT_MAX_MS;
 use crate::lease::OwnerToken;
 
 /// Of a lease's life, in tenths: when it is renewed, so that two renewals may fail; when the
