@@ -1,6 +1,5 @@
-//! What the service does beside its requests: opening the store, reaching a database that does not
-//! answer, ending waits, watching rows, sweeping. Each function is a
-//! thread's life, until the service stops.
+//! What the service does beside its requests: one table of jobs, each with a thread of its own, until the
+//! service stops.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,32 +8,94 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use crate::doctor::Finding;
-use crate::http::api::Api;
 use crate::metrics::METRICS;
-use crate::store::{Opened, Store, Swept};
+use crate::service::Service;
+use crate::store::{Opened, Store};
 use crate::systemd;
 
 /// Between two tries to reach the database at the start.
-const OPEN_PERIOD: Duration = Duration::from_millis(500);
+const OPEN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How exactly waits end, and how soon after its expiry a lease is taken over by who waits for it.
-pub const TICK_PERIOD: Duration = Duration::from_millis(10);
+/// How exactly waits end, and how soon after its expiry a waiter takes a lease over.
+const TICK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Between two looks at the rows that are waited for: together with the look, a release through
+/// Between two reads of the rows that are waited for: together with the read, a release through
 /// another server reaches a waiter within 300 ms.
-const WATCH_PERIOD: Duration = Duration::from_millis(150);
+const WATCH_INTERVAL: Duration = Duration::from_millis(150);
 
-/// How long a thread that serves waiters sleeps when there are none; it is woken by the first.
-pub const IDLE_PATIENCE: Duration = Duration::from_secs(3_600);
-
-/// Between two sweeps: rows are swept minutes after their expiry, so nobody notices one more.
-const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+/// Rows are swept minutes after their expiry, so nobody notices one minute more.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Between two pages of a sweep, so that it is in nobody's way.
 const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
-/// Tries until the store is open.
-pub fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
+/// How long a job sleeps while there is nothing to do; it is woken by the first waiter.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
+
+/// When a job runs.
+#[derive(Clone, Copy, PartialEq)]
+enum When {
+    /// While anybody waits for a session.
+    SomebodyWaits,
+    /// Always. It waits by itself for something to do.
+    Always,
+    /// Once the store is open, which the job does first.
+    StoreIsOpen,
+}
+
+/// A job.
+pub struct Job {
+    /// The name of its thread.
+    pub name: &'static str,
+    when: When,
+    /// The pause between two runs.
+    interval: Duration,
+    run: fn(&Context),
+}
+
+/// What the jobs work on.
+pub struct Context<'a> {
+    pub service: &'a Service,
+    pub stopping: &'a AtomicBool,
+    /// Wakes a worker.
+    pub wake: &'a dyn Fn(),
+    pub message_retention: Duration,
+}
+
+/// All jobs.
+#[rustfmt::skip]
+pub const JOBS: [Job; 4] = [
+    Job { name: "timer",   when: When::SomebodyWaits, interval: TICK_INTERVAL,  run: end_waits },
+    Job { name: "watcher", when: When::SomebodyWaits, interval: WATCH_INTERVAL, run: watch_rows },
+    Job { name: "sweeper", when: When::StoreIsOpen,   interval: SWEEP_INTERVAL, run: sweep },
+    Job { name: "health",  when: When::Always,        interval: Duration::ZERO, run: check_health },
+];
+
+impl Job {
+    /// Runs the job until the service stops.
+    ///
+    /// # Errors
+    /// What is wrong with the database or its table, if the store cannot be opened.
+    pub fn run(&self, context: &Context) -> Result<(), Vec<Finding>> {
+        if self.when == When::StoreIsOpen {
+            open(context.service.store(), context.stopping)?;
+        }
+        while !context.stopping.load(Ordering::Relaxed) {
+            let is_due = match self.when {
+                When::SomebodyWaits => context.service.wait_for_waiters(IDLE_TIMEOUT),
+                When::Always | When::StoreIsOpen => true,
+            };
+            if is_due {
+                (self.run)(context);
+                thread::sleep(self.interval);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tries until the store is open or the service stops.
+fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
     let mut last_reason = String::new();
     while !stopping.load(Ordering::Relaxed) {
         match store.open() {
@@ -53,77 +114,61 @@ pub fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
                     systemd::tell_status(&format!("not ready: {reason}"));
                     last_reason = reason;
                 }
-                thread::sleep(OPEN_PERIOD);
+                thread::sleep(OPEN_INTERVAL);
             }
         }
     }
     Ok(())
 }
 
-/// Ends outages: refuses what comes meanwhile, and notices when the database answers again.
-pub fn tend(store: &Store, stopping: &AtomicBool) {
-    while !stopping.load(Ordering::Relaxed) {
-        store.tend(IDLE_PATIENCE);
+/// Refuses waiters whose time is over, and gives sessions their turn when a lease expires.
+fn end_waits(context: &Context) {
+    if context.service.tick() {
+        (context.wake)();
     }
 }
 
-/// Ends waits in time, and gives lines their turn when a lease expires; rings if a worker has
-/// something to do.
-pub fn tick(api: &Api, stopping: &AtomicBool, ring: impl Fn()) {
-    while_anybody_waits(api, stopping, TICK_PERIOD, || {
-        if api.tick() {
-            ring();
-        }
-    });
-}
-
-/// Notices what other servers and old programs do to sessions that are waited for; rings if a
-/// worker has something to do.
-pub fn watch(api: &Api, stopping: &AtomicBool, ring: impl Fn()) {
-    while_anybody_waits(api, stopping, WATCH_PERIOD, || {
-        if api.watch() {
-            ring();
-        }
-    });
-}
-
-fn while_anybody_waits(api: &Api, stopping: &AtomicBool, period: Duration, look: impl Fn()) {
-    while !stopping.load(Ordering::Relaxed) {
-        if api.wait_for_waiters(IDLE_PATIENCE) {
-            look();
-            thread::sleep(period);
-        }
+/// Notices what other servers and old programs do to sessions that are waited for.
+fn watch_rows(context: &Context) {
+    if context.service.watch() {
+        (context.wake)();
     }
 }
 
-/// Deletes what crashed holders left, if their customers never write again, and records of
-/// messages that nobody delivers any more.
-pub fn sweep(store: &Store, stopping: &AtomicBool, message_retention: Duration) {
-    while !stopping.load(Ordering::Relaxed) {
-        let mut after = Some(0);
-        while let Some(page) = after {
-            let swept = store.sweep(page);
-            match &swept {
-                Ok(Swept { rows: 0, .. }) => {}
-                Ok(Swept { rows, .. }) => {
-                    METRICS.overruns.inc_by(*rows);
-                    info!("swept {rows} rows of crashed holders");
+/// Checks a database that seems not to answer, and notices when it answers again.
+fn check_health(context: &Context) {
+    context.service.store().check_health(IDLE_TIMEOUT);
+}
+
+/// Deletes what crashed holders left if their customers never write again, and records of messages that
+/// nobody delivers any more. Updates the metrics that change slowly.
+fn sweep(context: &Context) {
+    let store = context.service.store();
+    let mut after = Some(0);
+    while let Some(page) = after {
+        after = match store.sweep(page) {
+            Ok(swept) => {
+                if swept.rows > 0 {
+                    METRICS.overruns.inc_by(swept.rows);
+                    info!("swept {} rows of crashed holders", swept.rows);
                 }
-                Err(error) => debug!("could not sweep: {error}"),
+                swept.next
             }
-            after = swept.ok().and_then(|swept| swept.next);
-            thread::sleep(SWEEP_PAUSE);
-        }
-        forget_messages(store, stopping, message_retention);
-        store.measure();
-        thread::sleep(SWEEP_PERIOD);
+            Err(error) => {
+                debug!("could not sweep: {error}");
+                None
+            }
+        };
+        thread::sleep(SWEEP_PAUSE);
     }
+    forget_messages(context);
+    store.measure();
 }
 
-fn forget_messages(store: &Store, stopping: &AtomicBool, retention: Duration) {
+fn forget_messages(context: &Context) {
     let mut records = 0;
-    while !stopping.load(Ordering::Relaxed) {
-        match store.forget_messages(retention) {
+    while !context.stopping.load(Ordering::Relaxed) {
+        match context.service.store().forget_messages(context.message_retention) {
             Ok(0) => break,
             Ok(forgotten) => records += forgotten,
             Err(error) => {

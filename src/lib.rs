@@ -38,14 +38,16 @@
 mod background;
 mod cli;
 mod config;
+mod containment;
 mod db;
 mod doctor;
 mod http;
 mod lease;
 mod logging;
 mod metrics;
+mod net;
 mod queue;
-mod sockets;
+mod service;
 mod store;
 mod systemd;
 
@@ -54,10 +56,11 @@ pub use cli::main;
 /// What the tests and the benchmarks use of the library; nothing else is public.
 pub mod testing {
     pub use crate::cli::private_database::{DATABASE, PrivateDatabase};
-    pub use crate::http::api::{Api, Asked, Request, Response, WAIT_MAX_MS};
+    pub use crate::http::{Parsed, Request, Response, Routed, Router, WAIT_MAX_MS};
     pub use crate::lease::{
         Acquire, FencingToken, Id, OwnerToken, Release, STORED_CHARS, Session, StoredLease,
         TTL_MAX_MS, TTL_MIN_MS, TokenOrigin, Ttl,
     };
+    pub use crate::service::Service;
     pub use crate::store::{FirstPacket, Opened, Operation, Store};
 }

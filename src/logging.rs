@@ -1,20 +1,32 @@
-//! Log lines on standard error. Those of one batch go there in one write: each write wakes whoever
-//! reads them, and with a line for each request that took a tenth of the service's time.
+//! Log lines on standard error. Those of one batch of operations go there in one write: each write wakes
+//! whoever reads them, and with a line for each request that took a tenth of the service's time.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
 
+use env_logger::{Builder, Env, Target};
+
 thread_local! {
-    /// The lines of this thread that are not written yet, while they are held together.
-    static HELD: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+    /// The lines of this thread's batch, while there is one.
+    static BATCH: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-/// Where lines are written to.
-pub struct Journal;
+/// Starts logging, at the level of `RUST_LOG` or `info`, and logs panics as bugs.
+pub fn init() {
+    Builder::from_env(Env::default().default_filter_or("info"))
+        .target(Target::Pipe(Box::new(Output)))
+        // The service itself reports what tiny_http complains of, with the remedy.
+        .filter_module("tiny_http", log::LevelFilter::Off)
+        .format(|line, record| writeln!(line, "{:<5} {}", record.level(), record.args()))
+        .init();
+    std::panic::set_hook(Box::new(|panic| log::error!("a bug in session-lock: {panic}")));
+}
 
-impl Write for Journal {
+struct Output;
+
+impl Write for Output {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        HELD.with_borrow_mut(|held| match held {
+        BATCH.with_borrow_mut(|batch| match batch {
             Some(lines) => lines.write(line),
             None => io::stderr().write(line),
         })
@@ -25,21 +37,20 @@ impl Write for Journal {
     }
 }
 
-/// What this thread logs while it lives is written at its end, at once.
-pub struct Together(());
+/// While it lives, this thread's lines are held back; they are written in one piece when it is dropped.
+pub struct Batch(());
 
-impl Together {
-    /// Begins to hold lines back.
+impl Batch {
     pub fn begin() -> Self {
-        HELD.set(Some(Vec::new()));
+        BATCH.set(Some(Vec::new()));
         Self(())
     }
 }
 
-impl Drop for Together {
+impl Drop for Batch {
     fn drop(&mut self) {
-        let lines = HELD.take().unwrap_or_default();
-        // As with any line: if nobody reads them, the service goes on.
+        let lines = BATCH.take().unwrap_or_default();
+        // If nobody reads standard error, the service goes on.
         let _ = io::stderr().write_all(&lines);
     }
 }

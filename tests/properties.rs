@@ -5,21 +5,22 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use session_lock::testing::{Api, Asked, Request, Response, WAIT_MAX_MS};
 use session_lock::testing::{FencingToken, Id, OwnerToken, STORED_CHARS, StoredLease};
-use session_lock::testing::{Operation, Store};
+use session_lock::testing::{Operation, Service, Store};
+use session_lock::testing::{Parsed, Request, Response, Routed, Router, WAIT_MAX_MS};
 use session_lock::testing::{TTL_MAX_MS, TTL_MIN_MS, TokenOrigin};
 
-/// An API whose database is not there: nothing here asks it.
-fn api() -> AssertUnwindSafe<Api> {
+/// A router whose database is not there: nothing here asks it.
+fn router() -> AssertUnwindSafe<Router> {
     let url = mysql::Opts::from_url("mysql://root@127.0.0.1:1/nowhere").unwrap();
     let store = Store::new(&url, "sessions", None, 1);
-    AssertUnwindSafe(Api::new(store, TTL_MAX_MS, None))
+    let service = Service::new(store);
+    AssertUnwindSafe(Router { service, max_hold_ms: TTL_MAX_MS, api_token: None })
 }
 
-fn read(api: &Api, method: &str, target: &str, body: &[u8]) -> Asked {
+fn read(router: &Router, method: &str, target: &str, body: &[u8]) -> Routed {
     let request = Request { method, target, authorization: None, origin: None, host: None, body };
-    api.read(&request, Instant::now())
+    router.route(&request, Instant::now())
 }
 
 /// A refusal that says what is wrong, in the shape that every error has.
@@ -152,7 +153,7 @@ proptest! {
                 },
             ),
     ) {
-        let Asked::Acquire { acquire, wait } = read(&api(), "POST", "/v1/acquire", &body)
+        let Routed::Parsed(Parsed::Acquire { acquire, wait }) = read(&router(), "POST", "/v1/acquire", &body)
         else {
             panic!("{}", String::from_utf8_lossy(&body));
         };
@@ -173,14 +174,14 @@ proptest! {
         let is_forced = body.get("force") == Some(&json!(true));
         let token = body.get("owner_token").and_then(Value::as_str).map(str::to_owned);
         let text = Value::Object(body).to_string();
-        match read(&api(), "POST", "/v1/release", text.as_bytes()) {
-            Asked::Answered(response) => assert_refused(&response, &[400]),
-            Asked::Direct(Operation::Release(release)) => {
+        match read(&router(), "POST", "/v1/release", text.as_bytes()) {
+            Routed::Answered(response) => assert_refused(&response, &[400]),
+            Routed::Parsed(Parsed::Other(Operation::Release(release))) => {
                 prop_assert!(!is_forced);
                 prop_assert_eq!(Some(release.owner_token.secret()), token.as_deref());
             }
-            Asked::Direct(Operation::Force(_)) => prop_assert!(is_forced && token.is_none()),
-            _ => panic!("{text}"),
+            Routed::Parsed(Parsed::Other(Operation::Force(_))) => prop_assert!(is_forced && token.is_none()),
+            Routed::Parsed(_) => panic!("{text}"),
         }
     }
 
@@ -199,7 +200,7 @@ proptest! {
         for more in [format!("\"{name}\":1"), fields[at].clone()] {
             fields.push(more);
             let body = format!("{{{}}}", fields.join(","));
-            let Asked::Answered(response) = read(&api(), "POST", path, body.as_bytes()) else {
+            let Routed::Answered(response) = read(&router(), "POST", path, body.as_bytes()) else {
                 panic!("{path} {body}");
             };
             assert_refused(&response, &[400]);
@@ -215,14 +216,14 @@ proptest! {
             values().prop_map(|value| value.to_string().into_bytes()),
         ],
     ) {
-        if let Asked::Answered(response) = read(&api(), "POST", path, &body) {
+        if let Routed::Answered(response) = read(&router(), "POST", path, &body) {
             assert_refused(&response, &[400]);
         }
     }
 
     #[test]
     fn any_target_is_answered(method in "GET|POST|PUT|[A-Z]{1,8}", target in "(/v1/locks?)?[!-~]{0,60}") {
-        let Asked::Answered(response) = read(&api(), &method, &target, b"") else {
+        let Routed::Answered(response) = read(&router(), &method, &target, b"") else {
             panic!("{method} {target}");
         };
         if response.status != 200 {

@@ -15,10 +15,10 @@ use crate::cli::client::{Answer, Client, Ids};
 use crate::cli::private_database::PrivateDatabase;
 use crate::config::{ClientConfig, Config, Flags, Listen, SETTINGS, Setting};
 use crate::doctor::{Finding, MESSAGE_TABLE, Report, Verdict};
-use crate::http::api::LIST_MAX;
-use crate::http::server::{Ending, Server};
+use crate::http::LIST_MAX;
+use crate::http::{Ending, Server};
 use crate::lease::TTL_DEFAULT_MS;
-use crate::logging::Journal;
+use crate::logging;
 use crate::store::Store;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -40,17 +40,7 @@ const STATUS_NO_SERVER: u8 = 69;
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    let filter = env_logger::Env::default().default_filter_or("info");
-    let mut logger = env_logger::Builder::from_env(filter);
-    logger
-        .target(env_logger::Target::Pipe(Box::new(Journal)))
-        // What it complains of, the service says itself, with what to do.
-        .filter_module("tiny_http", log::LevelFilter::Off)
-        .format(|line, record| writeln!(line, "{:<5} {}", record.level(), record.args()))
-        .init();
-    std::panic::set_hook(Box::new(|panic| {
-        log::error!("a bug in session-lock: {panic}");
-    }));
+    logging::init();
 
     let mut arguments = std::env::args_os().skip(1);
     let command = arguments.next().unwrap_or_else(|| "--help".into());

@@ -11,7 +11,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 
 use crate::cli::client::{ANSWER_PATIENCE, Client, Ids};
-use crate::http::api::WAIT_MAX_MS;
+use crate::http::WAIT_MAX_MS;
 use crate::lease::OwnerToken;
 
 /// Of a lease's life, in tenths: when it is renewed, so that two renewals may fail; when the

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::db::{Connection, SYSDATE_IS_NOW, Statement, Sysdate, Trouble, Value, cause, columns};
+use crate::db::{Connection, ErrorKind, SYSDATE_IS_NOW, Statement, Sysdate, Value, cause, columns};
 use crate::lease;
 
 /// Clocks further apart than this are worth a word, in seconds. Only the database's counts.
@@ -559,11 +559,11 @@ fn inspect_rights(
         let Err(error) = connection.query(&Statement::new(file, &names), &nobody) else {
             continue;
         };
-        match Trouble::of(&error) {
-            Trouble::ReadOnly => report.writes = Writes::ReadOnly,
+        match ErrorKind::of(&error) {
+            ErrorKind::ReadOnly => report.writes = Writes::ReadOnly,
             // Of a shape that was found wrong already.
-            Trouble::Refused if report.of(Verdict::Problem).next().is_some() => return Ok(false),
-            Trouble::Denied | Trouble::Refused => {
+            ErrorKind::Refused if report.of(Verdict::Problem).next().is_some() => return Ok(false),
+            ErrorKind::Denied | ErrorKind::Refused => {
                 readable &= right != "SELECT";
                 denied.push(cause(&error));
             }
@@ -669,17 +669,17 @@ fn wrong_with_messages(
         let Err(error) = connection.query(&Statement::new(file, &names), &nobody) else {
             continue;
         };
-        match Trouble::of(&error) {
+        match ErrorKind::of(&error) {
             // That is said of the lock table, in its place.
-            Trouble::ReadOnly => {}
-            Trouble::Denied => {
+            ErrorKind::ReadOnly => {}
+            ErrorKind::Denied => {
                 return Ok(Some(format!(
                     "this user may not do all that it must ({}): {}",
                     cause(&error),
                     grant(connection, MESSAGE_TABLE)?
                 )));
             }
-            Trouble::Refused => return Ok(Some(cause(&error))),
+            ErrorKind::Refused => return Ok(Some(cause(&error))),
             _ => return Err(error),
         }
     }

@@ -114,6 +114,11 @@ impl<'a> Fields<'a> {
         token.map_err(|wrong| Invalid::field("owner_token", wrong))
     }
 
+    /// `owner_token`, which must be there; `missing` is said if not.
+    pub fn needed_owner_token(&mut self, missing: &str) -> Result<OwnerToken, Invalid> {
+        self.owner_token()?.ok_or_else(|| Invalid::field("owner_token", missing))
+    }
+
     /// `message_id`.
     pub fn message_id(&mut self) -> Result<Option<MessageId>, Invalid> {
         let id = self.text("message_id")?.map(|text| MessageId::new(&text));

@@ -1,6 +1,28 @@
-//! HTTP: the listener, requests in, responses out.
+//! HTTP: requests in, answers out.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `server` | the threads, from the start to the end |
+//! | `workers` | requests are received, routed and answered |
+//! | `routes` | the table of routes, the API token, methods, origins |
+//! | `requests`, `fields` | the requests of the four verbs, from JSON |
+//! | `lookups` | requests that only read |
+//! | `answers` | an outcome becomes status, JSON, log line and counter |
+//! | `response` | responses and refusals |
+//! | `guard` | keeps connections moving while the workers are busy |
 
-pub mod api;
+mod answers;
 mod fields;
-pub mod listener;
-pub mod server;
+mod guard;
+mod lookups;
+mod requests;
+mod response;
+mod routes;
+mod server;
+mod workers;
+
+pub use lookups::LIST_MAX;
+pub use requests::{Parsed, WAIT_MAX_MS};
+pub use response::Response;
+pub use routes::{Request, Routed, Router};
+pub use server::{Ending, Server};

@@ -144,7 +144,7 @@ impl Acquire {
     }
 
     /// What follows from a read before any write.
-    pub(crate) fn after_look(&self, read: Read, sent: Sent) -> Step {
+    pub(crate) fn after_read(&self, read: Read, sent: Sent) -> Step {
         if let Some(stored) = read.record {
             return Step::Answer(Acquired::Duplicate(stored.record));
         }
@@ -208,7 +208,7 @@ impl Acquire {
 
     /// What a look that may not be followed by a write shows.
     pub(crate) fn find(&self, read: Read, sent: Sent) -> Found {
-        match self.after_look(read, sent) {
+        match self.after_read(read, sent) {
             Step::Answer(Acquired::Granted(lease)) => Found::Lease(lease),
             Step::Answer(Acquired::Duplicate(record)) => Found::Duplicate(record),
             Step::Answer(Acquired::Held(_)) | Step::Write(_) | Step::NewId => Found::Nothing,
@@ -272,7 +272,7 @@ mod tests {
             (lease(OWNER, BEFORE_US, 10_000), Some(OWNER), "duplicate"),
         ] {
             let read = read(row, record_by.and_then(record), 0);
-            assert_eq!(word(acquire().after_look(read, sent())), expected);
+            assert_eq!(word(acquire().after_read(read, sent())), expected);
         }
     }
 

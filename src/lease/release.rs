@@ -59,7 +59,7 @@ pub(crate) enum ForceStep {
 impl Force {
     /// What follows from a read; `tried` is the row that an earlier packet, which was lost, was to
     /// delete.
-    pub(crate) fn after_look(&self, read: Read, tried: Option<&Row>) -> ForceStep {
+    pub(crate) fn after_read(&self, read: Read, tried: Option<&Row>) -> ForceStep {
         let row = read.row.filter(|row| row.remaining().is_some());
         let meant = row.filter(|row| {
             let fencing_token = row.lease.as_ref().map(|lease| lease.fencing_token);
@@ -138,7 +138,7 @@ mod tests {
         ] {
             let force =
                 Force { session: session(), fencing_token: fencing_token.map(FencingToken) };
-            let step = force.after_look(read(row, None, 0), tried.as_ref());
+            let step = force.after_read(read(row, None, 0), tried.as_ref());
             let word = match step {
                 ForceStep::Delete(_) => "delete",
                 ForceStep::Answer(Forced::Released(_)) => "released",

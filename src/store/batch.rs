@@ -1,18 +1,18 @@
 //! A batch of operations in, a batch of answers out.
 //!
-//! All operations of a batch go through the same loop together: one packet looks for those that begin
-//! with a look, one writes, and the rows that it reads back are the answers. A stale row leads to one
+//! All operations of a batch go through the same loop together: one packet reads for those that begin
+//! with a read, one writes, and the rows that it reads back are the answers. A stale row leads to one
 //! more packet, which takes it over. When something goes wrong with several together, each goes
-//! alone, so that the trouble of one is not the others'.
+//! alone, so that the error of one is not the others'.
 
 use std::collections::HashSet;
 use std::time::Instant;
 
 use super::operation::{Answer, Attempt, Operation, Sharing, StoreError};
 use super::packet::Statements;
-use super::{PATIENCE, Store};
-use crate::db::health::Identity;
-use crate::db::{Connection, Packet, PacketError, Trouble, cause, columns};
+use super::{BATCH_TIMEOUT, Store};
+use crate::db::ConnectionId;
+use crate::db::{Connection, ErrorKind, Packet, PacketError, cause, columns};
 use crate::lease::Read;
 use crate::metrics::METRICS;
 
@@ -21,7 +21,7 @@ enum Interrupted {
     /// Worth another round.
     Again(String),
     /// The database does not answer, to anybody.
-    Outage(String),
+    DatabaseDown(String),
     /// The same would happen again.
     Refused(String),
 }
@@ -36,7 +36,7 @@ impl Store {
         };
         let mut attempts: Vec<_> = operations.iter().map(Attempt::new).collect();
         let mut round =
-            Round { store: self, statements, until: Instant::now() + PATIENCE, lost: None };
+            Round { store: self, statements, until: Instant::now() + BATCH_TIMEOUT, lost: None };
         let cause = round.run_all(&mut attempts);
         let answers = attempts.into_iter();
         answers.map(|attempt| attempt.finish(&cause)).collect()
@@ -49,7 +49,7 @@ struct Round<'s> {
     statements: &'s Statements,
     until: Instant,
     /// The connection that was lost in the middle of a write, until it is known to have ended.
-    lost: Option<Identity>,
+    lost: Option<ConnectionId>,
 }
 
 impl Round<'_> {
@@ -71,7 +71,7 @@ impl Round<'_> {
                 match self.run(&mut group) {
                     Ok(()) => {}
                     Err(Interrupted::Again(cause)) => last_cause = cause,
-                    Err(Interrupted::Outage(cause)) => return cause,
+                    Err(Interrupted::DatabaseDown(cause)) => return cause,
                     Err(Interrupted::Refused(cause)) => {
                         refuse(&mut group, &cause);
                         last_cause = cause;
@@ -88,18 +88,18 @@ impl Round<'_> {
 
     /// One connection, and the packets that these operations need, until all have their answer.
     fn run(&mut self, attempts: &mut [&mut Attempt]) -> Result<(), Interrupted> {
-        let outage = self.store.outage();
-        outage.wait_until_open(self.until).map_err(Interrupted::Outage)?;
+        let health = self.store.database.health();
+        health.wait_until_up(self.until).map_err(Interrupted::DatabaseDown)?;
         if let Some(connection) = self.lost {
-            let ended = outage.wait_until_ended(connection, self.until);
+            let ended = health.wait_until_ended(connection, self.until);
             ended.map_err(Interrupted::Again)?;
             self.lost = None;
         }
         let mut connection = self.store.database.pooled().map_err(Interrupted::Again)?;
         while self.is_in_time() {
-            let mut looking = select(attempts, Attempt::is_looking);
-            if !looking.is_empty() {
-                look(&mut connection, self.statements, &mut looking)?;
+            let mut reading = select(attempts, Attempt::is_reading);
+            if !reading.is_empty() {
+                read(&mut connection, self.statements, &mut reading)?;
                 continue;
             }
             let mut writing = select(attempts, Attempt::is_writing);
@@ -117,7 +117,7 @@ impl Round<'_> {
         connection: &mut Connection,
         attempts: &mut [&mut Attempt],
     ) -> Result<(), Interrupted> {
-        let (packet, layout) = self.statements.write(attempts);
+        let (packet, layout) = self.statements.write_packet(attempts);
         let sent_at = Instant::now();
         // Nothing is decided before the COMMIT, the packet's last reply, has come back.
         let replies = match connection.run(&packet) {
@@ -129,7 +129,7 @@ impl Round<'_> {
         };
         if let ([attempt], true) = (&mut *attempts, layout.only_inserts) {
             let row = layout.inserted(&replies);
-            attempt.inserted(row, sent_at);
+            attempt.after_insert(row, sent_at);
             self.statements.ids.confirm(row.map(|(key, _)| key), &layout.new_ids);
             return Ok(());
         }
@@ -148,7 +148,7 @@ impl Round<'_> {
         self.statements.ids.confirm(keys, &layout.new_ids);
         for (attempt, read) in attempts.iter_mut().zip(reads) {
             match read {
-                Some(read) => attempt.wrote(read, sent_at),
+                Some(read) => attempt.after_write(read, sent_at),
                 None => attempt.lose_among_others(sent_at),
             }
             if attempt.is_writing() && attempt.needs_new_id() {
@@ -167,13 +167,13 @@ impl Round<'_> {
         sent_at: Instant,
     ) -> Interrupted {
         let PacketError { is_commit, error } = failed;
-        let trouble = Trouble::of(&error);
+        let kind = ErrorKind::of(&error);
         let cause = cause(&error);
         // A COMMIT that fails has perhaps taken effect all the same.
-        if trouble == Trouble::Lost
-            || (is_commit && !matches!(trouble, Trouble::Deadlock | Trouble::Locked))
+        if kind == ErrorKind::ConnectionLost
+            || (is_commit && !matches!(kind, ErrorKind::Deadlock | ErrorKind::RowLocked))
         {
-            self.lost = Some(connection.lose());
+            self.lost = Some(connection.give_up());
             for attempt in attempts {
                 attempt.lost(sent_at);
             }
@@ -184,21 +184,21 @@ impl Round<'_> {
         rollback.push("ROLLBACK");
         if connection.run(&rollback).is_err() {
             // It ends with its connection, which may take hours to notice that ours is closed.
-            connection.lose();
+            connection.give_up();
             return Interrupted::Again(cause);
         }
-        match (trouble, attempts) {
-            (Trouble::Deadlock, attempts) => {
+        match (kind, attempts) {
+            (ErrorKind::Deadlock, attempts) => {
                 METRICS.deadlock_retries.inc();
                 restart(attempts);
             }
-            (Trouble::Locked, [attempt]) => attempt.fail(StoreError::Locked),
-            (Trouble::Locked, attempts) => {
+            (ErrorKind::RowLocked, [attempt]) => attempt.fail(StoreError::RowLocked),
+            (ErrorKind::RowLocked, attempts) => {
                 if !fail_locked(connection, self.statements, attempts) {
                     restart(attempts);
                 }
             }
-            (Trouble::NotAllReleased, attempts) => {
+            (ErrorKind::NotAllReleased, attempts) => {
                 for attempt in attempts {
                     attempt.sharing = attempt.sharing.max(Sharing::Packet);
                 }
@@ -221,32 +221,34 @@ fn select<'a, 'g, 'o>(
     attempts.filter(|attempt| is_meant(attempt)).collect()
 }
 
-/// Looks at the rows of all these operations, in one packet, and lets each decide.
-fn look(
+/// Reads the rows of all these operations, in one packet, and lets each decide.
+fn read(
     connection: &mut Connection,
     statements: &Statements,
     attempts: &mut [&mut Attempt],
 ) -> Result<(), Interrupted> {
     let sent_at = Instant::now();
-    let (packet, reads) = statements.look(attempts);
+    let (packet, reads) = statements.read_packet(attempts);
     let replies = match connection.run(&packet) {
         Ok(replies) => replies,
         Err(PacketError { error, .. }) => {
             let cause = cause(&error);
-            return match (Trouble::of(&error), attempts) {
-                (Trouble::Incomparable, [attempt]) => {
+            return match (ErrorKind::of(&error), attempts) {
+                (ErrorKind::Incomparable, [attempt]) => {
                     // No row can have these ids.
-                    attempt.looked(Read::default(), sent_at);
+                    attempt.after_read(Read::default(), sent_at);
                     Ok(())
                 }
-                (Trouble::Lost | Trouble::Deadlock, _) => Err(Interrupted::Again(cause)),
-                (Trouble::ReadOnly, _) => {
+                (ErrorKind::ConnectionLost | ErrorKind::Deadlock, _) => {
+                    Err(Interrupted::Again(cause))
+                }
+                (ErrorKind::ReadOnly, _) => {
                     // The next connection may reach another server.
                     connection.discard();
                     Err(Interrupted::Refused(cause))
                 }
-                (Trouble::Locked, [attempt]) => {
-                    attempt.fail(StoreError::Locked);
+                (ErrorKind::RowLocked, [attempt]) => {
+                    attempt.fail(StoreError::RowLocked);
                     Err(Interrupted::Again(cause))
                 }
                 _ => Err(Interrupted::Refused(cause)),
@@ -257,7 +259,7 @@ fn look(
     let reads = reads.map_err(|error| Interrupted::Refused(cause(&error)))?;
     for (attempt, read) in attempts.iter_mut().zip(reads) {
         match read {
-            Some(read) => attempt.looked(read, sent_at),
+            Some(read) => attempt.after_read(read, sent_at),
             None => attempt.restart(),
         }
     }
@@ -285,14 +287,14 @@ fn fail_locked(
     for (attempt, read) in attempts.iter_mut().zip(reads) {
         let row = read.and_then(|read| read.row);
         if row.is_some_and(|row| !unlocked.contains(&row.key)) {
-            attempt.fail(StoreError::Locked);
+            attempt.fail(StoreError::RowLocked);
             any = true;
         }
     }
     any
 }
 
-/// Has each of these begin anew and alone: one of them has a trouble that is not the others'.
+/// Has each of these begin anew and alone: one of them has an error that is not the others'.
 fn restart(attempts: &mut [&mut Attempt]) {
     for attempt in attempts {
         attempt.restart();

@@ -28,22 +28,21 @@ use std::time::{Duration, Instant};
 
 use mysql::{Opts, Row};
 
-use crate::db::health::Outage;
-use crate::db::{Database, Packet, Pooled, Statement, Trouble, Values, cause};
+use crate::db::{Database, ErrorKind, Packet, Pooled, Statement, Values, cause};
 use crate::doctor::{self, Finding, Messages, Report, Verdict, Writes};
 use crate::lease::Session;
 use crate::metrics::METRICS;
 
 pub use operation::{Answer, FirstPacket, Operation, StoreError};
 use packet::Statements;
-pub use scan::Swept;
+pub use scan::Page;
 
-/// No new packet is sent after this. With the socket's own time-outs on top, every operation ends
+/// No new packet is sent after this. With the socket's own timeouts on top, every operation ends
 /// within 10 s, before a webhook's provider gives up.
-const PATIENCE: Duration = Duration::from_secs(4);
+const BATCH_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A table of messages that was missing is looked for again after this, when somebody needs it.
-const MESSAGES_LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// A message table that was missing is inspected again after this, when somebody needs it.
+const MESSAGES_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What came of an attempt to open the store.
 #[derive(Debug)]
@@ -80,7 +79,7 @@ impl Store {
         }
     }
 
-    /// Looks at what changes slowly: for the metrics, and for leases.
+    /// Inspects what changes slowly: the metrics show it, and acquires depend on triggers and ids.
     pub fn measure(&self) {
         if let Ok(report) = self.inspect() {
             METRICS.ids_used.set(report.ids_used.unwrap_or_default());
@@ -93,13 +92,13 @@ impl Store {
         }
     }
 
-    /// Looks at everything that the promises rest on.
+    /// Inspects everything that the promises depend on.
     pub fn inspect(&self) -> Result<Report, String> {
         let inspected = self.database.connect().and_then(|mut connection| {
             doctor::inspect(&mut connection, &self.table_name, self.configured_offset.as_deref())
         });
         inspected.or_else(|error| {
-            if Trouble::of(&error) != Trouble::Denied {
+            if ErrorKind::of(&error) != ErrorKind::Denied {
                 return Err(cause(&error));
             }
             let said = cause(&error);
@@ -145,16 +144,16 @@ impl Store {
             // What is not known yet, the request itself will show.
             return Ok(());
         };
-        if known.1.elapsed() < MESSAGES_LOOK_PAUSE {
+        if known.1.elapsed() < MESSAGES_RETRY_INTERVAL {
             return Err(why);
         }
         known.1 = Instant::now();
         drop(known);
-        let look = |statements: &Statements| {
+        let inspect = |statements: &Statements| {
             let mut connection = self.database.connect()?;
             doctor::inspect_messages(&mut connection, &statements.table)
         };
-        let Some(Ok(messages)) = self.opened.get().map(look) else {
+        let Some(Ok(messages)) = self.opened.get().map(inspect) else {
             return Err(why);
         };
         self.messages().0 = messages.clone();
@@ -197,7 +196,7 @@ impl Store {
     /// Runs a packet that only reads, again if the connection turns out to be dead; the rows of its last
     /// statement.
     fn run_again(&self, packet: &Packet) -> Result<Vec<Row>, StoreError> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + BATCH_TIMEOUT;
         loop {
             let mut connection = self.pooled(until)?;
             let error = match connection.run(packet) {
@@ -206,12 +205,12 @@ impl Store {
                 }
                 Err(failed) => failed.error,
             };
-            match Trouble::of(&error) {
+            match ErrorKind::of(&error) {
                 // No row can have a text that its column cannot hold.
-                Trouble::Incomparable => return Ok(Vec::new()),
-                Trouble::Lost if Instant::now() < until => continue,
+                ErrorKind::Incomparable => return Ok(Vec::new()),
+                ErrorKind::ConnectionLost if Instant::now() < until => continue,
                 // The next connection may reach another server.
-                Trouble::ReadOnly => connection.discard(),
+                ErrorKind::ReadOnly => connection.discard(),
                 _ => {}
             }
             return Err(StoreError::Unavailable(cause(&error)));
@@ -219,18 +218,23 @@ impl Store {
     }
 
     fn pooled(&self, until: Instant) -> Result<Pooled, StoreError> {
-        let open = self.database.outage().wait_until_open(until);
-        open.and_then(|()| self.database.pooled()).map_err(StoreError::Unavailable)
+        let up = self.database.health().wait_until_up(until);
+        up.and_then(|()| self.database.pooled()).map_err(StoreError::Unavailable)
     }
 
-    /// What is known of whether the database answers.
-    pub fn outage(&self) -> &Outage {
-        self.database.outage()
+    /// Whether another program holds a lock on a session's row, found out without waiting for it. False if
+    /// that cannot be found out: the operation itself shows it then.
+    pub fn is_row_locked(&self, session: &Session) -> bool {
+        let Ok(statements) = self.statements() else { return false };
+        let Ok(mut connection) = self.pooled(Instant::now()) else { return false };
+        let packet = statements.try_lock_packet(session);
+        let tried = connection.run(&packet);
+        tried.is_err_and(|failed| ErrorKind::of(&failed.error) == ErrorKind::RowLocked)
     }
 
-    /// Waits for an outage, at most so long, and takes a step towards its end.
-    pub fn tend(&self, patience: Duration) {
-        self.database.tend(patience);
+    /// Waits until a health check is due, at most `timeout`, and makes it.
+    pub fn check_health(&self, timeout: Duration) {
+        self.database.check_health(timeout);
     }
 
     fn statements(&self) -> Result<&Statements, StoreError> {

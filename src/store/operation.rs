@@ -21,13 +21,13 @@ const PACKETS_MAX: u32 = 50;
 #[derive(Clone, Debug)]
 pub enum Operation {
     Acquire(Acquire, FirstPacket),
-    /// Look whether a worker holds the session already, or its message is answered.
+    /// Find out whether the owner token holds the session already, or its message is answered.
     Find(Acquire),
     Renew(Renew),
     Commit(Commit),
     Release(Release),
     Force(Force),
-    Look(Session),
+    Read(Session),
 }
 
 /// How an acquire begins. Either way its answer rests on what it reads then.
@@ -35,9 +35,9 @@ pub enum Operation {
 pub enum FirstPacket {
     /// With a write: the session is probably free.
     Write,
-    /// With a look: somebody probably holds the session. A look locks nothing, and costs the
+    /// With a read: somebody probably holds the session. A read locks nothing, and costs the
     /// database half as much as a write that changes nothing.
-    Look,
+    Read,
 }
 
 impl Operation {
@@ -49,7 +49,7 @@ impl Operation {
             Self::Release(release) => &release.session,
             Self::Renew(renew) => &renew.session,
             Self::Force(force) => &force.session,
-            Self::Look(session) => session,
+            Self::Read(session) => session,
         }
     }
 
@@ -59,7 +59,7 @@ impl Operation {
             Self::Acquire(acquire, _) | Self::Find(acquire) => acquire.message_id.as_ref(),
             Self::Commit(commit) => Some(&commit.message.id),
             Self::Release(release) => release.message.as_ref().map(|message| &message.id),
-            Self::Renew(_) | Self::Force(_) | Self::Look(_) => None,
+            Self::Renew(_) | Self::Force(_) | Self::Read(_) => None,
         }
     }
 }
@@ -73,7 +73,7 @@ pub enum Answer {
     Release(Released),
     Renew(Renewed),
     Force(Forced),
-    Look(Option<Holding>),
+    Read(Option<Holding>),
 }
 
 /// Why there is no answer. None of these says anything about who holds what.
@@ -83,10 +83,10 @@ pub enum StoreError {
     Unavailable(String),
     /// Another program held a lock on the row or the table for longer than we wait; nothing was
     /// written.
-    Locked,
+    RowLocked,
     IdsExhausted,
     /// The database vanished in the middle of a write and could not be asked what became of it.
-    Unsettled(String),
+    OutcomeUnknown(String),
     /// A bug of ours.
     Internal,
 }
@@ -95,7 +95,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable(cause) => write!(f, "the database is not available ({cause}); nothing was written, try again"),
-            Self::Locked => f.write_str(
+            Self::RowLocked => f.write_str(
                 "another program holds a database lock on this session's row or on the table; nothing was written, try again",
             ),
             Self::Internal => f.write_str("a bug in session-lock; its log has a line about it"),
@@ -103,7 +103,7 @@ impl fmt::Display for StoreError {
                 "no free id was found in the lock table, whose lowest ids are nearly all taken; nothing was written; \
                  the operator can delete rows that hold nothing any more",
             ),
-            Self::Unsettled(cause) => write!(
+            Self::OutcomeUnknown(cause) => write!(
                 f,
                 "the database vanished during the write ({cause}); repeat the same request with the same owner_token"
             ),
@@ -113,7 +113,7 @@ impl fmt::Display for StoreError {
 
 /// The packet that an operation needs next.
 pub(crate) enum Next {
-    Look,
+    Read,
     Write,
     Replace(Replace),
     Delete(Row),
@@ -155,10 +155,10 @@ impl<'a> Attempt<'a> {
             | Operation::Renew(_)
             | Operation::Commit(_)
             | Operation::Release(_) => Next::Write,
-            Operation::Acquire(_, FirstPacket::Look)
+            Operation::Acquire(_, FirstPacket::Read)
             | Operation::Find(_)
             | Operation::Force(_)
-            | Operation::Look(_) => Next::Look,
+            | Operation::Read(_) => Next::Read,
         };
         let sharing = match operation {
             // Its ids are taken as stored, and may compare like another's of the batch.
@@ -182,12 +182,12 @@ impl<'a> Attempt<'a> {
         self.outcome.is_none()
     }
 
-    pub fn is_looking(&self) -> bool {
-        self.is_open() && matches!(self.next, Next::Look)
+    pub fn is_reading(&self) -> bool {
+        self.is_open() && matches!(self.next, Next::Read)
     }
 
     pub fn is_writing(&self) -> bool {
-        self.is_open() && !matches!(self.next, Next::Look)
+        self.is_open() && !matches!(self.next, Next::Read)
     }
 
     /// The release whose answer is the count of one statement.
@@ -225,9 +225,9 @@ impl<'a> Attempt<'a> {
         matches!(self.operation, Operation::Acquire(acquire, _) if acquire.needs_packet_clock())
     }
 
-    /// Whether it is an answer that a look finds nothing.
+    /// Whether it is an answer that a read finds nothing.
     pub fn answers_from_absence(&self) -> bool {
-        matches!(self.operation, Operation::Force(_) | Operation::Look(_))
+        matches!(self.operation, Operation::Force(_) | Operation::Read(_))
     }
 
     /// What was read, as of the operation's first packet.
@@ -249,8 +249,8 @@ impl<'a> Attempt<'a> {
         Sent { at, again: self.lost_at.is_some() }
     }
 
-    /// Decides after a look that was sent then.
-    pub fn looked(&mut self, mut read: Read, sent_at: Instant) {
+    /// Decides after a read that was sent then.
+    pub fn after_read(&mut self, mut read: Read, sent_at: Instant) {
         let sent = self.sent(sent_at);
         if !read.takes_writes && !self.answers_from_absence() {
             // The write will tell.
@@ -258,23 +258,23 @@ impl<'a> Attempt<'a> {
         }
         match self.operation {
             Operation::Acquire(acquire, _) => {
-                self.acquired(acquire.after_look(read, sent), sent_at);
+                self.acquired(acquire.after_read(read, sent), sent_at);
             }
             Operation::Find(acquire) => self.answer(Answer::Find(acquire.find(read, sent))),
-            Operation::Force(force) => match force.after_look(read, self.tried.as_ref()) {
+            Operation::Force(force) => match force.after_read(read, self.tried.as_ref()) {
                 ForceStep::Answer(forced) => self.answer(Answer::Force(forced)),
                 ForceStep::Delete(row) => self.next = Next::Delete(row),
             },
-            Operation::Look(_) => {
+            Operation::Read(_) => {
                 let holding = read.row.and_then(|row| row.holding(sent_at));
-                self.answer(Answer::Look(holding));
+                self.answer(Answer::Read(holding));
             }
             Operation::Renew(_) | Operation::Commit(_) | Operation::Release(_) => {}
         }
     }
 
     /// Decides after a write that was sent then and is committed.
-    pub fn wrote(&mut self, read: Read, sent_at: Instant) {
+    pub fn after_write(&mut self, read: Read, sent_at: Instant) {
         let read = self.as_of_first_packet(read);
         let sent = self.sent(sent_at);
         match self.operation {
@@ -291,19 +291,19 @@ impl<'a> Attempt<'a> {
             Operation::Release(release) => {
                 self.answer(Answer::Release(release.answer(&read, sent)));
             }
-            Operation::Force(_) => match std::mem::replace(&mut self.next, Next::Look) {
+            Operation::Force(_) => match std::mem::replace(&mut self.next, Next::Read) {
                 Next::Delete(row) if read.changed > 0 => {
                     self.answer(Answer::Force(Forced::Released(row.holder())));
                 }
                 // It changed meanwhile.
                 _ => {}
             },
-            Operation::Find(_) | Operation::Look(_) => {}
+            Operation::Find(_) | Operation::Read(_) => {}
         }
     }
 
     /// Decides after one INSERT, which wrote a row with this id and fencing token, or nothing.
-    pub fn inserted(&mut self, row: Option<(u64, u64)>, sent_at: Instant) {
+    pub fn after_insert(&mut self, row: Option<(u64, u64)>, sent_at: Instant) {
         let sent = self.sent(sent_at);
         let Operation::Acquire(acquire, _) = self.operation else {
             return;
@@ -315,7 +315,7 @@ impl<'a> Attempt<'a> {
                 // The next packet finds it as its own.
                 None => self.lost(sent_at),
             },
-            None => self.next = Next::Look,
+            None => self.next = Next::Read,
         }
     }
 
@@ -355,7 +355,7 @@ impl<'a> Attempt<'a> {
         self.lost_at.get_or_insert(sent_at);
         if let Next::Delete(row) = &self.next {
             self.tried = Some(row.clone());
-            self.next = Next::Look;
+            self.next = Next::Read;
         }
     }
 
@@ -365,7 +365,7 @@ impl<'a> Attempt<'a> {
         self.sharing = Sharing::Nothing;
     }
 
-    /// Nothing was written, and it is not known whose fault that was: it begins anew, with a look if
+    /// Nothing was written, and it is not known whose fault that was: it begins anew, with a read if
     /// that can be its answer.
     pub fn restart(&mut self) {
         self.sharing = Sharing::Nothing;
@@ -373,7 +373,7 @@ impl<'a> Attempt<'a> {
             Operation::Renew(_) | Operation::Commit(_) | Operation::Release(_) => {}
             // After a lost packet its own lease would seem to be an earlier one.
             Operation::Acquire(..) if self.lost_at.is_some() => {}
-            _ => self.next = Next::Look,
+            _ => self.next = Next::Read,
         }
     }
 
@@ -381,9 +381,9 @@ impl<'a> Attempt<'a> {
     pub fn fail(&mut self, error: StoreError) {
         self.outcome = Some(Err(match (self.lost_at, error) {
             // That nothing was written is not known here.
-            (Some(_), StoreError::Unavailable(cause)) => StoreError::Unsettled(cause),
-            (Some(_), StoreError::Locked) => {
-                StoreError::Unsettled("then another program held a database lock".to_owned())
+            (Some(_), StoreError::Unavailable(cause)) => StoreError::OutcomeUnknown(cause),
+            (Some(_), StoreError::RowLocked) => {
+                StoreError::OutcomeUnknown("then another program held a database lock".to_owned())
             }
             (_, error) => error,
         }));
@@ -443,7 +443,7 @@ mod tests {
             attempt.lost(now.checked_sub(Duration::from_secs(1)).unwrap());
             let read =
                 Read { row: Some(row(granted_us)), began_us: now_us - 100, ..Read::default() };
-            attempt.wrote(read, now);
+            attempt.after_write(read, now);
             assert_eq!(how(attempt), expected);
         }
     }
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn nobody_is_told_that_nothing_was_written_when_that_is_not_known() {
         let operation = acquire();
-        for error in [StoreError::Unavailable("gone".to_owned()), StoreError::Locked] {
+        for error in [StoreError::Unavailable("gone".to_owned()), StoreError::RowLocked] {
             let mut attempt = Attempt::new(&operation);
             attempt.lost(Instant::now());
             attempt.fail(error);
@@ -466,10 +466,10 @@ mod tests {
         let operation = acquire();
         let mut attempt = Attempt::new(&operation);
         for _ in 0..ID_TRIES_MAX {
-            attempt.wrote(Read::default(), Instant::now());
+            attempt.after_write(Read::default(), Instant::now());
             assert!(attempt.is_writing());
         }
-        attempt.wrote(Read::default(), Instant::now());
+        attempt.after_write(Read::default(), Instant::now());
         assert!(matches!(attempt.finish(""), Err(StoreError::IdsExhausted)));
     }
 }

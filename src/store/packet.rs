@@ -53,6 +53,7 @@ statements! {
     delete_row: "lease/delete_row.sql",
     lock: "lease/lock.sql",
     unlocked_rows: "lease/unlocked_rows.sql",
+    try_lock: "lease/try_lock.sql",
     may_write: "lease/may_write.sql",
     read: "lease/read.sql",
     list: "lease/list.sql",
@@ -66,7 +67,7 @@ statements! {
 
 impl Statements {
     /// A packet that only reads, for all of these.
-    pub fn look(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
+    pub fn read_packet(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
         let mut packet = Packet::default();
         if attempts.iter().any(|attempt| attempt.answers_from_absence()) {
             self.may_write.write(&mut packet, &[]);
@@ -77,7 +78,7 @@ impl Statements {
     }
 
     /// The packet that does what all of these need next, as one transaction.
-    pub fn write(&self, attempts: &[&mut Attempt]) -> (Packet, Layout) {
+    pub fn write_packet(&self, attempts: &[&mut Attempt]) -> (Packet, Layout) {
         let mut packet = Packet::default();
         let mut layout = Layout { counts: vec![None; attempts.len()], ..Layout::default() };
         if let [attempt] = attempts
@@ -247,6 +248,13 @@ impl Statements {
         let key = ("key", Value::Number(row.key));
         let seen = ("seen", Value::Bytes(&row.stored));
         self.delete_row.write(packet, &[prospect, device, key, seen]);
+    }
+
+    /// A packet that fails if another program holds a lock on a session's row.
+    pub fn try_lock_packet(&self, session: &Session) -> Packet {
+        let mut packet = Packet::default();
+        self.try_lock.write(&mut packet, &session_values(session));
+        packet
     }
 
     /// A packet that reads the rows of all these, and finds out which nobody holds a lock on.

@@ -116,7 +116,7 @@ impl Reads {
             }
         }
         let told = reads.into_iter().zip(attempts).map(|(read, attempt)| {
-            let needs_row = attempt.is_looking() || attempt.reads_row();
+            let needs_row = attempt.is_reading() || attempt.reads_row();
             let needs_record = attempt.operation.message_id().is_some();
             let is_untold = has_foreign_row && needs_row && read.row.is_none()
                 || has_foreign_record && needs_record && read.record.is_none();

@@ -68,7 +68,7 @@ impl Store {
             // One more, to see whether the table goes on.
             ("limit", Value::Number(rows + 1)),
         ];
-        let looked_at = Instant::now();
+        let read_at = Instant::now();
         let mut found = self.query(&self.statements()?.list, &values)?;
         let goes_on = found.len() as u64 > rows;
         found.truncate(usize::try_from(rows).unwrap_or(usize::MAX));
@@ -77,7 +77,7 @@ impl Store {
             let row =
                 ListedRow::read(row).map_err(|error| StoreError::Unavailable(cause(&error)))?;
             page.next = Some(row.row.key);
-            if let (true, Some(holding)) = (row.is_meant, row.row.holding(looked_at)) {
+            if let (true, Some(holding)) = (row.is_meant, row.row.holding(read_at)) {
                 page.holdings.push((row.session, holding));
                 if page.holdings.len() as u64 == limit {
                     break;

@@ -1,19 +1,20 @@
-//! Sockets by their numbers, which other libraries own: what no safe call offers. All unsafe code is here.
+//! Calls on sockets that other libraries own, for which there is no safe interface. All unsafe code of
+//! the project is here.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use rustix::net::RecvFlags;
 
-/// The file with this number, to be asked what it is and copied.
+/// The file with this number, to be inspected and duplicated.
 pub fn borrow<'a>(number: RawFd) -> BorrowedFd<'a> {
     // Safety: nothing is written or closed through it. A number that is closed meanwhile, or given to
     // another file, ends in an error, or says what that file is.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
-/// Whether the other end has closed a connection on which nothing is under way, or has said its last
-/// words.
+/// Whether the peer of an idle connection has closed it, or has sent something, such as the reason why it
+/// is about to.
 pub fn is_closed_by_peer(number: RawFd) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     let mut byte = [0_u8; 1];

@@ -1,0 +1,131 @@
+//! Fault: `tiny_http` hands out pipelined requests at once but writes the answers of a connection in the
+//! order of its requests. A worker that answers the second request blocks until the first is answered,
+//! which may wait 25 s in a queue.
+//!
+//! So what a client sends before its last request is answered is kept until then, and a client that sends
+//! too much is cut off. This works for TCP, where each client has an address; see `blocked_writer` for Unix
+//! sockets.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::net::Shutdown;
+
+use crate::metrics::METRICS;
+use crate::net::shut_down;
+
+/// Requests that a client may send before its last one is answered: bots send one at a time, so this
+/// is for the rare client that pipelines, and bounds what a hostile one keeps in memory.
+const PIPELINED_MAX: usize = 16;
+
+/// The clients with unanswered requests.
+#[derive(Default)]
+pub struct Clients {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    unanswered: HashMap<SocketAddr, Pipeline>,
+    /// Clients that have sent a request since this was taken last.
+    active: HashSet<SocketAddr>,
+}
+
+/// What a client sent while a request of its was not answered yet.
+#[derive(Default)]
+struct Pipeline {
+    requests: VecDeque<tiny_http::Request>,
+    status: Status,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Status {
+    #[default]
+    Connected,
+    /// It sent too much at once, or left its answers unread: what else it has sent is discarded.
+    CutOff,
+    /// The same, and nothing of it is being answered any more.
+    Gone,
+}
+
+/// What becomes of a request.
+pub enum Admission {
+    /// It is to be handled now.
+    Now(tiny_http::Request),
+    /// It is kept until its client's last one is answered.
+    Later,
+    /// Its client has sent too many requests, and must be cut off.
+    TooMany,
+    /// Its client was cut off, and it must be discarded.
+    Refused(tiny_http::Request),
+}
+
+impl Clients {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that could panic happens under it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Admits a request of this client, or keeps it.
+    pub fn admit(&self, peer: Option<SocketAddr>, request: tiny_http::Request) -> Admission {
+        let Some(peer) = peer else {
+            return Admission::Now(request);
+        };
+        let mut state = self.lock();
+        state.active.insert(peer);
+        let Some(pipeline) = state.unanswered.get_mut(&peer) else {
+            state.unanswered.insert(peer, Pipeline::default());
+            return Admission::Now(request);
+        };
+        if pipeline.status != Status::Connected {
+            return Admission::Refused(request);
+        }
+        pipeline.requests.push_back(request);
+        if pipeline.requests.len() > PIPELINED_MAX { Admission::TooMany } else { Admission::Later }
+    }
+
+    /// A request of this client is answered; its next one, if it was kept.
+    pub fn answered(&self, peer: Option<SocketAddr>) -> Option<tiny_http::Request> {
+        let peer = peer?;
+        let mut state = self.lock();
+        let pipeline = state.unanswered.get_mut(&peer)?;
+        let next = pipeline.requests.pop_front();
+        if pipeline.status == Status::CutOff {
+            pipeline.status = Status::Gone;
+        } else if next.is_none() {
+            state.unanswered.remove(&peer);
+        }
+        next
+    }
+
+    /// Cuts off a client with an unanswered request. Returns what else it has sent, to be discarded.
+    pub fn cut_off(&self, peer: Option<SocketAddr>) -> VecDeque<tiny_http::Request> {
+        METRICS.cut_off.inc();
+        shut_down(peer, Shutdown::Both);
+        let mut state = self.lock();
+        let pipeline = peer.and_then(|peer| state.unanswered.get_mut(&peer));
+        let requests = pipeline.map(|pipeline| {
+            pipeline.status = Status::CutOff;
+            std::mem::take(&mut pipeline.requests)
+        });
+        requests.unwrap_or_default()
+    }
+
+    /// The clients that have sent a request since the last call.
+    pub fn take_active(&self) -> HashSet<SocketAddr> {
+        std::mem::take(&mut self.lock().active)
+    }
+
+    /// Forgets clients that were cut off. A new connection that has got the address of one has lost its
+    /// request, so it is shut down to notice.
+    pub fn forget_gone(&self) {
+        let mut state = self.lock();
+        let is_gone = |pipeline: &mut Pipeline| pipeline.status == Status::Gone;
+        let gone: Vec<_> = state.unanswered.extract_if(|_, pipeline| is_gone(pipeline)).collect();
+        drop(state);
+        for (peer, _) in gone {
+            shut_down(Some(peer), Shutdown::Both);
+        }
+    }
+}

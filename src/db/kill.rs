@@ -1,0 +1,51 @@
+//! `KILL` for connections that were lost in the middle of a write: a packet that was delayed on its way
+//! must not take effect after the operation was sent again.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::connection::{Connection, columns};
+use super::health::ConnectionId;
+use super::statement::{Statement, Value};
+
+/// How long to wait for the database to end lost connections in one attempt.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Between two attempts to kill one connection: it ends when its statement does.
+const KILL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// No such thread, or another user's that has been given its number since.
+const GONE: [u16; 2] = [1094, 1095];
+
+/// Ends lost connections; returns those that have ended within [`KILL_TIMEOUT`].
+pub(super) fn kill_all(connection: &mut Connection, lost: &[ConnectionId]) -> Vec<ConnectionId> {
+    let until = Instant::now() + KILL_TIMEOUT;
+    let mut ended = lost.to_vec();
+    ended.retain(|lost| kill(connection, *lost, until).unwrap_or(false));
+    ended
+}
+
+/// Ends one lost connection; whether it has ended.
+fn kill(connection: &mut Connection, lost: ConnectionId, until: Instant) -> mysql::Result<bool> {
+    if lost.server != connection.id().server {
+        // On this server, the number belongs to somebody else.
+        return Ok(true);
+    }
+    let uptime = Statement::new(include_str!("../../sql/connection/server_uptime.sql"), &[]);
+    let uptime = connection.query(&uptime, &[])?.pop().map(columns);
+    let uptime: Option<(String, u64)> = uptime.transpose()?;
+    let age_s = lost.opened.elapsed().as_secs();
+    if uptime.is_some_and(|(_, uptime_s)| uptime_s + 1 < age_s) {
+        // The server has restarted since, and may have given the number to somebody else.
+        return Ok(true);
+    }
+    let kill = Statement::new(include_str!("../../sql/connection/kill.sql"), &[]);
+    loop {
+        match connection.query(&kill, &[("id", Value::Number(lost.number.into()))]) {
+            Err(mysql::Error::MySqlError(error)) if GONE.contains(&error.code) => return Ok(true),
+            Err(error) => return Err(error),
+            Ok(_) if Instant::now() > until => return Ok(false),
+            Ok(_) => thread::sleep(KILL_INTERVAL),
+        }
+    }
+}

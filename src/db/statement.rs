@@ -1,0 +1,246 @@
+//! Statements from `sql/`, ready for their values, and packets of several statements.
+
+/// A statement from `sql/`, ready for its values.
+///
+/// Statements travel as text, so that several go in one packet and one round trip. Every value is
+/// written as a number, in hexadecimal, or, if it has nothing but letters, digits and a few harmless
+/// signs, in quotes: nothing that a caller sends can be read as SQL, whatever quoting the server's
+/// mode prescribes.
+#[derive(Clone, Debug)]
+pub struct Statement(Vec<Piece>);
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Sql(String),
+    Parameter(String),
+    /// Written once for every row, with this in between; or only for those with this value.
+    Each(String, Option<String>, Vec<Piece>),
+}
+
+/// A value in a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Text, compared by the collation of the column it meets.
+    Text(&'a str),
+    /// Bytes, compared as they are.
+    Bytes(&'a [u8]),
+    Number(u64),
+    /// A number that may be negative.
+    Signed(i64),
+    List(&'a [Value<'a>]),
+    /// Several that are compared together, in parentheses.
+    Tuple(&'a [Value<'a>]),
+    Null,
+}
+
+/// The values of a statement by the names of its parameters.
+pub type Values<'a> = [(&'static str, Value<'a>)];
+
+impl Statement {
+    /// Reads a file of `sql/`: comments go, `{name}` becomes a quoted identifier, `:name` a
+    /// place for a value. What is between `/*each X*/` and `/*end*/` is written once for every row
+    /// of values, with X in between; after `/*each-with name*/` only for those whose `:name` is not
+    /// NULL.
+    pub fn new(file: &str, identifiers: &[(&str, &str)]) -> Self {
+        let code = file.lines().filter(|line| !line.starts_with("--"));
+        let sql = code.map(str::trim).collect::<Vec<_>>().join(" ");
+        let mut pieces = Vec::new();
+        let mut rest = sql.as_str();
+        while let Some((before, after)) = rest.split_once("/*each") {
+            pieces.extend(read_pieces(before, identifiers));
+            let (separator, after) = after.split_once("*/").unwrap_or(("", after));
+            let (each, after) = after.split_once("/*end*/").unwrap_or((after, ""));
+            let needed = separator.strip_prefix("-with ").map(str::to_owned);
+            let separator = if needed.is_some() { "" } else { separator };
+            let each = read_pieces(each, identifiers);
+            pieces.push(Piece::Each(separator.to_owned(), needed, each));
+            rest = after;
+        }
+        pieces.extend(read_pieces(rest, identifiers));
+        Self(pieces)
+    }
+
+    /// Appends the statement to a packet, with one row of values.
+    ///
+    /// # Panics
+    /// If a parameter of the file is not among the values: a mistake of ours that every use of
+    /// the statement would show.
+    pub fn write(&self, packet: &mut Packet, values: &Values) {
+        self.write_rows(packet, &[values]);
+    }
+
+    /// Appends the statement to a packet, with some rows of values. What is outside of the
+    /// repeated parts is the first row's.
+    ///
+    /// # Panics
+    /// As [`Statement::write`] does, or if there is no row.
+    pub fn write_rows<'a>(&self, packet: &mut Packet, rows: &[impl AsRef<Values<'a>>]) {
+        if packet.statements > 0 {
+            packet.text.push(';');
+        }
+        packet.statements += 1;
+        for piece in &self.0 {
+            match piece {
+                Piece::Each(separator, needed, pieces) => {
+                    let has = |row: &Values, name: &String| {
+                        row.iter().any(|(given, value)| given == name && *value != Value::Null)
+                    };
+                    let rows = rows.iter().map(AsRef::as_ref);
+                    let rows = rows.filter(|row| needed.as_ref().is_none_or(|name| has(row, name)));
+                    for (number, row) in rows.enumerate() {
+                        if number > 0 {
+                            packet.text.push_str(separator);
+                        }
+                        for piece in pieces {
+                            piece.write(&mut packet.text, row);
+                        }
+                    }
+                }
+                piece => piece.write(&mut packet.text, rows[0].as_ref()),
+            }
+        }
+    }
+}
+
+impl Piece {
+    fn write(&self, text: &mut String, values: &Values) {
+        match self {
+            Self::Sql(sql) => text.push_str(sql),
+            Self::Parameter(name) => {
+                let value = values.iter().find(|(given, _)| given == name);
+                let (_, value) = value.unwrap_or_else(|| panic!("no value for :{name}"));
+                value.write(text);
+            }
+            Self::Each(..) => unreachable!("what is repeated does not repeat anything"),
+        }
+    }
+}
+
+fn read_pieces(sql: &str, identifiers: &[(&str, &str)]) -> Vec<Piece> {
+    let named = |sql: &str| {
+        identifiers.iter().fold(sql.to_owned(), |sql, (name, identifier)| {
+            let quoted = format!("`{}`", identifier.replace('`', "``"));
+            sql.replace(&format!("{{{name}}}"), &quoted)
+        })
+    };
+    let mut pieces = Vec::new();
+    let mut rest = sql;
+    while let Some((before, after)) = split_at_parameter(rest) {
+        pieces.push(Piece::Sql(named(before)));
+        let end = after.find(|c: char| !is_name(c)).unwrap_or(after.len());
+        pieces.push(Piece::Parameter(after[..end].to_owned()));
+        rest = &after[end..];
+    }
+    pieces.push(Piece::Sql(named(rest)));
+    pieces
+}
+
+fn is_name(c: char) -> bool {
+    c.is_ascii_lowercase() || c == '_'
+}
+
+/// Splits at the first `:name`; the colons of a time format are followed by something else.
+fn split_at_parameter(sql: &str) -> Option<(&str, &str)> {
+    sql.match_indices(':')
+        .map(|(at, _)| (&sql[..at], &sql[at + 1..]))
+        .find(|(_, after)| after.starts_with(is_name))
+}
+
+impl Value<'_> {
+    fn write(self, sql: &mut String) {
+        match self {
+            Self::Text(text) if is_plain(text.as_bytes()) => write_plain(sql, text),
+            Self::Text(text) => {
+                sql.push_str("_utf8mb4 ");
+                write_hex(sql, text.as_bytes());
+            }
+            Self::Bytes(bytes) => match str::from_utf8(bytes) {
+                Ok(text) if is_plain(bytes) => write_plain(sql, text),
+                _ => write_hex(sql, bytes),
+            },
+            Self::Number(number) => sql.push_str(&number.to_string()),
+            Self::Signed(number) => sql.push_str(&number.to_string()),
+            Self::List(values) => {
+                for (number, value) in values.iter().enumerate() {
+                    if number > 0 {
+                        sql.push(',');
+                    }
+                    value.write(sql);
+                }
+            }
+            Self::Tuple(values) => {
+                sql.push('(');
+                Self::List(values).write(sql);
+                sql.push(')');
+            }
+            Self::Null => sql.push_str("NULL"),
+        }
+    }
+}
+
+/// Whether it means the same in quotes, whatever the server's mode: most ids, and all leases.
+fn is_plain(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b" -.:_@+".contains(byte))
+}
+
+fn write_plain(sql: &mut String, text: &str) {
+    sql.push('\'');
+    sql.push_str(text);
+    sql.push('\'');
+}
+
+fn write_hex(sql: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    sql.push_str("x'");
+    for byte in bytes {
+        sql.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        sql.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    sql.push('\'');
+}
+
+/// Statements that go to the database in one round trip. At the first one that fails the database
+/// leaves the rest undone.
+#[derive(Debug, Default)]
+pub struct Packet {
+    text: String,
+    statements: usize,
+}
+
+impl Packet {
+    /// How many statements it has.
+    pub fn len(&self) -> usize {
+        self.statements
+    }
+
+    /// The statements, with semicolons in between.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Appends a statement that has no values, `COMMIT` for instance.
+    pub fn push(&mut self, sql: &str) {
+        Statement::new(sql, &[]).write(self, &[]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_cannot_be_read_as_sql() {
+        let statement = Statement::new(
+            "-- a :comment\nSELECT :a, '%H:%i', :b FROM {t}\n  WHERE /*each OR*/ x = :a/*end*//*each-with b*/ AND b/*end*/",
+            &[("t", "x`:y")],
+        );
+        let mut packet = Packet::default();
+        let row = |a| [("a", Value::Text(a)), ("b", Value::Null)];
+        statement.write_rows(&mut packet, &[row("'; :b"), row("")]);
+        packet.push("COMMIT");
+        assert_eq!(
+            packet.text,
+            "SELECT _utf8mb4 x'273b203a62', '%H:%i', NULL FROM `x``:y` WHERE  x = _utf8mb4 x'273b203a62' OR x = '';COMMIT"
+        );
+    }
+}

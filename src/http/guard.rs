@@ -1,0 +1,69 @@
+//! The guard: one thread that keeps connections moving while the workers are busy.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::server::{Shared, lock};
+use crate::config::Listen;
+use crate::containment::ProcessSize;
+use crate::containment::endless_head::Checks;
+use crate::containment::forgotten_connection::Nudges;
+
+/// Requests that the guard receives at a time in place of busy workers: as many as hostile clients can
+/// send meanwhile, or the queue grows. It has other work.
+const RECEIVE_MAX: usize = 4_096;
+
+impl Shared {
+    /// The guard's life, until the service stops.
+    pub(super) fn guard(self: &Arc<Self>) {
+        self.traffic.wake_current_thread();
+        let size = ProcessSize::now();
+        let (mut nudges, mut checks) = (Nudges::new(&size), Checks::new(&size));
+        while !self.stopping.load(Ordering::Relaxed) {
+            if self.end_if_failed(nudges.nudge(&self.traffic, &self.listener)).is_none() {
+                return;
+            }
+            let size = ProcessSize::now();
+            nudges.adapt(&size);
+            self.receive_for_workers();
+            let is_crowded = self.writers.is_crowded();
+            if checks.are_due(&size, is_crowded) {
+                let active = self.clients.take_active();
+                self.clients.forget_gone();
+                checks.check(&self.listener.connections, &active, &size, is_crowded);
+            }
+            nudges.pause();
+        }
+    }
+
+    /// Receives while all workers are busy, in the database mostly: a client that sends without end is
+    /// noticed, and `/healthz` is answered.
+    ///
+    /// Not on a Unix socket: a connection's requests must be handled in their order, which only the order
+    /// of receiving tells there.
+    fn receive_for_workers(self: &Arc<Self>) {
+        if matches!(self.listener.address(), Listen::Unix(_)) {
+            return;
+        }
+        let Ok(receiving) = self.receiving.try_lock() else {
+            return;
+        };
+        let mut health = Vec::new();
+        self.receive(receiving, RECEIVE_MAX, tiny_http::Server::try_recv, |request| {
+            if request.url() == "/healthz" {
+                health.push(request);
+            } else {
+                lock(&self.admitted).push_back((request, Instant::now()));
+            }
+            true
+        });
+        for request in health {
+            self.serve(request, Instant::now());
+        }
+        if !lock(&self.admitted).is_empty() {
+            self.wake();
+        }
+        self.wake_if_ready();
+    }
+}

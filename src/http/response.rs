@@ -1,0 +1,183 @@
+//! Responses, and refusals of requests that get no answer about leases.
+
+use std::io::Cursor;
+
+use serde_json::{Value, json};
+use tiny_http::Header;
+
+use super::fields::Invalid;
+use crate::containment::body::{BODY_MAX_BYTES, Unreadable};
+use crate::lease::{OwnerToken, Record};
+use crate::store::StoreError;
+
+pub const JSON: &str = "application/json";
+
+/// The content type of the operator's page.
+pub const HTML: &str = "text/html; charset=utf-8";
+
+/// `Retry-After` when the database is not available: most failures are over in a second or two.
+const RETRY_AFTER_UNAVAILABLE_S: u64 = 1;
+
+/// The page is all there is to it: it loads nothing else, and nobody frames it.
+const PAGE_HEADERS: [(&str, &str); 2] = [
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+];
+
+/// A response: JSON mostly, with the few headers that depend on the answer.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub body: String,
+    pub content_type: &'static str,
+    pub retry_after_s: Option<u64>,
+    pub allow: Option<&'static str>,
+}
+
+impl Response {
+    pub fn new(status: u16, body: &Value) -> Self {
+        Self {
+            status,
+            body: body.to_string(),
+            content_type: JSON,
+            retry_after_s: None,
+            allow: None,
+        }
+    }
+
+    /// A 200 with this text.
+    pub fn text(body: impl Into<String>, content_type: &'static str) -> Self {
+        Self { body: body.into(), content_type, ..Self::new(200, &Value::Null) }
+    }
+
+    /// A 409 because the message is answered, with what its worker left, byte for byte.
+    pub fn duplicate(body: &Value, record: &Record) -> Self {
+        let mut response = Self::new(409, body);
+        let result = record.result.as_deref().unwrap_or("null");
+        let fields = response.body.trim_end_matches('}');
+        response.body = format!("{fields},\"result\":{result}}}");
+        response
+    }
+
+    /// The body as it is sent.
+    pub fn line(&self) -> String {
+        format!("{}\n", self.body.trim_end())
+    }
+
+    /// The response as `tiny_http` sends it.
+    pub fn to_http(&self) -> tiny_http::Response<Cursor<Vec<u8>>> {
+        let mut headers = vec![("Content-Type", self.content_type), ("Server", "session-lock")];
+        let retry_after = self.retry_after_s.map(|seconds| seconds.to_string());
+        headers.extend(retry_after.as_deref().map(|seconds| ("Retry-After", seconds)));
+        headers.extend(self.allow.map(|methods| ("Allow", methods)));
+        if self.content_type == HTML {
+            headers.extend(PAGE_HEADERS);
+        }
+        if self.status == 401 {
+            headers.push(("WWW-Authenticate", "Bearer"));
+        }
+        let response = tiny_http::Response::from_string(self.line());
+        headers.into_iter().fold(response.with_status_code(self.status), |response, header| {
+            let (name, value) = header;
+            response.with_header(Header::from_bytes(name, value).expect("ours are ASCII"))
+        })
+    }
+}
+
+/// A request that gets no answer about leases.
+#[derive(Debug)]
+pub enum Refusal {
+    /// 400, and what is wrong.
+    InvalidRequest(String),
+    /// 401: without the API token.
+    Unauthorized,
+    /// 404: no such path.
+    NotFound,
+    /// 405: not with this method, but with these.
+    MethodNotAllowed(&'static str),
+    /// 411: without a length.
+    LengthRequired,
+    /// 413: longer than [`BODY_MAX_BYTES`].
+    TooLarge,
+    /// 500: a bug of ours.
+    Internal,
+    /// 503: the database is not there, or not in time. A requester whose lease may have been written is
+    /// given its owner token, to ask again with.
+    Unavailable(String, Option<OwnerToken>),
+}
+
+impl Refusal {
+    /// Status, code and message.
+    fn describe(&self) -> (u16, &'static str, String) {
+        let (status, code, message) = match self {
+            Self::InvalidRequest(message) => (400, "invalid_request", message.as_str()),
+            Self::Unauthorized => (
+                401,
+                "unauthorized",
+                "send the header Authorization: Bearer TOKEN, with the server's API token",
+            ),
+            Self::NotFound => {
+                (404, "not_found", "there is no such path; the README has a table of them")
+            }
+            Self::MethodNotAllowed("POST") => (405, "method_not_allowed", "this path takes POST"),
+            Self::MethodNotAllowed(_) => (405, "method_not_allowed", "this path takes GET"),
+            Self::LengthRequired => {
+                (411, "length_required", "send a body with a Content-Length, not chunked")
+            }
+            Self::TooLarge => {
+                let message = format!("the body may have {BODY_MAX_BYTES} bytes at most");
+                return (413, "too_large", message);
+            }
+            Self::Internal => {
+                (500, "internal", "a bug in session-lock; its log has a line about it")
+            }
+            Self::Unavailable(message, _) => (503, "unavailable", message.as_str()),
+        };
+        (status, code, message.to_owned())
+    }
+}
+
+impl From<Refusal> for Response {
+    fn from(refusal: Refusal) -> Self {
+        let (status, code, message) = refusal.describe();
+        let mut body = json!({"error": {"code": code, "message": message}});
+        if let Refusal::Unavailable(_, Some(token)) = &refusal {
+            body["owner_token"] = json!(token.secret());
+        }
+        let mut response = Self::new(status, &body);
+        match refusal {
+            Refusal::MethodNotAllowed(allow) => response.allow = Some(allow),
+            Refusal::Unavailable(..) => response.retry_after_s = Some(RETRY_AFTER_UNAVAILABLE_S),
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(Invalid(wrong): Invalid) -> Self {
+        Self::InvalidRequest(wrong)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Internal => Self::Internal,
+            error => Self::Unavailable(error.to_string(), None),
+        }
+    }
+}
+
+impl From<Unreadable> for Refusal {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::LengthRequired => Self::LengthRequired,
+            Unreadable::TooLarge => Self::TooLarge,
+            Unreadable::Invalid(wrong) => Self::InvalidRequest(wrong),
+        }
+    }
+}

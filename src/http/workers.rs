@@ -1,0 +1,300 @@
+//! The workers: each receives all requests that are there, so that they go to the database together, runs
+//! the turns that are ready, and answers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use log::debug;
+use tiny_http::Method;
+
+use super::answers::answer;
+use super::requests::Parsed;
+use super::response::{Refusal, Response};
+use super::routes::{self, Request, Routed};
+use super::server::{Ending, Shared, lock};
+use crate::containment::answer_order::Admission;
+use crate::containment::{body, dead_acceptor};
+use crate::metrics::METRICS;
+use crate::queue::Batching;
+use crate::service::{BATCH_MAX, STOPPING};
+
+/// At the end, a worker receives for so long after the last request.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
+const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A request, and when it arrived.
+pub(super) type Arrived = (tiny_http::Request, Instant);
+
+/// Reports that a request is answered, and has its client's next one handled, when it is dropped.
+struct Unanswered {
+    shared: Arc<Shared>,
+    peer: Option<SocketAddr>,
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(next) = self.shared.clients.answered(self.peer) {
+            lock(&self.shared.admitted).push_back((next, Instant::now()));
+            self.shared.wake();
+        }
+    }
+}
+
+impl Shared {
+    /// A worker's life, until the service stops.
+    pub(super) fn work(self: &Arc<Self>) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            let requests = self.receive_batch(lock(&self.receiving), Vec::new(), |http| {
+                if self.router.service.is_ready() {
+                    // Another worker has left it, or not taken it yet, and wakes nobody.
+                    http.try_recv()
+                } else {
+                    http.recv().map(Some)
+                }
+            });
+            self.handle_all(requests);
+        }
+        self.drain();
+    }
+
+    /// Answers what was accepted before the end.
+    fn drain(self: &Arc<Self>) {
+        let mut until = Instant::now() + DRAIN_TIMEOUT;
+        while Instant::now() < until {
+            let requests = self.receive_batch(lock(&self.receiving), Vec::new(), |http| {
+                http.recv_timeout(DRAIN_INTERVAL)
+            });
+            if !requests.is_empty() {
+                until = Instant::now() + DRAIN_TIMEOUT;
+            }
+            self.handle_all(requests);
+        }
+    }
+
+    /// Handles these, what is ready, and what comes meanwhile. What only reads is answered on the spot,
+    /// one by one, so requests that change something go first.
+    fn handle_all(self: &Arc<Self>, mut requests: Vec<Arrived>) {
+        loop {
+            let (changes, reads): (Vec<_>, Vec<_>) =
+                requests.into_iter().partition(|(request, _)| *request.method() == Method::Post);
+            for (request, arrived) in changes {
+                self.handle(request, arrived);
+            }
+            // What is left is for the next worker. Nothing may be left if that one sleeps in receiving and
+            // would have to be woken, or if it is this one and has reads to answer before.
+            let batching = if reads.is_empty() && self.receiving.try_lock().is_ok() {
+                Batching::OneKind
+            } else {
+                Batching::Mixed
+            };
+            let has_worked = self.router.service.work(batching);
+            for (request, arrived) in reads {
+                self.handle(request, arrived);
+            }
+            let mut admitted = lock(&self.admitted);
+            if admitted.is_empty() && !has_worked {
+                return;
+            }
+            let batch = admitted.len().min(BATCH_MAX);
+            requests = admitted.drain(..batch).collect();
+            drop(admitted);
+            // What came meanwhile goes together with what was left for later.
+            if requests.len() < BATCH_MAX
+                && let Ok(receiving) = self.receiving.try_lock()
+            {
+                requests = self.receive_batch(receiving, requests, tiny_http::Server::try_recv);
+            }
+        }
+    }
+
+    /// These, the next request, and those that wait behind it, as many as a batch takes.
+    fn receive_batch(
+        &self,
+        receiving: MutexGuard<'_, ()>,
+        mut requests: Vec<Arrived>,
+        first: impl Fn(&tiny_http::Server) -> io::Result<Option<tiny_http::Request>>,
+    ) -> Vec<Arrived> {
+        let limit = BATCH_MAX.saturating_sub(requests.len()).max(1);
+        self.receive(receiving, limit, first, |request| {
+            // What only reads is answered on the spot; other workers take what is behind it.
+            let is_read = *request.method() != Method::Post;
+            requests.push((request, Instant::now()));
+            !is_read
+        });
+        requests
+    }
+
+    /// Receives the next request and those that wait behind it, at most `limit`, and takes those that are
+    /// admitted; `take` says whether to go on. Two threads must not do this at once: a client's second
+    /// request could get in before its first.
+    pub(super) fn receive(
+        &self,
+        receiving: MutexGuard<'_, ()>,
+        limit: usize,
+        first: impl Fn(&tiny_http::Server) -> io::Result<Option<tiny_http::Request>>,
+        mut take: impl FnMut(tiny_http::Request) -> bool,
+    ) {
+        let mut next = first(&self.http);
+        let mut received = 0;
+        let error = loop {
+            let request = match next {
+                Ok(Some(request)) => request,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            };
+            self.traffic.note();
+            let peer = request.remote_addr().copied();
+            let goes_on = match self.clients.admit(peer, request) {
+                Admission::Now(request) => take(request),
+                Admission::TooMany => {
+                    self.cut_off(peer);
+                    true
+                }
+                Admission::Refused(request) => {
+                    self.end_if_failed(body::discard(request));
+                    true
+                }
+                Admission::Later => true,
+            };
+            received += 1;
+            if !goes_on || received >= limit {
+                break None;
+            }
+            next = self.http.try_recv();
+        };
+        drop(receiving);
+        // A wake-up may have been taken for the end of the queue.
+        self.is_woken.store(false, Ordering::Relaxed);
+        if let Some(error) = error {
+            self.end_if_failed(dead_acceptor::received(&error));
+        }
+    }
+
+    /// Answers a request, or has it answered: a list takes as long as hundreds of leases, so all of
+    /// them together take one thread at most.
+    fn handle(self: &Arc<Self>, request: tiny_http::Request, arrived: Instant) {
+        if request.url().split('?').next() == Some("/v1/locks") {
+            // That thread ends after all workers.
+            let _ = self.lists.send(Some((request, arrived)));
+        } else {
+            self.serve(request, arrived);
+        }
+    }
+
+    /// Serves one request. What is done to a session is answered later, in its turn.
+    pub(super) fn serve(self: &Arc<Self>, mut request: tiny_http::Request, arrived: Instant) {
+        let peer = request.remote_addr().copied();
+        let unanswered = Unanswered { shared: Arc::clone(self), peer };
+        let body = match body::read(&mut request) {
+            Ok(body) => body,
+            Err((why, rest)) => {
+                let response = Response::from(Refusal::from(why));
+                return self.write(peer, move |shared| {
+                    let refused = body::refuse(request, rest, response.to_http(), &response.line());
+                    if let Some(Some(request)) = shared.end_if_failed(refused) {
+                        shared.respond(request, &response);
+                    }
+                    drop(unanswered);
+                });
+            }
+        };
+        let header = |name: &'static str| {
+            let mut headers = request.headers().iter();
+            let found = headers.find(|header| header.field.equiv(name));
+            found.map(|header| header.value.as_str())
+        };
+        let parsed = Request {
+            method: request.method().as_str(),
+            target: request.url(),
+            authorization: header("Authorization"),
+            origin: header("Origin"),
+            host: header("Host"),
+            body: &body,
+        };
+        let routed = if self.stopping.load(Ordering::Relaxed) {
+            Routed::Answered(Refusal::Unavailable(STOPPING.to_owned(), None).into())
+        } else {
+            or_internal(|| self.router.route(&parsed, arrived))
+        };
+        let (shared, route) = (Arc::clone(self), routes::name(request.url()));
+        let respond = move |response: Response| {
+            shared.write(peer, move |shared| {
+                shared.respond(request, &response);
+                METRICS.answered(route, arrived.elapsed());
+                drop(unanswered);
+            });
+        };
+        let service = &self.router.service;
+        match routed {
+            Routed::Answered(response) => respond(response),
+            Routed::Parsed(Parsed::Acquire { acquire, wait }) => {
+                let reply = Box::new(move |operation: &_, outcome| {
+                    respond(answer(operation, peer, outcome));
+                });
+                service.acquire(acquire, wait, arrived, reply);
+            }
+            Routed::Parsed(Parsed::Other(operation)) => {
+                let reply = Box::new(move |operation: &_, outcome| {
+                    respond(answer(operation, peer, outcome));
+                });
+                service.submit(operation, arrived, reply);
+            }
+        }
+    }
+
+    /// Runs a job that writes an answer to this client, and may block until the client reads.
+    fn write(self: &Arc<Self>, peer: Option<SocketAddr>, job: impl FnOnce(&Self) + Send + 'static) {
+        if peer.is_some() {
+            return job(self);
+        }
+        let shared = Arc::clone(self);
+        self.end_if_failed(self.writers.run(move || job(&shared)));
+    }
+
+    fn respond(&self, request: tiny_http::Request, response: &Response) {
+        let peer = request.remote_addr().copied();
+        // tiny_http panics on some `TE` headers; a worker must live on.
+        let sent = catch_unwind(AssertUnwindSafe(|| request.respond(response.to_http())));
+        if !matches!(sent, Ok(Ok(()))) {
+            debug!("a client did not take its answer: {sent:?}");
+            // The answers to its other requests would block as long, each time; and after a panic it
+            // would take the next answer for this one's.
+            self.cut_off(peer);
+        }
+    }
+
+    fn cut_off(&self, peer: Option<SocketAddr>) {
+        for request in self.clients.cut_off(peer) {
+            self.end_if_failed(body::discard(request));
+        }
+    }
+
+    /// Ends the service if this failed; the value if not.
+    pub(super) fn end_if_failed<T>(&self, result: Result<T, String>) -> Option<T> {
+        result.map_err(|cause| self.end(Ending::Failed(cause))).ok()
+    }
+}
+
+/// One request's bug must not take a worker away from all others.
+fn or_internal(route: impl FnOnce() -> Routed) -> Routed {
+    catch_unwind(AssertUnwindSafe(route))
+        .unwrap_or_else(|_| Routed::Answered(Refusal::Internal.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_request_is_a_500() {
+        let Routed::Answered(response) = or_internal(|| panic!("on purpose")) else {
+            panic!("it is answered");
+        };
+        assert_eq!(response.status, 500);
+        assert!(response.body.contains("\"internal\""), "{}", response.body);
+    }
+}

@@ -1,0 +1,102 @@
+//! The sockets of accepted connections. `tiny_http` owns them and gives no access, so they are found
+//! among the process's descriptors.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::net::{Shutdown, SocketAddrAny};
+
+use super::sockets;
+
+/// The connections that one listener accepted, and the listening socket itself, known by its address.
+pub struct Connections {
+    listens_at: SocketAddrAny,
+}
+
+impl Connections {
+    /// Those of the listener with this address.
+    pub fn of(listens_at: SocketAddrAny) -> Self {
+        Self { listens_at }
+    }
+
+    /// Calls `visit` with each accepted socket and the client's address; a client of a Unix socket
+    /// has none. A connection may have several descriptors, and is visited with each.
+    pub fn each(&self, mut visit: impl FnMut(BorrowedFd, Option<SocketAddr>)) {
+        each_socket(|socket, peer| {
+            if self.accepted(socket) {
+                visit(socket, peer);
+            }
+        });
+    }
+
+    /// Accepts no more connections.
+    pub fn shut_down_listener(&self) {
+        each_socket(|socket, _| {
+            if self.is_listener(socket) {
+                let _ = rustix::net::shutdown(socket, Shutdown::Read);
+            }
+        });
+    }
+
+    /// Reads no more from any connection.
+    pub fn shut_down_reading(&self) {
+        self.each(|socket, _| {
+            let _ = rustix::net::shutdown(socket, Shutdown::Read);
+        });
+    }
+
+    fn is_listener(&self, socket: BorrowedFd) -> bool {
+        rustix::net::sockopt::socket_acceptconn(socket) == Ok(true)
+            && rustix::net::getsockname(socket).is_ok_and(|address| address == self.listens_at)
+    }
+
+    fn accepted(&self, socket: BorrowedFd) -> bool {
+        if rustix::net::getpeername(socket).is_err() {
+            return false;
+        }
+        let Ok(address) = rustix::net::getsockname(socket) else {
+            return false;
+        };
+        // On 0.0.0.0, accepted sockets have the address that the client knows.
+        let port = |address: &SocketAddrAny| {
+            SocketAddr::try_from(address.clone()).ok().map(|address| address.port())
+        };
+        match port(&address) {
+            Some(own) => port(&self.listens_at) == Some(own),
+            None => address == self.listens_at,
+        }
+    }
+}
+
+/// Shuts down the connection of a client, known by its address, which is unique while it is open.
+pub fn shut_down(peer: Option<SocketAddr>, how: Shutdown) {
+    let Some(peer) = peer else { return };
+    each_socket(|socket, other| {
+        if other == Some(peer) {
+            let _ = rustix::net::shutdown(socket, how);
+        }
+    });
+}
+
+/// Calls `visit` with each socket among the process's descriptors, and its peer's address if it
+/// has one.
+fn each_socket(mut visit: impl FnMut(BorrowedFd, Option<SocketAddr>)) {
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    for descriptor in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        // If its owner closes it meanwhile and the number is given to another file, all of this is about
+        // that file.
+        let borrowed = sockets::borrow(descriptor);
+        if !rustix::fs::fstat(borrowed).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
+        }) {
+            continue;
+        }
+        // The copy stays the same socket, whatever becomes of the number.
+        let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(borrowed, 0) else {
+            continue;
+        };
+        let peer = rustix::net::getpeername(&socket).ok().flatten();
+        visit(socket.as_fd(), peer.and_then(|peer| SocketAddr::try_from(peer).ok()));
+    }
+}

@@ -1,0 +1,165 @@
+//! The socket that the service listens on, with the options that its connections inherit.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::net::sockopt::{
+    Timeout, set_socket_recv_buffer_size, set_socket_send_buffer_size, set_socket_timeout,
+    set_tcp_nodelay,
+};
+
+use super::connections::Connections;
+use crate::config::Listen;
+
+/// A client that sends nothing for so long is cut off, within a request or between two. Longer
+/// than clients keep an idle connection (nginx 60 s, Go 90 s, curl 118 s), so that it is the client
+/// who closes it, and no request meets a connection that the server is about to close.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A client that leaves its answers unread is cut off when the next one has not fitted for so long.
+/// Short, for a worker waits meanwhile: the buffer holds any answer, and `SEND_BUFFER_BYTES` more.
+const SEND_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// For the longest list and some answers more, of which the kernel counts twice the size.
+const SEND_BUFFER_BYTES: usize = 512 * 1024;
+
+/// What a client may have under way towards us: some dozens of requests. It bounds what is left to
+/// read after its connection is shut down.
+const RECEIVE_BUFFER_BYTES: usize = 32 * 1024;
+
+/// The address that is listened on. `tiny_http` owns the socket.
+pub struct Listener {
+    /// With the port that the system chose if none was named.
+    address: Listen,
+    pub connections: Connections,
+    /// Device and inode of the socket file, to know it again.
+    file: Option<(u64, u64)>,
+}
+
+/// A stream to the service itself.
+pub trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
+
+impl Listener {
+    /// Listens, with the options that every accepted connection inherits.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub fn bind(listen: &Listen, socket_mode: u32) -> io::Result<(Self, tiny_http::Listener)> {
+        let (socket, address): (tiny_http::Listener, _) = match listen {
+            Listen::Tcp(address) => {
+                let socket = TcpListener::bind(address)?;
+                set_timeouts(socket.as_fd())?;
+                set_socket_send_buffer_size(&socket, SEND_BUFFER_BYTES)?;
+                set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES)?;
+                // Without it, the kernel holds the end of a long answer back until the client has
+                // acknowledged its beginning, 40 ms later.
+                set_tcp_nodelay(&socket, true)?;
+                let address = Listen::Tcp(socket.local_addr()?);
+                (socket.into(), address)
+            }
+            Listen::Unix(path) => (bind_file(path, socket_mode)?.into(), listen.clone()),
+        };
+        let descriptor = match &socket {
+            tiny_http::Listener::Tcp(socket) => socket.as_fd(),
+            tiny_http::Listener::Unix(socket) => socket.as_fd(),
+        };
+        let connections = Connections::of(rustix::net::getsockname(descriptor)?);
+        let file = match &address {
+            Listen::Tcp(_) => None,
+            Listen::Unix(path) => file_id(path),
+        };
+        Ok((Self { address, connections, file }, socket))
+    }
+
+    /// The address, with the port that the system chose if none was named.
+    pub fn address(&self) -> &Listen {
+        &self.address
+    }
+
+    /// Connects as a client would; `timeout` is for connecting and for each read.
+    ///
+    /// # Errors
+    /// As `connect` and `setsockopt` do.
+    pub fn connect(&self, timeout: Duration) -> io::Result<Box<dyn Stream>> {
+        match &self.address {
+            Listen::Tcp(address) => {
+                let mut address = *address;
+                match address.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => {
+                        address.set_ip(Ipv4Addr::LOCALHOST.into());
+                    }
+                    IpAddr::V6(ip) if ip.is_unspecified() => {
+                        address.set_ip(Ipv6Addr::LOCALHOST.into());
+                    }
+                    _ => {}
+                }
+                let stream = TcpStream::connect_timeout(&address, timeout)?;
+                stream.set_read_timeout(Some(timeout))?;
+                Ok(Box::new(stream))
+            }
+            Listen::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(timeout))?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+
+    /// Refuses new connections, and reads no more from those that there are.
+    pub fn close(&self) {
+        if let Listen::Unix(path) = &self.address
+            && file_id(path) == self.file
+        {
+            let _ = fs::remove_file(path);
+        }
+        self.connections.shut_down_listener();
+        self.connections.shut_down_reading();
+    }
+}
+
+/// Sets a connection's timeouts. Connections of a Unix socket do not inherit them.
+pub fn set_timeouts(socket: BorrowedFd) -> io::Result<()> {
+    set_socket_timeout(socket, Timeout::Recv, Some(RECEIVE_TIMEOUT))?;
+    set_socket_timeout(socket, Timeout::Send, Some(SEND_TIMEOUT))?;
+    Ok(())
+}
+
+/// Listens on a socket file. A file that a crashed process left is replaced, and the new one has
+/// its mode before anybody can find it.
+fn bind_file(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    match fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => {
+            let text = "there is a file of that name, which is no socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        _ => {}
+    }
+    let mut own = path.as_os_str().to_owned();
+    own.push(format!(".{}", std::process::id()));
+    let own = PathBuf::from(own);
+    let _ = fs::remove_file(&own);
+    let listener = UnixListener::bind(&own)?;
+    let placed = fs::set_permissions(&own, Permissions::from_mode(mode))
+        .and_then(|()| fs::rename(&own, path));
+    if let Err(error) = placed {
+        let _ = fs::remove_file(&own);
+        return Err(error);
+    }
+    Ok(listener)
+}
+
+/// Device and inode of a file.
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}

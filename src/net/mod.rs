@@ -1,0 +1,8 @@
+//! Sockets: the listener, the connections that it accepted, and what no safe call offers.
+
+mod connections;
+mod listener;
+pub mod sockets;
+
+pub use connections::{Connections, shut_down};
+pub use listener::{Listener, set_timeouts};

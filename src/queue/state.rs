@@ -1,0 +1,242 @@
+//! The state behind the lock: one queue for each session, and the sessions that are ready.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::Name;
+use super::known_leases::KnownLeases;
+use super::turn::{Kind, Ready, Refused, Turn, Waiter};
+use crate::lease::Holding;
+use crate::store::FirstPacket;
+
+/// A session stays marked as blocked for so long after another program was found to hold a lock on its
+/// row: each turn then begins with a check of the lock instead of a wait of a second.
+const BLOCKED_FOR: Duration = Duration::from_secs(10);
+
+/// Between two checks of a blocked session's lock.
+const BLOCKED_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// After another program's lock was in the way, acquires begin with a read for so long: on MySQL, an INSERT
+/// that waits for a row's lock bars the gap before it in the index, where other sessions would be inserted.
+/// A read waits for nobody, and what it finds is replaced by its primary key, which bars no gap.
+const READ_FIRST_FOR: Duration = Duration::from_secs(60);
+
+pub(super) struct State<T> {
+    pub queues: HashMap<Name, SessionQueue<T>>,
+    /// Sessions with a turn for a worker, and since when somebody waits for it.
+    pub ready: VecDeque<(Name, Instant)>,
+    /// The same of blocked sessions, and when the lock is checked again.
+    pub parked: Vec<(Name, Instant, Instant)>,
+    /// Blocked sessions, and until when.
+    blocked: HashMap<Name, Instant>,
+    pub waiting: usize,
+    /// The service stops: nobody waits any more.
+    pub is_closed: bool,
+    pub known_leases: KnownLeases,
+    /// When another program's lock was in the way last.
+    blocked_at: Option<Instant>,
+}
+
+/// The queue of one session.
+pub(super) struct SessionQueue<T> {
+    /// What does not wait behind acquires, and since when somebody waits for it.
+    pub direct: VecDeque<(Turn<T>, Instant)>,
+    pub waiters: VecDeque<Waiter<T>>,
+    pub progress: Progress,
+    pub holder: Option<Holder>,
+}
+
+/// Who held the session when its row was read last.
+pub(super) struct Holder {
+    /// When the turn began that read it.
+    pub began: Instant,
+    pub holding: Holding,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Progress {
+    Idle,
+    /// The session is in `ready` or `parked`.
+    Ready,
+    /// A worker has taken a turn.
+    Working,
+    /// The same, and another turn must follow.
+    WorkingThenReady,
+}
+
+/// What follows a turn.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Next {
+    /// Another turn, if there is anybody for it.
+    Turn,
+    /// Nothing, until something happens.
+    Rest,
+}
+
+impl<T> Default for SessionQueue<T> {
+    fn default() -> Self {
+        Self {
+            direct: VecDeque::new(),
+            waiters: VecDeque::new(),
+            progress: Progress::Idle,
+            holder: None,
+        }
+    }
+}
+
+impl<T> SessionQueue<T> {
+    /// How many may wait; the others are in the queue only until the next turn.
+    pub fn waiting(&self, now: Instant) -> usize {
+        self.waiters.iter().filter(|waiter| waiter.until > now).count()
+    }
+
+    /// Takes out the waiters for whom this is true.
+    pub fn extract(&mut self, is_meant: impl FnMut(&Waiter<T>) -> bool) -> Vec<Waiter<T>> {
+        let (meant, others) = std::mem::take(&mut self.waiters).into_iter().partition(is_meant);
+        self.waiters = others;
+        VecDeque::into(meant)
+    }
+}
+
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        Self {
+            queues: HashMap::new(),
+            ready: VecDeque::new(),
+            parked: Vec::new(),
+            blocked: HashMap::new(),
+            waiting: 0,
+            is_closed: false,
+            known_leases: KnownLeases::default(),
+            blocked_at: None,
+        }
+    }
+}
+
+impl<T> State<T> {
+    pub fn queue(&mut self, name: &Name) -> &mut SessionQueue<T> {
+        if !self.queues.contains_key(name) {
+            self.queues.insert(name.clone(), SessionQueue::default());
+        }
+        self.queues.get_mut(name).expect("it is there")
+    }
+
+    /// Puts a waiter into its session's queue, in the order of arrival.
+    pub fn enqueue(&mut self, name: &Name, mut waiter: Waiter<T>) {
+        if self.is_closed {
+            waiter.until = waiter.arrived;
+        }
+        let waiters = &mut self.queue(name).waiters;
+        let place = waiters.partition_point(|other| other.arrived <= waiter.arrived);
+        waiters.insert(place, waiter);
+        self.waiting += 1;
+    }
+
+    pub fn make_ready(&mut self, name: &Name, since: Instant) {
+        let queue = self.queue(name);
+        match queue.progress {
+            Progress::Idle => {
+                queue.progress = Progress::Ready;
+                self.ready.push_back((name.clone(), since));
+            }
+            Progress::Working => queue.progress = Progress::WorkingThenReady,
+            Progress::Ready | Progress::WorkingThenReady => {}
+        }
+    }
+
+    /// Sets a blocked session aside until its lock is checked again.
+    pub fn park(&mut self, name: &Name, since: Instant) {
+        let now = Instant::now();
+        self.blocked_at = Some(now);
+        self.blocked.retain(|_, until| *until > now);
+        self.blocked.insert(name.clone(), now + BLOCKED_FOR);
+        self.queue(name).progress = Progress::Ready;
+        self.parked.push((name.clone(), since, now + BLOCKED_RETRY_INTERVAL));
+    }
+
+    /// Makes parked sessions ready whose lock is to be checked again.
+    pub fn unpark(&mut self, now: Instant) {
+        let due = self.parked.extract_if(.., |(_, _, retry_at)| *retry_at <= now);
+        self.ready.extend(due.map(|(name, since, _)| (name, since)));
+    }
+
+    pub fn unblock(&mut self, name: &Name) {
+        self.blocked.remove(name);
+    }
+
+    fn is_blocked(&self, name: &Name) -> bool {
+        // The map is empty nearly always, and looking up a name is not free.
+        !self.blocked.is_empty()
+            && self.blocked.get(name).is_some_and(|until| *until > Instant::now())
+    }
+
+    /// What kind the next turn of a session that is ready is, and since when somebody waits for it.
+    pub fn front(&mut self, name: &Name, since: Instant) -> (Kind, Instant) {
+        match self.queue(name).direct.front() {
+            Some((_, since)) => (Kind::Other, *since),
+            None => (Kind::Acquire, since),
+        }
+    }
+
+    pub fn begin_turn(&mut self, name: Name, since: Instant) -> Option<Ready<T>> {
+        let queue = self.queue(&name);
+        let direct = queue.direct.pop_front();
+        let acquire = || {
+            let waiter = queue.waiters.pop_front()?;
+            let since = since.min(waiter.until);
+            Some((Turn::Acquire(waiter), since))
+        };
+        let Some((turn, since)) = direct.or_else(acquire) else {
+            queue.progress = Progress::Idle;
+            self.remove_if_empty(&name);
+            return None;
+        };
+        queue.progress = Progress::Working;
+        if matches!(turn, Turn::Acquire(_)) {
+            self.waiting -= 1;
+        }
+        let reads_first = self.blocked_at.is_some_and(|at| at.elapsed() < READ_FIRST_FOR);
+        let first_packet =
+            if reads_first { FirstPacket::Read } else { self.known_leases.first_packet(&name) };
+        let is_blocked = self.is_blocked(&name);
+        Some(Ready { name, turn, since, first_packet, is_blocked })
+    }
+
+    pub fn end_turn(&mut self, name: &Name, next: Next) {
+        let queue = self.queue(name);
+        let again = queue.progress == Progress::WorkingThenReady || next == Next::Turn;
+        let anybody = !queue.direct.is_empty() || !queue.waiters.is_empty();
+        queue.progress = Progress::Idle;
+        if again && anybody {
+            self.make_ready(name, Instant::now());
+        } else {
+            self.remove_if_empty(name);
+        }
+    }
+
+    pub fn remove_if_empty(&mut self, name: &Name) {
+        let queue = self.queue(name);
+        if queue.progress == Progress::Idle && queue.direct.is_empty() && queue.waiters.is_empty() {
+            self.queues.remove(name);
+        }
+    }
+
+    /// Takes out the waiters whose time is over and who came before the holder was read.
+    pub fn refuse(&mut self, name: &Name, now: Instant) -> Vec<Refused<T>> {
+        let queue = self.queue(name);
+        let Some(Holder { began, holding }) = &queue.holder else {
+            return Vec::new();
+        };
+        if holding.expires <= now {
+            // The next turn shows who holds the session now.
+            return Vec::new();
+        }
+        let (began, holding) = (*began, holding.clone());
+        let over = queue.extract(|waiter| waiter.until <= now && waiter.arrived <= began);
+        let waiters = queue.waiting(now);
+        self.waiting -= over.len();
+        let refused =
+            over.into_iter().map(|waiter| Refused { waiter, holding: holding.clone(), waiters });
+        refused.collect()
+    }
+}

@@ -1,0 +1,177 @@
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::lease::{Holder, OwnerToken};
+use crate::store::FirstPacket;
+
+const BATCH: usize = 10;
+
+fn name() -> Name {
+    ("bot1".to_owned(), "60123456789".to_owned())
+}
+
+fn holding() -> Holding {
+    Holding {
+        expires: Instant::now() + Duration::from_secs(60),
+        holder: Holder::Legacy,
+        row: RowVersion::new(1, b""),
+    }
+}
+
+fn waiter(pending: &'static str) -> Waiter<&'static str> {
+    let requester = Requester { owner_token: OwnerToken::draw(), message_id: None };
+    let arrived = Instant::now();
+    Waiter { requester, arrived, until: arrived, pending }
+}
+
+fn refused(pending: &'static str) -> Refused<&'static str> {
+    Refused { waiter: waiter(pending), holding: holding(), waiters: 0 }
+}
+
+/// Takes turns until there are none, as a worker does: whose they were, in their order.
+fn take_turns(queues: &Queues<&'static str>) -> Vec<&'static str> {
+    let mut taken = Vec::new();
+    while let Some(Ready { name, turn, .. }) = queues.next(Batching::Mixed, BATCH).pop() {
+        let began = Instant::now();
+        match turn {
+            Turn::Refuse(_) => queues.finish_unchanged(&name),
+            Turn::Acquire(_) => drop(queues.finish_held(&name, None, began, holding())),
+            Turn::FindOwn(_) | Turn::Direct(_) => drop(queues.finish(&name, LeaseChange::None)),
+        }
+        taken.push(turn.into_pending());
+    }
+    taken
+}
+
+#[test]
+fn everything_in_a_queue_has_its_turn() {
+    let queues = Queues::default();
+    queues.refuse_in_turn(&name(), refused("a"));
+    queues.refuse_in_turn(&name(), refused("b"));
+    queues.submit(&name(), "release", Instant::now());
+    queues.join(&name(), waiter("c"), TokenOrigin::Ours);
+    assert_eq!(take_turns(&queues), ["a", "b", "release", "c"]);
+}
+
+fn names<const N: usize>() -> [Name; N] {
+    std::array::from_fn(|number| ("bot1".to_owned(), number.to_string()))
+}
+
+/// Takes the next batch of one kind.
+fn next_batch(queues: &Queues<&'static str>, limit: usize) -> Vec<&'static str> {
+    let turns = queues.next(Batching::OneKind, limit).into_iter();
+    turns.map(|ready| ready.turn.into_pending()).collect()
+}
+
+#[test]
+fn acquires_are_kept_apart_from_the_rest() {
+    let (queues, names) = (Queues::default(), names::<4>());
+    queues.submit(&names[0], "release", Instant::now());
+    queues.join(&names[1], waiter("a"), TokenOrigin::Ours);
+    queues.submit(&names[2], "renew", Instant::now());
+    queues.join(&names[3], waiter("b"), TokenOrigin::Ours);
+    let batches = [0; 3].map(|_| next_batch(&queues, BATCH));
+    assert_eq!(batches, [vec!["release", "renew"], vec!["a", "b"], vec![]]);
+}
+
+#[test]
+fn a_turn_that_has_waited_for_long_is_not_left_for_the_next_batch() {
+    let (queues, names) = (Queues::default(), names::<2>());
+    let long_ago = Instant::now().checked_sub(LEAVE_MAX).unwrap();
+    queues.join(&names[0], waiter("a"), TokenOrigin::Ours);
+    queues.submit(&names[1], "release", long_ago);
+    assert_eq!(next_batch(&queues, BATCH), ["a", "release"]);
+}
+
+#[test]
+fn a_turn_that_was_left_goes_first_the_next_time() {
+    let (queues, names) = (Queues::default(), names::<4>());
+    queues.submit(&names[0], "release", Instant::now());
+    queues.join(&names[1], waiter("a"), TokenOrigin::Ours);
+    queues.submit(&names[2], "renew", Instant::now());
+    queues.submit(&names[3], "commit", Instant::now());
+    let batches = [0; 3].map(|_| next_batch(&queues, 2));
+    let expected = [vec!["release", "renew"], vec!["a"], vec!["commit"]];
+    assert_eq!(batches, expected);
+}
+
+#[test]
+fn a_session_without_turns_does_not_decide_the_kind() {
+    let (queues, names) = (Queues::default(), names::<2>());
+    queues.join(&names[0], waiter("a"), TokenOrigin::Ours);
+    queues.lock().queue(&names[0]).waiters.clear();
+    queues.submit(&names[1], "release", Instant::now());
+    assert_eq!(next_batch(&queues, BATCH), ["release"]);
+}
+
+#[test]
+fn a_waiter_that_joins_during_a_turn_has_its_turn() {
+    let queues = Queues::default();
+    queues.join(&name(), waiter("a"), TokenOrigin::Ours);
+    let turn = queues.next(Batching::Mixed, BATCH).pop().unwrap().turn;
+    let began = Instant::now();
+    queues.join(&name(), waiter("b"), TokenOrigin::Ours);
+    let Turn::Acquire(first) = turn else {
+        panic!("an acquire");
+    };
+    for refused in queues.finish_held(&name(), Some(first), began, holding()) {
+        queues.refuse_in_turn(&name(), refused);
+    }
+    assert_eq!(take_turns(&queues), ["a", "b"]);
+}
+
+#[test]
+fn a_parked_turn_has_waited_since_it_came() {
+    let queues = Queues::default();
+    let mut patient = waiter("acquire");
+    patient.until += Duration::from_secs(60);
+    let came = [Instant::now(), patient.arrived];
+    queues.submit(&name(), "release", came[0]);
+    queues.join(&("bot2".to_owned(), name().1), patient, TokenOrigin::Ours);
+    let ready = queues.next(Batching::Mixed, BATCH).into_iter();
+    for (Ready { name, turn, since, .. }, expected) in
+        ready.zip(["release", "acquire"].into_iter().zip(came))
+    {
+        assert!(queues.park(&name, turn, since).is_none());
+        assert!(queues.next(Batching::Mixed, BATCH).is_empty());
+        queues.tick(Instant::now() + Duration::from_secs(1));
+        let again = queues.next(Batching::Mixed, BATCH).pop().unwrap();
+        assert!(again.is_blocked && again.first_packet == FirstPacket::Read);
+        assert_eq!((again.turn.into_pending(), again.since), expected);
+    }
+}
+
+#[test]
+fn a_turn_behind_another_has_waited_since_it_came() {
+    let queues = Queues::default();
+    queues.submit(&name(), "renew", Instant::now());
+    assert_eq!(queues.next(Batching::Mixed, BATCH).len(), 1);
+    let arrived = Instant::now();
+    queues.submit(&name(), "release", arrived);
+    let acquire = waiter("acquire");
+    let until = acquire.until;
+    queues.join(&name(), acquire, TokenOrigin::Ours);
+    for since in [arrived, until] {
+        let _ = queues.finish(&name(), LeaseChange::None);
+        assert_eq!(queues.next(Batching::Mixed, BATCH).pop().unwrap().since, since);
+    }
+}
+
+#[test]
+fn a_turn_that_is_parked_after_the_end_is_returned() {
+    let queues = Queues::default();
+    queues.submit(&name(), "release", Instant::now());
+    let Ready { name, turn, since, .. } = queues.next(Batching::Mixed, BATCH).pop().unwrap();
+    queues.close();
+    let back = queues.park(&name, turn, since);
+    assert_eq!(back.map(Turn::into_pending), Some("release"));
+}
+
+#[test]
+fn what_joins_after_the_end_is_returned_by_the_next_close() {
+    let queues = Queues::default();
+    assert!(queues.close().is_empty());
+    queues.join(&name(), waiter("a"), TokenOrigin::Ours);
+    queues.submit(&name(), "release", Instant::now());
+    assert_eq!(queues.close(), ["a", "release"]);
+}

@@ -1,0 +1,239 @@
+//! From requests to answers: a request becomes an operation, takes its turn in its session's queue, and
+//! runs on the store in a batch with the others that are ready; its reply is called with the outcome.
+
+mod outcome;
+mod turns;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+pub use outcome::{Outcome, Reply};
+
+use crate::lease::{Acquire, Holding, Id, Session};
+use crate::logging;
+use crate::metrics::METRICS;
+use crate::queue::{Batching, Queues, Ready, Requester, Turn, Waiter};
+use crate::store::{Answer, FirstPacket, Operation, Page, Store, StoreError};
+
+/// Operations that go to the database in one transaction. More than this gain little, and make all
+/// of them wait for one that fails.
+pub const BATCH_MAX: usize = 64;
+
+/// A turn that nobody could begin for so long is refused without a try: a try may take 7 s more, and
+/// everything ends within 10 s, however slow the database and however many ask at once.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A check of a row's lock that takes so long has waited for a lock on the table, and the next check
+/// would wait, too.
+const LOCK_CHECK_MAX: Duration = Duration::from_millis(250);
+
+/// What a request is answered with once the service stops.
+pub const STOPPING: &str = "the server is stopping; repeat the same request";
+
+/// The service behind the HTTP interface.
+pub struct Service {
+    store: Store,
+    queues: Queues<Pending>,
+    is_closed: AtomicBool,
+}
+
+/// An operation that waits for its turn, and how to answer it.
+struct Pending {
+    operation: Operation,
+    reply: Reply,
+}
+
+impl Pending {
+    fn answer(self, outcome: Outcome) {
+        (self.reply)(&self.operation, outcome);
+    }
+}
+
+impl Service {
+    /// The service of this store.
+    pub fn new(store: Store) -> Self {
+        Self { store, queues: Queues::default(), is_closed: AtomicBool::new(false) }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Takes an acquire, which waits for at most `wait` if the session is held.
+    pub fn acquire(&self, acquire: Acquire, wait: Duration, arrived: Instant, reply: Reply) {
+        let (name, origin) = (self.store.name(&acquire.session), acquire.origin);
+        let requester = Requester {
+            owner_token: acquire.owner_token.clone(),
+            message_id: acquire.message_id.clone(),
+        };
+        let operation = Operation::Acquire(acquire, FirstPacket::Write);
+        let Some(pending) = self.pending(operation, reply) else { return };
+        let waiter = Waiter { requester, arrived, until: arrived + wait, pending };
+        self.queues.join(&name, waiter, origin);
+    }
+
+    /// Takes any other operation on one session.
+    pub fn submit(&self, operation: Operation, arrived: Instant, reply: Reply) {
+        let name = self.store.name(operation.session());
+        if let Some(pending) = self.pending(operation, reply) {
+            self.queues.submit(&name, pending, arrived);
+        }
+    }
+
+    /// The operation with its reply, unless the service has stopped: then it is answered.
+    fn pending(&self, operation: Operation, reply: Reply) -> Option<Pending> {
+        let pending = Pending { operation, reply };
+        if self.is_closed.load(Ordering::Relaxed) {
+            pending.answer(stopping());
+            return None;
+        }
+        Some(pending)
+    }
+
+    /// Runs the turns that are ready as one batch; whether there were any.
+    pub fn work(&self, batching: Batching) -> bool {
+        let ready = self.queues.next(batching, BATCH_MAX);
+        if ready.is_empty() {
+            return false;
+        }
+        let began = Instant::now();
+        let turns = self.without_blocked(ready, began);
+        if turns.is_empty() {
+            return true;
+        }
+        let operations: Vec<_> = turns.iter().map(operation).collect();
+        #[allow(clippy::cast_precision_loss)] // a few dozen at most
+        METRICS.batch_size.observe(operations.len() as f64);
+        let answers = self.run(&operations);
+        let _lines = logging::Batch::begin();
+        for (Ready { name, turn, since, .. }, answer) in turns.into_iter().zip(answers) {
+            let turn = match answer {
+                Err(StoreError::RowLocked) => self.queues.park(&name, turn, since),
+                _ => Some(turn),
+            };
+            if let Some(turn) = turn {
+                self.finish(&name, turn, began, answer);
+            }
+        }
+        true
+    }
+
+    /// The turns that can be tried now. Those that waited for too long are refused, and those whose row
+    /// another program still holds a lock on are parked.
+    fn without_blocked(&self, ready: Vec<Ready<Pending>>, began: Instant) -> Vec<Ready<Pending>> {
+        let mut turns = Vec::with_capacity(ready.len());
+        let mut is_table_locked = false;
+        for ready in ready {
+            let Ready { is_blocked, since, .. } = ready;
+            if since.elapsed() >= QUEUE_TIMEOUT {
+                if is_blocked {
+                    self.finish(&ready.name, ready.turn, began, Err(StoreError::RowLocked));
+                } else {
+                    self.queues.finish_unchanged(&ready.name);
+                    ready.turn.into_pending().answer(Outcome::from(&too_slow()));
+                }
+                continue;
+            }
+            if is_blocked {
+                let checked_at = Instant::now();
+                let session = ready.turn.pending().operation.session();
+                if is_table_locked || self.store.is_row_locked(session) {
+                    is_table_locked |= checked_at.elapsed() >= LOCK_CHECK_MAX;
+                    let turn = self.queues.park(&ready.name, ready.turn, since);
+                    if let Some(turn) = turn {
+                        self.finish(&ready.name, turn, began, Err(StoreError::RowLocked));
+                    }
+                    continue;
+                }
+                self.queues.unblock(&ready.name);
+            }
+            turns.push(ready);
+        }
+        turns
+    }
+
+    fn run(&self, operations: &[Operation]) -> Vec<Result<Answer, StoreError>> {
+        // One request's bug must take neither a worker nor a session away from all others.
+        let ran =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.store.run(operations)));
+        let internal = |_| operations.iter().map(|_| Err(StoreError::Internal)).collect();
+        ran.unwrap_or_else(internal)
+    }
+
+    /// Who holds a session, and how many wait for it.
+    pub fn read(&self, session: &Session) -> Result<(Option<Holding>, usize), StoreError> {
+        let answer = self.run(&[Operation::Read(session.clone())]).pop();
+        match answer.transpose()? {
+            Some(Answer::Read(holding)) => Ok((holding, self.waiters(session))),
+            _ => Err(StoreError::Internal),
+        }
+    }
+
+    /// A page of the leases that hold now.
+    pub fn list(&self, device: Option<&Id>, after: u64, limit: u64) -> Result<Page, StoreError> {
+        self.store.list(device, after, limit)
+    }
+
+    /// How many wait for a session.
+    pub fn waiters(&self, session: &Session) -> usize {
+        self.queues.waiters(&self.store.name(session))
+    }
+
+    /// How many wait for any session.
+    pub fn waiting(&self) -> usize {
+        self.queues.waiting()
+    }
+
+    /// Whether there is a turn for a worker.
+    pub fn is_ready(&self) -> bool {
+        self.queues.is_ready()
+    }
+
+    /// Refuses waiters whose time is over; whether there is a turn for a worker now.
+    pub fn tick(&self) -> bool {
+        self.refuse(self.queues.tick(Instant::now()));
+        self.queues.is_ready()
+    }
+
+    /// Checks whether rows that are waited for changed; whether there is a turn for a worker now.
+    pub fn watch(&self) -> bool {
+        // Without the database nobody can be granted anything; waits still end in time.
+        if let Ok(changed) = self.store.changed(&self.queues.watched()) {
+            self.queues.rows_changed(&changed);
+        }
+        self.queues.is_ready()
+    }
+
+    /// Blocks until somebody waits, at most `timeout`; whether anybody does.
+    pub fn wait_for_waiters(&self, timeout: Duration) -> bool {
+        self.queues.wait_for_waiters(timeout)
+    }
+
+    /// Refuses everything that is not begun, to be asked of the next server. Called again at the very
+    /// end, for requests that were being taken meanwhile.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        for pending in self.queues.close() {
+            pending.answer(stopping());
+        }
+    }
+}
+
+/// What the store does in this turn.
+fn operation(ready: &Ready<Pending>) -> Operation {
+    let finds_only = matches!(ready.turn, Turn::FindOwn(_) | Turn::Refuse(_));
+    match ready.turn.pending().operation.clone() {
+        Operation::Acquire(acquire, _) if finds_only => Operation::Find(acquire),
+        Operation::Acquire(acquire, _) => Operation::Acquire(acquire, ready.first_packet),
+        other => other,
+    }
+}
+
+/// The error of a turn that nobody could begin in time.
+pub fn too_slow() -> StoreError {
+    StoreError::Unavailable("it answers too slowly".to_owned())
+}
+
+fn stopping() -> Outcome {
+    Outcome::Unavailable { cause: STOPPING.to_owned(), owner_token: None }
+}

@@ -1,0 +1,129 @@
+//! What follows from the store's answer in a turn: for the requester, and for the session's queue.
+
+use std::time::Instant;
+
+use super::outcome::Outcome;
+use super::{Pending, Service, stopping};
+use crate::lease::{Acquired, Found, How, Lease, Released, Renewed};
+use crate::metrics::METRICS;
+use crate::queue::{LeaseChange, Name, Refused, Turn, Waiter};
+use crate::store::{Answer, StoreError};
+
+impl Service {
+    /// Answers a turn that began at `began`, and tells the queue what follows from it.
+    pub(super) fn finish(
+        &self,
+        name: &Name,
+        turn: Turn<Pending>,
+        began: Instant,
+        answer: Result<Answer, StoreError>,
+    ) {
+        match (turn, answer) {
+            (Turn::Direct(pending), Ok(answer)) => {
+                let held_for = self.queues.finish(name, change(&answer));
+                if let (Answer::Release(Released::Released), Some(held_for)) = (&answer, held_for) {
+                    METRICS.hold.observe(held_for.as_secs_f64());
+                }
+                pending.answer(outcome(answer));
+            }
+            (Turn::FindOwn(waiter), Ok(answer)) => match found(answer) {
+                Some(outcome) => {
+                    self.queues.finish(name, LeaseChange::None);
+                    waiter.pending.answer(outcome);
+                }
+                None => self.queues.rejoin(name, waiter),
+            },
+            (Turn::Refuse(refused), Ok(answer)) => {
+                self.queues.finish_unchanged(name);
+                let Refused { waiter, holding, waiters } = refused;
+                waiter.pending.answer(found(answer).unwrap_or(Outcome::Held(holding, waiters)));
+            }
+            (Turn::Acquire(waiter), Ok(answer)) => self.finish_acquire(name, waiter, began, answer),
+            (turn, Err(error)) => self.finish_failed(name, turn, began, &error),
+        }
+    }
+
+    fn finish_acquire(&self, name: &Name, waiter: Waiter<Pending>, began: Instant, answer: Answer) {
+        match answer {
+            Answer::Acquire(Acquired::Granted(lease)) => {
+                METRICS.wait.observe(waiter.arrived.elapsed().as_secs_f64());
+                let same = self.queues.take_same(name, &waiter.requester);
+                let refused = self.queues.finish_held(name, None, began, lease.holding());
+                for waiter in same {
+                    let again = Lease { how: How::Again, ..lease.clone() };
+                    waiter.pending.answer(Outcome::Granted(again));
+                }
+                waiter.pending.answer(Outcome::Granted(lease));
+                self.refuse(refused);
+            }
+            Answer::Acquire(Acquired::Held(holding)) => {
+                self.refuse(self.queues.finish_held(name, Some(waiter), began, holding));
+            }
+            answer => {
+                self.queues.finish(name, LeaseChange::None);
+                waiter.pending.answer(outcome(answer));
+            }
+        }
+    }
+
+    /// Refuses waiters whose time is over. Those with a message are not told that the session is held
+    /// before it is clear that the message is unanswered: that takes another turn.
+    pub(super) fn refuse(&self, refused: Vec<Refused<Pending>>) {
+        for refused in refused {
+            if refused.waiter.requester.message_id.is_none() {
+                let Refused { waiter, holding, waiters } = refused;
+                waiter.pending.answer(Outcome::Held(holding, waiters));
+                continue;
+            }
+            let name = self.store.name(refused.waiter.pending.operation.session());
+            if let Some(refused) = self.queues.refuse_in_turn(&name, refused) {
+                refused.waiter.pending.answer(stopping());
+            }
+        }
+    }
+
+    /// Fails a turn, and all others of its session that would only fail as slowly one after the other.
+    fn finish_failed(&self, name: &Name, turn: Turn<Pending>, began: Instant, error: &StoreError) {
+        for pending in self.queues.finish_failed(name, began) {
+            // Nothing was sent for these.
+            pending.answer(Outcome::Unavailable { cause: error.to_string(), owner_token: None });
+        }
+        let outcome = match (&turn, error) {
+            (Turn::Acquire(waiter), StoreError::OutcomeUnknown(_)) => Outcome::Unavailable {
+                cause: error.to_string(),
+                owner_token: Some(waiter.requester.owner_token.clone()),
+            },
+            _ => Outcome::from(error),
+        };
+        turn.into_pending().answer(outcome);
+    }
+}
+
+/// What an operation did to the lease.
+fn change(answer: &Answer) -> LeaseChange {
+    match answer {
+        Answer::Release(Released::Released) | Answer::Force(_) => LeaseChange::Ended,
+        Answer::Renew(Renewed::Renewed { expires, .. }) => LeaseChange::Renewed(*expires),
+        _ => LeaseChange::None,
+    }
+}
+
+/// The outcome of an acquire that has not had a turn, if it needs none.
+fn found(answer: Answer) -> Option<Outcome> {
+    match answer {
+        Answer::Find(Found::Lease(lease)) => Some(Outcome::Granted(lease)),
+        Answer::Find(Found::Duplicate(record)) => Some(Outcome::Duplicate(record)),
+        _ => None,
+    }
+}
+
+fn outcome(answer: Answer) -> Outcome {
+    match answer {
+        Answer::Acquire(Acquired::Duplicate(record)) => Outcome::Duplicate(record),
+        Answer::Renew(renewed) => Outcome::Renew(renewed),
+        Answer::Commit(committed) => Outcome::Commit(committed),
+        Answer::Release(released) => Outcome::Release(released),
+        Answer::Force(forced) => Outcome::Force(forced),
+        Answer::Acquire(_) | Answer::Find(_) | Answer::Read(_) => Outcome::Bug,
+    }
+}
