@@ -23,8 +23,8 @@ pub const BATCH_MAX: usize = 64;
 /// everything ends within 10 s, however slow the database and however many ask at once.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A check of a row's lock that takes so long has waited for a lock on the table, and the next check
-/// would wait, too.
+/// When the checks of rows' locks have taken so long, one of them has waited for a lock on the table, and
+/// the next would wait, too.
 const LOCK_CHECK_MAX: Duration = Duration::from_millis(250);
 
 /// What a request is answered with once the service stops.
@@ -97,59 +97,64 @@ impl Service {
             return false;
         }
         let began = Instant::now();
-        let turns = self.without_blocked(ready, began);
-        if turns.is_empty() {
-            return true;
+        let in_time = |ready: &Ready<_>| ready.since.elapsed() < QUEUE_TIMEOUT;
+        let (ready, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
+        for Ready { name, turn, is_blocked, .. } in late {
+            if is_blocked {
+                self.finish(&name, turn, began, Err(StoreError::RowLocked));
+            } else {
+                self.queues.finish_unchanged(&name);
+                turn.into_pending().answer(Outcome::from(&too_slow()));
+            }
         }
+        let (blocked, free) = ready.into_iter().partition(|ready: &Ready<_>| ready.is_blocked);
+        self.run_batch(free);
+        self.run_batch(self.unblocked(blocked));
+        true
+    }
+
+    fn run_batch(&self, turns: Vec<Ready<Pending>>) {
+        if turns.is_empty() {
+            return;
+        }
+        let began = Instant::now();
         let operations: Vec<_> = turns.iter().map(operation).collect();
         #[allow(clippy::cast_precision_loss)] // a few dozen at most
         METRICS.batch_size.observe(operations.len() as f64);
         let answers = self.run(&operations);
         let _lines = logging::Batch::begin();
-        for (Ready { name, turn, since, .. }, answer) in turns.into_iter().zip(answers) {
-            let turn = match answer {
-                Err(StoreError::RowLocked) => self.queues.park(&name, turn, since),
-                _ => Some(turn),
-            };
-            if let Some(turn) = turn {
-                self.finish(&name, turn, began, answer);
+        for (ready, answer) in turns.into_iter().zip(answers) {
+            if let Err(StoreError::RowLocked) = answer {
+                self.park(ready, began);
+            } else {
+                self.finish(&ready.name, ready.turn, began, answer);
             }
         }
-        true
     }
 
-    /// The turns that can be tried now. Those that waited for too long are refused, and those whose row
-    /// another program still holds a lock on are parked.
-    fn without_blocked(&self, ready: Vec<Ready<Pending>>, began: Instant) -> Vec<Ready<Pending>> {
-        let mut turns = Vec::with_capacity(ready.len());
-        let mut is_table_locked = false;
-        for ready in ready {
-            let Ready { is_blocked, since, .. } = ready;
-            if since.elapsed() >= QUEUE_TIMEOUT {
-                if is_blocked {
-                    self.finish(&ready.name, ready.turn, began, Err(StoreError::RowLocked));
-                } else {
-                    self.queues.finish_unchanged(&ready.name);
-                    ready.turn.into_pending().answer(Outcome::from(&too_slow()));
-                }
-                continue;
-            }
-            if is_blocked {
-                let checked_at = Instant::now();
-                let session = ready.turn.pending().operation.session();
-                if is_table_locked || self.store.is_row_locked(session) {
-                    is_table_locked |= checked_at.elapsed() >= LOCK_CHECK_MAX;
-                    let turn = self.queues.park(&ready.name, ready.turn, since);
-                    if let Some(turn) = turn {
-                        self.finish(&ready.name, turn, began, Err(StoreError::RowLocked));
-                    }
-                    continue;
-                }
+    /// Those of these turns whose row no other program holds a lock on any more. The others are parked.
+    fn unblocked(&self, blocked: Vec<Ready<Pending>>) -> Vec<Ready<Pending>> {
+        let began = Instant::now();
+        let mut unblocked = Vec::new();
+        for ready in blocked {
+            let is_table_locked = began.elapsed() >= LOCK_CHECK_MAX;
+            let session = ready.turn.pending().operation.session();
+            if is_table_locked || self.store.is_row_locked(session) {
+                self.park(ready, began);
+            } else {
                 self.queues.unblock(&ready.name);
+                unblocked.push(ready);
             }
-            turns.push(ready);
         }
-        turns
+        unblocked
+    }
+
+    /// Repeats a turn later whose row another program holds a lock on.
+    fn park(&self, ready: Ready<Pending>, began: Instant) {
+        let Ready { name, turn, since, .. } = ready;
+        if let Some(turn) = self.queues.park(&name, turn, since) {
+            self.finish(&name, turn, began, Err(StoreError::RowLocked));
+        }
     }
 
     fn run(&self, operations: &[Operation]) -> Vec<Result<Answer, StoreError>> {
