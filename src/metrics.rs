@@ -3,152 +3,119 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     Opts, Registry, TextEncoder,
 };
 
-/// From a look in memory to the longest work: 10 s.
+/// From an answer in memory to the longest work: 10 s.
 const REQUEST_BUCKETS_S: [f64; 12] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0];
 
-/// Up to the longest wait in line: 25 s.
+/// Up to the longest wait for a session: 25 s.
 const WAIT_BUCKETS_S: [f64; 8] = [0.01, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 25.0];
 
 /// Turns of a bot take seconds; the default ttl is 30 s, the longest hold 15 min.
 const HOLD_BUCKETS_S: [f64; 10] = [0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
 
-/// Up to [`crate::http::api::BATCH_MAX`].
+/// Up to [`crate::service::BATCH_MAX`].
 const BATCH_BUCKETS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
 /// The numbers of this process.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// Everything that is counted.
-pub struct Metrics {
-    registry: Registry,
-    pub acquires: IntCounterVec,
-    pub renews: IntCounterVec,
-    pub commits: IntCounterVec,
-    pub releases: IntCounterVec,
-    pub waiters: IntGauge,
-    pub wait: Histogram,
-    pub hold: Histogram,
-    pub batch_size: Histogram,
-    pub requests: HistogramVec,
-    pub database_up: IntGauge,
-    pub database_errors: IntCounterVec,
-    pub connections_opened: IntCounter,
-    pub deadlock_retries: IntCounter,
-    pub overruns: IntCounter,
-    pub legacy_rows_seen: IntCounter,
-    pub ids_used: Gauge,
-    pub clock_difference: Gauge,
-    pub left_behind: IntGauge,
-    pub cut_off: IntCounter,
+/// Declares the metrics: field, type, and how it is made, with its name and help.
+macro_rules! metrics {
+    ($($field:ident: $type:ty = $make:ident($($argument:expr),+ $(,)?);)+) => {
+        /// All metrics.
+        pub struct Metrics {
+            registry: Registry,
+            $(pub $field: $type,)+
+        }
+
+        impl Metrics {
+            fn new() -> Self {
+                let registry = Registry::new_custom(Some("session_lock".to_owned()), None)
+                    .expect("the prefix is a name");
+                let made = Registered(&registry);
+                let info = Opts::new("build_info", "Always 1; the version is in the label.");
+                let info = info.const_label("version", env!("CARGO_PKG_VERSION"));
+                made.add(IntGauge::with_opts(info)).set(1);
+                Self { $($field: made.$make($($argument),+),)+ registry }
+            }
+        }
+    };
+}
+
+metrics! {
+    acquires: IntCounterVec = labelled(
+        "acquires_total", "Answers to acquires.",
+        "outcome", &["new", "takeover", "again", "held", "duplicate", "failed"],
+    );
+    renews: IntCounterVec = labelled(
+        "renews_total", "Answers to renews.",
+        "outcome", &["renewed", "lost", "max_hold", "failed"],
+    );
+    commits: IntCounterVec = labelled(
+        "commits_total", "Answers to commits.",
+        "outcome", &["new", "again", "lost", "duplicate", "failed"],
+    );
+    releases: IntCounterVec = labelled(
+        "releases_total", "Answers to releases; forced and not_held are an operator's.",
+        "outcome", &["released", "lost", "forced", "not_held", "failed"],
+    );
+    waiters: IntGauge = gauge("waiters", "Requests that stand in line now.");
+    wait: Histogram = histogram(
+        "wait_seconds", "Time from an acquire's arrival to its grant, in line mostly.", &WAIT_BUCKETS_S,
+    );
+    hold: Histogram = histogram(
+        "hold_seconds", "Time from grant to release, of leases that this server granted.", &HOLD_BUCKETS_S,
+    );
+    batch_size: Histogram = histogram(
+        "batch_operations", "Operations that went to the database together.", &BATCH_BUCKETS,
+    );
+    requests: HistogramVec = histogram_by_route(
+        "request_seconds", "Time from taking a request to its answer, waiting in line included.",
+    );
+    database_up: IntGauge = gauge(
+        "database_up",
+        "1 while the database answers, 0 while requests are refused because it does not.",
+    );
+    database_errors: IntCounterVec = labelled(
+        "database_errors_total", "Errors of the database.",
+        "kind", &["lost", "deadlock", "locked", "read_only", "denied", "refused"],
+    );
+    connections_opened: IntCounter = counter(
+        "database_connections_opened_total", "Connections to the database that were opened.",
+    );
+    deadlock_retries: IntCounter = counter(
+        "deadlock_retries_total", "Batches that were run again after a deadlock.",
+    );
+    overruns: IntCounter = counter(
+        "overruns_total",
+        "Leases that ended by expiry instead of release: their holder crashed or overran.",
+    );
+    legacy_rows_seen: IntCounter = counter(
+        "legacy_rows_seen_total", "Acquires that met an old program's row.",
+    );
+    ids_used: Gauge = ratio(
+        "ids_used_ratio", "Used share of the lock table's AUTO_INCREMENT ids, looked at each minute.",
+    );
+    clock_difference: Gauge = ratio(
+        "clock_difference_seconds", "The database's clock less this machine's, looked at each minute.",
+    );
+    left_behind: IntGauge = gauge(
+        "connections_left_behind",
+        "Connections with forged lengths, which are freed by a restart only; when there are too many, it happens by itself.",
+    );
+    cut_off: IntCounter = counter(
+        "clients_cut_off_total",
+        "Clients that sent a head without end, too much at once, or did not read.",
+    );
 }
 
 impl Metrics {
-    fn new() -> Self {
-        let registry = Registry::new_custom(Some("session_lock".to_owned()), None)
-            .expect("the prefix is a name");
-        let registered = Registered(&registry);
-        let info = Opts::new("build_info", "Always 1; the version is in the label.")
-            .const_label("version", env!("CARGO_PKG_VERSION"));
-        registered.add(IntGauge::with_opts(info)).set(1);
-        Self {
-            acquires: registered.outcomes(
-                "acquires_total",
-                "Answers to acquires.",
-                &["new", "takeover", "again", "held", "duplicate", "failed"],
-            ),
-            renews: registered.outcomes(
-                "renews_total",
-                "Answers to renews.",
-                &["renewed", "lost", "max_hold", "failed"],
-            ),
-            commits: registered.outcomes(
-                "commits_total",
-                "Answers to commits.",
-                &["new", "again", "lost", "duplicate", "failed"],
-            ),
-            releases: registered.outcomes(
-                "releases_total",
-                "Answers to releases; forced and not_held are an operator's.",
-                &["released", "lost", "forced", "not_held", "failed"],
-            ),
-            waiters: registered.add(IntGauge::new("waiters", "Requests that stand in line now.")),
-            wait: registered.histogram(
-                "wait_seconds",
-                "Time from an acquire's arrival to its grant, in line mostly.",
-                &WAIT_BUCKETS_S,
-            ),
-            hold: registered.histogram(
-                "hold_seconds",
-                "Time from grant to release, of leases that this server granted.",
-                &HOLD_BUCKETS_S,
-            ),
-            batch_size: registered.histogram(
-                "batch_operations",
-                "Operations that went to the database together.",
-                &BATCH_BUCKETS,
-            ),
-            requests: {
-                let options = HistogramOpts::new(
-                    "request_seconds",
-                    "Time from taking a request to its answer, waiting in line included.",
-                );
-                let options = options.buckets(REQUEST_BUCKETS_S.to_vec());
-                registered.add(HistogramVec::new(options, &["route"]))
-            },
-            database_up: {
-                let up = IntGauge::new("database_up", "1 while the database answers, 0 while requests are refused because it does not.");
-                registered.add(up)
-            },
-            database_errors: {
-                let options = Opts::new("database_errors_total", "Errors of the database.");
-                let errors = registered.add(IntCounterVec::new(options, &["kind"]));
-                for kind in ["lost", "deadlock", "locked", "read_only", "denied", "refused"] {
-                    errors.with_label_values(&[kind]);
-                }
-                errors
-            },
-            connections_opened: registered.counter(
-                "database_connections_opened_total",
-                "Connections to the database that were opened.",
-            ),
-            deadlock_retries: registered.counter(
-                "deadlock_retries_total",
-                "Batches that were run again after a deadlock.",
-            ),
-            overruns: registered.counter(
-                "overruns_total",
-                "Leases that ended by expiry instead of release: their holder crashed or overran.",
-            ),
-            legacy_rows_seen: registered.counter(
-                "legacy_rows_seen_total",
-                "Acquires that met an old program's row.",
-            ),
-            ids_used: registered.add(Gauge::new(
-                "ids_used_ratio",
-                "Used share of the lock table's AUTO_INCREMENT ids, looked at each minute.",
-            )),
-            clock_difference: registered.add(Gauge::new(
-                "clock_difference_seconds",
-                "The database's clock less this machine's, looked at each minute.",
-            )),
-            left_behind: registered.add(IntGauge::new(
-                "connections_left_behind",
-                "Connections with forged lengths, which are freed by a restart only; when there are too many, it happens by itself.",
-            )),
-            cut_off: registered.counter(
-                "clients_cut_off_total",
-                "Clients that sent a head without end, too much at once, or did not read.",
-            ),
-            registry,
-        }
-    }
-
     /// Counts the answer to a request.
     pub fn answered(&self, route: &str, took: Duration) {
         self.requests.with_label_values(&[route]).observe(took.as_secs_f64());
@@ -163,14 +130,11 @@ impl Metrics {
     }
 }
 
-/// Makes numbers and registers them.
+/// Makes metrics and registers them.
 struct Registered<'a>(&'a Registry);
 
 impl Registered<'_> {
-    fn add<C: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        made: prometheus::Result<C>,
-    ) -> C {
+    fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
         let collector = made.expect("names and labels of ours are right");
         let registered = self.0.register(Box::new(collector.clone()));
         registered.expect("no name of ours is there twice");
@@ -181,15 +145,28 @@ impl Registered<'_> {
         self.add(IntCounter::new(name, help))
     }
 
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn ratio(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::new(name, help))
+    }
+
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
 
-    /// A counter with all outcomes there are, so that each can be seen before its first time.
-    fn outcomes(&self, name: &str, help: &str, outcomes: &[&str]) -> IntCounterVec {
-        let counters = self.add(IntCounterVec::new(Opts::new(name, help), &["outcome"]));
-        for outcome in outcomes {
-            counters.with_label_values(&[*outcome]);
+    fn histogram_by_route(&self, name: &str, help: &str) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(REQUEST_BUCKETS_S.to_vec());
+        self.add(HistogramVec::new(options, &["route"]))
+    }
+
+    /// A counter for each value of its label, each of which can be seen before its first time.
+    fn labelled(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
+        let counters = self.add(IntCounterVec::new(Opts::new(name, help), &[label]));
+        for value in values {
+            counters.with_label_values(&[*value]);
         }
         counters
     }
