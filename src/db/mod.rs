@@ -2,6 +2,7 @@
 //! packet, and what went wrong when one fails.
 
 pub mod health;
+pub mod table;
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
