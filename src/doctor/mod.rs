@@ -307,7 +307,7 @@ type UniqueKey = (String, String, bool);
 
 /// The primary key comes first.
 fn unique_keys(connection: &mut Connection, table: &str) -> mysql::Result<Vec<UniqueKey>> {
-    let keys = Statement::new(include_str!("../../sql/check/table_keys.sql"), &[]);
+    let keys = Statement::new(include_str!("../../sql/check/table_unique_keys.sql"), &[]);
     let rows = connection.query(&keys, &[("table", Value::Text(table))])?;
     rows.into_iter().map(columns).collect()
 }
@@ -319,7 +319,7 @@ fn inspect_shape(
     report: &mut Report,
 ) -> mysql::Result<Option<Table>> {
     let by_name = [("table", Value::Text(name))];
-    let stats_now = Statement::new(include_str!("../../sql/check/stats_now.sql"), &[]);
+    let stats_now = Statement::new(include_str!("../../sql/check/fresh_auto_increment.sql"), &[]);
     // Where that is refused, the counter is only shown late.
     let _ = connection.query(&stats_now, &[]);
     let Some((engine, next_id)) = status(connection, name)? else {
@@ -482,7 +482,7 @@ fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) -> Option<
 
 /// The statement that gives us all rights that we need on a table.
 fn grant(connection: &mut Connection, table: &str) -> mysql::Result<String> {
-    let user = Statement::new(include_str!("../../sql/check/current_user.sql"), &[]);
+    let user = Statement::new(include_str!("../../sql/check/database_and_user.sql"), &[]);
     let user = connection.query(&user, &[])?.pop().map(columns).transpose()?;
     let (database, user): (String, String) = user.unwrap_or_default();
     Ok(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.{table} TO {user}"))
@@ -503,7 +503,7 @@ fn inspect_rights(
     ];
     let tries = [
         ("SELECT", include_str!("../../sql/lease/list.sql")),
-        ("INSERT, UPDATE", include_str!("../../sql/check/may_insert.sql")),
+        ("INSERT, UPDATE", include_str!("../../sql/check/try_insert_update.sql")),
         ("DELETE", include_str!("../../sql/lease/may_write.sql")),
     ];
     let (mut denied, mut readable) = (Vec::new(), true);
