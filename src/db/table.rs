@@ -1,17 +1,19 @@
-//! What is known of the lock table and the table of messages.
+//! The lock table as the checks found it, and the name of the table of messages.
 
-/// Where answered messages are recorded, in a table of our own.
+/// The table of answered messages, which is our own.
 pub const MESSAGE_TABLE: &str = "session_lock_message";
 
-/// What is known of the lock table once it was looked at.
+/// The lock table as the checks found it.
 #[derive(Clone, Debug)]
 pub struct Table {
     pub name: String,
-    /// Its primary key's name: `id_sessionX` or a sister's.
+    /// The column that is its primary key: `id_sessionX` in production.
     pub key: String,
+    /// The unique key on a session's ids.
     pub session_key: String,
+    /// The highest id that the primary key can hold.
     pub max_key: u64,
-    /// The AUTO_INCREMENT id that is given next.
+    /// The next AUTO_INCREMENT id.
     pub next_id: u64,
     pub has_triggers: bool,
     pub device_case: LetterCase,
@@ -19,28 +21,34 @@ pub struct Table {
 }
 
 impl Table {
-    /// The names that statements have places for.
+    /// The identifiers that the files of `sql/` take in braces.
     pub fn names(&self) -> [(&'static str, &str); 3] {
         [("table", &self.name), ("key", &self.key), ("session_key", &self.session_key)]
     }
 
-    /// One spelling of a session's ids for all that the table takes for the same.
+    /// A session's ids in one spelling: in lower case where the table ignores letter case.
     pub fn name(&self, prospect: &str, device: &str) -> (String, String) {
         (self.prospect_case.fold(prospect), self.device_case.fold(device))
     }
+
+    /// The used share of its ids, from 0 to 1.
+    #[allow(clippy::cast_precision_loss)] // A share needs no more digits.
+    pub fn ids_used(&self) -> f64 {
+        self.next_id.saturating_sub(1) as f64 / self.max_key as f64
+    }
 }
 
-/// Whether a column's collation makes a difference between spellings in other letter case.
+/// Whether a column's collation distinguishes letter case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterCase {
-    /// It makes none, as in production.
+    /// As in production: `A` and `a` are one id.
     Ignored,
-    /// They are two ids.
+    /// `A` and `a` are two ids.
     Distinguished,
 }
 
 impl LetterCase {
-    /// One spelling for all that the column takes for the same.
+    /// The same text for all ids that the column takes for equal.
     pub fn fold(self, id: &str) -> String {
         match self {
             Self::Ignored => id.to_lowercase(),
