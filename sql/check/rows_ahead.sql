@@ -1,9 +1,10 @@
--- Rows that no lease explains: dated further ahead than the longest lease could be, or an old
--- program's row dated ahead at all (its clock or time zone is off). They hold their sessions.
---   :lease_chars   length of a stored lease
---   :ahead_s       the longest lease's date lies this far ahead, in seconds
---   :clock_s       how far apart clocks may be, in seconds
--- Columns: how many | one of them: id_prospect | id_device
+-- Find rows that cannot be leases: rows dated further ahead of the clock than the longest lease, and
+-- rows of old programs that are dated ahead at all, because their clock or time zone is wrong. Each
+-- of them holds its session until its date.
+--   :lease_chars   length of a stored lease, in characters
+--   :ahead_s       how far ahead the longest lease can be dated, in seconds
+--   :clock_s       tolerated difference between two clocks, in seconds
+-- Columns: number of rows | lowest id_prospect of them | lowest id_device of them
 SELECT COUNT(*), COALESCE(MIN(id_prospect), ''), COALESCE(MIN(id_device), '')
 FROM {table}
 WHERE TIMESTAMPDIFF(SECOND, NOW(), timestamp)

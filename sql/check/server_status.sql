@@ -1,6 +1,7 @@
--- The database server's own settings, which old neighbours on the table live by.
--- Columns: version | time zone by name | offset of that zone now, in minutes | clock in
--- microseconds since 1970
+-- The version, time zone and clock of the database server. Old programs on the same table write
+-- local time in this zone.
+-- Columns: version | name of the time zone | its present offset from UTC, in minutes, NULL if
+-- unknown | clock, in microseconds since 1970
 SELECT
     VERSION(),
     IF(@@global.time_zone = 'SYSTEM', @@system_time_zone, @@global.time_zone),

@@ -1,7 +1,8 @@
--- A table's columns, in order.
+-- The columns of a table, in their order.
 --   :table   its name, in the connection's database
--- Columns: name | data type | width in characters | whether it may be left out of an INSERT (0/1)
--- | whether it may be NULL (0/1) | whether it is AUTO_INCREMENT (0/1) | collation | highest id of an integer column
+-- Columns: name | data type | width in characters, 0 if it is no text | whether an INSERT may omit
+-- it (0/1) | whether it may be NULL (0/1) | whether it is AUTO_INCREMENT (0/1) | collation, empty if
+-- it is no text | highest value of an integer column
 SELECT
     column_name,
     data_type,

@@ -1,4 +1,4 @@
--- Triggers on the lock table, which could change what a lease writes.
+-- The triggers of a table. A trigger can change what a lease writes.
 --   :table   its name, in the connection's database
 -- Columns: name
 SELECT trigger_name FROM information_schema.triggers

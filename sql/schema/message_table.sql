@@ -1,10 +1,10 @@
--- Create the table of answered messages; one that exists stays as it is.
--- The primary key is the message's name: a second record of one message cannot be written down.
--- It begins with the customer, so that commits of different conversations go to different pages of
--- the table and wait for no common counter, and those of one conversation find theirs in memory.
--- The ids are copied from the lock table, so that they compare as they do there; message ids are
--- bytes, and compare exactly. Old records are found by committed_us: reading all others for it
--- would push the lock table out of the database's memory.
+-- Create the table of answered messages. An existing table stays as it is.
+-- The primary key names the message, so that no message can be recorded twice. It begins with the
+-- customer: commits of different conversations then write to different pages and do not wait for a
+-- common counter, and commits of one conversation find their page in memory.
+-- The ids are copied from the lock table, so that both tables compare them alike. Message ids are
+-- bytes and compare exactly. The key on committed_us finds old records: reading all records for
+-- that would push the lock table out of the database's memory.
 CREATE TABLE IF NOT EXISTS session_lock_message (
     message_id VARBINARY(255) NOT NULL,
     owner_token VARBINARY(20) NOT NULL,

@@ -6,9 +6,11 @@ mod health;
 mod kill;
 mod pool;
 mod statement;
+mod table;
 
 pub use connection::{Connection, PacketError, Reply, SYSDATE_IS_NOW, Sysdate, columns};
 pub use error::{ErrorKind, cause};
 pub use health::ConnectionId;
 pub use pool::{Database, Pooled};
 pub use statement::{Packet, Statement, Value, Values};
+pub use table::{LetterCase, MESSAGE_TABLE, Table};

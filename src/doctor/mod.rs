@@ -1,69 +1,19 @@
-//! The lock table and its server: what they must be like for the promises to hold, what is wrong
-//! with them, and how to mend it. Production tables are used as they stand and never altered.
+//! Checks of the database server, the lock table and the table of messages: what leases rely on,
+//! what is wrong with it, and the SQL that repairs it. An existing table is never altered.
+//!
+//! `facts` and `rights` read everything, `findings` says what it means.
+
+mod facts;
+mod findings;
+mod rights;
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::db::{Connection, ErrorKind, SYSDATE_IS_NOW, Statement, Sysdate, Value, cause, columns};
-use crate::lease;
+use crate::db::{Connection, Statement};
+use crate::db::{MESSAGE_TABLE, Table};
 
-/// Clocks further apart than this are worth a word, in seconds. Only the database's counts.
-const CLOCK_TOLERANCE_S: u64 = 5;
-
-/// Names under which a server's own zone is UTC. `GMT` is not among them: Britain's clocks show
-/// it in winter, and leave it in summer.
-const UTC_NAMES: [&str; 3] = ["UTC", "Etc/UTC", "+00:00"];
-
-/// Where answered messages are recorded, in a table of our own.
-pub const MESSAGE_TABLE: &str = "session_lock_message";
-
-const COLUMNS: [&str; 3] = ["id_prospect", "id_device", "timestamp"];
-
-/// What is known of the lock table once it was looked at.
-#[derive(Clone, Debug)]
-pub struct Table {
-    pub name: String,
-    /// Its primary key's name: `id_sessionX` or a sister's.
-    pub key: String,
-    pub session_key: String,
-    pub max_key: u64,
-    /// The AUTO_INCREMENT id that is given next.
-    pub next_id: u64,
-    pub has_triggers: bool,
-    pub device_case: LetterCase,
-    pub prospect_case: LetterCase,
-}
-
-impl Table {
-    /// The names that statements have places for.
-    pub fn names(&self) -> [(&'static str, &str); 3] {
-        [("table", &self.name), ("key", &self.key), ("session_key", &self.session_key)]
-    }
-
-    /// One spelling of a session's ids for all that the table takes for the same.
-    pub fn name(&self, prospect: &str, device: &str) -> (String, String) {
-        (self.prospect_case.fold(prospect), self.device_case.fold(device))
-    }
-}
-
-/// Whether a column's collation makes a difference between spellings in other letter case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LetterCase {
-    /// It makes none, as in production.
-    Ignored,
-    /// They are two ids.
-    Distinguished,
-}
-
-impl LetterCase {
-    /// One spelling for all that the column takes for the same.
-    pub fn fold(self, id: &str) -> String {
-        match self {
-            Self::Ignored => id.to_lowercase(),
-            Self::Distinguished => id.to_owned(),
-        }
-    }
-}
+use facts::{Facts, TableFacts};
+use rights::{LEASE_STATEMENTS, MESSAGE_STATEMENTS, Rights};
 
 /// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,12 +35,13 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One thing that was looked at. Displayed as one line.
+/// The result of one check. Displayed as one line.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub verdict: Verdict,
     pub topic: &'static str,
     pub text: String,
+    /// The statement that repairs it, without a semicolon.
     pub sql: Option<String>,
 }
 
@@ -104,13 +55,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Whether the server takes writes at present.
+/// Whether the server accepts writes at present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Writes {
-    /// It does.
     #[default]
     Accepted,
-    /// A replica, or a failover under way.
+    /// The server is a replica, or a failover is under way.
     ReadOnly,
 }
 
@@ -121,567 +71,96 @@ pub enum Messages {
     #[default]
     Unknown,
     Kept,
-    /// It is not: what is wrong, and what to do.
+    /// They cannot: what is wrong, and what to do.
     Refused(String),
 }
 
-/// Everything that was found.
+/// The result of all checks.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// In the order of looking.
+    /// In the order of the checks.
     pub findings: Vec<Finding>,
+    /// `None` if there is a problem other than a read-only server.
     pub table: Option<Table>,
     pub messages: Messages,
     pub writes: Writes,
-    /// The used share of the table's ids.
+    /// The used share of the table's ids, from 0 to 1.
     pub ids_used: Option<f64>,
-    /// The database's clock less this machine's, in seconds.
+    /// The database's clock minus this machine's, in seconds.
     pub clock_difference_s: Option<f64>,
 }
 
 impl Report {
     /// The report on a server that cannot be reached.
     pub fn unreachable(cause: &str) -> Self {
-        let mut report = Self::default();
         let text = format!("cannot be reached: {cause}; is it running, and DATABASE_URL right?");
-        report.problem("server", text, None);
-        report
+        let finding = Finding { verdict: Verdict::Problem, topic: "server", text, sql: None };
+        Self { findings: vec![finding], ..Self::default() }
     }
 
-    fn add(&mut self, verdict: Verdict, topic: &'static str, text: String, sql: Option<String>) {
-        self.findings.push(Finding { verdict, topic, text, sql });
-    }
-
-    fn good(&mut self, topic: &'static str, text: impl Into<String>) {
-        self.add(Verdict::Good, topic, text.into(), None);
-    }
-
-    fn warning(
-        &mut self,
-        topic: &'static str,
-        text: impl Into<String>,
-        sql: impl Into<Option<String>>,
-    ) {
-        self.add(Verdict::Warning, topic, text.into(), sql.into());
-    }
-
-    fn problem(
-        &mut self,
-        topic: &'static str,
-        text: impl Into<String>,
-        sql: impl Into<Option<String>>,
-    ) {
-        self.add(Verdict::Problem, topic, text.into(), sql.into());
-    }
-
-    /// The findings of this verdict.
+    /// The findings with this verdict.
     pub fn of(&self, verdict: Verdict) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(move |finding| finding.verdict == verdict)
     }
 }
 
-/// Looks at the server and the table called `name`. `configured_offset` is the operator's
-/// setting, if there is one.
+/// Checks the server and the lock table called `name`. `configured_offset` is the time zone that
+/// the operator has set, as in `+02:00`. Fails if the database does not answer.
 pub fn inspect(
     connection: &mut Connection,
     name: &str,
     configured_offset: Option<&str>,
 ) -> mysql::Result<Report> {
-    let mut report = Report::default();
-    inspect_server(connection, configured_offset, &mut report)?;
-    inspect_durability(connection, &mut report)?;
-    let Some(table) = inspect_shape(connection, name, &mut report)? else {
-        return Ok(report);
-    };
-    if inspect_rights(connection, &table, &mut report)? {
-        inspect_rows(connection, &table, &mut report)?;
-    }
-    report.messages = inspect_messages(connection, &table)?;
-    match report.messages.clone() {
-        Messages::Refused(why) => {
-            let text = format!("{why}; until then, requests with a message_id are refused");
-            report.warning("messages", text, None);
+    let mut facts = Facts::read(connection, name, configured_offset)?;
+    // Nothing can be tried on a table without a usable primary key.
+    if let Some(table) = facts.lock_table() {
+        let is_sound = findings::is_usable(&findings::all(&facts));
+        let rights = Rights::read(connection, LEASE_STATEMENTS, name, &table, is_sound)?;
+        if rights.is_readable {
+            let ahead = include_str!("../../sql/check/rows_ahead.sql");
+            facts.rows_ahead = facts::rows(connection, ahead, name, |row| row)?.pop();
         }
-        Messages::Kept | Messages::Unknown => report.good("messages", MESSAGE_TABLE),
+        facts.rights = Some(rights);
+        facts.messages = inspect_messages(connection, &table)?;
     }
-    if report.of(Verdict::Problem).next().is_none() {
-        report.table = Some(table);
-    }
-    if report.writes == Writes::ReadOnly {
-        let text = "the server is read-only: point DATABASE_URL at the primary, or wait for the failover to end";
-        report.problem("writes", text, None);
-    }
-    Ok(report)
+    let findings = findings::all(&facts);
+    let table = facts.lock_table();
+    Ok(Report {
+        ids_used: table.as_ref().map(Table::ids_used),
+        table: table.filter(|_| findings::is_usable(&findings)),
+        writes: facts.writes(),
+        clock_difference_s: Some(facts.clock_difference_s()),
+        messages: facts.messages,
+        findings,
+    })
 }
 
-/// Creates what is missing.
-pub fn migrate(connection: &mut Connection, name: &str) -> mysql::Result<()> {
-    for (table, file) in [
-        (name, include_str!("../../sql/schema/lock_table.sql")),
-        (MESSAGE_TABLE, include_str!("../../sql/schema/message_table.sql")),
-    ] {
-        // So that a user without the right to create is not refused for nothing.
-        if status(connection, table)?.is_none() {
-            connection.query(&Statement::new(file, &[("table", name)]), &[])?;
-        }
-    }
-    Ok(())
-}
-
-/// A table's engine and its next AUTO_INCREMENT id, if it is there.
-fn status(connection: &mut Connection, table: &str) -> mysql::Result<Option<(String, u64)>> {
-    let status = Statement::new(include_str!("../../sql/check/table_status.sql"), &[]);
-    let mut rows = connection.query(&status, &[("table", Value::Text(table))])?;
-    rows.pop().map(columns).transpose()
-}
-
-fn inspect_server(
-    connection: &mut Connection,
-    configured_offset: Option<&str>,
-    report: &mut Report,
-) -> mysql::Result<()> {
-    let status = Statement::new(include_str!("../../sql/check/server_status.sql"), &[]);
-    let Some(row) = connection.query(&status, &[])?.pop() else {
-        return Ok(());
-    };
-    let (version, zone, offset_minutes, clock_us): (String, String, Option<i64>, u64) =
-        columns(row)?;
-    report.good("server", format!("reachable, version {version}"));
-
-    if connection.sysdate == Sysdate::AtTheStart {
-        report.problem("clock", SYSDATE_IS_NOW, None);
-    }
-    let minutes = offset_minutes.unwrap_or(0);
-    let sign = if minutes < 0 { '-' } else { '+' };
-    let offset = format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60);
-    match configured_offset {
-        Some(configured) if configured == offset => {
-            report.good("time zone", format!("{configured}, as configured; the database's own is {zone}"));
-        }
-        Some(configured) => report.warning("time zone", format!(
-                "{configured} is configured, but the database's own zone {zone} is at {offset} now: old programs that \
-                 write NOW() disagree with our leases; set SESSION_LOCK_TIME_ZONE={offset} if there are any, in all servers alike"
-            ), None),
-        None if UTC_NAMES.contains(&zone.as_str()) => report.good("time zone", "UTC"),
-        None => report.problem("time zone", format!(
-                "the database's own zone is {zone} (now {offset}), and old programs write its local time: \
-                 set SESSION_LOCK_TIME_ZONE={offset}, or SET GLOBAL time_zone = '+00:00' if no other program minds"
-            ), None),
-    }
-
-    let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let ours_us = u64::try_from(ours.as_micros()).unwrap_or(u64::MAX);
-    let apart = Duration::from_micros(clock_us.abs_diff(ours_us)).as_secs_f64();
-    report.clock_difference_s = Some(if clock_us < ours_us { -apart } else { apart });
-    let apart_s = ours.as_secs().abs_diff(clock_us / 1_000_000);
-    if apart_s <= CLOCK_TOLERANCE_S {
-        report.good("clock", "the database's clock agrees with this machine's");
-    } else {
-        report.warning("clock", format!("the database's clock and this machine's are {apart_s} s apart; only the database's counts, but check NTP on both"), None);
-    }
-    Ok(())
-}
-
-fn inspect_durability(connection: &mut Connection, report: &mut Report) -> mysql::Result<()> {
-    let variables = Statement::new(include_str!("../../sql/check/server_variables.sql"), &[]);
-    let rows = connection.query(&variables, &[])?.into_iter().map(columns);
-    let rows: Vec<(String, String)> = rows.collect::<mysql::Result<_>>()?;
-    let is = |name: &str, value: &str| rows.iter().any(|(n, v)| n == name && v == value);
-    let has_binlog = is("log_bin", "ON");
-    if has_binlog && is("binlog_format", "STATEMENT") {
-        report.problem("binlog", "binlog_format is STATEMENT, with which READ COMMITTED cannot write (error 1665); set it in my.cnf too", "SET GLOBAL binlog_format = 'ROW'".to_owned());
-    } else {
-        report.good("binlog", if has_binlog { "row or mixed" } else { "off" });
-    }
-    let mut losses = Vec::new();
-    if !is("innodb_flush_log_at_trx_commit", "1") {
-        losses.push(("innodb_flush_log_at_trx_commit", "forget leases that were granted"));
-    }
-    if has_binlog && !is("sync_binlog", "1") {
-        losses.push(("sync_binlog", "lose leases that were granted from replicas"));
-    }
-    if losses.is_empty() {
-        report.good("durability", "every grant is on disk before it is answered");
-    }
-    for (variable, loss) in losses {
-        let text =
-            format!("{variable} is not 1, so a power failure can {loss}; set it in my.cnf too");
-        report.warning("durability", text, format!("SET GLOBAL {variable} = 1"));
-    }
-    Ok(())
-}
-
-struct Column {
-    name: String,
-    data_type: String,
-    width: u64,
-    omittable: bool,
-    nullable: bool,
-    counts_up: bool,
-    collation: String,
-    max: u64,
-}
-
-impl Column {
-    fn read(row: mysql::Row) -> mysql::Result<Self> {
-        let (name, data_type, width, omittable, nullable, counts_up, collation, max) =
-            columns(row)?;
-        Ok(Self { name, data_type, width, omittable, nullable, counts_up, collation, max })
-    }
-
-    /// The statement that gives it a default. `None` for those whose default is a choice.
-    fn make_omittable(&self, table: &str) -> Option<String> {
-        let (name, data_type) = (&self.name, &self.data_type);
-        match data_type.as_str() {
-            "enum" | "set" => None,
-            "char" | "varchar" | "binary" | "varbinary" => {
-                Some(format!("ALTER TABLE {table} ALTER `{name}` SET DEFAULT ''"))
-            }
-            "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "float"
-            | "double" => Some(format!("ALTER TABLE {table} ALTER `{name}` SET DEFAULT 0")),
-            _ => Some(format!("ALTER TABLE {table} MODIFY `{name}` {data_type} NULL")),
-        }
-    }
-}
-
-fn found_columns(connection: &mut Connection, table: &str) -> mysql::Result<Vec<Column>> {
-    let found = Statement::new(include_str!("../../sql/check/table_columns.sql"), &[]);
-    let rows = connection.query(&found, &[("table", Value::Text(table))])?;
-    rows.into_iter().map(Column::read).collect()
-}
-
-/// Name, columns in alphabetical order, and whether only the beginning of a column counts.
-type UniqueKey = (String, String, bool);
-
-/// The primary key comes first.
-fn unique_keys(connection: &mut Connection, table: &str) -> mysql::Result<Vec<UniqueKey>> {
-    let keys = Statement::new(include_str!("../../sql/check/table_keys.sql"), &[]);
-    let rows = connection.query(&keys, &[("table", Value::Text(table))])?;
-    rows.into_iter().map(columns).collect()
-}
-
-/// The table's engine, columns and keys; `None` if they cannot be used at all.
-fn inspect_shape(
-    connection: &mut Connection,
-    name: &str,
-    report: &mut Report,
-) -> mysql::Result<Option<Table>> {
-    let by_name = [("table", Value::Text(name))];
-    let stats_now = Statement::new(include_str!("../../sql/check/stats_now.sql"), &[]);
-    // Where that is refused, the counter is only shown late.
-    let _ = connection.query(&stats_now, &[]);
-    let Some((engine, next_id)) = status(connection, name)? else {
-        report.problem("table", format!("there is no table {name}, or this user has no right on it: name the right one with SESSION_LOCK_TABLE, or create it with `session-lock migrate`"), None);
-        return Ok(None);
-    };
-    if engine == "InnoDB" {
-        report.good("table", format!("{name}, InnoDB"));
-    } else {
-        report.problem(
-            "table",
-            format!("{name} is {engine}, which has no transactions"),
-            format!("ALTER TABLE {name} ENGINE = InnoDB"),
-        );
-    }
-
-    let found_columns = found_columns(connection, name)?;
-    inspect_columns(name, &found_columns, report);
-    let keys = unique_keys(connection, name)?;
-    let session_key = inspect_keys(name, &keys, report);
-
-    let triggers = Statement::new(include_str!("../../sql/check/table_triggers.sql"), &[]);
-    let triggers = connection.query(&triggers, &by_name)?;
-    let has_triggers = !triggers.is_empty();
-    for row in triggers {
-        let (trigger,): (String,) = columns(row)?;
-        report.warning(
-            "triggers",
-            format!(
-                "{trigger} runs on every lease; if it changes what is written, nobody is granted"
-            ),
-            format!("DROP TRIGGER `{trigger}`"),
-        );
-    }
-
-    let primary = keys.iter().find(|(name, ..)| name == "PRIMARY").map(|(_, column, _)| column);
-    let primary = found_columns.iter().find(|c| Some(&c.name) == primary && c.counts_up);
-    let Some(primary) = primary else {
-        report.problem("primary key", format!("{name} has no AUTO_INCREMENT primary key of one column: is it the right table? Name it with SESSION_LOCK_TABLE"), None);
-        return Ok(None);
-    };
-    report.good("primary key", primary.name.clone());
-    let text = format!("{} of {} ids used", next_id.saturating_sub(1), primary.max);
-    let reset = format!("ALTER TABLE {name} AUTO_INCREMENT = 1");
-    let advice = "with none left old programs can insert nothing; mend it at a quiet moment, once no row has a high id";
-    // Rounding is no matter here.
-    #[allow(clippy::cast_precision_loss)]
-    let ids_used = next_id.saturating_sub(1) as f64 / primary.max as f64;
-    report.ids_used = Some(ids_used);
-    // At half there are months left, at nine tenths perhaps days.
-    match next_id.saturating_mul(10) / primary.max {
-        0..=4 => report.good("id headroom", text),
-        5..=8 => report.warning("id headroom", format!("over half: {text}; {advice}"), reset),
-        _ => report.warning("id headroom", format!("NEARLY EXHAUSTED: {text}; {advice}"), reset),
-    }
-    let letter_case = |name: &str| {
-        let mut columns = found_columns.iter();
-        match columns.find(|column| column.name == name) {
-            Some(column) if !column.collation.ends_with("_ci") => LetterCase::Distinguished,
-            _ => LetterCase::Ignored,
-        }
-    };
-    Ok(Some(Table {
-        device_case: letter_case("id_device"),
-        prospect_case: letter_case("id_prospect"),
-        name: name.to_owned(),
-        key: primary.name.clone(),
-        session_key: session_key.unwrap_or_default(),
-        max_key: primary.max,
-        next_id,
-        has_triggers,
-    }))
-}
-
-fn inspect_columns(table: &str, found: &[Column], report: &mut Report) {
-    let wrong_so_far = report.findings.len();
-    for wanted in COLUMNS {
-        let Some(column) = found.iter().find(|column| column.name == wanted) else {
-            let has: Vec<_> = found.iter().map(|column| column.name.as_str()).collect();
-            report.problem(
-                "columns",
-                format!(
-                    "{table} has no column {wanted} (it has {}): is it the right table, and may this user SELECT from it? Name it with SESSION_LOCK_TABLE",
-                    has.join(", ")
-                ),
-                None,
-            );
-            continue;
-        };
-        let (width, what) = match wanted {
-            "timestamp" => (lease::STORED_CHARS, "a lease is a text of 62 characters"),
-            _ => (lease::ID_MAX_CHARS, "ids have up to 255 characters"),
-        };
-        let is_text = matches!(
-            column.data_type.as_str(),
-            "varchar" | "text" | "mediumtext" | "longtext" | "tinytext"
-        );
-        // In these, a character has more than the byte that a lease's has.
-        let is_wide =
-            ["utf16", "utf32", "ucs2"].iter().any(|wide| column.collation.starts_with(wide));
-        if !is_text || column.width < width as u64 || column.nullable || is_wide {
-            let nullable = if column.nullable { " NULL" } else { "" };
-            let collation = [" ", &column.collation].concat();
-            let collation = collation.trim_end();
-            report.problem(
-                "columns",
-                format!(
-                    "{table}.{wanted} is {}({}){collation}{nullable}, but {what}, and never NULL",
-                    column.data_type, column.width
-                ),
-                Some(format!(
-                    "ALTER TABLE {table} MODIFY {wanted} VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL"
-                )),
-            );
-        }
-    }
-    for column in found.iter().filter(|c| !c.omittable && !COLUMNS.contains(&c.name.as_str())) {
-        report.problem(
-            "columns",
-            format!("{table}.{} has no default, so no lease can be written", column.name),
-            column.make_omittable(table),
-        );
-    }
-    if report.findings.len() == wrong_so_far {
-        let text = "id_prospect, id_device and timestamp hold what they must";
-        report.good("columns", text);
-    }
-    for column in
-        found.iter().filter(|column| column.name.starts_with("id_") && !column.collation.is_empty())
-    {
-        let case = if column.collation.ends_with("_ci") {
-            "does not distinguish"
-        } else {
-            "distinguishes"
-        };
-        report.good(
-            "collation",
-            format!("{}: {}, {case} letter case", column.name, column.collation),
-        );
-    }
-}
-
-/// The name of the one key that makes a session unique.
-fn inspect_keys(table: &str, keys: &[UniqueKey], report: &mut Report) -> Option<String> {
-    const SESSION: &str = "id_device,id_prospect";
-    let mut session_key = None;
-    for (name, columns, shortened) in keys.iter().filter(|(name, ..)| name != "PRIMARY") {
-        if columns == SESSION && !shortened && session_key.is_none() {
-            session_key = Some(name);
-        } else {
-            report.problem("unique key", format!("{table} has another unique key, {name} ({columns}), which would make one session's lease overwrite another's"), format!("ALTER TABLE {table} DROP INDEX `{name}`"));
-        }
-    }
-    match session_key {
-        Some(name) => report.good("unique key", format!("{name} (id_prospect, id_device)")),
-        None => report.problem("unique key", format!("{table} has no unique key on (id_prospect, id_device), so two workers could hold one session"), format!("ALTER TABLE {table} ADD UNIQUE KEY (id_prospect, id_device)")),
-    }
-    session_key.cloned()
-}
-
-/// The statement that gives us all rights that we need on a table.
-fn grant(connection: &mut Connection, table: &str) -> mysql::Result<String> {
-    let user = Statement::new(include_str!("../../sql/check/current_user.sql"), &[]);
-    let user = connection.query(&user, &[])?.pop().map(columns).transpose()?;
-    let (database, user): (String, String) = user.unwrap_or_default();
-    Ok(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.{table} TO {user}"))
-}
-
-/// Whether rows may be read; adds what may be done besides.
-fn inspect_rights(
-    connection: &mut Connection,
-    table: &Table,
-    report: &mut Report,
-) -> mysql::Result<bool> {
-    let names = table.names();
-    let nobody = [
-        ("id_prospect", Value::Text("")),
-        ("id_device", Value::Text("")),
-        ("after", Value::Number(0)),
-        ("limit", Value::Number(1)),
-    ];
-    let tries = [
-        ("SELECT", include_str!("../../sql/lease/list.sql")),
-        ("INSERT, UPDATE", include_str!("../../sql/check/may_insert.sql")),
-        ("DELETE", include_str!("../../sql/lease/may_write.sql")),
-    ];
-    let (mut denied, mut readable) = (Vec::new(), true);
-    for (right, file) in tries {
-        let Err(error) = connection.query(&Statement::new(file, &names), &nobody) else {
-            continue;
-        };
-        match ErrorKind::of(&error) {
-            ErrorKind::ReadOnly => report.writes = Writes::ReadOnly,
-            // Of a shape that was found wrong already.
-            ErrorKind::Refused if report.of(Verdict::Problem).next().is_some() => return Ok(false),
-            ErrorKind::Denied | ErrorKind::Refused => {
-                readable &= right != "SELECT";
-                denied.push(cause(&error));
-            }
-            _ => return Err(error),
-        }
-    }
-    if !denied.is_empty() {
-        let text = format!("this user may not do all that it must ({})", denied.join("; "));
-        let grant = grant(connection, &table.name)?;
-        report.problem("rights", text, grant);
-    } else if report.writes == Writes::Accepted {
-        report.good("rights", "SELECT, INSERT, UPDATE, DELETE");
-    }
-    Ok(readable)
-}
-
-fn inspect_rows(
-    connection: &mut Connection,
-    table: &Table,
-    report: &mut Report,
-) -> mysql::Result<()> {
-    let ahead =
-        Statement::new(include_str!("../../sql/check/rows_ahead.sql"), &[("table", &table.name)]);
-    let longest_s = (lease::TTL_MAX_MS - lease::HOLD_MS) / 1_000 + CLOCK_TOLERANCE_S;
-    let values = [
-        ("lease_chars", Value::Number(lease::STORED_CHARS as u64)),
-        ("ahead_s", Value::Number(longest_s)),
-        ("clock_s", Value::Number(CLOCK_TOLERANCE_S)),
-    ];
-    for row in connection.query(&ahead, &values)? {
-        let (count, prospect, device): (u64, String, String) = columns(row)?;
-        if count == 0 {
-            report.good("rows", "none is dated ahead");
-        } else {
-            report.warning("rows", format!(
-                    "{count} dated ahead of the database's clock, which hold their sessions until then (id_prospect={prospect:?} \
-                     id_device={device:?} for one): a program on this table writes another time zone; a forced release frees one"
-                ), None);
-        }
-    }
-    Ok(())
-}
-
-/// Whether answered messages can be recorded. Leases work without.
+/// Checks whether answered messages can be recorded; leases work without. Fails if the database
+/// does not answer.
 pub fn inspect_messages(connection: &mut Connection, table: &Table) -> mysql::Result<Messages> {
-    let wrong = wrong_with_messages(connection, table)?;
+    let found = TableFacts::read(connection, MESSAGE_TABLE)?;
+    let lock = TableFacts::read(connection, &table.name)?.unwrap_or_default();
+    let mut wrong = findings::wrong_message_table(found.as_ref(), &table.name, &lock);
+    if wrong.is_none() {
+        let rights = Rights::read(connection, MESSAGE_STATEMENTS, MESSAGE_TABLE, table, true)?;
+        wrong = findings::wrong_message_rights(&rights);
+    }
     Ok(wrong.map_or(Messages::Kept, |wrong| {
         Messages::Refused(format!("answered messages cannot be recorded: {wrong}"))
     }))
 }
 
-/// What is wrong with the table of messages, and what to do.
-fn wrong_with_messages(
-    connection: &mut Connection,
-    table: &Table,
-) -> mysql::Result<Option<String>> {
-    const KEY: &str = "id_device,id_prospect,message_id";
-    let Some((engine, _)) = status(connection, MESSAGE_TABLE)? else {
-        return Ok(Some(format!(
-            "there is no table {MESSAGE_TABLE}, or this user has no right on it: run `session-lock migrate`"
-        )));
-    };
-    let lock_columns = found_columns(connection, &table.name)?;
-    let found = found_columns(connection, MESSAGE_TABLE)?;
-    let compares_alike = ["id_prospect", "id_device"].iter().all(|name| {
-        let collation = |columns: &[Column]| {
-            let mut columns = columns.iter().filter(|column| column.name == *name);
-            columns.next().map(|column| column.collation.clone())
-        };
-        collation(&found) == collation(&lock_columns)
-    });
-    let keys = unique_keys(connection, MESSAGE_TABLE)?;
-    let is_unique = matches!(&keys[..], [(_, columns, false)] if columns == KEY);
-    let is_wide = |name: &str, data_type: &str, width: usize| {
-        let mut columns = found.iter().filter(|column| column.name == name);
-        columns.any(|column| column.data_type == data_type && column.width >= width as u64)
-    };
-    let holds_all = is_wide("message_id", "varbinary", lease::MESSAGE_ID_MAX_CHARS)
-        && is_wide("owner_token", "varbinary", lease::OWNER_TOKEN_DIGITS)
-        && is_wide("committed_us", "bigint", 0)
-        && is_wide("result", "varbinary", lease::RESULT_MAX_BYTES);
-    if engine != "InnoDB" || !compares_alike || !is_unique || !holds_all {
-        return Ok(Some(format!(
-            "{MESSAGE_TABLE} is not as `session-lock migrate` creates it for {0} (InnoDB, its columns, \
-             its ids compared as in {0}, one unique key: {KEY}): rename it, and run `session-lock migrate`",
-            table.name
-        )));
-    }
-    let names = table.names();
-    let nobody = [
-        ("id_prospect", Value::Text("")),
-        ("id_device", Value::Text("")),
-        ("message_id", Value::Bytes(b"")),
-        ("owner_token", Value::Bytes(b"")),
-        ("committed_us", Value::Number(0)),
-        ("result", Value::Null),
-    ];
-    for file in [
-        include_str!("../../sql/message/read.sql"),
-        include_str!("../../sql/message/commit.sql"),
-        include_str!("../../sql/message/forget.sql"),
+/// Creates the lock table called `name` and the table of messages, unless they exist. Fails if the
+/// database does not answer, or refuses to create a table.
+pub fn migrate(connection: &mut Connection, name: &str) -> mysql::Result<()> {
+    for (table, file) in [
+        (name, include_str!("../../sql/schema/lock_table.sql")),
+        (MESSAGE_TABLE, include_str!("../../sql/schema/message_table.sql")),
     ] {
-        let Err(error) = connection.query(&Statement::new(file, &names), &nobody) else {
-            continue;
-        };
-        match ErrorKind::of(&error) {
-            // That is said of the lock table, in its place.
-            ErrorKind::ReadOnly => {}
-            ErrorKind::Denied => {
-                return Ok(Some(format!(
-                    "this user may not do all that it must ({}): {}",
-                    cause(&error),
-                    grant(connection, MESSAGE_TABLE)?
-                )));
-            }
-            ErrorKind::Refused => return Ok(Some(cause(&error))),
-            _ => return Err(error),
+        // A user who may not create tables gets no error if both exist.
+        if TableFacts::read(connection, table)?.is_none() {
+            connection.query(&Statement::new(file, &[("table", name)]), &[])?;
         }
     }
-    Ok(None)
+    Ok(())
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::ids::Ids;
 use super::operation::{Attempt, Next, Operation, Sharing};
 use super::reply::{Layout, Reads};
+use crate::db::Table;
 use crate::db::{Packet, Statement, Value};
-use crate::doctor::Table;
 use crate::lease::{
     Acquire, Message, MessageId, OwnerToken, Release, Row, Session, claim_mark, date_shift_us,
 };

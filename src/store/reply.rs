@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::operation::Attempt;
+use crate::db::Table;
 use crate::db::{Reply, columns};
-use crate::doctor::Table;
 use crate::lease::{Read, Row, StoredRecord};
 
 /// Where in a packet's replies the rows and the records are.

@@ -1,6 +1,6 @@
--- A table's unique keys, one row each, the primary key first.
+-- The unique keys of a table, one row each, the primary key first.
 --   :table   its name, in the connection's database
--- Columns: key name | its columns in alphabetical order, joined by commas | whether only the
+-- Columns: name of the key | its columns in alphabetical order, joined by commas | whether only the
 -- beginning of a column counts (0/1)
 SELECT index_name, GROUP_CONCAT(COALESCE(column_name, '(expression)') ORDER BY column_name), MAX(sub_part IS NOT NULL)
 FROM information_schema.statistics

@@ -1,4 +1,5 @@
--- Where and who we are to the server, as a GRANT spells it.
+-- The database and the user of this connection, quoted as a GRANT statement needs them.
+-- Columns: database | user
 SELECT CONCAT('`', REPLACE(DATABASE(), '`', '``'), '`'), CONCAT(
     QUOTE(LEFT(CURRENT_USER(), CHAR_LENGTH(CURRENT_USER()) - LOCATE('@', REVERSE(CURRENT_USER())))),
     '@',

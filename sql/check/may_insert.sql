@@ -1,5 +1,0 @@
--- Find out whether leases may be written, without writing: no row qualifies and no id is burnt.
--- Fails with 1142 for want of a right, with 1290 or 1836 on a read-only server.
-INSERT INTO {table} (id_prospect, id_device, timestamp)
-SELECT '', '', '' FROM {table} WHERE 1 = 0
-ON DUPLICATE KEY UPDATE timestamp = ''

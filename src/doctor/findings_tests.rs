@@ -1,0 +1,212 @@
+use super::*;
+use crate::doctor::facts::UniqueKey;
+
+fn column(name: &str, data_type: &str, width: u64, collation: &str) -> Column {
+    Column {
+        name: name.to_owned(),
+        data_type: data_type.to_owned(),
+        width,
+        omittable: name == "id",
+        nullable: false,
+        counts_up: name == "id",
+        collation: collation.to_owned(),
+        max: 99,
+    }
+}
+
+fn key(name: &str, columns: &str) -> UniqueKey {
+    UniqueKey { name: name.to_owned(), columns: columns.to_owned(), is_prefix: false }
+}
+
+fn table(columns: Vec<Column>, unique_keys: Vec<UniqueKey>) -> TableFacts {
+    TableFacts { engine: "InnoDB".to_owned(), next_id: 10, columns, unique_keys, triggers: vec![] }
+}
+
+fn lock_table() -> TableFacts {
+    let text = |name| column(name, "varchar", 255, "utf8mb4_bin");
+    let columns = vec![column("id", "int", 0, ""), text("id_prospect"), text("timestamp")];
+    let keys = vec![key("PRIMARY", "id"), key("session", "id_device,id_prospect")];
+    let mut table = table(columns, keys);
+    table.columns.insert(2, column("id_device", "text", 255, "latin1_swedish_ci"));
+    table
+}
+
+fn message_table() -> TableFacts {
+    let mut columns: Vec<_> = lock_table().columns.into_iter().skip(1).take(2).collect();
+    columns.extend(MESSAGE_COLUMNS.map(|(name, kind, width)| column(name, kind, width as u64, "")));
+    table(columns, vec![key("PRIMARY", MESSAGE_KEY)])
+}
+
+/// Facts of which every finding is good.
+fn good() -> Facts<'static> {
+    let variables = ["innodb_flush_log_at_trx_commit", "sync_binlog"].map(|name| (name, "1"));
+    let rights = Rights { is_readable: true, ..Rights::default() };
+    Facts {
+        version: "8.0".to_owned(),
+        zone: "UTC".to_owned(),
+        offset_minutes: 0,
+        configured_offset: None,
+        sysdate: Sysdate::AtTheCall,
+        clock_us: 100_000_000,
+        local_clock_us: 100_000_000,
+        variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        table_name: "t",
+        table: Some(lock_table()),
+        rights: Some(rights),
+        rows_ahead: Some((0, String::new(), String::new())),
+        messages: Messages::Kept,
+    }
+}
+
+fn set(facts: &mut Facts, name: &str, value: &str) {
+    facts.variables.retain(|(found, _)| found != name);
+    facts.variables.push((name.to_owned(), value.to_owned()));
+}
+
+fn change(facts: &mut Facts, change: impl FnOnce(&mut TableFacts)) {
+    change(facts.table.as_mut().unwrap());
+}
+
+fn deny(facts: &mut Facts, kind: ErrorKind) {
+    let denied = ["one", "two"].map(|cause| (kind, cause.to_owned())).to_vec();
+    facts.rights = Some(Rights { denied, grant: "GRANT x".to_owned(), ..Rights::default() });
+}
+
+/// The findings as they are printed, with single spaces.
+fn printed(findings: &[Finding]) -> Vec<String> {
+    let words =
+        |finding: &Finding| finding.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    findings.iter().map(words).collect()
+}
+
+#[test]
+fn good_facts_have_good_findings_in_order() {
+    let expected = [
+        "ok server reachable, version 8.0",
+        "ok time zone UTC",
+        "ok clock the database's clock agrees with this machine's",
+        "ok binlog off",
+        "ok durability every grant is on disk before it is answered",
+        "ok table t, InnoDB",
+        "ok columns id_prospect, id_device and timestamp hold what they must",
+        "ok collation id_prospect: utf8mb4_bin, distinguishes letter case",
+        "ok collation id_device: latin1_swedish_ci, does not distinguish letter case",
+        "ok unique key session (id_prospect, id_device)",
+        "ok primary key id",
+        "ok id headroom 9 of 99 ids used",
+        "ok rights SELECT, INSERT, UPDATE, DELETE",
+        "ok rows none is dated ahead",
+        "ok messages session_lock_message",
+    ];
+    assert_eq!(printed(&all(&good())), expected);
+    assert!(is_usable(&all(&good())));
+}
+
+/// A check, a change to good facts, and the beginning and end of each finding that is not good.
+type Case = (Check, fn(&mut Facts), &'static [(&'static str, &'static str)]);
+
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    (sysdate, |f| f.sysdate = Sysdate::AtTheStart, &[("problem clock the server runs with --sysdate-is-now", "restart the server")]),
+    (time_zone, |f| f.zone = "GMT".to_owned(), &[("problem time zone the database's own zone is GMT (now +00:00)", "if no other program minds")]),
+    (time_zone, |f| (f.configured_offset, f.offset_minutes) = (Some("+02:00"), -90), &[("warning time zone +02:00 is configured, but the database's own zone UTC is at -01:30 now", "all servers alike")]),
+    (time_zone, |f| (f.configured_offset, f.offset_minutes) = (Some("-01:30"), -90), &[]),
+    (clock, |f| f.clock_us += 5_999_999, &[]),
+    (clock, |f| f.clock_us -= 6_000_000, &[("warning clock the database's clock and this machine's are 6 s apart", "check NTP on both")]),
+    (binlog, |f| set(f, "log_bin", "ON"), &[]),
+    (binlog, |f| { set(f, "log_bin", "ON"); set(f, "binlog_format", "STATEMENT"); }, &[("problem binlog binlog_format is STATEMENT", ": SET GLOBAL binlog_format = 'ROW';")]),
+    (durability, |f| f.variables.clear(), &[("warning durability innodb_flush_log_at_trx_commit is not 1", "forget leases that were granted; set it in my.cnf too: SET GLOBAL innodb_flush_log_at_trx_commit = 1;")]),
+    (durability, |f| { set(f, "log_bin", "ON"); set(f, "sync_binlog", "0"); }, &[("warning durability sync_binlog is not 1", "from replicas; set it in my.cnf too: SET GLOBAL sync_binlog = 1;")]),
+    (engine, |f| f.table = None, &[("problem table there is no table t,", "`session-lock migrate`")]),
+    (engine, |f| change(f, |t| t.engine = "MyISAM".to_owned()), &[("problem table t is MyISAM", ": ALTER TABLE t ENGINE = InnoDB;")]),
+    (columns, |f| change(f, |t| drop(t.columns.remove(1))), &[("problem columns t has no column id_prospect (it has id, id_device, timestamp)", "SESSION_LOCK_TABLE")]),
+    (columns, |f| change(f, |t| t.columns[3] = column("timestamp", "datetime", 0, "")), &[("problem columns t.timestamp is datetime(0), but a lease is a text of 62 characters, and never NULL", ": ALTER TABLE t MODIFY timestamp VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL;")]),
+    (columns, |f| change(f, |t| (t.columns[1].width, t.columns[2].nullable) = (254, true)), &[("problem columns t.id_prospect is varchar(254) utf8mb4_bin, but ids", "NOT NULL;"), ("problem columns t.id_device is text(255) latin1_swedish_ci NULL, but ids", "NOT NULL;")]),
+    (columns, |f| change(f, |t| t.columns[3].collation = "utf16_bin".to_owned()), &[("problem columns t.timestamp is varchar(255) utf16_bin, but", "NOT NULL;")]),
+    (columns, |f| change(f, |t| t.columns.push(column("x", "enum", 0, ""))), &[("problem columns t.x has no default", "so no lease can be written")]),
+    (columns, |f| change(f, |t| t.columns.push(column("x", "char", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE t ALTER `x` SET DEFAULT '';")]),
+    (columns, |f| change(f, |t| t.columns.push(column("x", "int", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE t ALTER `x` SET DEFAULT 0;")]),
+    (columns, |f| change(f, |t| t.columns.push(column("x", "blob", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE t MODIFY `x` blob NULL;")]),
+    (keys, |f| change(f, |t| t.unique_keys[1].is_prefix = true), &[("problem unique key t has another unique key, session (id_device,id_prospect)", ": ALTER TABLE t DROP INDEX `session`;"), ("problem unique key t has no unique key on", ": ALTER TABLE t ADD UNIQUE KEY (id_prospect, id_device);")]),
+    (keys, |f| change(f, |t| t.unique_keys.push(key("second", "id_device,id_prospect"))), &[("problem unique key t has another unique key, second", ": ALTER TABLE t DROP INDEX `second`;")]),
+    (triggers, |f| change(f, |t| t.triggers.push("x".to_owned())), &[("warning triggers x runs on every lease", ": DROP TRIGGER `x`;")]),
+    (primary, |f| change(f, |t| t.columns[0].counts_up = false), &[("problem primary key t has no AUTO_INCREMENT primary key", "SESSION_LOCK_TABLE")]),
+    (headroom, |f| change(f, |t| t.next_id = 49), &[]),
+    (headroom, |f| change(f, |t| t.next_id = 50), &[("warning id headroom over half: 49 of 99 ids used;", ": ALTER TABLE t AUTO_INCREMENT = 1;")]),
+    (headroom, |f| change(f, |t| t.next_id = 90), &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", ": ALTER TABLE t AUTO_INCREMENT = 1;")]),
+    (rights, |f| deny(f, ErrorKind::Denied), &[("problem rights this user may not do all that it must (one; two)", ": GRANT x;")]),
+    (rows_ahead, |f| f.rows_ahead = Some((2, "p".to_owned(), "d".to_owned())), &[("warning rows 2 dated ahead", "(id_prospect=\"p\" id_device=\"d\" for one): a program on this table writes another time zone; a forced release frees one")]),
+    (messages, |f| f.messages = Messages::Refused("no".to_owned()), &[("warning messages no; until then", "are refused")]),
+    (writes, |f| f.rights.as_mut().unwrap().writes = Writes::ReadOnly, &[("problem writes the server is read-only", "failover to end")]),
+];
+
+#[test]
+fn each_wrong_fact_has_its_finding() {
+    for (number, (check, change, expected)) in CASES.iter().enumerate() {
+        let mut facts = good();
+        change(&mut facts);
+        let mut found = check(&facts);
+        found.retain(|finding| finding.verdict != Good);
+        let found = printed(&found);
+        assert_eq!(found.len(), expected.len(), "case {number}: {found:?}");
+        for (found, (start, end)) in found.iter().zip(*expected) {
+            assert!(found.starts_with(start) && found.ends_with(end), "case {number}: {found}");
+        }
+    }
+}
+
+#[test]
+fn what_was_not_read_has_no_finding() {
+    let topics = |change: fn(&mut Facts)| {
+        let mut facts = good();
+        (facts.rights, facts.rows_ahead, facts.messages) = (None, None, Messages::Unknown);
+        change(&mut facts);
+        all(&facts).iter().skip(5).map(|finding| finding.topic).collect::<Vec<_>>()
+    };
+    assert_eq!(topics(|f| f.table = None), ["table"]);
+    let shape = ["table", "columns", "collation", "collation", "unique key", "primary key"];
+    assert_eq!(topics(|f| change(f, |t| drop(t.unique_keys.remove(0)))), shape);
+    // A refused statement that the shape explains: its rights are not known.
+    let untold = topics(|f| f.rights = Some(Rights::default()));
+    assert_eq!(untold, [&shape[..], &["id headroom"]].concat());
+}
+
+#[test]
+fn a_read_only_server_leaves_the_table_usable() {
+    let mut facts = good();
+    facts.rights.as_mut().unwrap().writes = Writes::ReadOnly;
+    assert!(rights(&facts).is_empty());
+    assert!(is_usable(&all(&facts)));
+    deny(&mut facts, ErrorKind::Denied);
+    assert!(!is_usable(&all(&facts)));
+}
+
+#[test]
+fn a_message_table_is_as_migrate_creates_it() {
+    let wrong = |change: fn(&mut TableFacts)| {
+        let mut found = message_table();
+        change(&mut found);
+        wrong_message_table(Some(&found), "t", &lock_table())
+    };
+    assert_eq!(wrong(|_| {}), None);
+    let changes: [fn(&mut TableFacts); 5] = [
+        |t| t.engine = "MyISAM".to_owned(),
+        |t| t.columns[0].collation = "utf8mb4_general_ci".to_owned(),
+        |t| t.unique_keys[0].is_prefix = true,
+        |t| t.columns[3].width -= 1,
+        |t| t.columns[5].data_type = "varchar".to_owned(),
+    ];
+    for change in changes {
+        assert!(wrong(change).unwrap().starts_with("session_lock_message is not as `session-lock"));
+    }
+    let missing = wrong_message_table(None, "t", &lock_table()).unwrap();
+    assert!(missing.starts_with("there is no table session_lock_message,"));
+    let mut facts = good();
+    for (kind, expected) in [
+        (ErrorKind::Denied, "this user may not do all that it must (one): GRANT x"),
+        (ErrorKind::Refused, "one"),
+    ] {
+        deny(&mut facts, kind);
+        assert_eq!(wrong_message_rights(facts.rights.as_ref().unwrap()).unwrap(), expected);
+    }
+}
