@@ -106,12 +106,16 @@ impl Connection {
     /// # Errors
     /// The first statement's that failed. If the connection failed, it is not used again.
     pub fn run(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
+        let replies = self.run_uncounted(packet);
+        replies.inspect_err(|failed| ErrorKind::of(&failed.error).count())
+    }
+
+    /// As [`Connection::run`], for packets whose errors are answers: the metrics do not count them.
+    pub fn run_uncounted(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
         let mut replies = Vec::with_capacity(packet.len());
         let sent_at = Instant::now();
         self.collect(packet, &mut replies).map_err(|error| {
-            let kind = ErrorKind::of(&error);
-            kind.count();
-            if kind == ErrorKind::ConnectionLost {
+            if ErrorKind::of(&error) == ErrorKind::ConnectionLost {
                 self.discard();
                 if sent_at.elapsed() >= SOCKET_TIMEOUT {
                     // The network between may be down.

@@ -23,10 +23,6 @@ pub const BATCH_MAX: usize = 64;
 /// everything ends within 10 s, however slow the database and however many ask at once.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When the checks of rows' locks have taken so long, one of them has waited for a lock on the table, and
-/// the next would wait, too.
-const LOCK_CHECK_MAX: Duration = Duration::from_millis(250);
-
 /// What a request is answered with once the service stops.
 pub const STOPPING: &str = "the server is stopping; repeat the same request";
 
@@ -134,12 +130,15 @@ impl Service {
 
     /// Those of these turns whose row no other program holds a lock on any more. The others are parked.
     fn unblocked(&self, blocked: Vec<Ready<Pending>>) -> Vec<Ready<Pending>> {
+        if blocked.is_empty() {
+            return blocked;
+        }
         let began = Instant::now();
+        let sessions = blocked.iter().map(|ready| ready.turn.pending().operation.session());
+        let locked = self.store.locked(&sessions.collect::<Vec<_>>());
         let mut unblocked = Vec::new();
-        for ready in blocked {
-            let is_table_locked = began.elapsed() >= LOCK_CHECK_MAX;
-            let session = ready.turn.pending().operation.session();
-            if is_table_locked || self.store.is_row_locked(session) {
+        for (ready, is_locked) in blocked.into_iter().zip(locked) {
+            if is_locked {
                 self.park(ready, began);
             } else {
                 self.queues.unblock(&ready.name);

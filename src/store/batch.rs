@@ -5,14 +5,13 @@
 //! more packet, which takes it over. When something goes wrong with several together, each goes
 //! alone, so that the error of one is not the others'.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use super::operation::{Answer, Attempt, Operation, Sharing, StoreError};
 use super::packet::Statements;
 use super::{BATCH_TIMEOUT, Store};
 use crate::db::ConnectionId;
-use crate::db::{Connection, ErrorKind, Packet, PacketError, cause, columns};
+use crate::db::{Connection, ErrorKind, Packet, PacketError, cause};
 use crate::lease::Read;
 use crate::metrics::METRICS;
 
@@ -193,11 +192,7 @@ impl Round<'_> {
                 restart(attempts);
             }
             (ErrorKind::RowLocked, [attempt]) => attempt.fail(StoreError::RowLocked),
-            (ErrorKind::RowLocked, attempts) => {
-                if !fail_locked(connection, self.statements, attempts) {
-                    restart(attempts);
-                }
-            }
+            (ErrorKind::RowLocked, attempts) => self.fail_locked(connection, attempts),
             (ErrorKind::NotAllReleased, attempts) => {
                 for attempt in attempts {
                     attempt.sharing = attempt.sharing.max(Sharing::Packet);
@@ -210,6 +205,19 @@ impl Round<'_> {
             }
         }
         Interrupted::Again(cause)
+    }
+
+    /// Ends those of these operations whose row another program holds a lock on. The others begin anew.
+    fn fail_locked(&self, connection: &mut Connection, attempts: &mut [&mut Attempt]) {
+        let sessions = attempts.iter().map(|attempt| attempt.operation.session());
+        let locked = self.statements.locked(connection, sessions);
+        for (attempt, is_locked) in attempts.iter_mut().zip(locked) {
+            if is_locked {
+                attempt.fail(StoreError::RowLocked);
+            } else {
+                attempt.restart();
+            }
+        }
     }
 }
 
@@ -264,34 +272,6 @@ fn read(
         }
     }
     Ok(())
-}
-
-/// Ends those of these operations whose row another program holds a lock on; whether there were any: a
-/// row that is being inserted cannot be asked for.
-fn fail_locked(
-    connection: &mut Connection,
-    statements: &Statements,
-    attempts: &mut [&mut Attempt],
-) -> bool {
-    let (packet, reads) = statements.locked_rows(attempts);
-    let Ok(mut replies) = connection.run(&packet) else {
-        return false;
-    };
-    let unlocked = replies.pop().map(|reply| reply.rows).unwrap_or_default();
-    let unlocked: HashSet<u64> =
-        unlocked.into_iter().filter_map(|row| columns(row).ok().map(|(key,)| key)).collect();
-    let Ok(reads) = reads.read(attempts, replies, &statements.table) else {
-        return false;
-    };
-    let mut any = false;
-    for (attempt, read) in attempts.iter_mut().zip(reads) {
-        let row = read.and_then(|read| read.row);
-        if row.is_some_and(|row| !unlocked.contains(&row.key)) {
-            attempt.fail(StoreError::RowLocked);
-            any = true;
-        }
-    }
-    any
 }
 
 /// Has each of these begin anew and alone: one of them has an error that is not the others'.

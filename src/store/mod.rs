@@ -222,14 +222,16 @@ impl Store {
         up.and_then(|()| self.database.pooled()).map_err(StoreError::Unavailable)
     }
 
-    /// Whether another program holds a lock on a session's row, found out without waiting for it. False if
-    /// that cannot be found out: the operation itself shows it then.
-    pub fn is_row_locked(&self, session: &Session) -> bool {
-        let Ok(statements) = self.statements() else { return false };
-        let Ok(mut connection) = self.pooled(Instant::now()) else { return false };
-        let packet = statements.try_lock_packet(session);
-        let tried = connection.run(&packet);
-        tried.is_err_and(|failed| ErrorKind::of(&failed.error) == ErrorKind::RowLocked)
+    /// Which of these sessions' rows another program holds a lock on, found out without waiting for it.
+    /// None if that cannot be found out: the operations themselves show it then.
+    pub fn locked(&self, sessions: &[&Session]) -> Vec<bool> {
+        let connection = self.pooled(Instant::now());
+        match (self.statements(), connection) {
+            (Ok(statements), Ok(mut connection)) => {
+                statements.locked(&mut connection, sessions.iter().copied())
+            }
+            _ => vec![false; sessions.len()],
+        }
     }
 
     /// Waits until a health check is due, at most `timeout`, and makes it.

@@ -5,15 +5,20 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::ids::Ids;
 use super::operation::{Attempt, Next, Operation, Sharing};
 use super::reply::{Layout, Reads};
 use crate::db::Table;
-use crate::db::{Packet, Statement, Value};
+use crate::db::{Connection, ErrorKind, Packet, Statement, Value};
 use crate::lease::{
     Acquire, Message, MessageId, OwnerToken, Release, Row, Session, claim_mark, date_shift_us,
 };
+
+/// When the checks of rows' locks have taken so long, one of them has waited for a lock on the table, and
+/// the next would wait, too.
+const LOCK_CHECKS_MAX: Duration = Duration::from_millis(250);
 
 /// Declares the statements by their files in `sql/`.
 macro_rules! statements {
@@ -52,7 +57,6 @@ statements! {
     all_released: "lease/all_released.sql",
     delete_row: "lease/delete_row.sql",
     lock: "lease/lock.sql",
-    unlocked_rows: "lease/unlocked_rows.sql",
     try_lock: "lease/try_lock.sql",
     may_write: "lease/may_write.sql",
     read: "lease/read.sql",
@@ -250,21 +254,23 @@ impl Statements {
         self.delete_row.write(packet, &[prospect, device, key, seen]);
     }
 
-    /// A packet that fails if another program holds a lock on a session's row.
-    pub fn try_lock_packet(&self, session: &Session) -> Packet {
-        let mut packet = Packet::default();
-        self.try_lock.write(&mut packet, &session_values(session));
-        packet
-    }
-
-    /// A packet that reads the rows of all these, and finds out which nobody holds a lock on.
-    pub fn locked_rows(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
-        let mut packet = Packet::default();
-        let sessions = || attempts.iter().map(|attempt| attempt.operation.session());
-        write_sessions(&self.read, sessions(), &mut packet);
-        write_sessions(&self.unlocked_rows, sessions(), &mut packet);
-        let reads = Reads { members: (0..attempts.len()).collect(), rows: Some(0), records: None };
-        (packet, reads)
+    /// Which of these sessions' rows another program holds a lock on, found out without waiting for it.
+    pub fn locked<'s>(
+        &self,
+        connection: &mut Connection,
+        sessions: impl Iterator<Item = &'s Session>,
+    ) -> Vec<bool> {
+        let began = Instant::now();
+        let is_locked = |session| {
+            if began.elapsed() >= LOCK_CHECKS_MAX {
+                return true;
+            }
+            let mut packet = Packet::default();
+            self.try_lock.write(&mut packet, &session_values(session));
+            let tried = connection.run_uncounted(&packet);
+            tried.is_err_and(|failed| ErrorKind::of(&failed.error) == ErrorKind::RowLocked)
+        };
+        sessions.map(is_locked).collect()
     }
 
     fn append_reads(
