@@ -1,39 +1,42 @@
 //! One worker at a time per chat conversation.
 //!
 //! session-lock gives exactly one worker the right to a conversation, a *lease*, and keeps it in
-//! the bot's own MySQL or MariaDB table. Each module uses only those above it:
+//! the bot's own MySQL or MariaDB table.
 //!
-//! | module | what it is |
+//! # The map
+//!
+//! Each room uses only those below it:
+//!
+//! | room | what is in it |
 //! |---|---|
-//! | `lease` | the words, the rules of each verb, and the 62 stored characters |
-//! | `metrics` | what is counted, for Prometheus |
-//! | `journal` | log lines, of a batch together |
-//! | `config` | settings and their defaults |
-//! | `sockets` | sockets by their numbers: all unsafe code |
-//! | `outage` | whether the database answers, and what waits until it does |
-//! | `database` | the way to the database: pool, statements, packets, errors |
-//! | `table` | what the lock table must be like, and what is wrong with it |
-//! | `store` | operations in, answers out: one packet of statements, and the rows that it reads back |
-//! | `waiters` | who stands in line for which session |
-//! | `fields` | the fields of a request |
-//! | `api` | HTTP requests and answers as JSON |
-//! | `unix_transport` | its way to a Unix socket |
-//! | `client` | the other end of that interface |
-//! | `run` | a command under a lease |
-//! | `door` | the socket that is listened on, and those of its connections |
-//! | `systemd` | what systemd is told |
-//! | `upkeep` | what goes on beside the requests: opening, mending, waiting, sweeping |
-//! | `server` | HTTP on that socket: `tiny_http`, worker threads, limits, stopping |
-//! | `dev` | a private database for trying it out |
-//! | `cli` | the commands |
+//! | [`cli`] | one file a command, settings, exit statuses, the HTTP client of `list`, `release` and `run` |
+//! | [`http`] | the server's threads, the table of routes, requests in, answers out |
+//! | [`background`] | one table of the jobs beside the requests: end waits, watch rows, sweep, check health |
+//! | [`service`] | an operation takes its turn and is answered |
+//! | [`queue`] | who waits for which session |
+//! | [`store`] | a batch of operations in, a batch of answers out: packets, retries, list, watch, sweep |
+//! | [`lease`] | the words and the rules, one file a verb: what the rows that were read mean |
+//! | [`doctor`] | `check`: facts are read once, and each finding is a small function of them |
+//! | [`db`] | pool, connection, statements, kinds of errors, health, `KILL` |
+//! | [`containment`] | what `tiny_http` does badly, each fault in a file of its own |
+//! | [`net`] | the listener and the connections that it accepted |
+//! | [`metrics`], [`logging`], [`systemd`], [`config`] | what the rooms share |
 //!
-//! The life of a request: a worker of `server` takes it from `tiny_http`, with all others that
-//! wait, and hands their bytes to `api`, which makes an `Operation` of each. An operation takes its turn
-//! in its session's line (`waiters`); those that have theirs at one time run on the `store` together, as
-//! one transaction (acquires apart from the rest, while no worker waits for requests). What the rows that
-//! came back mean is decided in `lease`, in the file of the verb, and each answer goes back through the
-//! request that asked. The statements are in the folder `sql/`, one a file: they are the protocol's
-//! specification.
+//! The statements are in the folder `sql/`, one a file: they are the protocol's specification. The tests in
+//! `tests/it/` are in the same rooms.
+//!
+//! # The life of a request
+//!
+//! 1. A worker receives it from `tiny_http`, together with all others that are there
+//!    (`http/workers.rs`), and finds its row in the table of routes (`http/routes.rs`).
+//! 2. Its fields become an operation (`http/requests.rs`), which joins its session's queue
+//!    (`service/mod.rs`, `queue/mod.rs`).
+//! 3. The worker takes the turns that are ready, at most one a session, and runs them as one transaction
+//!    (`store/batch.rs`, with statements from `store/packet.rs`).
+//! 4. The rows that the transaction reads back are told apart (`store/reply.rs`), and the file of the verb
+//!    decides what they mean (`lease/acquire.rs`, `renew.rs`, `commit.rs`, `release.rs`).
+//! 5. The queue learns what follows: the next waiter has its turn, or waits on (`service/turns.rs`).
+//! 6. The outcome becomes status, JSON, log line and counter (`http/answers.rs`), and is sent.
 
 mod background;
 mod cli;

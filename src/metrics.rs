@@ -65,9 +65,9 @@ metrics! {
         "releases_total", "Answers to releases; forced and not_held are an operator's.",
         "outcome", &["released", "lost", "forced", "not_held", "failed"],
     );
-    waiters: IntGauge = gauge("waiters", "Requests that stand in line now.");
+    waiters: IntGauge = gauge("waiters", "Acquires that wait for a session now.");
     wait: Histogram = histogram(
-        "wait_seconds", "Time from an acquire's arrival to its grant, in line mostly.", &WAIT_BUCKETS_S,
+        "wait_seconds", "Time from an acquire's arrival to its grant.", &WAIT_BUCKETS_S,
     );
     hold: Histogram = histogram(
         "hold_seconds", "Time from grant to release, of leases that this server granted.", &HOLD_BUCKETS_S,
@@ -76,7 +76,7 @@ metrics! {
         "batch_operations", "Operations that went to the database together.", &BATCH_BUCKETS,
     );
     requests: HistogramVec = histogram_by_route(
-        "request_seconds", "Time from taking a request to its answer, waiting in line included.",
+        "request_seconds", "Time from taking a request to its answer, the wait for a session included.",
     );
     database_up: IntGauge = gauge(
         "database_up",
@@ -100,10 +100,10 @@ metrics! {
         "legacy_rows_seen_total", "Acquires that met an old program's row.",
     );
     ids_used: Gauge = ratio(
-        "ids_used_ratio", "Used share of the lock table's AUTO_INCREMENT ids, looked at each minute.",
+        "ids_used_ratio", "Used share of the lock table's AUTO_INCREMENT ids, updated each minute.",
     );
     clock_difference: Gauge = ratio(
-        "clock_difference_seconds", "The database's clock less this machine's, looked at each minute.",
+        "clock_difference_seconds", "The database's clock less this machine's, updated each minute.",
     );
     left_behind: IntGauge = gauge(
         "connections_left_behind",

@@ -6,8 +6,8 @@ use std::time::Duration;
 use log::debug;
 use sd_notify::NotifyState;
 
-/// Between two tries to get an answer, as long as there was none.
-const TRY_PERIOD: Duration = Duration::from_millis(100);
+/// Between two tries to get an answer, while there is none.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often the watchdog is fed within its time: one answer may come late.
 const FEEDS_PER_TIMEOUT: u32 = 3;
@@ -17,20 +17,20 @@ pub fn listens() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// A word for `systemctl status`.
+/// Sets the text that `systemctl status` shows.
 pub fn tell_status(status: &str) {
     tell(&NotifyState::Status(status));
 }
 
-/// That the service is about to end.
+/// Tells that the service is about to end.
 pub fn tell_stopping() {
     tell(&NotifyState::Stopping);
 }
 
-/// Tells that the service is up once `answers` has been true, and feeds the watchdog as long as it
-/// is; ends when it is done with life. `answers` asks the service itself, as a client would.
+/// Tells that the service answers once `answers` has been true, and feeds the watchdog as long as it
+/// is. `answers` asks the service itself, as a client would.
 pub fn report(answers: impl Fn() -> bool, pause: impl Fn(Duration) -> std::ops::ControlFlow<()>) {
-    let period = sd_notify::watchdog_enabled().map(|timeout| timeout / FEEDS_PER_TIMEOUT);
+    let interval = sd_notify::watchdog_enabled().map(|timeout| timeout / FEEDS_PER_TIMEOUT);
     let mut is_ready = false;
     loop {
         let answered = answers();
@@ -38,13 +38,13 @@ pub fn report(answers: impl Fn() -> bool, pause: impl Fn(Duration) -> std::ops::
             is_ready = true;
             tell(&NotifyState::Ready);
         }
-        if answered && period.is_some() {
+        if answered && interval.is_some() {
             tell(&NotifyState::Watchdog);
         }
-        let wait = match period {
-            Some(period) if answered => period,
+        let wait = match interval {
+            Some(interval) if answered => interval,
             None if answered => return,
-            _ => TRY_PERIOD,
+            _ => RETRY_INTERVAL,
         };
         if pause(wait).is_break() {
             return;

@@ -6,7 +6,7 @@
 --                             token. Its date of 2000 holds nothing
 --   :mark                     the first 35 characters of all claims of this process. No other program
 --                             writes them, and no claim outlives this statement
---   :seen                     the stored bytes of a row that was read stale, else NULL
+--   :stored                     the stored bytes of a row that was read stale, else NULL
 --   :shift_us :fencing_floor :owner_token   of the lease that replaces it: ttl - 30 s, in microseconds,
 --                             rounded up to whole seconds by adding 999999; the lowest fencing token
 -- Every row stands here twice: the first mention inserts the claim, and the second finds it and dates
@@ -24,8 +24,8 @@ ON DUPLICATE KEY UPDATE timestamp = CASE
         '.000000',
         LAST_INSERT_ID(CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED)),
         RIGHT(timestamp, 20))
-    /*each-with seen*/
-    WHEN id_prospect = :id_prospect AND id_device = :id_device AND CAST(timestamp AS BINARY) = :seen THEN CONCAT(
+    /*each-with stored*/
+    WHEN id_prospect = :id_prospect AND id_device = :id_device AND CAST(timestamp AS BINARY) = :stored THEN CONCAT(
         LEFT(SYSDATE(6) + INTERVAL :shift_us MICROSECOND, 19),
         '.000000',
         GREATEST(CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED), :fencing_floor),

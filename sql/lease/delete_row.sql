@@ -1,7 +1,7 @@
 -- Delete one row as it was read, or nothing: for an operator's release,
 -- and for rows that crashed holders left behind.
---   :key :seen                its primary key and its stored bytes
+--   :key :stored                its primary key and its stored bytes
 --   :id_prospect :id_device   the session, as it is stored
 DELETE FROM {table}
-WHERE {key} = :key AND CAST(timestamp AS BINARY) = :seen
+WHERE {key} = :key AND CAST(timestamp AS BINARY) = :stored
     AND id_prospect = :id_prospect AND id_device = :id_device

@@ -110,7 +110,7 @@ pub(crate) enum Step {
 #[derive(Clone)]
 pub(crate) struct Replace {
     pub key: u64,
-    pub seen: Vec<u8>,
+    pub stored: Vec<u8>,
     pub fencing_floor: u64,
     how: How,
     /// How often the lease was dated anew before.
@@ -122,7 +122,7 @@ impl Replace {
         Self {
             key: row.key,
             fencing_floor: row.lease.map_or(0, |lease| lease.fencing_token.0 + 1),
-            seen: row.stored,
+            stored: row.stored,
             how,
             redates,
         }

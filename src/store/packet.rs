@@ -250,8 +250,8 @@ impl Statements {
     pub fn append_delete(&self, session: &Session, row: &Row, packet: &mut Packet) {
         let [prospect, device] = session_values(session);
         let key = ("key", Value::Number(row.key));
-        let seen = ("seen", Value::Bytes(&row.stored));
-        self.delete_row.write(packet, &[prospect, device, key, seen]);
+        let stored = ("stored", Value::Bytes(&row.stored));
+        self.delete_row.write(packet, &[prospect, device, key, stored]);
     }
 
     /// Which of these sessions' rows another program holds a lock on, found out without waiting for it.
@@ -320,8 +320,8 @@ fn claim<'a>(attempt: &'a Attempt) -> Option<Claim<'a>> {
 impl Claim<'_> {
     fn values(&self, key: u64) -> [(&'static str, Value<'_>); 9] {
         let [prospect, device] = session_values(&self.acquire.session);
-        let (seen, fencing_floor) = match self.next {
-            Next::Replace(replaced) => (Value::Bytes(&replaced.seen), replaced.fencing_floor),
+        let (stored, fencing_floor) = match self.next {
+            Next::Replace(replaced) => (Value::Bytes(&replaced.stored), replaced.fencing_floor),
             _ => (Value::Null, 0),
         };
         [
@@ -331,7 +331,7 @@ impl Claim<'_> {
             ("key", Value::Number(key)),
             ("claim", Value::Bytes(self.text.as_bytes())),
             ("mark", Value::Text(claim_mark())),
-            ("seen", seen),
+            ("stored", stored),
             ("shift_us", shift_us(self.acquire.ttl.as_ms())),
             ("fencing_floor", Value::Number(fencing_floor)),
         ]
