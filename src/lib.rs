@@ -37,7 +37,7 @@
 
 mod background;
 mod cli;
-mod config;
+use cli::settings as config;
 mod db;
 mod doctor;
 mod http;

@@ -3,6 +3,7 @@
 mod client;
 pub mod private_database;
 mod run;
+pub mod settings;
 mod unix;
 
 use std::ffi::OsString;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use crate::cli::client::{Answer, Client, Ids};
 use crate::cli::private_database::PrivateDatabase;
-use crate::config::{ClientConfig, Config, Flags, Listen, SETTINGS, Setting};
+use crate::cli::settings::{ClientConfig, Config, Flags, Listen, SETTINGS, Setting};
 use crate::doctor::{Finding, MESSAGE_TABLE, Report, Verdict};
 use crate::http::api::LIST_MAX;
 use crate::http::server::{Ending, Server};
