@@ -37,7 +37,7 @@
 
 mod background;
 mod cli;
-use cli::settings as config;
+mod config;
 mod db;
 mod doctor;
 mod http;

@@ -1,9 +1,11 @@
 //! The command line: which command, with which settings, and its exit status.
 
 mod client;
+mod database_url;
+mod flags;
 pub mod private_database;
 mod run;
-pub mod settings;
+mod settings;
 mod unix;
 
 use std::ffi::OsString;
@@ -13,8 +15,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::client::{Answer, Client, Ids};
+use crate::cli::flags::{ClientConfig, Flags};
 use crate::cli::private_database::PrivateDatabase;
-use crate::cli::settings::{ClientConfig, Config, Flags, Listen, SETTINGS, Setting};
+use crate::config::{Config, Listen};
 use crate::doctor::{Finding, MESSAGE_TABLE, Report, Verdict};
 use crate::http::api::LIST_MAX;
 use crate::http::server::{Ending, Server};
@@ -75,10 +78,11 @@ fn dispatch(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), 
     let command = if asks_for_help { "--help" } else { command };
     let variable = |name: &str| std::env::var_os(name);
     let config = |flags: &mut dyn Iterator<Item = OsString>| {
-        Config::read(flags, variable).map_err(Failure::Usage)
+        settings::read(flags, variable).map_err(Failure::Usage)
     };
-    let client =
-        |flags, own: &[&str]| ClientConfig::read(flags, variable, own).map_err(Failure::Usage);
+    let client = |flags, with_value: &[&str], switches: &[&str]| {
+        ClientConfig::read(flags, variable, with_value, switches).map_err(Failure::Usage)
+    };
     match command {
         "serve" => serve(&config(&mut flags)?),
         "dev" => dev(flags),
@@ -88,9 +92,9 @@ fn dispatch(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), 
             check(&config(&mut flags.into_iter())?, print)
         }
         "migrate" => migrate(&config(&mut flags)?),
-        "list" => list(&client(flags, &["device", "json!"])?),
-        "release" => release(&client(flags, &["force!", "device", "prospect", "fencing-token"])?),
-        "run" => run_command(client(flags, &["device", "prospect", "wait", "ttl"])?),
+        "list" => list(&client(flags, &["device"], &["json"])?),
+        "release" => release(&client(flags, &["device", "prospect", "fencing-token"], &["force"])?),
+        "run" => run_command(client(flags, &["device", "prospect", "wait", "ttl"], &[])?),
         "--version" | "-V" => {
             print(concat!("session-lock ", env!("CARGO_PKG_VERSION")));
             Ok(())
@@ -114,9 +118,7 @@ fn help() -> String {
          session-lock migrate   create the tables that are missing\n\n\
          These settings of theirs are environment variables or flags:\n",
     );
-    for Setting { variable, flag, help } in &SETTINGS {
-        text.push_str(&["  ", variable, ", --", flag, "\n      ", help, "\n"].concat());
-    }
+    text.push_str(&settings::help());
     text + "  RUST_LOG\n      error, warn, info, debug [info]\n\n\
          These talk to a server, at --url or SESSION_LOCK_URL, or else at SESSION_LOCK_LISTEN:\n\n\
          session-lock list [--device D] [--json]\n\
@@ -161,7 +163,7 @@ fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     };
     // The machine's own zone is as good as any for a database that goes away.
     let flags = ["--time-zone=+00:00".into()].into_iter().chain(flags);
-    let config = Config::read(flags, setting).map_err(Failure::Usage)?;
+    let config = settings::read(flags, setting).map_err(Failure::Usage)?;
     migrate(&config)?;
     let server = Server::bind(&config).map_err(Failure::Failed)?;
     let (base, curl) = match server.address() {
