@@ -1,11 +1,9 @@
 //! The flags of a command, as they were given.
 
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::settings::{LISTEN_DEFAULT, listen};
-use crate::config::{Listen, UNIX_PREFIX};
+use super::Failure;
 
 pub struct Flags {
     /// Each flag, with its value unless it is a switch.
@@ -66,8 +64,9 @@ impl Flags {
     }
 
     /// The value of a flag that must be given.
-    pub fn need(&self, flag: &str) -> Result<String, String> {
-        self.get(flag).map(str::to_owned).ok_or_else(|| format!("--{flag} is missing"))
+    pub fn need(&self, flag: &str) -> Result<String, Failure> {
+        let error = || Failure::usage(format!("--{flag} is missing"));
+        self.get(flag).map(str::to_owned).ok_or_else(error)
     }
 
     /// Whether a switch was given.
@@ -76,8 +75,9 @@ impl Flags {
     }
 
     /// The value of a flag that is a duration, such as 1500ms, 30s or 2m.
-    pub fn duration(&self, flag: &str) -> Result<Option<Duration>, String> {
-        let error = || format!("--{flag} must be a duration such as 1500ms, 30s or 2m");
+    pub fn duration(&self, flag: &str) -> Result<Option<Duration>, Failure> {
+        let error =
+            || Failure::usage(format!("--{flag} must be a duration such as 1500ms, 30s or 2m"));
         self.get(flag).map(|text| duration(text).ok_or_else(error)).transpose()
     }
 }
@@ -95,47 +95,4 @@ fn duration(text: &str) -> Option<Duration> {
 
 fn utf8(name: &str, value: OsString) -> Result<String, String> {
     value.into_string().map_err(|_| format!("{name} is not valid UTF-8"))
-}
-
-/// What the commands that talk to a server are told.
-pub struct ClientConfig {
-    pub url: String,
-    pub api_token: Option<String>,
-    pub flags: Flags,
-}
-
-impl ClientConfig {
-    /// Reads the flags, of which some are the command's own, then the environment.
-    pub fn read(
-        arguments: impl IntoIterator<Item = OsString>,
-        environment: impl Fn(&str) -> Option<OsString>,
-        with_value: &[&str],
-        switches: &[&str],
-    ) -> Result<Self, String> {
-        let flags =
-            Flags::read(arguments, &[with_value, &["url", "api-token"]].concat(), switches)?;
-        let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let url = match flags.get_or_variable("url", "SESSION_LOCK_URL", environment)? {
-            Some(url) if url.starts_with("http://") || url.starts_with(UNIX_PREFIX) => url,
-            Some(_) => return Err("SESSION_LOCK_URL must begin with http:// or unix:/".to_owned()),
-            None => {
-                let address =
-                    flags.get_or_variable("listen", "SESSION_LOCK_LISTEN", environment)?;
-                let listen = listen(address.as_deref().unwrap_or(LISTEN_DEFAULT))
-                    .map_err(|wrong| format!("SESSION_LOCK_LISTEN {wrong}"))?;
-                match listen {
-                    Listen::Tcp(mut address) => {
-                        if address.ip().is_unspecified() {
-                            address.set_ip(Ipv4Addr::LOCALHOST.into());
-                        }
-                        format!("http://{address}")
-                    }
-                    Listen::Unix(_) => listen.to_string(),
-                }
-            }
-        };
-        let api_token =
-            flags.get_or_variable("api-token", "SESSION_LOCK_API_TOKEN", environment)?;
-        Ok(Self { url, api_token, flags })
-    }
 }
