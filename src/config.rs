@@ -28,7 +28,6 @@ pub struct Config {
     pub time_zone: Option<String>,
 }
 
-/// Where the service listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
     Tcp(SocketAddr),

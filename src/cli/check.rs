@@ -7,8 +7,6 @@ use serde_json::{Value, json};
 use super::{Failure, config, exit_status, print, store};
 use crate::doctor::{Finding, Report, Verdict};
 
-pub const HELP: &str = "session-lock check     what is right and what is wrong with the database (status 1: problems); --json";
-
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     let (json, arguments): (Vec<_>, Vec<_>) =
         arguments.into_iter().partition(|argument| argument == "--json");

@@ -18,7 +18,6 @@ use super::exit_status;
 /// does not renew its lease, which would end while the command goes on.
 const SIGNALS: [i32; 7] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP];
 
-/// A command that was started.
 pub struct Child {
     group: Pid,
     exited: Receiver<u8>,
@@ -43,7 +42,6 @@ impl Child {
         Ok(Self { group, exited })
     }
 
-    /// Waits for the exit status of the command.
     pub fn wait_until(&self, deadline: Instant) -> Option<u8> {
         self.exited.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }

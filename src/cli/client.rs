@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -34,11 +33,10 @@ pub struct Client {
 }
 
 /// Why a request has no result.
-#[derive(Debug)]
 pub enum RequestError {
     /// Status 409, with its body: another lease holds the session, or the lease is lost.
     Conflict(Value),
-    /// Another status 4xx: the same request would be refused again.
+    /// Another status 4xx: something is wrong with the request.
     Refused(String),
     /// There is no server, or it cannot answer now.
     NoServer(String),
@@ -50,33 +48,33 @@ pub fn connect(
     with_value: &[&str],
     switches: &[&str],
 ) -> Result<(Client, Flags), Failure> {
-    // An empty variable in an environment file means "not set".
-    let environment = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let with_value = [with_value, &["url", "api-token"]].concat();
-    let flags = Flags::read(arguments, &with_value, switches).map_err(Failure::usage)?;
-    let url = server_url(&flags, environment).map_err(Failure::usage)?;
-    let api_token = flags.get_or_variable("api-token", API_TOKEN_VARIABLE, environment);
-    Ok((Client::new(url, api_token.map_err(Failure::usage)?), flags))
+    let flags = Flags::read(arguments, &with_value, switches)?;
+    let url = server_url(&flags)?;
+    let api_token = flags.get_or_variable("api-token", API_TOKEN_VARIABLE, environment)?;
+    Ok((Client::new(url, api_token), flags))
 }
 
-/// The body of a request about the conversation that the flags name.
+/// The fields that name the conversation of the flags.
 pub fn ids(flags: &Flags) -> Result<Value, Failure> {
     Ok(json!({"id_device": flags.need("device")?, "id_prospect": flags.need("prospect")?}))
 }
 
-fn server_url(
-    flags: &Flags,
-    environment: impl Fn(&str) -> Option<OsString> + Copy,
-) -> Result<String, String> {
+/// An environment variable. An empty one in an environment file means "not set".
+fn environment(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+fn server_url(flags: &Flags) -> Result<String, Failure> {
     if let Some(url) = flags.get_or_variable("url", "SESSION_LOCK_URL", environment)? {
         if url.starts_with("http://") || url.starts_with(UNIX_PREFIX) {
             return Ok(url);
         }
-        return Err("SESSION_LOCK_URL must begin with http:// or unix:/".to_owned());
+        return Err(Failure::usage("SESSION_LOCK_URL must begin with http:// or unix:/"));
     }
     let address = flags.get_or_variable("listen", "SESSION_LOCK_LISTEN", environment)?;
     let address = listen(address.as_deref().unwrap_or(LISTEN_DEFAULT));
-    match address.map_err(|error| format!("SESSION_LOCK_LISTEN {error}"))? {
+    match address.map_err(|error| Failure::usage(format!("SESSION_LOCK_LISTEN {error}")))? {
         Listen::Tcp(address) if address.ip().is_unspecified() => {
             Ok(format!("http://{}:{}", Ipv4Addr::LOCALHOST, address.port()))
         }
@@ -127,14 +125,14 @@ impl Client {
             ))
         })?;
         let message = match body["error"]["message"].as_str() {
-            _ if status == 401 => {
-                "the server wants its API token: set SESSION_LOCK_API_TOKEN".into()
-            }
             Some(message) => message.to_owned(),
             None => format!("the server answered {status}"),
         };
         match status {
             200 => Ok(body),
+            401 => {
+                Err(Refused(format!("the server wants its API token: set {API_TOKEN_VARIABLE}")))
+            }
             409 => Err(Conflict(body)),
             400..500 => Err(Refused(message)),
             _ => Err(NoServer(message)),
@@ -149,20 +147,12 @@ fn parse(response: Result<Response<Body>, ureq::Error>) -> Result<(u16, Value), 
     Ok((response.status().as_u16(), body))
 }
 
-impl fmt::Display for RequestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Conflict(_) => f.write_str("the server answered 409"),
-            Refused(message) | NoServer(message) => f.write_str(message),
-        }
-    }
-}
-
 impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         match error {
+            Conflict(_) => Self::new(exit_status::NO_SERVER, "the server answered 409"),
             Refused(message) => Self::usage(message),
-            error => Self::new(exit_status::NO_SERVER, error),
+            NoServer(message) => Self::new(exit_status::NO_SERVER, message),
         }
     }
 }

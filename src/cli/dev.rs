@@ -9,8 +9,6 @@ use super::{Failure, print, settings};
 use crate::config::Listen;
 use crate::http::server::Server;
 
-pub const HELP: &str = "session-lock dev       the service on a private database, to try it out";
-
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     print("starting a private database ...");
     let database = PrivateDatabase::start_installed().map_err(Failure::verbatim)?;
@@ -21,7 +19,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     };
     // Accepts the time zone of the machine, which is as good as UTC for a temporary database.
     let arguments = ["--time-zone=+00:00".into()].into_iter().chain(arguments);
-    let config = settings::read(arguments, environment).map_err(Failure::usage)?;
+    let config = settings::read(arguments, environment)?;
     migrate(&config)?;
     let server = Server::bind(&config).map_err(Failure::verbatim)?;
     print_examples(server.address(), &url);

@@ -9,12 +9,10 @@ use super::client::{Client, RequestError, connect};
 use super::{Failure, print};
 use crate::http::api::LIST_MAX;
 
-pub const HELP: &str = "session-lock list [--device D] [--json]";
-
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     let (client, flags) = connect(arguments, &["device"], &["json"])?;
     let locks = fetch(&client, flags.get("device"))?;
-    if flags.has("json") {
+    if flags.get("json").is_some() {
         print(Value::from(locks));
     } else {
         print_table(&locks);

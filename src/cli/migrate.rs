@@ -6,8 +6,6 @@ use super::{Failure, config, exit_status, print, store};
 use crate::config::Config;
 use crate::doctor::MESSAGE_TABLE;
 
-pub const HELP: &str = "session-lock migrate   create the tables that are missing";
-
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     migrate(&config(arguments)?)
 }

@@ -25,35 +25,30 @@ use crate::config::Config;
 use crate::logging::Journal;
 use crate::store::Store;
 
-/// A row of [`COMMANDS`].
-struct Command {
-    name: &'static str,
-    group: Group,
-    run: fn(Vec<OsString>) -> Result<(), Failure>,
-    help: &'static str,
-}
+/// The name of a command, its function, and what `--help` says after the name.
+type Command = (&'static str, fn(Vec<OsString>) -> Result<(), Failure>, &'static str);
 
-/// The part of `--help` that lists a command.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Group {
-    /// Works on the database, with the settings of the service.
-    Service,
-    /// Sends requests to a server.
-    Client,
-}
+/// The commands that work on the database, with the settings of the service.
+const DATABASE_COMMANDS: [Command; 4] = [
+    ("serve", serve::run, "the service"),
+    ("dev", dev::run, "the service on a private database, to try it out"),
+    (
+        "check",
+        check::run,
+        "what is right and what is wrong with the database (status 1: problems); --json",
+    ),
+    ("migrate", migrate::run, "create the tables that are missing"),
+];
 
-/// All commands, in the order of `--help`.
-const COMMANDS: [Command; 7] = [
-    Command { name: "serve", group: Group::Service, run: serve::run, help: serve::HELP },
-    Command { name: "dev", group: Group::Service, run: dev::run, help: dev::HELP },
-    Command { name: "check", group: Group::Service, run: check::run, help: check::HELP },
-    Command { name: "migrate", group: Group::Service, run: migrate::run, help: migrate::HELP },
-    Command { name: "list", group: Group::Client, run: list::run, help: list::HELP },
-    Command { name: "release", group: Group::Client, run: release::run, help: release::HELP },
-    Command { name: "run", group: Group::Client, run: run::run, help: run::HELP },
+/// The commands that send requests to a server.
+const CLIENT_COMMANDS: [Command; 3] = [
+    ("list", list::run, "[--device D] [--json]"),
+    ("release", release::run, "--force --device D --prospect P [--fencing-token N]"),
+    ("run", run::run, run::HELP),
 ];
 
 /// Why a command did not succeed.
+#[derive(Debug)]
 struct Failure {
     status: u8,
     /// What to print on standard error, if the command has not printed it.
@@ -75,7 +70,6 @@ impl Failure {
     }
 }
 
-/// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(filter)
@@ -101,32 +95,34 @@ pub fn main() -> ExitCode {
 
 fn dispatch(name: &str, arguments: Vec<OsString>) -> Result<(), Failure> {
     let asks_for_help = arguments.first().is_some_and(|flag| flag == "--help" || flag == "-h");
-    if asks_for_help || matches!(name, "--help" | "-h" | "help") {
-        print(help());
-    } else if matches!(name, "--version" | "-V") {
-        print(concat!("session-lock ", env!("CARGO_PKG_VERSION")));
-    } else if let Some(command) = COMMANDS.iter().find(|command| command.name == name) {
-        return (command.run)(arguments);
-    } else {
-        let error = format!("there is no command {name:?}; session-lock --help lists them");
-        return Err(Failure::usage(error));
+    match if asks_for_help { "--help" } else { name } {
+        "--help" | "-h" | "help" => print(help()),
+        "--version" | "-V" => print(concat!("session-lock ", env!("CARGO_PKG_VERSION"))),
+        name => {
+            let mut commands = DATABASE_COMMANDS.iter().chain(&CLIENT_COMMANDS);
+            let (_, run, _) = commands.find(|(known, ..)| *known == name).ok_or_else(|| {
+                let error = format!("there is no command {name:?}");
+                Failure::usage(error + "; session-lock --help lists them")
+            })?;
+            return run(arguments);
+        }
     }
     Ok(())
 }
 
 fn help() -> String {
-    let commands = |group| {
-        let commands = COMMANDS.iter().filter(|command| command.group == group);
-        commands.map(|command| command.help).collect::<Vec<_>>().join("\n")
+    let lines = |commands: &[Command], width| {
+        let line = |(name, _, help): &Command| format!("session-lock {name:<width$} {help}\n");
+        commands.iter().map(line).collect::<String>()
     };
     format!(
-        "One worker at a time per chat conversation.\n\n{}\n\n\
+        "One worker at a time per chat conversation.\n\n{}\n\
          These settings of theirs are environment variables or flags:\n{}  \
          RUST_LOG\n      error, warn, info, debug [info]\n\n\
          These talk to a server, at --url or SESSION_LOCK_URL, or else at SESSION_LOCK_LISTEN:\n\n{}",
-        commands(Group::Service),
+        lines(&DATABASE_COMMANDS, 9),
         settings::help(),
-        commands(Group::Client)
+        lines(&CLIENT_COMMANDS, 0).trim_end()
     )
 }
 
@@ -141,12 +137,11 @@ fn print(line: impl Display) {
     }
 }
 
-/// The settings of the service, from the flags and the environment.
 fn config(arguments: Vec<OsString>) -> Result<Config, Failure> {
-    settings::read(arguments, |variable| std::env::var_os(variable)).map_err(Failure::usage)
+    settings::read(arguments, |variable| std::env::var_os(variable))
 }
 
-/// A store for a command that does one thing after the other.
+/// One connection is enough for a command that does one thing after the other.
 fn store(config: &Config) -> Store {
     Store::new(&config.database, &config.table, config.time_zone.as_deref(), 1)
 }

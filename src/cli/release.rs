@@ -5,11 +5,9 @@ use std::ffi::OsString;
 use super::client::{ANSWER_TIMEOUT, RequestError, connect, ids};
 use super::{Failure, exit_status, print};
 
-pub const HELP: &str = "session-lock release --force --device D --prospect P [--fencing-token N]";
-
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     let (client, flags) = connect(arguments, &["device", "prospect", "fencing-token"], &["force"])?;
-    if !flags.has("force") {
+    if flags.get("force").is_none() {
         let error = "release takes --force: a worker releases with its owner token, over HTTP";
         return Err(Failure::usage(error));
     }
@@ -17,9 +15,8 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     request["force"] = true.into();
     let mut not_held = "not held";
     if let Some(text) = flags.get("fencing-token") {
-        let number = text.parse::<u64>();
-        request["fencing_token"] =
-            number.map_err(|_| Failure::usage("--fencing-token must be a number"))?.into();
+        let error = |_| Failure::usage("--fencing-token must be a number");
+        request["fencing_token"] = text.parse::<u64>().map_err(error)?.into();
         not_held = "not held, or not by that lease";
     }
     client.post("/v1/release", &request, ANSWER_TIMEOUT).map_err(|error| match error {

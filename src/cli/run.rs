@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::child::Child;
-use super::client::{ANSWER_TIMEOUT, Client, RequestError, connect, ids};
+use super::client::RequestError::{self, Conflict, NoServer, Refused};
+use super::client::{ANSWER_TIMEOUT, Client, connect, ids};
 use super::{Failure, exit_status};
 use crate::http::api::WAIT_MAX_MS;
 use crate::lease::{OwnerToken, TTL_DEFAULT_MS};
 
-pub const HELP: &str =
-    "session-lock run --device D --prospect P [--wait 10s] [--ttl 30s] -- CMD ...
+/// What `--help` says after the name.
+pub const HELP: &str = "--device D --prospect P [--wait 10s] [--ttl 30s] -- CMD ...
       runs CMD under a lease and ends with its status: 128+n for a signal, 126 or 127 if it cannot
       be started; 75: held by somebody else, 69: no server, 2: wrong flag [--wait 0, --ttl 30s]";
 
@@ -37,11 +38,11 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     let (client, flags) = connect(arguments, &["device", "prospect", "wait", "ttl"], &[])?;
-    let ttl = flags.duration("ttl")?.unwrap_or(Duration::from_millis(TTL_DEFAULT_MS));
+    let ttl_ms = flags.duration("ttl")?.map_or(TTL_DEFAULT_MS, whole_ms);
     let wait = flags.duration("wait")?.unwrap_or_default();
     let mut fields = ids(&flags)?;
     fields["owner_token"] = OwnerToken::draw().secret().into();
-    let lease = Lease { client, fields, ttl };
+    let lease = Lease { client, fields, ttl_ms };
     let command = flags.rest;
     if command.is_empty() {
         return Err(Failure::usage("run needs a command, after --"));
@@ -78,19 +79,20 @@ fn supervise(lease: &Lease, child: &Child, mut deadlines: Deadlines) -> u8 {
         }
         match lease.renew(SERVER_TIMEOUT.min(deadlines.stop - sent_at)) {
             Ok(remaining) => {
-                deadlines = Deadlines::new(sent_at, remaining.min(lease.ttl));
-                if remaining < lease.ttl * STOP_AT / TENTHS {
+                let ttl = Duration::from_millis(lease.ttl_ms);
+                deadlines = Deadlines::new(sent_at, remaining.min(ttl));
+                if remaining < ttl * STOP_AT / TENTHS {
                     // The longest hold cuts the lease short, so that another renewal adds nothing.
                     deadlines.renew = deadlines.stop;
                 }
             }
-            Err(RequestError::Conflict(answer)) => {
+            Err(Conflict(answer)) => {
                 let reason = answer["reason"].as_str().unwrap_or("lost");
                 log::error!("the lease is {reason}; stopping the command");
                 // Another worker may hold the session already.
                 return child.stop(deadlines.kill.min(Instant::now() + LOST_TIMEOUT));
             }
-            Err(error) => {
+            Err(Refused(error) | NoServer(error)) => {
                 log::warn!("could not renew the lease: {error}");
                 deadlines.renew = Instant::now() + RETRY_INTERVAL;
             }
@@ -111,6 +113,17 @@ impl Deadlines {
         let at = |tenths| since + remaining * tenths / TENTHS;
         Self { renew: at(RENEW_AT), stop: at(STOP_AT), kill: at(KILL_AT) }
     }
+
+    /// The deadlines of a lease that was just granted.
+    fn of_grant(sent_at: Instant, remaining: Duration) -> Self {
+        let now = Instant::now();
+        if now - sent_at <= remaining / TENTHS {
+            return Self::new(sent_at, remaining);
+        }
+        // The request waited in a queue, and the lease began at the end of the wait: count from
+        // now, which is a little late, and renew at once, which corrects that.
+        Self { renew: now, ..Self::new(now, remaining) }
+    }
 }
 
 /// A lease on a server.
@@ -118,7 +131,7 @@ struct Lease {
     client: Client,
     /// The fields of all its requests: the ids and the owner token.
     fields: Value,
-    ttl: Duration,
+    ttl_ms: u64,
 }
 
 impl Lease {
@@ -129,24 +142,25 @@ impl Lease {
         let mut sent_at = Instant::now();
         let request = || {
             sent_at = Instant::now();
-            let wait_ms = ms(wait_until.saturating_duration_since(sent_at)).min(WAIT_MAX_MS);
-            let fields = [("ttl_ms", ms(self.ttl)), ("wait_ms", wait_ms)];
+            let wait_ms = whole_ms(wait_until.saturating_duration_since(sent_at));
+            let fields = [("ttl_ms", self.ttl_ms), ("wait_ms", wait_ms.min(WAIT_MAX_MS))];
             self.post("/v1/acquire", &fields, ANSWER_TIMEOUT)
         };
         let is_worth_a_retry = |error: &RequestError| match error {
-            RequestError::Conflict(_) => Instant::now() < wait_until,
-            RequestError::Refused(_) => false,
-            RequestError::NoServer(_) => Instant::now() <= server_until,
+            Conflict(_) => Instant::now() < wait_until,
+            Refused(_) => false,
+            NoServer(_) => Instant::now() <= server_until,
         };
         match retry(request, is_worth_a_retry) {
             Ok(answer) => {
-                let deadlines = deadlines_of_grant(sent_at, remaining(&answer));
-                Ok((answer["fencing_token"].as_u64().unwrap_or(0), deadlines))
+                let remaining = Duration::from_millis(number(&answer, "remaining_ms"));
+                let deadlines = Deadlines::of_grant(sent_at, remaining);
+                Ok((number(&answer, "fencing_token"), deadlines))
             }
-            Err(RequestError::Conflict(answer)) => {
+            Err(Conflict(answer)) => {
                 let message = format!(
                     "held by somebody else, for another {} ms unless it is renewed or released",
-                    ms(remaining(&answer))
+                    number(&answer, "remaining_ms")
                 );
                 Err(Failure::new(exit_status::HELD, message))
             }
@@ -156,18 +170,17 @@ impl Lease {
 
     /// Renews the lease. Returns how long it lasts from now on.
     fn renew(&self, timeout: Duration) -> Result<Duration, RequestError> {
-        let answer = self.post("/v1/renew", &[("ttl_ms", ms(self.ttl))], timeout)?;
-        Ok(remaining(&answer))
+        let answer = self.post("/v1/renew", &[("ttl_ms", self.ttl_ms)], timeout)?;
+        Ok(Duration::from_millis(number(&answer, "remaining_ms")))
     }
 
     /// Releases the lease. If it was lost, this changes nothing.
     fn release(&self) {
         let until = Instant::now() + SERVER_TIMEOUT;
-        let request = || match self.post("/v1/release", &[], SERVER_TIMEOUT) {
-            Err(RequestError::Conflict(answer)) => Ok(answer),
-            result => result,
-        };
-        if let Err(error) = retry(request, |_| Instant::now() <= until) {
+        let is_worth_a_retry =
+            |error: &RequestError| !matches!(error, Conflict(_)) && Instant::now() <= until;
+        let result = retry(|| self.post("/v1/release", &[], SERVER_TIMEOUT), is_worth_a_retry);
+        if let Err(Refused(error) | NoServer(error)) = result {
             log::warn!("the lease is not released and will expire: {error}");
         }
     }
@@ -200,20 +213,11 @@ fn retry(
     }
 }
 
-fn deadlines_of_grant(sent_at: Instant, remaining: Duration) -> Deadlines {
-    let now = Instant::now();
-    if now - sent_at <= remaining / TENTHS {
-        return Deadlines::new(sent_at, remaining);
-    }
-    // The request waited in a queue, and the lease began at the end of the wait: count from now,
-    // which is a little late, and renew at once, which corrects that.
-    Deadlines { renew: now, ..Deadlines::new(now, remaining) }
+/// A number in an answer; 0 if it is missing.
+fn number(answer: &Value, field: &str) -> u64 {
+    answer[field].as_u64().unwrap_or(0)
 }
 
-fn remaining(answer: &Value) -> Duration {
-    Duration::from_millis(answer["remaining_ms"].as_u64().unwrap_or(0))
-}
-
-fn ms(duration: Duration) -> u64 {
+fn whole_ms(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

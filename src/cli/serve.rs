@@ -5,8 +5,6 @@ use std::ffi::OsString;
 use super::{Failure, config, exit_status};
 use crate::http::server::{Ending, Server};
 
-pub const HELP: &str = "session-lock serve     the service";
-
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     serve(Server::bind(&config(arguments)?).map_err(Failure::verbatim)?)
 }
