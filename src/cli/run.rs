@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::child::Child;
 use super::client::RequestError::{self, Conflict, NoServer, Refused};
@@ -114,7 +114,7 @@ impl Deadlines {
         Self { renew: at(RENEW_AT), stop: at(STOP_AT), kill: at(KILL_AT) }
     }
 
-    /// The deadlines of a lease that was just granted.
+    /// The deadlines of a lease that was just granted, by a request of `sent_at`.
     fn of_grant(sent_at: Instant, remaining: Duration) -> Self {
         let now = Instant::now();
         if now - sent_at <= remaining / TENTHS {
@@ -126,10 +126,9 @@ impl Deadlines {
     }
 }
 
-/// A lease on a server.
 struct Lease {
     client: Client,
-    /// The fields of all its requests: the ids and the owner token.
+    /// The fields of every request: the ids and the owner token.
     fields: Value,
     ttl_ms: u64,
 }
@@ -143,8 +142,10 @@ impl Lease {
         let request = || {
             sent_at = Instant::now();
             let wait_ms = whole_ms(wait_until.saturating_duration_since(sent_at));
-            let fields = [("ttl_ms", self.ttl_ms), ("wait_ms", wait_ms.min(WAIT_MAX_MS))];
-            self.post("/v1/acquire", &fields, ANSWER_TIMEOUT)
+            let mut fields = self.fields.clone();
+            fields["ttl_ms"] = self.ttl_ms.into();
+            fields["wait_ms"] = wait_ms.min(WAIT_MAX_MS).into();
+            self.client.post("/v1/acquire", &fields, ANSWER_TIMEOUT)
         };
         let is_worth_a_retry = |error: &RequestError| match error {
             Conflict(_) => Instant::now() < wait_until,
@@ -170,7 +171,9 @@ impl Lease {
 
     /// Renews the lease. Returns how long it lasts from now on.
     fn renew(&self, timeout: Duration) -> Result<Duration, RequestError> {
-        let answer = self.post("/v1/renew", &[("ttl_ms", self.ttl_ms)], timeout)?;
+        let mut fields = self.fields.clone();
+        fields["ttl_ms"] = self.ttl_ms.into();
+        let answer = self.client.post("/v1/renew", &fields, timeout)?;
         Ok(Duration::from_millis(number(&answer, "remaining_ms")))
     }
 
@@ -179,27 +182,14 @@ impl Lease {
         let until = Instant::now() + SERVER_TIMEOUT;
         let is_worth_a_retry =
             |error: &RequestError| !matches!(error, Conflict(_)) && Instant::now() <= until;
-        let result = retry(|| self.post("/v1/release", &[], SERVER_TIMEOUT), is_worth_a_retry);
-        if let Err(Refused(error) | NoServer(error)) = result {
+        let request = || self.client.post("/v1/release", &self.fields, SERVER_TIMEOUT);
+        if let Err(Refused(error) | NoServer(error)) = retry(request, is_worth_a_retry) {
             log::warn!("the lease is not released and will expire: {error}");
         }
     }
-
-    fn post(
-        &self,
-        path: &str,
-        fields: &[(&str, u64)],
-        timeout: Duration,
-    ) -> Result<Value, RequestError> {
-        let mut request = self.fields.clone();
-        for (name, value) in fields {
-            request[name] = json!(value);
-        }
-        self.client.post(path, &request, timeout)
-    }
 }
 
-/// Repeats a request while its error is worth it.
+/// Repeats a request after each error that is worth a retry.
 fn retry(
     mut request: impl FnMut() -> Result<Value, RequestError>,
     is_worth_a_retry: impl Fn(&RequestError) -> bool,

@@ -13,7 +13,7 @@ use crate::lease::TTL_MIN_MS;
 /// Bots on the same machine reach the service here, and nothing outside can.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7099";
 
-/// The only variable that counts even if it is empty.
+/// The only variable that the service does not ignore if it is empty.
 pub const API_TOKEN_VARIABLE: &str = "SESSION_LOCK_API_TOKEN";
 
 /// Octal modes that let the service itself read and write.
