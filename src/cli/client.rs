@@ -1,76 +1,93 @@
-//! The other end of the interface: what `run`, `list` and `release` say to a server.
+//! The HTTP client of `list`, `release` and `run`.
 
+use std::error::Error;
+use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use ureq::http::Response;
 use ureq::unversioned::resolver::DefaultResolver;
+use ureq::{Body, RequestBuilder};
 
-use crate::cli::unix::UnixConnector;
-use crate::config::UNIX_PREFIX;
+use self::RequestError::{Conflict, NoServer, Refused};
+use super::flags::Flags;
+use super::settings::{API_TOKEN_VARIABLE, LISTEN_DEFAULT, listen};
+use super::unix::UnixConnector;
+use super::{Failure, exit_status};
+use crate::config::{Listen, UNIX_PREFIX};
 
-/// Longer than any answer takes: the longest wait in line, and what a database that fails adds.
-pub const ANSWER_PATIENCE: Duration = Duration::from_secs(40);
+/// Longer than any answer takes: the longest wait in a queue, and the timeouts of the database.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// How long to wait for a server to accept a connection.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// A server on the same network accepts a connection within milliseconds, unless it is overloaded.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A server, and how to be let in.
 pub struct Client {
     agent: ureq::Agent,
-    /// What a path is put behind.
+    /// The URL before the path of a request.
     base: String,
-    /// What a person knows it by.
+    /// The URL in messages.
     url: String,
     api_token: Option<String>,
 }
 
-/// A conversation, as a person names it.
-#[derive(Clone, Debug)]
-pub struct Ids {
-    pub device: String,
-    pub prospect: String,
+/// Why a request has no result.
+pub enum RequestError {
+    /// Status 409, with its body: another lease holds the session, or the lease is lost.
+    Conflict(Value),
+    /// Another status 4xx: something is wrong with the request.
+    Refused(String),
+    /// There is no server, or it cannot answer now.
+    NoServer(String),
 }
 
-/// What a server answered.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub body: Value,
+/// Reads the flags of a command and finds its server.
+pub fn connect(
+    arguments: Vec<OsString>,
+    with_value: &[&str],
+    switches: &[&str],
+) -> Result<(Client, Flags), Failure> {
+    let with_value = [with_value, &["url", "api-token"]].concat();
+    let flags = Flags::read(arguments, &with_value, switches)?;
+    let url = server_url(&flags)?;
+    let api_token = flags.get_or_variable("api-token", API_TOKEN_VARIABLE, environment)?;
+    Ok((Client::new(url, api_token), flags))
 }
 
-impl Answer {
-    /// A number of the body; 0 if it is not there.
-    pub fn number(&self, field: &str) -> u64 {
-        self.body[field].as_u64().unwrap_or(0)
-    }
+/// The fields that name the conversation of the flags.
+pub fn ids(flags: &Flags) -> Result<Value, Failure> {
+    Ok(json!({"id_device": flags.need("device")?, "id_prospect": flags.need("prospect")?}))
+}
 
-    /// Why a lease was refused or lost.
-    pub fn reason(&self) -> &str {
-        self.body["reason"].as_str().unwrap_or("lost")
-    }
+/// An environment variable. An empty one in an environment file means "not set".
+fn environment(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
+}
 
-    /// Whether the server wants something else to be asked.
-    pub fn is_refusal(&self) -> bool {
-        (400..500).contains(&self.status) && self.status != 409
-    }
-
-    /// The server's own words about why it has no other answer.
-    pub fn complaint(&self) -> String {
-        if self.status == 401 {
-            return "the server wants its API token: set SESSION_LOCK_API_TOKEN".to_owned();
+fn server_url(flags: &Flags) -> Result<String, Failure> {
+    if let Some(url) = flags.get_or_variable("url", "SESSION_LOCK_URL", environment)? {
+        if url.starts_with("http://") || url.starts_with(UNIX_PREFIX) {
+            return Ok(url);
         }
-        let message = self.body["error"]["message"].as_str();
-        message.map_or_else(|| format!("the server answered {}", self.status), str::to_owned)
+        return Err(Failure::usage("SESSION_LOCK_URL must begin with http:// or unix:/"));
+    }
+    let address = flags.get_or_variable("listen", "SESSION_LOCK_LISTEN", environment)?;
+    let address = listen(address.as_deref().unwrap_or(LISTEN_DEFAULT));
+    match address.map_err(|error| Failure::usage(format!("SESSION_LOCK_LISTEN {error}")))? {
+        Listen::Tcp(address) if address.ip().is_unspecified() => {
+            Ok(format!("http://{}:{}", Ipv4Addr::LOCALHOST, address.port()))
+        }
+        Listen::Tcp(address) => Ok(format!("http://{address}")),
+        address @ Listen::Unix(_) => Ok(address.to_string()),
     }
 }
 
 impl Client {
-    /// A client of the server at this URL.
-    pub fn new(url: &str, api_token: Option<String>) -> Self {
+    fn new(url: String, api_token: Option<String>) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_connect(Some(CONNECT_PATIENCE))
-            .timeout_global(Some(ANSWER_PATIENCE))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
             .build();
         let (agent, base) = match url.strip_prefix(UNIX_PREFIX) {
             Some(path) => {
@@ -78,55 +95,64 @@ impl Client {
                 let agent = ureq::Agent::with_parts(config, connector, DefaultResolver::default());
                 (agent, "http://127.0.0.1")
             }
-            None => (ureq::Agent::new_with_config(config), url),
+            None => (ureq::Agent::new_with_config(config), url.trim_end_matches('/')),
         };
-        Self { agent, base: base.trim_end_matches('/').to_owned(), url: url.to_owned(), api_token }
+        Self { agent, base: base.to_owned(), url, api_token }
     }
 
-    /// Posts a request about a conversation.
-    pub fn post(
-        &self,
-        path: &str,
-        ids: &Ids,
-        fields: Value,
-        patience: Duration,
-    ) -> Result<Answer, String> {
-        let mut body = fields;
-        body["id_device"] = json!(ids.device);
-        body["id_prospect"] = json!(ids.prospect);
-        let request = self.agent.post(format!("{}{path}", self.base));
-        let request = request.config().timeout_global(Some(patience)).build();
-        let request = match &self.api_token {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
-        };
+    pub fn post(&self, path: &str, body: &Value, timeout: Duration) -> Result<Value, RequestError> {
+        let request = self.prepare(self.agent.post(self.base.clone() + path), timeout);
         self.read(request.content_type("application/json").send(body.to_string()))
     }
 
-    /// Gets something.
-    pub fn get(&self, path: &str) -> Result<Answer, String> {
-        let request = self.agent.get(format!("{}{path}", self.base));
-        let request = match &self.api_token {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
-        };
-        self.read(request.call())
+    pub fn get(&self, path: &str) -> Result<Value, RequestError> {
+        self.read(self.prepare(self.agent.get(self.base.clone() + path), ANSWER_TIMEOUT).call())
     }
 
-    fn read(
-        &self,
-        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    ) -> Result<Answer, String> {
-        let no_server = |error: &dyn std::fmt::Display| {
-            format!(
+    fn prepare<B>(&self, request: RequestBuilder<B>, timeout: Duration) -> RequestBuilder<B> {
+        let request = request.config().timeout_global(Some(timeout)).build();
+        match &self.api_token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    fn read(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Value, RequestError> {
+        let (status, body) = parse(response).map_err(|error| {
+            NoServer(format!(
                 "no session-lock server at {}: {error}; --url or SESSION_LOCK_URL says where one is",
                 self.url
-            )
+            ))
+        })?;
+        let message = match body["error"]["message"].as_str() {
+            Some(message) => message.to_owned(),
+            None => format!("the server answered {status}"),
         };
-        let mut response = response.map_err(|error| no_server(&error))?;
-        let text = response.body_mut().read_to_string().map_err(|error| no_server(&error))?;
-        let body =
-            serde_json::from_str(&text).map_err(|_| no_server(&"it does not answer in JSON"))?;
-        Ok(Answer { status: response.status().as_u16(), body })
+        match status {
+            200 => Ok(body),
+            401 => {
+                Err(Refused(format!("the server wants its API token: set {API_TOKEN_VARIABLE}")))
+            }
+            409 => Err(Conflict(body)),
+            400..500 => Err(Refused(message)),
+            _ => Err(NoServer(message)),
+        }
+    }
+}
+
+fn parse(response: Result<Response<Body>, ureq::Error>) -> Result<(u16, Value), Box<dyn Error>> {
+    let mut response = response?;
+    let text = response.body_mut().read_to_string()?;
+    let body = serde_json::from_str(&text).map_err(|_| "it does not answer in JSON")?;
+    Ok((response.status().as_u16(), body))
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        match error {
+            Conflict(_) => Self::new(exit_status::NO_SERVER, "the server answered 409"),
+            Refused(message) => Self::usage(message),
+            NoServer(message) => Self::new(exit_status::NO_SERVER, message),
+        }
     }
 }

@@ -1,332 +1,138 @@
-//! The command line: which command, with which settings, and its exit status.
+//! The command line: runs the command that the first argument names.
 
+mod check;
+mod child;
 mod client;
+mod database_url;
+mod dev;
+mod exit_status;
+mod flags;
+mod list;
+mod migrate;
 pub mod private_database;
+mod release;
 mod run;
+mod serve;
+mod settings;
 mod unix;
 
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use crate::cli::client::{Answer, Client, Ids};
-use crate::cli::private_database::PrivateDatabase;
-use crate::config::{ClientConfig, Config, Flags, Listen, SETTINGS, Setting};
-use crate::db::MESSAGE_TABLE;
-use crate::doctor::{Finding, Report, Verdict};
-use crate::http::LIST_MAX;
-use crate::http::{Ending, Server};
-use crate::lease::TTL_DEFAULT_MS;
+use crate::config::Config;
 use crate::logging;
 use crate::store::Store;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
 
-/// What a command ended with, other than success.
-enum Failure {
-    Failed(String),
-    /// Something is wrong with the command line or a setting: status 2.
-    Usage(String),
-    /// A status of the command's own, and perhaps a word about it.
-    Status(u8, Option<String>),
+/// The name of a command, its function, and what `--help` says after the name.
+type Command = (&'static str, fn(Vec<OsString>) -> Result<(), Failure>, &'static str);
+
+/// The commands that work on the database, with the settings of the service.
+const DATABASE_COMMANDS: [Command; 4] = [
+    ("serve", serve::run, "the service"),
+    ("dev", dev::run, "the service on a private database, to try it out"),
+    (
+        "check",
+        check::run,
+        "what is right and what is wrong with the database (status 1: problems); --json",
+    ),
+    ("migrate", migrate::run, "create the tables that are missing"),
+];
+
+/// The commands that send requests to a server.
+const CLIENT_COMMANDS: [Command; 3] = [
+    ("list", list::run, "[--device D] [--json]"),
+    ("release", release::run, "--force --device D --prospect P [--fencing-token N]"),
+    ("run", run::run, run::HELP),
+];
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+struct Failure {
+    status: u8,
+    /// What to print on standard error, if the command has not printed it.
+    message: Option<String>,
 }
 
-/// The session is held: EX_TEMPFAIL of sysexits.h, try again later.
-const STATUS_HELD: u8 = 75;
+impl Failure {
+    fn new(status: u8, message: impl Display) -> Self {
+        Self { status, message: Some(format!("session-lock: {message}")) }
+    }
 
-/// There is no server: EX_UNAVAILABLE of sysexits.h.
-const STATUS_NO_SERVER: u8 = 69;
+    fn usage(message: impl Display) -> Self {
+        Self::new(exit_status::USAGE, message)
+    }
 
-/// Runs the command that the arguments name.
+    /// A failure with a message that does not begin with the program's name.
+    fn verbatim(message: String) -> Self {
+        Self { status: exit_status::FAILED, message: Some(message) }
+    }
+}
+
 pub fn main() -> ExitCode {
     logging::init();
 
     let mut arguments = std::env::args_os().skip(1);
     let command = arguments.next().unwrap_or_else(|| "--help".into());
-    let (status, word) = match dispatch(&command.to_string_lossy(), arguments) {
-        Ok(()) => (0, None),
-        Err(Failure::Failed(word)) => (1, Some(word)),
-        Err(Failure::Usage(word)) => (2, Some(format!("session-lock: {word}"))),
-        Err(Failure::Status(status, word)) => {
-            (status, word.map(|word| format!("session-lock: {word}")))
-        }
+    let Err(failure) = dispatch(&command.to_string_lossy(), arguments.collect()) else {
+        return ExitCode::from(exit_status::OK);
     };
-    if let Some(word) = word {
-        eprintln!("{word}");
+    if let Some(message) = failure.message {
+        eprintln!("{message}");
     }
-    ExitCode::from(status)
+    ExitCode::from(failure.status)
 }
 
-fn dispatch(command: &str, flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
-    let mut flags = flags.peekable();
-    let asks_for_help = flags.peek().is_some_and(|flag| flag == "--help" || flag == "-h");
-    let command = if asks_for_help { "--help" } else { command };
-    let variable = |name: &str| std::env::var_os(name);
-    let config = |flags: &mut dyn Iterator<Item = OsString>| {
-        Config::read(flags, variable).map_err(Failure::Usage)
-    };
-    let client =
-        |flags, own: &[&str]| ClientConfig::read(flags, variable, own).map_err(Failure::Usage);
-    match command {
-        "serve" => serve(&config(&mut flags)?),
-        "dev" => dev(flags),
-        "check" => {
-            let (json, flags): (Vec<_>, Vec<_>) = flags.partition(|flag| flag == "--json");
-            let print = if json.is_empty() { print_lines } else { print_json };
-            check(&config(&mut flags.into_iter())?, print)
+fn dispatch(name: &str, arguments: Vec<OsString>) -> Result<(), Failure> {
+    let asks_for_help = arguments.first().is_some_and(|flag| flag == "--help" || flag == "-h");
+    match if asks_for_help { "--help" } else { name } {
+        "--help" | "-h" | "help" => print(help()),
+        "--version" | "-V" => print(concat!("session-lock ", env!("CARGO_PKG_VERSION"))),
+        name => {
+            let mut commands = DATABASE_COMMANDS.iter().chain(&CLIENT_COMMANDS);
+            let (_, run, _) = commands.find(|(known, ..)| *known == name).ok_or_else(|| {
+                let error = format!("there is no command {name:?}");
+                Failure::usage(error + "; session-lock --help lists them")
+            })?;
+            return run(arguments);
         }
-        "migrate" => migrate(&config(&mut flags)?),
-        "list" => list(&client(flags, &["device", "json!"])?),
-        "release" => release(&client(flags, &["force!", "device", "prospect", "fencing-token"])?),
-        "run" => run_command(client(flags, &["device", "prospect", "wait", "ttl"])?),
-        "--version" | "-V" => {
-            print(concat!("session-lock ", env!("CARGO_PKG_VERSION")));
-            Ok(())
-        }
-        "--help" | "-h" | "help" => {
-            print(help());
-            Ok(())
-        }
-        _ => Err(Failure::Usage(format!(
-            "there is no command {command:?}; session-lock --help lists them"
-        ))),
     }
+    Ok(())
 }
 
 fn help() -> String {
-    let mut text = String::from(
-        "One worker at a time per chat conversation.\n\n\
-         session-lock serve     the service\n\
-         session-lock dev       the service on a private database, to try it out\n\
-         session-lock check     what is right and what is wrong with the database (status 1: problems); --json\n\
-         session-lock migrate   create the tables that are missing\n\n\
-         These settings of theirs are environment variables or flags:\n",
-    );
-    for Setting { variable, flag, help } in &SETTINGS {
-        text.push_str(&["  ", variable, ", --", flag, "\n      ", help, "\n"].concat());
-    }
-    text + "  RUST_LOG\n      error, warn, info, debug [info]\n\n\
-         These talk to a server, at --url or SESSION_LOCK_URL, or else at SESSION_LOCK_LISTEN:\n\n\
-         session-lock list [--device D] [--json]\n\
-         session-lock release --force --device D --prospect P [--fencing-token N]\n\
-         session-lock run --device D --prospect P [--wait 10s] [--ttl 30s] -- CMD ...\n      \
-         runs CMD under a lease and ends with its status: 128+n for a signal, 126 or 127 if it cannot\n      \
-         be started; 75: held by somebody else, 69: no server, 2: wrong flag [--wait 0, --ttl 30s]"
+    let lines = |commands: &[Command], width| {
+        let line = |(name, _, help): &Command| format!("session-lock {name:<width$} {help}\n");
+        commands.iter().map(line).collect::<String>()
+    };
+    format!(
+        "One worker at a time per chat conversation.\n\n{}\n\
+         These settings of theirs are environment variables or flags:\n{}  \
+         RUST_LOG\n      error, warn, info, debug [info]\n\n\
+         These talk to a server, at --url or SESSION_LOCK_URL, or else at SESSION_LOCK_LISTEN:\n\n{}",
+        lines(&DATABASE_COMMANDS, 9),
+        settings::help(),
+        lines(&CLIENT_COMMANDS, 0).trim_end()
+    )
 }
 
-/// A line of output. Who reads no further than the first lines is no failure.
+/// Prints a line on standard output. A reader that closes its end early, such as `head`, is fine.
 fn print(line: impl Display) {
     match writeln!(std::io::stdout(), "{line}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             eprintln!("session-lock: cannot print: {error}");
-            std::process::exit(1);
+            std::process::exit(exit_status::FAILED.into());
         }
         _ => {}
     }
 }
 
-fn serve(config: &Config) -> Result<(), Failure> {
-    finish(Server::bind(config).map_err(Failure::Failed)?.run())
+fn config(arguments: Vec<OsString>) -> Result<Config, Failure> {
+    settings::read(arguments, |variable| std::env::var_os(variable))
 }
 
-fn finish(ending: Ending) -> Result<(), Failure> {
-    match ending {
-        Ending::Stopped => Ok(()),
-        Ending::Unusable(findings) => {
-            let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
-            Err(Failure::Failed(lines.join("\n")))
-        }
-        Ending::Failed(line) => Err(Failure::Failed(format!("session-lock: {line}"))),
-    }
-}
-
-fn dev(flags: impl Iterator<Item = OsString>) -> Result<(), Failure> {
-    print("starting a private database ...");
-    let database = PrivateDatabase::start_installed().map_err(Failure::Failed)?;
-    let url = database.url();
-    let setting = |name: &str| {
-        if name == "DATABASE_URL" { Some(url.clone().into()) } else { std::env::var_os(name) }
-    };
-    // The machine's own zone is as good as any for a database that goes away.
-    let flags = ["--time-zone=+00:00".into()].into_iter().chain(flags);
-    let config = Config::read(flags, setting).map_err(Failure::Usage)?;
-    migrate(&config)?;
-    let server = Server::bind(&config).map_err(Failure::Failed)?;
-    let (base, curl) = match server.address() {
-        Listen::Tcp(address) => (format!("http://{address}"), "curl".to_owned()),
-        Listen::Unix(path) => {
-            ("http://session-lock".to_owned(), format!("curl --unix-socket {}", path.display()))
-        }
-    };
-    let ids = r#""id_device":"bot1","id_prospect":"60123456789""#;
-    let owner = r#""owner_token":"48210000000000000007""#;
-    print(format_args!(
-        "\nserving on {}; Ctrl-C ends it, and the database with it. Try, in another terminal:\n\n\
-         {curl} {base}/v1/acquire -d '{{{ids},{owner},\"ttl_ms\":300000}}'\n\
-         {curl} {base}/v1/acquire -d '{{{ids}}}'\n\
-         {curl} {base}/v1/release -d '{{{ids},{owner}}}'\n\n\
-         For session-lock check and its like:\n\n\
-         export DATABASE_URL='{url}'\n",
-        server.address()
-    ));
-    finish(server.run())
-}
-
-fn print_lines(findings: &[Finding]) {
-    for finding in findings {
-        print(finding);
-    }
-}
-
-fn print_json(findings: &[Finding]) {
-    let findings = findings.iter().map(|finding| {
-        json!({
-            "verdict": finding.verdict.to_string(), "topic": finding.topic, "text": finding.text,
-            "sql": finding.sql,
-        })
-    });
-    print(findings.collect::<Value>());
-}
-
-/// A store for a single errand.
+/// One connection is enough for a command that does one thing after the other.
 fn store(config: &Config) -> Store {
     Store::new(&config.database, &config.table, config.time_zone.as_deref(), 1)
-}
-
-fn check(config: &Config, print: fn(&[Finding])) -> Result<(), Failure> {
-    let report = store(config).inspect().unwrap_or_else(|cause| Report::unreachable(&cause));
-    print(&report.findings);
-    match report.of(Verdict::Problem).count() {
-        0 => Ok(()),
-        _ => Err(Failure::Status(1, None)),
-    }
-}
-
-fn migrate(config: &Config) -> Result<(), Failure> {
-    let failed =
-        |cause| Failure::Failed(format!("session-lock: cannot create what is missing: {cause}"));
-    store(config).migrate().map_err(failed)?;
-    print(format_args!(
-        "{} and {MESSAGE_TABLE} are there; session-lock check tells whether they will do",
-        config.table
-    ));
-    Ok(())
-}
-
-fn list(config: &ClientConfig) -> Result<(), Failure> {
-    let client = Client::new(&config.url, config.api_token.clone());
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let device = config.flags.get("device");
-    let device = device.map_or(String::new(), |device| format!("&id_device={}", encode(device)));
-    let (mut locks, mut after) = (Vec::new(), String::new());
-    loop {
-        let page = client.get(&format!("/v1/locks?limit={LIST_MAX}{device}{after}"));
-        let page = page.map_err(no_server)?;
-        if page.status != 200 {
-            return Err(unanswered(&page));
-        }
-        locks.extend(page.body["locks"].as_array().cloned().unwrap_or_default());
-        match page.body["next"].as_str() {
-            Some(next) => after = format!("&after={}", encode(next)),
-            None => break,
-        }
-    }
-    if config.flags.has("json") {
-        print(Value::from(locks));
-        return Ok(());
-    }
-    print(format_args!(
-        "{:<24} {:<20} {:>10} {:>12} {:>7}  FENCING TOKEN",
-        "DEVICE", "PROSPECT", "HELD", "REMAINING", "WAITERS"
-    ));
-    let seconds = |ms: &Value| {
-        ms.as_u64().map_or("?".to_owned(), |ms| format!("{}.{} s", ms / 1_000, ms % 1_000 / 100))
-    };
-    for lock in &locks {
-        let text =
-            |field: &str| lock[field].as_str().unwrap_or_default().escape_debug().to_string();
-        let fencing_token = lock["fencing_token"]
-            .as_u64()
-            .map_or("(old program)".to_owned(), |number| number.to_string());
-        print(format_args!(
-            "{:<24} {:<20} {:>10} {:>12} {:>7}  {fencing_token}",
-            text("id_device"),
-            text("id_prospect"),
-            seconds(&lock["held_ms"]),
-            seconds(&lock["remaining_ms"]),
-            lock["waiters"].to_string(),
-        ));
-    }
-    Ok(())
-}
-
-fn release(config: &ClientConfig) -> Result<(), Failure> {
-    let flags = &config.flags;
-    if !flags.has("force") {
-        return Err(Failure::Usage(
-            "release takes --force: a worker releases with its owner token, over HTTP".to_owned(),
-        ));
-    }
-    let ids = ids(flags)?;
-    let mut fields = json!({"force": true});
-    if let Some(text) = flags.get("fencing-token") {
-        let number: u64 = text
-            .parse()
-            .map_err(|_| Failure::Usage("--fencing-token must be a number".to_owned()))?;
-        fields["fencing_token"] = json!(number);
-    }
-    let client = Client::new(&config.url, config.api_token.clone());
-    let answer =
-        client.post("/v1/release", &ids, fields, client::ANSWER_PATIENCE).map_err(no_server)?;
-    match answer.status {
-        200 => {
-            print("released");
-            Ok(())
-        }
-        409 if flags.has("fencing-token") => {
-            Err(Failure::Failed("session-lock: not held, or not by that lease".to_owned()))
-        }
-        409 => Err(Failure::Failed("session-lock: not held".to_owned())),
-        _ => Err(unanswered(&answer)),
-    }
-}
-
-fn run_command(config: ClientConfig) -> Result<(), Failure> {
-    let ClientConfig { url, api_token, flags } = config;
-    let ttl = flags.duration("ttl").map_err(Failure::Usage)?;
-    let wait = flags.duration("wait").map_err(Failure::Usage)?;
-    let ids = ids(&flags)?;
-    if flags.rest.is_empty() {
-        return Err(Failure::Usage("run needs a command, after --".to_owned()));
-    }
-    let ttl = ttl.unwrap_or(Duration::from_millis(TTL_DEFAULT_MS));
-    let task = run::Task { ids, wait: wait.unwrap_or_default(), ttl, command: flags.rest };
-    match run::run(&Client::new(&url, api_token), &task) {
-        run::Outcome::Exited(0) => Ok(()),
-        run::Outcome::Exited(status) => Err(Failure::Status(status, None)),
-        run::Outcome::Held(word) => Err(Failure::Status(STATUS_HELD, Some(word))),
-        run::Outcome::NoServer(word) => Err(no_server(word)),
-        run::Outcome::Refused(word) => Err(Failure::Usage(word)),
-        run::Outcome::NotStarted(status, word) => Err(Failure::Status(status, Some(word))),
-    }
-}
-
-fn ids(flags: &Flags) -> Result<Ids, Failure> {
-    let device = flags.need("device").map_err(Failure::Usage)?;
-    let prospect = flags.need("prospect").map_err(Failure::Usage)?;
-    Ok(Ids { device, prospect })
-}
-
-/// Of an answer that says neither yes nor no.
-fn unanswered(answer: &Answer) -> Failure {
-    if answer.is_refusal() {
-        return Failure::Usage(answer.complaint());
-    }
-    no_server(answer.complaint())
-}
-
-fn no_server(word: String) -> Failure {
-    Failure::Status(STATUS_NO_SERVER, Some(word))
 }

@@ -1,8 +1,6 @@
-//! A private MariaDB or MySQL server in a temporary folder, for trying the service out and for
-//! its tests.
+//! A private MariaDB or MySQL server in a temporary folder, for `dev` and for the tests.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,22 +10,22 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use tempfile::TempDir;
 
-/// How long the server may take to start; a slow disk needs some of it.
-const START_PATIENCE: Duration = Duration::from_secs(90);
+/// How long the server may take to start. On a slow disk it takes most of this.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Between two looks whether it has started.
-const START_PAUSE: Duration = Duration::from_millis(50);
+/// Between two attempts to connect to the server while it starts.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The database that is created in it.
 pub const DATABASE: &str = "session_lock";
 
-/// Where a server keeps its temporary tables. It must be a server's own: MariaDB begins by deleting
-/// all that it finds there, and another server that loses its tables so crashes.
+/// The variable for the folder of temporary tables. Each server needs a folder of its own: MariaDB
+/// empties it when it starts, and a server whose temporary tables are deleted crashes.
 const TEMPORARY: &str = "TMPDIR";
 
-/// Runs the server and ends it, with its folder, when this process closes its end of a pipe:
-/// also when it is killed. $1 is the folder, the rest the server's command. A server that takes
-/// more than 20 s to end is killed: nobody needs its data.
+/// Runs the server, and when this process ends or closes the pipe, ends the server and deletes its
+/// folder, even if this process is killed. $1 is the folder, and the rest the command of the
+/// server. A server that takes more than 20 s to end is killed, because nobody needs its data.
 const KEEPER: &str = r#"
 folder=$1; shift
 exec 3<&0
@@ -47,7 +45,7 @@ kill "$reader" 2>/dev/null
 [ -e "$folder/ending" ] && rm -rf "$folder"
 "#;
 
-/// A running private server. It ends when this is dropped.
+/// A private server, which runs until this is dropped.
 pub struct PrivateDatabase {
     keeper: Child,
     folder: TempDir,
@@ -57,32 +55,31 @@ pub struct PrivateDatabase {
 impl PrivateDatabase {
     /// Starts the server that is installed, MariaDB or MySQL.
     pub fn start_installed() -> Result<Self, String> {
-        let program = ["mariadbd", "mysqld"].iter().find_map(|name| find_program(name));
+        let program = find_program("mariadbd").or_else(|| find_program("mysqld"));
         let program =
             program.ok_or("no mariadbd or mysqld is installed: apt-get install mariadb-server")?;
         Self::start(&program, &["--skip-networking"])
     }
 
-    /// Starts this `mariadbd` or `mysqld`, with these options besides its own.
+    /// Starts this `mariadbd` or `mysqld`, with additional options.
     pub fn start(program: &Path, options: &[&str]) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("session-lock-").tempdir();
         let folder =
             folder.map_err(|error| format!("cannot create a temporary folder: {error}"))?;
         initialize(program, folder.path())?;
-        let mut command = vec![program.into(), "--no-defaults".into()];
-        command.extend(user_option().map(OsString::from));
-        command.push(path_option("--datadir", &folder.path().join("data")));
-        command.push(path_option("--socket", &folder.path().join("socket")));
-        command.push(path_option("--pid-file", &folder.path().join("pid")));
+        let path = folder.path().display();
+        let paths = [format!("--socket={path}/socket"), format!("--pid-file={path}/pid")];
+        let mut command = vec![program.into()];
+        command.extend(common_options(folder.path()).into_iter().chain(paths).map(OsString::from));
         command.extend(options.iter().map(OsString::from));
         let mut database = Self { keeper: keep(folder.path(), &command)?, folder, command };
         database.wait_until_ready()?;
         Ok(database)
     }
 
-    /// Starts a server again that has ended, on the data that it left.
+    /// Starts the server again after it has ended, on the same data.
     pub fn restart(&mut self) -> Result<(), String> {
-        // Open until the keeper has ended: closed, it would tell it to remove the folder.
+        // The keeper deletes the folder if the pipe is closed before the keeper has ended.
         let stdin = self.keeper.stdin.take();
         let _ = self.keeper.wait();
         drop(stdin);
@@ -90,36 +87,30 @@ impl PrivateDatabase {
         self.wait_until_ready()
     }
 
-    /// How to reach it: through its socket.
     pub fn url(&self) -> String {
-        format!(
-            "mysql://root@localhost/{DATABASE}?socket={}",
-            self.folder.path().join("socket").display()
-        )
+        format!("mysql://root@localhost/{DATABASE}?socket={}/socket", self.folder().display())
     }
 
-    /// Where its data, socket, log and pid are.
+    /// The folder with the server's data, socket, log and pid.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     fn wait_until_ready(&mut self) -> Result<(), String> {
-        let until = Instant::now() + START_PATIENCE;
+        let until = Instant::now() + START_TIMEOUT;
         let url = self.url().replace(DATABASE, "");
         loop {
-            let connected =
-                mysql::Conn::new(mysql::Opts::from_url(&url).map_err(|error| error.to_string())?);
-            let created = connected.and_then(|mut conn| {
-                conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS {DATABASE}"))
+            let created = mysql::Conn::new(url.as_str()).and_then(|mut connection| {
+                connection.query_drop(format!("CREATE DATABASE IF NOT EXISTS {DATABASE}"))
             });
             let Err(error) = created else { return Ok(()) };
-            let ended = self.keeper.try_wait().is_ok_and(|status| status.is_some());
-            if ended || Instant::now() > until {
-                let log = std::fs::read_to_string(self.folder.path().join("server.log"))
-                    .unwrap_or_default();
+            let has_ended = self.keeper.try_wait().is_ok_and(|status| status.is_some());
+            if has_ended || Instant::now() > until {
+                let log = std::fs::read_to_string(self.folder().join("server.log"));
+                let log = log.unwrap_or_default();
                 return Err(format!("the private database does not start: {error}\n{log}"));
             }
-            thread::sleep(START_PAUSE);
+            thread::sleep(CONNECT_INTERVAL);
         }
     }
 }
@@ -131,75 +122,54 @@ impl Drop for PrivateDatabase {
     }
 }
 
-/// Starts the server, with a keeper that ends it with us.
+/// Starts the server in a process group of its own: Ctrl-C ends the service first, and the service
+/// then ends the server.
 fn keep(folder: &Path, command: &[OsString]) -> Result<Child, String> {
     let mut keeper = Command::new("sh");
-    keeper.args(["-c", KEEPER, "keeper"]).arg(folder).args(command);
-    // Ctrl-C is for us, who end the server in good order.
-    keeper
-        .env(TEMPORARY, folder)
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    keeper.spawn().map_err(|error| format!("cannot run sh: {error}"))
+    keeper.args(["-c", KEEPER, "keeper"]).arg(folder).args(command).env(TEMPORARY, folder);
+    keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    keeper.process_group(0).spawn().map_err(|error| format!("cannot run sh: {error}"))
 }
 
+/// Creates the system tables.
 fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
     let version = Command::new(program).arg("--version").output();
     let version = version.map_err(|error| format!("cannot run {}: {error}", program.display()))?;
-    let data = folder.join("data");
-    let mut install = if String::from_utf8_lossy(&version.stdout).contains("MariaDB") {
-        let tool = find_program("mariadb-install-db");
-        let mut install = Command::new(
-            tool.ok_or("mariadb-install-db is missing: apt-get install mariadb-server")?,
-        );
-        install.args([
-            "--no-defaults",
-            "--auth-root-authentication-method=normal",
-            // Where the machine's own name cannot be looked up.
-            "--force",
-            "--skip-test-db",
-        ]);
-        install
+    let is_mariadb = String::from_utf8_lossy(&version.stdout).contains("MariaDB");
+    let (installer, options): (_, &[&str]) = if is_mariadb {
+        let installer = find_program("mariadb-install-db");
+        (
+            installer.ok_or("mariadb-install-db is missing: apt-get install mariadb-server")?,
+            // --force skips the lookup of the machine's own name.
+            &["--auth-root-authentication-method=normal", "--force", "--skip-test-db"],
+        )
     } else {
-        let mut install = Command::new(program);
-        install.args(["--no-defaults", "--initialize-insecure"]);
-        install
+        (program.to_owned(), &["--initialize-insecure"])
     };
-    install.args(user_option()).arg(path_option("--datadir", &data));
-    let log_path = folder.join("install.log");
-    let log = File::create(&log_path).and_then(|log| Ok((log.try_clone()?, log)));
-    let (out, err) =
-        log.map_err(|error| format!("cannot write {}: {error}", log_path.display()))?;
-    let status =
-        install.env(TEMPORARY, folder).stdin(Stdio::null()).stdout(out).stderr(err).status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => {
-            let log = std::fs::read_to_string(&log_path).unwrap_or_default();
-            Err(format!("the private database cannot be set up ({status}):\n{log}"))
-        }
-        Err(error) => Err(format!("the private database cannot be set up: {error}")),
+    let mut install = Command::new(installer);
+    install.args(common_options(folder)).args(options).env(TEMPORARY, folder).stdin(Stdio::null());
+    let error = "the private database cannot be set up";
+    let output = install.output().map_err(|cause| format!("{error}: {cause}"))?;
+    if output.status.success() {
+        return Ok(());
     }
+    let log = [output.stdout, output.stderr].concat();
+    Err(format!("{error} ({}):\n{}", output.status, String::from_utf8_lossy(&log)))
 }
 
-/// Database servers refuse to run as root unless they are told to.
-fn user_option() -> Option<&'static str> {
-    rustix::process::getuid().is_root().then_some("--user=root")
+/// The options that the server and its installer share, the first of which must come first.
+fn common_options(folder: &Path) -> Vec<String> {
+    let mut options =
+        vec!["--no-defaults".to_owned(), format!("--datadir={}/data", folder.display())];
+    // Database servers refuse to run as root unless they are told to.
+    options.extend(rustix::process::getuid().is_root().then(|| "--user=root".to_owned()));
+    options
 }
 
-fn path_option(name: &str, path: &Path) -> OsString {
-    let mut option = OsString::from(name);
-    option.push("=");
-    option.push(path);
-    option
-}
-
-/// Looks along PATH, and where Debian keeps servers, which is not on every user's PATH.
+/// Looks for a program on PATH, and in Debian's folders for servers, which not every PATH names.
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders =
-        std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
-    folders.map(|folder| folder.join(OsStr::new(name))).find(|program| program.is_file())
+    let servers = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    let folders = std::env::split_paths(&path).chain(servers);
+    folders.map(|folder| folder.join(name)).find(|program| program.is_file())
 }

@@ -1,62 +1,106 @@
-//! A command under a lease: acquire, start, renew, stop it in time, release.
+//! `session-lock run`: a command under a lease, which is stopped before the lease ends.
 
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+use serde_json::Value;
 
-use crate::cli::client::{ANSWER_PATIENCE, Client, Ids};
+use super::child::Child;
+use super::client::RequestError::{self, Conflict, NoServer, Refused};
+use super::client::{ANSWER_TIMEOUT, Client, connect, ids};
+use super::{Failure, exit_status};
 use crate::http::WAIT_MAX_MS;
-use crate::lease::OwnerToken;
+use crate::lease::{OwnerToken, TTL_DEFAULT_MS};
 
-/// Of a lease's life, in tenths: when it is renewed, so that two renewals may fail; when the
-/// command is told to stop, if none succeeded; when it is killed, so that it is gone in time.
+/// What `--help` says after the name.
+pub const HELP: &str = "--device D --prospect P [--wait 10s] [--ttl 30s] -- CMD ...
+      runs CMD under a lease and ends with its status: 128+n for a signal, 126 or 127 if it cannot
+      be started; 75: held by somebody else, 69: no server, 2: wrong flag [--wait 0, --ttl 30s]";
+
+/// When to act within the rest of a lease, in tenths of it: renew, so that two renewals may fail;
+/// tell the command to stop, if none succeeded; kill it, so that it is gone before the lease ends.
 const RENEW_AT: u32 = 3;
 const STOP_AT: u32 = 8;
 const KILL_AT: u32 = 9;
 const TENTHS: u32 = 10;
 
 /// How long a command may take to stop once its lease is lost.
-const LOST_GRACE: Duration = Duration::from_secs(5);
+const LOST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two tries to renew while the server does not answer.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// Between two attempts of a request that no server answers.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long to try to reach a server at the start, and to release at the end.
-const SERVER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to try to reach a server: to acquire, for each renewal, and to release. A restart of
+/// the service takes less.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What to run, and under which lease.
-pub struct Task {
-    pub ids: Ids,
-    pub wait: Duration,
-    /// The life of the lease between renewals.
-    pub ttl: Duration,
-    pub command: Vec<std::ffi::OsString>,
+pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
+    let (client, flags) = connect(arguments, &["device", "prospect", "wait", "ttl"], &[])?;
+    let ttl_ms = flags.duration("ttl")?.map_or(TTL_DEFAULT_MS, whole_ms);
+    let wait = flags.duration("wait")?.unwrap_or_default();
+    let mut fields = ids(&flags)?;
+    fields["owner_token"] = OwnerToken::draw().secret().into();
+    let lease = Lease { client, fields, ttl_ms };
+    let command = flags.rest;
+    if command.is_empty() {
+        return Err(Failure::usage("run needs a command, after --"));
+    }
+    let (fencing_token, deadlines) = lease.acquire(wait)?;
+    let result = match Child::start(&command, fencing_token) {
+        Ok(child) => match supervise(&lease, &child, deadlines) {
+            exit_status::OK => Ok(()),
+            status => Err(Failure { status, message: None }),
+        },
+        Err(error) => {
+            let status = match error.kind() {
+                ErrorKind::NotFound => exit_status::NOT_FOUND,
+                _ => exit_status::CANNOT_START,
+            };
+            Err(Failure::new(status, format!("cannot run {}: {error}", command[0].display())))
+        }
+    };
+    lease.release();
+    result
 }
 
-/// How it ended.
-pub enum Outcome {
-    /// With the command's own status.
-    Exited(u8),
-    Held(String),
-    NoServer(String),
-    /// The server does not take what it was asked.
-    Refused(String),
-    /// The command could not be started: its status, as a shell has it.
-    NotStarted(u8, String),
+/// Renews the lease until the command exits, and stops the command if that fails. Returns the
+/// exit status.
+fn supervise(lease: &Lease, child: &Child, mut deadlines: Deadlines) -> u8 {
+    loop {
+        if let Some(status) = child.wait_until(deadlines.renew.min(deadlines.stop)) {
+            return status;
+        }
+        let sent_at = Instant::now();
+        if sent_at >= deadlines.stop {
+            log::error!("the lease ends, and cannot be renewed; stopping the command");
+            return child.stop(deadlines.kill);
+        }
+        match lease.renew(SERVER_TIMEOUT.min(deadlines.stop - sent_at)) {
+            Ok(remaining) => {
+                let ttl = Duration::from_millis(lease.ttl_ms);
+                deadlines = Deadlines::new(sent_at, remaining.min(ttl));
+                if remaining < ttl * STOP_AT / TENTHS {
+                    // The longest hold cuts the lease short, so that another renewal adds nothing.
+                    deadlines.renew = deadlines.stop;
+                }
+            }
+            Err(Conflict(answer)) => {
+                let reason = answer["reason"].as_str().unwrap_or("lost");
+                log::error!("the lease is {reason}; stopping the command");
+                // Another worker may hold the session already.
+                return child.stop(deadlines.kill.min(Instant::now() + LOST_TIMEOUT));
+            }
+            Err(Refused(error) | NoServer(error)) => {
+                log::warn!("could not renew the lease: {error}");
+                deadlines.renew = Instant::now() + RETRY_INTERVAL;
+            }
+        }
+    }
 }
 
-enum Event {
-    Exited(ExitStatus),
-    Signal(i32),
-}
-
-/// What is to be done when in a lease's life.
+/// When to act within the rest of a lease.
 struct Deadlines {
     renew: Instant,
     stop: Instant,
@@ -64,207 +108,104 @@ struct Deadlines {
 }
 
 impl Deadlines {
-    /// Of a lease that had this much left at `since` at least.
+    /// The deadlines of a lease that had at least `remaining` left at `since`.
     fn new(since: Instant, remaining: Duration) -> Self {
         let at = |tenths| since + remaining * tenths / TENTHS;
         Self { renew: at(RENEW_AT), stop: at(STOP_AT), kill: at(KILL_AT) }
     }
+
+    /// The deadlines of a lease that was just granted, by a request of `sent_at`.
+    fn of_grant(sent_at: Instant, remaining: Duration) -> Self {
+        let now = Instant::now();
+        if now - sent_at <= remaining / TENTHS {
+            return Self::new(sent_at, remaining);
+        }
+        // The request waited in a queue, and the lease began at the end of the wait: count from
+        // now, which is a little late, and renew at once, which corrects that.
+        Self { renew: now, ..Self::new(now, remaining) }
+    }
 }
 
-/// Runs the command under a lease.
-pub fn run(client: &Client, task: &Task) -> Outcome {
-    let owner_token = OwnerToken::draw();
-    let (fencing_token, deadlines) = match acquire(client, task, &owner_token) {
-        Ok(granted) => granted,
-        Err(outcome) => return outcome,
-    };
-    let (events, happened) = channel();
-    watch_signals(events.clone());
-    let mut command = Command::new(&task.command[0]);
-    command.args(&task.command[1..]).process_group(0);
-    command.env("SESSION_LOCK_FENCING_TOKEN", fencing_token.to_string());
-    let outcome = match command.spawn() {
-        Ok(mut child) => {
-            let group = Pid::from_child(&child);
-            thread::spawn(move || {
-                // Nobody else waits for it, so this does not fail.
-                if let Ok(status) = child.wait() {
-                    let _ = events.send(Event::Exited(status));
-                }
-            });
-            supervise(client, task, &owner_token, deadlines, group, &happened)
-        }
-        Err(error) => {
-            let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-            Outcome::NotStarted(
-                status,
-                format!("cannot run {}: {error}", task.command[0].display()),
-            )
-        }
-    };
-    release(client, task, &owner_token);
-    outcome
+struct Lease {
+    client: Client,
+    /// The fields of every request: the ids and the owner token.
+    fields: Value,
+    ttl_ms: u64,
 }
 
-/// If the lease was lost, this changes nothing.
-fn release(client: &Client, task: &Task, owner_token: &OwnerToken) {
-    let until = Instant::now() + SERVER_PATIENCE;
-    loop {
-        let token = json!({"owner_token": owner_token.secret()});
-        let problem = match client.post("/v1/release", &task.ids, token, SERVER_PATIENCE) {
-            Ok(answer) if matches!(answer.status, 200 | 409) => return,
-            Ok(answer) => answer.complaint(),
-            Err(error) => error,
+impl Lease {
+    /// Waits for the lease. Returns its fencing token and deadlines.
+    fn acquire(&self, wait: Duration) -> Result<(u64, Deadlines), Failure> {
+        let wait_until = Instant::now() + wait;
+        let server_until = wait_until.max(Instant::now() + SERVER_TIMEOUT);
+        let mut sent_at = Instant::now();
+        let request = || {
+            sent_at = Instant::now();
+            let wait_ms = whole_ms(wait_until.saturating_duration_since(sent_at));
+            let mut fields = self.fields.clone();
+            fields["ttl_ms"] = self.ttl_ms.into();
+            fields["wait_ms"] = wait_ms.min(WAIT_MAX_MS).into();
+            self.client.post("/v1/acquire", &fields, ANSWER_TIMEOUT)
         };
-        if Instant::now() > until {
-            return log::warn!("the lease is not released and will expire: {problem}");
-        }
-        thread::sleep(RETRY_PAUSE);
-    }
-}
-
-/// Signals to us are for the command. Being stopped is not: a lease that nobody renews would end
-/// under a command that goes on.
-fn watch_signals(events: Sender<Event>) {
-    let ours = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP];
-    if let Ok(mut signals) = signal_hook::iterator::Signals::new(ours) {
-        thread::spawn(move || {
-            for signal in signals.forever().filter(|signal| *signal != SIGTSTP) {
-                let _ = events.send(Event::Signal(signal));
+        let is_worth_a_retry = |error: &RequestError| match error {
+            Conflict(_) => Instant::now() < wait_until,
+            Refused(_) => false,
+            NoServer(_) => Instant::now() <= server_until,
+        };
+        match retry(request, is_worth_a_retry) {
+            Ok(answer) => {
+                let remaining = Duration::from_millis(number(&answer, "remaining_ms"));
+                let deadlines = Deadlines::of_grant(sent_at, remaining);
+                Ok((number(&answer, "fencing_token"), deadlines))
             }
-        });
-    }
-}
-
-/// The fencing token, and what the lease's life allows.
-fn acquire(
-    client: &Client,
-    task: &Task,
-    owner_token: &OwnerToken,
-) -> Result<(u64, Deadlines), Outcome> {
-    let until = Instant::now() + task.wait;
-    let server_until = until.max(Instant::now() + SERVER_PATIENCE);
-    loop {
-        let wait_ms = whole_ms(until.saturating_duration_since(Instant::now())).min(WAIT_MAX_MS);
-        let fields = json!({
-            "owner_token": owner_token.secret(), "ttl_ms": whole_ms(task.ttl), "wait_ms": wait_ms,
-        });
-        let sent_at = Instant::now();
-        let refused = match client.post("/v1/acquire", &task.ids, fields, ANSWER_PATIENCE) {
-            Ok(answer) if answer.status == 200 => {
-                let fencing_token = answer.number("fencing_token");
-                let remaining = Duration::from_millis(answer.number("remaining_ms"));
-                // Of a wait in line, the lease has seen only the end: count from now, but make
-                // sure of it with a renewal at once.
-                let waited = sent_at.elapsed() > remaining / TENTHS;
-                let now = Instant::now();
-                let mut deadlines = Deadlines::new(if waited { now } else { sent_at }, remaining);
-                if waited {
-                    deadlines.renew = now;
-                }
-                return Ok((fencing_token, deadlines));
-            }
-            Ok(answer) if answer.status == 409 => {
-                if Instant::now() < until {
-                    thread::sleep(RETRY_PAUSE);
-                    continue;
-                }
-                let word = format!(
+            Err(Conflict(answer)) => {
+                let message = format!(
                     "held by somebody else, for another {} ms unless it is renewed or released",
-                    answer.number("remaining_ms")
+                    number(&answer, "remaining_ms")
                 );
-                return Err(Outcome::Held(word));
+                Err(Failure::new(exit_status::HELD, message))
             }
-            Ok(answer) if answer.is_refusal() => return Err(Outcome::Refused(answer.complaint())),
-            Ok(answer) => answer.complaint(),
-            Err(error) => error,
-        };
-        if Instant::now() > server_until {
-            return Err(Outcome::NoServer(refused));
+            Err(error) => Err(error.into()),
         }
-        thread::sleep(RETRY_PAUSE);
+    }
+
+    /// Renews the lease. Returns how long it lasts from now on.
+    fn renew(&self, timeout: Duration) -> Result<Duration, RequestError> {
+        let mut fields = self.fields.clone();
+        fields["ttl_ms"] = self.ttl_ms.into();
+        let answer = self.client.post("/v1/renew", &fields, timeout)?;
+        Ok(Duration::from_millis(number(&answer, "remaining_ms")))
+    }
+
+    /// Releases the lease. If it was lost, this changes nothing.
+    fn release(&self) {
+        let until = Instant::now() + SERVER_TIMEOUT;
+        let is_worth_a_retry =
+            |error: &RequestError| !matches!(error, Conflict(_)) && Instant::now() <= until;
+        let request = || self.client.post("/v1/release", &self.fields, SERVER_TIMEOUT);
+        if let Err(Refused(error) | NoServer(error)) = retry(request, is_worth_a_retry) {
+            log::warn!("the lease is not released and will expire: {error}");
+        }
     }
 }
 
-fn supervise(
-    client: &Client,
-    task: &Task,
-    owner_token: &OwnerToken,
-    mut deadlines: Deadlines,
-    group: Pid,
-    happened: &Receiver<Event>,
-) -> Outcome {
-    let fields = json!({"owner_token": owner_token.secret(), "ttl_ms": whole_ms(task.ttl)});
+/// Repeats a request after each error that is worth a retry.
+fn retry(
+    mut request: impl FnMut() -> Result<Value, RequestError>,
+    is_worth_a_retry: impl Fn(&RequestError) -> bool,
+) -> Result<Value, RequestError> {
     loop {
-        let next = deadlines.renew.min(deadlines.stop);
-        match happened.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(Event::Exited(status)) => return exited(status),
-            Ok(Event::Signal(signal)) => {
-                if let Some(signal) = Signal::from_named_raw(signal) {
-                    let _ = kill_process_group(group, signal);
-                }
-                continue;
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            // The thread that waits for the command lives as long as the command.
-            Err(RecvTimeoutError::Disconnected) => return Outcome::Exited(1),
+        let result = request();
+        if !result.as_ref().is_err_and(&is_worth_a_retry) {
+            return result;
         }
-        let sent_at = Instant::now();
-        if sent_at >= deadlines.stop {
-            log::error!("the lease ends, and cannot be renewed; stopping the command");
-            return stop(group, deadlines.kill, happened);
-        }
-        let patience = SERVER_PATIENCE.min(deadlines.stop - sent_at);
-        match client.post("/v1/renew", &task.ids, fields.clone(), patience) {
-            Ok(answer) if answer.status == 200 => {
-                let remaining = Duration::from_millis(answer.number("remaining_ms"));
-                deadlines = Deadlines::new(sent_at, remaining.min(task.ttl));
-                if remaining < task.ttl * STOP_AT / TENTHS {
-                    // Cut short by the longest hold: there is no more to be had.
-                    deadlines.renew = deadlines.stop;
-                }
-                continue;
-            }
-            Ok(answer) if answer.status == 409 => {
-                log::error!("the lease is {}; stopping the command", answer.reason());
-                // Somebody else may be at it already.
-                let kill = deadlines.kill.min(Instant::now() + LOST_GRACE);
-                return stop(group, kill, happened);
-            }
-            Ok(answer) => log::warn!("could not renew the lease: {}", answer.complaint()),
-            Err(error) => log::warn!("could not renew the lease: {error}"),
-        }
-        deadlines.renew = Instant::now() + RETRY_PAUSE;
+        thread::sleep(RETRY_INTERVAL);
     }
 }
 
-/// Ends the command, and all that it started in its group, by `kill_at` at the latest.
-fn stop(group: Pid, kill_at: Instant, happened: &Receiver<Event>) -> Outcome {
-    let _ = kill_process_group(group, Signal::TERM);
-    let mut status = None;
-    while Instant::now() < kill_at && status.is_none() {
-        match happened.recv_timeout(kill_at.saturating_duration_since(Instant::now())) {
-            Ok(Event::Exited(exited)) => status = Some(exited),
-            Ok(Event::Signal(_)) => {}
-            Err(_) => break,
-        }
-    }
-    // The command may be gone, and something that it started still there.
-    let _ = kill_process_group(group, Signal::KILL);
-    while status.is_none() {
-        match happened.recv() {
-            Ok(Event::Exited(exited)) => status = Some(exited),
-            Ok(Event::Signal(_)) => {}
-            Err(_) => break,
-        }
-    }
-    status.map_or(Outcome::Exited(1), exited)
-}
-
-/// The status as a shell has it: 128 and the signal's number, if it was ended by one.
-fn exited(status: ExitStatus) -> Outcome {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    Outcome::Exited(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+/// A number in an answer; 0 if it is missing.
+fn number(answer: &Value, field: &str) -> u64 {
+    answer[field].as_u64().unwrap_or(0)
 }
 
 fn whole_ms(duration: Duration) -> u64 {

@@ -1,6 +1,6 @@
-//! The way to a server on a Unix socket, for the HTTP client.
+//! Connections of the HTTP client to a Unix socket.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use ureq::unversioned::transport::{
 #[derive(Debug)]
 pub struct UnixConnector(pub PathBuf);
 
-/// A connection to it.
+/// A connection to a socket file.
 #[derive(Debug)]
 pub struct UnixTransport {
     stream: UnixStream,
@@ -41,15 +41,13 @@ impl Transport for UnixTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        let patience = timeout.not_zero().map(|patience| *patience);
-        self.stream.set_write_timeout(patience)?;
+        self.stream.set_write_timeout(timeout.not_zero().map(|timeout| *timeout))?;
         let output = &self.buffers.output()[..amount];
         self.stream.write_all(output).map_err(|error| timed_out(error, timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let patience = timeout.not_zero().map(|patience| *patience);
-        self.stream.set_read_timeout(patience)?;
+        self.stream.set_read_timeout(timeout.not_zero().map(|timeout| *timeout))?;
         let read = self.stream.read(self.buffers.input_append_buf());
         let amount = read.map_err(|error| timed_out(error, timeout))?;
         self.buffers.input_appended(amount);
@@ -57,15 +55,14 @@ impl Transport for UnixTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        // No connection is used twice: what `list`, `release` and `run` ask is rare.
+        // No connection is used twice, because the commands send few requests.
         false
     }
 }
 
-fn timed_out(error: std::io::Error, timeout: NextTimeout) -> Error {
-    if error.kind() == std::io::ErrorKind::WouldBlock {
-        Error::Timeout(timeout.reason)
-    } else {
-        error.into()
+fn timed_out(error: io::Error, timeout: NextTimeout) -> Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Error::Timeout(timeout.reason),
+        _ => error.into(),
     }
 }

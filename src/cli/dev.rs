@@ -1,0 +1,46 @@
+//! `session-lock dev`: the service on a private database, which ends with it.
+
+use std::ffi::OsString;
+
+use super::migrate::migrate;
+use super::private_database::PrivateDatabase;
+use super::serve::serve;
+use super::{Failure, print, settings};
+use crate::config::Listen;
+use crate::http::Server;
+
+pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
+    print("starting a private database ...");
+    let database = PrivateDatabase::start_installed().map_err(Failure::verbatim)?;
+    let url = database.url();
+    let environment = |variable: &str| match variable {
+        "DATABASE_URL" => Some(url.clone().into()),
+        _ => std::env::var_os(variable),
+    };
+    // Accepts the time zone of the machine, which is as good as UTC for a temporary database.
+    let arguments = ["--time-zone=+00:00".into()].into_iter().chain(arguments);
+    let config = settings::read(arguments, environment)?;
+    migrate(&config)?;
+    let server = Server::bind(&config).map_err(Failure::verbatim)?;
+    print_examples(server.address(), &url);
+    serve(server)
+}
+
+fn print_examples(address: &Listen, url: &str) {
+    let (base, curl) = match address {
+        Listen::Tcp(address) => (format!("http://{address}"), "curl".to_owned()),
+        Listen::Unix(path) => {
+            ("http://session-lock".to_owned(), format!("curl --unix-socket {}", path.display()))
+        }
+    };
+    let ids = r#""id_device":"bot1","id_prospect":"60123456789""#;
+    let owner = r#""owner_token":"48210000000000000007""#;
+    print(format_args!(
+        "\nserving on {address}; Ctrl-C ends it, and the database with it. Try, in another terminal:\n\n\
+         {curl} {base}/v1/acquire -d '{{{ids},{owner},\"ttl_ms\":300000}}'\n\
+         {curl} {base}/v1/acquire -d '{{{ids}}}'\n\
+         {curl} {base}/v1/release -d '{{{ids},{owner}}}'\n\n\
+         For session-lock check and its like:\n\n\
+         export DATABASE_URL='{url}'\n"
+    ));
+}
