@@ -6,31 +6,15 @@
 //! what the clients for other languages need. With `FAIL_FAST` in the environment, no test begins
 //! after one has failed.
 
-mod batches;
+mod cli;
 mod clients;
-mod database_failures;
-mod dev;
-mod door;
-mod hostile;
-mod ids;
-mod input;
-mod leases;
-mod line;
-mod listener;
-mod looking;
-mod messages;
-mod moving;
-mod neighbours;
-mod outages;
-mod provider;
-mod proxy;
-mod races;
-mod renewal;
-mod run;
-mod seen;
-mod startup;
-mod tls;
-mod webhooks;
+mod db;
+mod doctor;
+mod http;
+mod lease;
+mod metrics;
+mod queue;
+mod store;
 mod world;
 
 use std::panic::resume_unwind;
@@ -41,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use world::{Engine, Test, World};
+use world::{Engine, World};
 
 /// Tests that run at once: most of their time, they wait.
 const TEST_THREADS: usize = 6;
@@ -52,36 +36,22 @@ const TEST_PATIENCE: Duration = Duration::from_secs(240);
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
-    let tests: [&[Test]; 23] = [
-        leases::TESTS,
-        ids::TESTS,
-        neighbours::TESTS,
-        moving::TESTS,
-        renewal::TESTS,
-        line::TESTS,
-        looking::TESTS,
-        run::TESTS,
-        input::TESTS,
-        races::TESTS,
-        batches::TESTS,
-        messages::TESTS,
-        provider::TESTS,
-        webhooks::TESTS,
+    let rooms = [
+        cli::TESTS,
         clients::TESTS,
-        startup::TESTS,
-        tls::TESTS,
-        seen::TESTS,
-        database_failures::TESTS,
-        outages::TESTS,
-        listener::TESTS,
-        door::TESTS,
-        hostile::TESTS,
+        db::TESTS,
+        doctor::TESTS,
+        http::TESTS,
+        lease::TESTS,
+        queue::TESTS,
+        store::TESTS,
+        &[metrics::TESTS],
     ];
     let mut trials = Vec::new();
     let mut worlds = Vec::new();
     for engine in [Engine::MariaDb, Engine::MySql] {
         let world = Arc::new(LazyLock::new(move || World::start(engine)));
-        for (name, run) in tests.iter().copied().flatten() {
+        for (name, run) in rooms.iter().copied().flatten().copied().flatten() {
             let world = Arc::clone(&world);
             // mariadb::leases::a_stale_holder_cannot_release
             let name = name.replacen("it", engine.name(), 1);
@@ -89,7 +59,7 @@ fn main() {
         }
         worlds.push(world);
     }
-    trials.extend(dev::TESTS.map(|(name, run)| trial(name.to_owned(), run)));
+    trials.extend(cli::dev::TESTS.map(|(name, run)| trial(name.to_owned(), run)));
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the databases; `exit` would leave them to the keeper.
     drop(worlds);

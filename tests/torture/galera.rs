@@ -11,9 +11,9 @@ use fastrand::Rng;
 use mysql::prelude::Queryable;
 use session_lock::testing::DATABASE;
 
-use super::proxy::Proxy;
 use super::storm;
 use super::world::migrate;
+use super::world::proxy::Proxy;
 
 /// How long a cluster is stormed before and after its node fails.
 const STORM: Duration = Duration::from_secs(10);

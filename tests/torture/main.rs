@@ -7,11 +7,8 @@
 
 mod galera;
 mod history;
-#[allow(dead_code)]
-#[path = "../it/proxy.rs"]
-mod proxy;
 #[allow(dead_code, unused_macros, unused_imports)]
-#[path = "../it/world.rs"]
+#[path = "../it/world/mod.rs"]
 mod world;
 
 use std::collections::BTreeMap;
@@ -26,7 +23,7 @@ use session_lock::testing::DATABASE;
 use session_lock::testing::OwnerToken;
 
 use history::{Event, What};
-use proxy::{Fault, Proxy};
+use world::proxy::{Fault, Proxy};
 use world::{DatabaseServer, Engine, Reply, Service, Session, migrate};
 
 /// How long it takes by default, in CI: both databases side by side.

@@ -10,7 +10,7 @@ use serde_json::json;
 use session_lock::testing::DATABASE;
 use session_lock::testing::OwnerToken;
 
-use crate::proxy::{Fault, Proxy};
+use crate::world::proxy::{Fault, Proxy};
 use crate::world::{
     DatabaseServer, Done, Engine, Reply, Service, Session, TABLE, World, eventually, migrate, tests,
 };

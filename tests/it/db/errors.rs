@@ -11,7 +11,7 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use session_lock::testing::DATABASE;
 
-use crate::proxy::{Fault, Proxy};
+use crate::world::proxy::{Fault, Proxy};
 use crate::world::{Done, Service, Session, TABLE, World, age, binary, eventually, tests};
 
 tests![

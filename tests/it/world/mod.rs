@@ -26,6 +26,8 @@ pub fn binary() -> String {
 /// Everything in a test waits at most so long; generous, because the machine is shared.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+pub mod proxy;
+
 pub type Test = (&'static str, fn(&World));
 
 /// Lists a module's tests: a test that is not listed is dead code, which clippy refuses.

@@ -263,7 +263,7 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
         .unwrap();
     assert!((-1..30).contains(&age_s.unwrap()), "{age_s:?}");
     let service = Service::start(&url, &["--time-zone", "+08:00"]);
-    crate::input::odd_ids_work(&service);
+    crate::http::fields::odd_ids_work(&service);
     // An old neighbour writes local time, and reads ours as local time.
     let session = Session::new();
     root(&format!(

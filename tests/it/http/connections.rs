@@ -47,7 +47,7 @@ tests![
     it_makes_no_system_call_that_the_unit_forbids,
 ];
 
-const UNIT: &str = include_str!("../../systemd/session-lock.service");
+const UNIT: &str = include_str!("../../../systemd/session-lock.service");
 
 const HEALTHZ: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::proxy::{self, Fault};
+use crate::world::proxy::{self, Fault};
 use crate::world::{Session, TABLE, World, eventually, tests};
 
 tests![

@@ -318,7 +318,7 @@ impl Nginx {
     fn start(folder: &Path, speaks: &Speaks) -> Self {
         let port = free_port();
         let name = |file: &str| folder.join(file).display().to_string();
-        let site = include_str!("../../systemd/nginx-session-lock.conf")
+        let site = include_str!("../../../systemd/nginx-session-lock.conf")
             .replace("/run/session-lock/http.sock", &name("lock.sock"))
             .replace(
                 "listen 443 ssl",

@@ -129,7 +129,7 @@ fn a_page_of_many_rows_uses_the_primary_key(world: &World) {
             conn.query("SHOW SESSION STATUS LIKE 'Handler_read%'").unwrap();
         rows.iter().map(|(_, count)| count).sum()
     };
-    let sql = include_str!("../../sql/lease/list.sql");
+    let sql = include_str!("../../../sql/lease/list.sql");
     let code: Vec<_> = sql.lines().filter(|line| !line.starts_with("--")).collect();
     let code = code.join(" ").replace("{key}", "id_sessionX").replace("{table}", TABLE);
     for (device, limit) in [("NULL", 100), ("'nobody'", 1_000)] {
