@@ -12,8 +12,7 @@ use mysql::prelude::Queryable;
 use session_lock::testing::DATABASE;
 
 use super::storm;
-use super::world::migrate;
-use super::world::proxy::Proxy;
+use super::world::{Proxy, migrate};
 
 /// How long a cluster is stormed before and after its node fails.
 const STORM: Duration = Duration::from_secs(10);
@@ -96,7 +95,7 @@ pub fn torture(lasts: Duration, seed: u64) {
             cluster.nodes[0].signal(if hangs { "-STOP" } else { "-KILL" });
             thread::sleep(Duration::from_millis(rng.u64(..ATTENTION_MS)));
             for proxy in &proxies {
-                proxy.lead_to(cluster.nodes[1].address());
+                proxy.redirect(cluster.nodes[1].address());
             }
             thread::sleep(STORM / 2);
             if hangs {

@@ -23,8 +23,7 @@ use session_lock::testing::DATABASE;
 use session_lock::testing::OwnerToken;
 
 use history::{Event, What};
-use world::proxy::{Fault, Proxy};
-use world::{DatabaseServer, Engine, Reply, Service, Session, migrate};
+use world::{DatabaseServer, Engine, Fault, Proxy, Reply, Service, Session, migrate};
 
 /// How long it takes by default, in CI: both databases side by side.
 const SECONDS_DEFAULT: u64 = 120;
@@ -256,13 +255,13 @@ fn break_something(
         }
         number => {
             let (fault, name) = match number {
-                6 => (Fault::Cut, "network cut"),
+                6 => (Fault::Reset, "network cut"),
                 7 => (Fault::Hold, "network held"),
-                8 => (Fault::Swallow, "network silent"),
-                9 => (Fault::SwallowAnswers, "answers lost"),
+                8 => (Fault::Discard, "network silent"),
+                9 => (Fault::DiscardReplies, "answers lost"),
                 10 => (Fault::HoldWrites, "writes late"),
                 11 => (Fault::Delay(Duration::from_millis(rng.u64(1..300))), "network slow"),
-                _ => (Fault::Cut, "network cut in a blink"),
+                _ => (Fault::Reset, "network cut in a blink"),
             };
             let met = if rng.bool() { servers.proxies } else { &servers.proxies[victim..=victim] };
             for proxy in met {

@@ -1,35 +1,23 @@
-//! `session-lock dev`: a newcomer's first minute.
+//! `session-lock dev`: a private database for trying it out.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 
-use crate::world::{binary, eventually};
+use serde_json::Value;
 
-pub const TESTS: [(&str, fn()); 2] = [
-    (
-        "dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c",
-        dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c,
-    ),
-    (
-        "dev_leaves_no_database_behind_when_it_is_killed",
-        dev_leaves_no_database_behind_when_it_is_killed,
-    ),
+use crate::world::{KillOnDrop, Test, binary, eventually, signal, tests};
+
+tests![
+    as Test<fn()>;
+    dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c,
+    dev_leaves_no_database_behind_when_it_is_killed,
 ];
 
-/// Ends with its test, whatever becomes of that.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 struct Dev {
-    child: Running,
-    /// Kept open: it may have more to say.
+    child: KillOnDrop,
+    /// Kept open, since `dev` may print more.
     _output: BufReader<ChildStdout>,
     curls: Vec<String>,
     database_folder: String,
@@ -40,12 +28,12 @@ impl Dev {
         let mut dev = Command::new(binary());
         let dev = dev.arg("dev").env("SESSION_LOCK_LISTEN", "127.0.0.1:0").stdin(Stdio::null());
         let child = dev.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut child = Running(child);
-        let mut output = BufReader::new(child.0.stdout.take().unwrap());
+        let mut child = KillOnDrop(child);
+        let mut output = BufReader::new(child.stdout.take().unwrap());
         let lines = output.by_ref().lines().map_while(Result::ok);
         let curls: Vec<_> = lines.filter(|line| line.starts_with("curl ")).take(3).collect();
         assert_eq!(curls.len(), 3, "{curls:?}");
-        let (_, keeper) = keeper_of(child.0.id()).expect("dev has a database");
+        let keeper = child_of(child.id()).expect("dev has a database");
         let database_folder =
             keeper.split('\0').find(|word| word.contains("/session-lock-")).unwrap().to_owned();
         assert!(Path::new(&database_folder).join("socket").exists());
@@ -53,28 +41,30 @@ impl Dev {
     }
 
     fn assert_gone(mut self) {
-        eventually(|| "dev ends", || self.child.0.try_wait().unwrap());
+        eventually(|| "dev ends", || self.child.try_wait().unwrap());
         let folder = self.database_folder.clone();
         eventually(|| format!("{folder} is gone"), || (!Path::new(&folder).exists()).then_some(()));
-        let runs_there = |_: &u32, command: &str| command.contains(&folder);
-        eventually(|| "the database is gone", || find_process(runs_there).is_none().then_some(()));
+        let is_there = |_, command: &str| command.contains(&folder);
+        eventually(|| "the database is gone", || find_process(is_there).is_none().then_some(()));
     }
 }
 
-fn keeper_of(parent: u32) -> Option<(u32, String)> {
+/// The command line of a process's child: the keeper of the database, which knows its folder.
+fn child_of(parent: u32) -> Option<String> {
     find_process(|pid, _| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         status.lines().any(|line| line == format!("PPid:\t{parent}"))
     })
 }
 
-fn find_process(wanted: impl Fn(&u32, &str) -> bool) -> Option<(u32, String)> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid: u32| {
-        Some((pid, std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?))
+/// The command line of the first process that is wanted.
+fn find_process(wanted: impl Fn(u32, &str) -> bool) -> Option<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.find_map(|pid| {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        wanted(pid, &command).then_some(command)
     })
-    .find(|(pid, command)| wanted(pid, command))
 }
 
 fn sh(line: &str) -> String {
@@ -88,23 +78,17 @@ fn dev_serves_what_its_curl_lines_ask_and_cleans_up_on_ctrl_c() {
         || "the first curl is answered",
         || Some(sh(&dev.curls[0])).filter(|text| text.contains("granted")),
     );
-    let granted: serde_json::Value = serde_json::from_str(&granted).unwrap();
+    let granted: Value = serde_json::from_str(&granted).unwrap();
     assert_eq!(granted["granted"], true, "{granted}");
     let refused = sh(&dev.curls[1]);
     assert!(refused.contains("\"reason\":\"held\""), "{refused}");
     assert_eq!(sh(&dev.curls[2]), "{\"released\":true}\n");
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &dev.child.0.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    signal(dev.child.id(), "-INT");
     dev.assert_gone();
 }
 
 fn dev_leaves_no_database_behind_when_it_is_killed() {
     let mut dev = Dev::start();
-    dev.child.0.kill().unwrap();
+    dev.child.kill().unwrap();
     dev.assert_gone();
 }

@@ -1,12 +1,14 @@
 //! `session-lock run`: a command under a lease, stopped before the lease ends.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tempfile::TempDir;
 
-use crate::world::{Printed, Session, TABLE, World, binary, eventually, free_port, tests};
+use crate::world::{Printed, Session, TABLE, World, binary, eventually, free_port, signal, tests};
 
 tests![
     a_command_runs_under_a_lease_and_its_status_is_ours,
@@ -18,24 +20,18 @@ tests![
     signals_are_passed_on,
 ];
 
+/// `session-lock run`, with a shell script in a folder of its own as the command.
 struct Running {
     child: Child,
-    folder: tempfile::TempDir,
+    folder: TempDir,
 }
 
 impl Running {
     fn start(url: &str, session: &Session, options: &[&str], script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(binary());
-        command.args([
-            "run",
-            "--url",
-            url,
-            "--device",
-            &session.device,
-            "--prospect",
-            &session.prospect,
-        ]);
+        let Session { device, prospect } = session;
+        command.args(["run", "--url", url, "--device", device, "--prospect", prospect]);
         command.args(options).args(["--", "sh", "-c", script]).current_dir(folder.path());
         let child = command
             .stdin(Stdio::null())
@@ -53,7 +49,7 @@ impl Running {
     fn wait_for_file(&self, name: &str) -> String {
         eventually(
             || format!("{name} is written"),
-            || std::fs::read_to_string(self.file(name)).ok().filter(|text| text.ends_with('\n')),
+            || fs::read_to_string(self.file(name)).ok().filter(|text| text.ends_with('\n')),
         )
     }
 
@@ -62,12 +58,8 @@ impl Running {
     }
 }
 
-fn url(world: &World) -> String {
-    format!("http://{}", world.service.address)
-}
-
 fn is_alive(pid: &str) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    let status = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     !status.is_empty() && !status.contains(") Z ")
 }
 
@@ -77,11 +69,11 @@ fn a_command_runs_under_a_lease_and_its_status_is_ours(world: &World) {
         let script = format!(
             "echo $SESSION_LOCK_FENCING_TOKEN >token; until [ -e go ]; do sleep 0.02; done; {script}"
         );
-        let running = Running::start(&url(world), &session, &[], &script);
+        let running = Running::start(&world.service.http_url(), &session, &[], &script);
         let fencing_token = running.wait_for_file("token");
-        let seen = world.service.get(&session.path());
-        assert_eq!(seen.number("fencing_token").to_string(), fencing_token.trim());
-        std::fs::write(running.file("go"), "").unwrap();
+        let read = world.service.get(&session.path());
+        assert_eq!(read.number("fencing_token").to_string(), fencing_token.trim());
+        fs::write(running.file("go"), "").unwrap();
         let printed = running.finish();
         assert_eq!(printed.status, Some(status), "{printed:?}");
         assert_eq!(world.stored(&session), None, "the lease is released");
@@ -92,12 +84,14 @@ fn a_held_session_is_75_and_waited_for_if_asked(world: &World) {
     let session = Session::new();
     let held = world.service.acquire(&session, json!({"ttl_ms": 600_000}));
     let owner_token = held.text("owner_token");
-    let printed = Running::start(&url(world), &session, &[], "touch ran").finish();
+    let printed = Running::start(&world.service.http_url(), &session, &[], "touch ran").finish();
     assert_eq!(printed.status, Some(75), "{printed:?}");
     assert!(printed.err.contains("held by somebody else"), "{printed:?}");
-    let printed = Running::start(&url(world), &session, &["--wait", "300ms"], "touch ran").finish();
+    let printed =
+        Running::start(&world.service.http_url(), &session, &["--wait", "300ms"], "touch ran")
+            .finish();
     assert_eq!(printed.status, Some(75), "{printed:?}");
-    let waiting = Running::start(&url(world), &session, &["--wait", "1m"], "exit 3");
+    let waiting = Running::start(&world.service.http_url(), &session, &["--wait", "1m"], "exit 3");
     world.service.wait_for_waiters(&session, 1);
     assert_eq!(world.service.release(&session, &owner_token).status, 200);
     assert_eq!(waiting.finish().status, Some(3));
@@ -112,7 +106,10 @@ fn no_server_is_69_and_no_command_is_127(world: &World) {
     let ids = ["--device", &session.device, "--prospect", &session.prospect];
     let run = |command: &[&str]| {
         let mut run = Command::new(binary);
-        run.args(["run", "--url", &url(world)]).args(ids).args(command).stderr(Stdio::null());
+        run.args(["run", "--url", &world.service.http_url()])
+            .args(ids)
+            .args(command)
+            .stderr(Stdio::null());
         run.status().unwrap().code()
     };
     assert_eq!(run(&["--", "/no/such/command"]), Some(127));
@@ -125,16 +122,17 @@ fn no_server_is_69_and_no_command_is_127(world: &World) {
 
 fn a_lease_is_renewed_as_long_as_the_command_runs(world: &World) {
     let session = Session::new();
-    // Its renewal at a third of the ttl may come 3 s late: the machine stalls that long at times.
-    let running = Running::start(&url(world), &session, &["--ttl", "6s"], "sleep 10; exit 4");
-    let mut looks = 0;
+    // Its renewal at a third of the ttl may come 3 s late: a busy machine stalls that long at times.
+    let running =
+        Running::start(&world.service.http_url(), &session, &["--ttl", "6s"], "sleep 10; exit 4");
+    let mut reads = 0;
     eventually(|| "it is held", || world.stored(&session));
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(9) {
         world.service.acquire(&session, json!({})).assert_held();
-        looks += 1;
+        reads += 1;
     }
-    assert!(looks > 1);
+    assert!(reads > 1);
     assert_eq!(running.finish().status, Some(4));
     assert_eq!(world.stored(&session), None);
 }
@@ -143,7 +141,7 @@ fn a_lost_lease_stops_the_command_and_all_that_it_started(world: &World) {
     let session = Session::new();
     // It ignores SIGTERM, and so does its child.
     let script = "trap '' TERM; sh -c 'echo $$ >child; sleep 60' & echo $$ >parent; wait; sleep 60";
-    let running = Running::start(&url(world), &session, &["--ttl", "6s"], script);
+    let running = Running::start(&world.service.http_url(), &session, &["--ttl", "6s"], script);
     let (parent, child) = (running.wait_for_file("parent"), running.wait_for_file("child"));
     world.sql(format!("DELETE FROM {TABLE} WHERE {session}"));
     let printed = running.finish();
@@ -157,8 +155,7 @@ fn a_server_that_is_gone_stops_the_command_before_the_expiry(world: &World) {
     let service = world.serve(&[]);
     let session = Session::new();
     let script = "trap '' TERM; echo $$ >pid; while :; do sleep 0.1; done";
-    let running =
-        Running::start(&format!("http://{}", service.address), &session, &["--ttl", "12s"], script);
+    let running = Running::start(&service.http_url(), &session, &["--ttl", "12s"], script);
     let pid = running.wait_for_file("pid");
     drop(service);
     eventually(|| "the command is gone", || (!is_alive(&pid)).then_some(()));
@@ -174,10 +171,9 @@ fn a_server_that_is_gone_stops_the_command_before_the_expiry(world: &World) {
 fn signals_are_passed_on(world: &World) {
     let session = Session::new();
     let script = "trap 'exit 9' TERM; echo ready >ready; while :; do sleep 0.05; done";
-    let running = Running::start(&url(world), &session, &[], script);
+    let running = Running::start(&world.service.http_url(), &session, &[], script);
     running.wait_for_file("ready");
-    let pid = running.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    signal(running.child.id(), "-TERM");
     assert_eq!(running.finish().status, Some(9));
     assert_eq!(world.stored(&session), None);
 }

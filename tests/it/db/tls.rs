@@ -1,13 +1,14 @@
 //! A database that is reached with TLS, with a certificate of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use mysql::prelude::Queryable;
 use session_lock::testing::DATABASE;
 use tempfile::TempDir;
 
-use crate::world::{DatabaseServer, Engine, Service, Session, World, migrate, run, tests};
+use crate::world::{
+    DatabaseServer, Engine, Service, Session, World, openssl, run, run_check, tests,
+};
 
 tests![
     a_database_is_reached_with_tls_and_only_with_its_own_authority,
@@ -15,7 +16,7 @@ tests![
     tls_settings_that_cannot_work_are_one_clear_line,
 ];
 
-/// An authority, and a server's certificate by it for 127.0.0.1.
+/// An authority that signed a server's certificate for 127.0.0.1.
 struct Authority(TempDir);
 
 impl Authority {
@@ -33,21 +34,14 @@ impl Authority {
     }
 
     fn openssl(&self, arguments: &str) {
-        let made = Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(self.0.path())
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .status();
-        let made = made.expect("openssl is installed: tests/install nginx");
-        assert!(made.success(), "openssl {arguments}");
+        openssl(self.0.path(), arguments);
     }
 
-    fn server(&self, engine: Engine) -> DatabaseServer {
+    fn start_server(&self, engine: Engine) -> DatabaseServer {
         let option = |name: &str, file: &str| format!("--ssl-{name}={}", self.path(file).display());
         let options =
             [option("ca", "ca.pem"), option("cert", "server.pem"), option("key", "server.key")];
-        DatabaseServer::start(engine, &options.each_ref().map(String::as_str))
+        DatabaseServer::start_migrated(engine, &options.each_ref().map(String::as_str))
     }
 }
 
@@ -56,30 +50,29 @@ fn with_authority(url: &str, path: &Path) -> String {
 }
 
 fn a_database_is_reached_with_tls_and_only_with_its_own_authority(world: &World) {
-    let (authority, stranger) = (Authority::new(), Authority::new());
-    let server = authority.server(world.engine);
-    migrate(&server.url(DATABASE));
+    let (authority, other_authority) = (Authority::new(), Authority::new());
+    let server = authority.start_server(world.engine);
     let mut admin = server.connect();
     admin.query_drop("CREATE USER bot@'127.0.0.1' REQUIRE SSL").unwrap();
     admin.query_drop(format!("GRANT ALL ON {DATABASE}.* TO bot@'127.0.0.1'")).unwrap();
     let url = server.url(DATABASE).replace("root@", "bot@");
 
-    // This user gets in with TLS only.
+    // This user can log in with TLS only.
     let service = Service::start(&with_authority(&url, &authority.path("ca.pem")), &[]);
     let session = Session::new();
     let token = service.hold(&session);
     assert_eq!(service.release(&session, &token).status, 200);
 
-    let plain = run(&["check", "--database-url", &url]);
+    let plain = run_check(&url);
     assert_eq!(plain.status, Some(1), "{plain:?}");
     assert!(plain.out.contains("login"), "{plain:?}");
 
     for url in [
-        with_authority(&url, &stranger.path("ca.pem")),
-        // Those that browsers trust.
+        with_authority(&url, &other_authority.path("ca.pem")),
+        // The authorities that browsers trust.
         format!("{url}?require_ssl=true"),
     ] {
-        let refused = run(&["check", "--database-url", &url]);
+        let refused = run_check(&url);
         assert_eq!(refused.status, Some(1), "{refused:?}");
         let said = refused.out + &refused.err;
         assert!(said.contains("certificate"), "{said}");

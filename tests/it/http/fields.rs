@@ -1,82 +1,35 @@
-//! Requests of every shape: a clear refusal or the right answer, and nothing wrong stored.
+//! Bodies and their fields: a clear refusal or the right answer, and nothing wrong stored.
 
 use mysql::prelude::Queryable;
 use serde_json::{Value, json};
 
-use crate::world::{Service, Session, TABLE, World, tests};
+use crate::world::{Session, TABLE, World, tests};
 
 tests![
     every_wrong_field_is_refused_by_name,
     what_is_no_json_object_is_refused,
     a_body_of_1024_bytes_is_the_longest,
     ids_of_every_printable_character_work,
-    unknown_paths_and_methods_are_refused,
-    the_api_token_guards_every_route_with_data,
-    paths_are_percent_decoded,
+    every_wrong_field_of_a_message_is_refused_by_name,
 ];
+
+const TOKEN: &str = "48210000000000000007";
 
 fn every_wrong_field_is_refused_by_name(world: &World) {
     let session = Session::new();
-    let token = "48210000000000000007";
-    let long = "x".repeat(256);
-    let acquire = |fields: Value| ("/v1/acquire", fields);
-    let release = |fields: Value| ("/v1/release", fields);
-    let mut cases = vec![
-        ("ttl_ms", acquire(json!({"ttl_ms": 999}))),
-        ("ttl_ms", acquire(json!({"ttl_ms": 3_600_001}))),
-        ("ttl_ms", acquire(json!({"ttl_ms": 900_001}))),
-        ("ttl_ms", acquire(json!({"ttl_ms": -1}))),
-        ("ttl_ms", acquire(json!({"ttl_ms": 1e30}))),
-        ("ttl_ms", acquire(json!({"ttl_ms": 30000.5}))),
-        ("ttl_ms", acquire(json!({"ttl_ms": "30000"}))),
-        ("ttl_ms", acquire(json!({"ttl_ms": null}))),
-        ("ttl_ms", acquire(json!({"ttl_ms": [30000]}))),
-        ("owner_token", acquire(json!({"owner_token": "4821000000000000000"}))),
-        ("owner_token", acquire(json!({"owner_token": "482100000000000000070"}))),
-        ("owner_token", acquire(json!({"owner_token": "4821000000000000000x"}))),
-        ("owner_token", acquire(json!({"owner_token": "+8210000000000000007"}))),
-        ("owner_token", acquire(json!({"owner_token": "٤8210000000000000007"}))),
-        ("owner_token", acquire(json!({"owner_token": 48_210_000_000_000_000_u64}))),
-        ("owner_token", acquire(json!({"owner_token": null}))),
-        ("tll_ms", acquire(json!({"tll_ms": 30_000}))),
-        ("wait_ms", acquire(json!({"wait_ms": 25_001}))),
-        ("wait_ms", acquire(json!({"wait_ms": "1s"}))),
-        ("force", acquire(json!({"force": true}))),
-        ("owner_token", release(json!({}))),
-        ("force", release(json!({"force": false, "owner_token": token}))),
-        ("force", release(json!({"force": 1}))),
-        ("owner_token", release(json!({"force": true, "owner_token": token}))),
-        ("fencing_token", release(json!({"force": true, "fencing_token": "1"}))),
-        ("fencing_token", release(json!({"fencing_token": 1, "owner_token": token}))),
-        ("ttl_ms", release(json!({"ttl_ms": 30_000, "owner_token": token}))),
-    ];
-    for (path, fields) in [acquire(json!({})), release(json!({"owner_token": token}))] {
-        for field in ["id_prospect", "id_device"] {
-            for wrong in [
-                json!(""),
-                json!(" "),
-                json!(" a"),
-                json!("a "),
-                json!("a\n"),
-                json!("a\u{0}b"),
-                json!("é"),
-                json!("😀"),
-                json!("\u{7f}"),
-                json!(long),
-                json!(60_123_456_789_u64),
-                json!(null),
-                json!(["a"]),
-            ] {
-                let mut fields = session.with(fields.clone());
-                fields[field] = wrong;
-                cases.push((field, (path, fields)));
+    let mut cases = wrong_fields();
+    for (path, fields) in [("/v1/acquire", json!({})), ("/v1/release", owned(json!({})))] {
+        for id in ["id_prospect", "id_device"] {
+            for wrong in wrong_ids() {
+                let mut fields = fields.clone();
+                fields[id] = wrong;
+                cases.push((id, path, fields));
             }
         }
     }
-    for (field, (path, mut fields)) in cases {
-        if fields.get("id_device").is_none() {
-            fields = session.with(fields);
-        }
+    for (field, path, wrong) in cases {
+        let mut fields = session.with(json!({}));
+        fields.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
         let message = world.service.post(path, &fields).assert_refused(400, "invalid_request");
         assert!(message.contains(field), "{fields} -> {message}");
     }
@@ -88,6 +41,67 @@ fn every_wrong_field_is_refused_by_name(world: &World) {
         assert!(message.contains(field) && message.contains("missing"), "{message}");
     }
     assert_eq!(world.stored(&session), None);
+}
+
+fn owned(mut fields: Value) -> Value {
+    fields["owner_token"] = json!(TOKEN);
+    fields
+}
+
+/// The field that the refusal must name, the path, and the fields.
+fn wrong_fields() -> Vec<(&'static str, &'static str, Value)> {
+    let acquire = [
+        ("ttl_ms", json!({"ttl_ms": 999})),
+        ("ttl_ms", json!({"ttl_ms": 3_600_001})),
+        ("ttl_ms", json!({"ttl_ms": 900_001})),
+        ("ttl_ms", json!({"ttl_ms": -1})),
+        ("ttl_ms", json!({"ttl_ms": 1e30})),
+        ("ttl_ms", json!({"ttl_ms": 30000.5})),
+        ("ttl_ms", json!({"ttl_ms": "30000"})),
+        ("ttl_ms", json!({"ttl_ms": null})),
+        ("ttl_ms", json!({"ttl_ms": [30000]})),
+        ("owner_token", json!({"owner_token": "4821000000000000000"})),
+        ("owner_token", json!({"owner_token": "482100000000000000070"})),
+        ("owner_token", json!({"owner_token": "4821000000000000000x"})),
+        ("owner_token", json!({"owner_token": "+8210000000000000007"})),
+        ("owner_token", json!({"owner_token": "٤8210000000000000007"})),
+        ("owner_token", json!({"owner_token": 48_210_000_000_000_000_u64})),
+        ("owner_token", json!({"owner_token": null})),
+        ("tll_ms", json!({"tll_ms": 30_000})),
+        ("wait_ms", json!({"wait_ms": 25_001})),
+        ("wait_ms", json!({"wait_ms": "1s"})),
+        ("force", json!({"force": true})),
+    ];
+    let release = [
+        ("owner_token", json!({})),
+        ("force", owned(json!({"force": false}))),
+        ("force", json!({"force": 1})),
+        ("owner_token", owned(json!({"force": true}))),
+        ("fencing_token", json!({"force": true, "fencing_token": "1"})),
+        ("fencing_token", owned(json!({"fencing_token": 1}))),
+        ("ttl_ms", owned(json!({"ttl_ms": 30_000}))),
+    ];
+    let acquire = acquire.into_iter().map(|(field, fields)| (field, "/v1/acquire", fields));
+    let release = release.into_iter().map(|(field, fields)| (field, "/v1/release", fields));
+    acquire.chain(release).collect()
+}
+
+fn wrong_ids() -> Vec<Value> {
+    vec![
+        json!(""),
+        json!(" "),
+        json!(" a"),
+        json!("a "),
+        json!("a\n"),
+        json!("a\u{0}b"),
+        json!("é"),
+        json!("😀"),
+        json!("\u{7f}"),
+        json!("x".repeat(256)),
+        json!(60_123_456_789_u64),
+        json!(null),
+        json!(["a"]),
+    ]
 }
 
 fn what_is_no_json_object_is_refused(world: &World) {
@@ -140,90 +154,34 @@ fn ids_of_every_printable_character_work(world: &World) {
     }
 }
 
-fn unknown_paths_and_methods_are_refused(world: &World) {
-    for path in
-        ["/v1", "/v1/", "/v1/acquire/", "/v1/locks/a/b/c", "/v2/acquire", "//", "/healthz/x"]
+fn every_wrong_field_of_a_message_is_refused_by_name(world: &World) {
+    let (acquire, commit, release) = ("/v1/acquire", "/v1/commit", "/v1/release");
+    let mut cases = vec![
+        ("result", acquire, json!({"message_id": "m", "result": {}})),
+        ("message_id", commit, owned(json!({}))),
+        ("owner_token", commit, json!({"message_id": "m"})),
+        ("ttl_ms", commit, owned(json!({"message_id": "m", "ttl_ms": 30_000}))),
+        ("result", commit, owned(json!({"message_id": "m", "result": "x".repeat(511)}))),
+        ("result", release, owned(json!({"result": "r"}))),
+        ("message_id", release, json!({"force": true, "message_id": "m"})),
+        ("message_id", "/v1/renew", owned(json!({"message_id": "m"}))),
+    ];
+    for wrong in
+        [json!(""), json!("x".repeat(256)), json!("é"), json!("a\n"), json!(7), json!(null)]
     {
-        world.service.get(path).assert_refused(404, "not_found");
+        for path in [acquire, commit, release] {
+            let mut fields = owned(json!({"message_id": wrong}));
+            if path == acquire {
+                fields["ttl_ms"] = json!(30_000);
+            }
+            cases.push(("message_id", path, fields));
+        }
     }
-    for (method, path, allow) in [
-        ("GET", "/v1/acquire", "POST"),
-        ("PUT", "/v1/release", "POST"),
-        ("DELETE", "/v1/locks/a/b", "GET, HEAD"),
-        ("OPTIONS", "/healthz", "GET, HEAD"),
-    ] {
-        let answer = raw(
-            world,
-            &format!(
-                "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            ),
-        );
-        assert!(
-            answer.starts_with("HTTP/1.1 405 ")
-                && answer.contains(&format!("\r\nAllow: {allow}\r\n")),
-            "{answer}"
-        );
-        assert!(answer.contains("method_not_allowed"), "{answer}");
-    }
-    let head = raw(world, "HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
-}
-
-fn raw(world: &World, request: &str) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(world.service.address).unwrap();
-    stream.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-fn the_api_token_guards_every_route_with_data(world: &World) {
-    let service = world.serve(&["--api-token", "s3cret"]);
-    let session = Session::new();
-    service.acquire(&session, json!({})).assert_refused(401, "unauthorized");
-    service.release(&session, "48210000000000000007").assert_refused(401, "unauthorized");
-    service.get(&session.path()).assert_refused(401, "unauthorized");
-    service.get("/v1/locks").assert_refused(401, "unauthorized");
-    assert_eq!(service.get("/healthz").status, 200);
-    assert_eq!(service.get("/readyz").status, 200);
-    let with = |header: &str| {
-        let url = format!("http://{}{}", service.address, session.path());
-        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-        ureq::Agent::new_with_config(config)
-            .get(url)
-            .header("Authorization", header)
-            .call()
-            .unwrap()
-            .status()
-            .as_u16()
-    };
-    assert_eq!([with("Bearer s3cret"), with("bearer s3cret")], [200, 200]);
-    for wrong in ["Bearer s3cre", "Bearer s3crets", "Bearer", "Bearer ", "s3cret", "Basic s3cret"] {
-        assert_eq!(with(wrong), 401, "{wrong}");
-    }
-    assert_eq!(world.stored(&session), None);
-}
-
-fn paths_are_percent_decoded(world: &World) {
-    let session = Session { prospect: "60 12+%/x".to_owned(), ..Session::new() };
-    world.service.hold(&session);
-    let encoded = format!("/v1/locks/{}/60%2012+%25%2fx", session.device);
-    assert_eq!(world.service.get(&encoded).json["id_prospect"], json!("60 12+%/x"));
-    assert_eq!(world.service.get(&format!("{encoded}?a=b")).json["held"], json!(true));
-    let not_utf8 = format!("/v1/locks/{}/%ff", session.device);
-    world.service.get(&not_utf8).assert_refused(400, "invalid_request");
-    world.service.get("/v1/locks//x").assert_refused(400, "invalid_request");
-}
-
-/// For servers of a test's own.
-pub fn odd_ids_work(service: &Service) {
-    for prospect in ["it's", "a\"b", "a\\b", "a\\'; -- ", "\\"] {
-        let session = Session { prospect: prospect.trim().to_owned(), ..Session::new() };
-        let owner_token = service.hold(&session);
-        service.acquire(&session, json!({})).assert_held();
-        assert_eq!(service.get(&session.path()).json["id_prospect"], json!(session.prospect));
-        assert_eq!(service.release(&session, &owner_token).status, 200);
+    for (field, path, fields) in cases {
+        let session = Session::new();
+        let reply = world.service.post(path, session.with(fields.clone()));
+        let message = reply.assert_refused(400, "invalid_request");
+        assert!(message.contains(field), "{path} {fields}: {message}");
+        assert_eq!(world.stored(&session), None);
     }
 }

@@ -1,128 +1,140 @@
-//! Moving from the old lock: old and new workers side by side on one table, switched one by one,
-//! there and back, under load.
+//! Moving from the old lock: old and new workers on one table, switched one by one, there and back,
+//! under load.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mysql::prelude::Queryable;
 use serde_json::json;
 
-use crate::world::{Done, Session, TABLE, World, tests, write};
+use crate::world::{Session, SetOnDrop, TABLE, World, old_program, tests};
 
-tests![moving_there_and_back_under_load];
+tests![workers_move_from_the_old_lock_and_back_under_load];
 
 const WORKERS: usize = 8;
 const SESSIONS: usize = 4;
+
+/// How long the workers are watched after each switch.
 const PHASE: Duration = Duration::from_millis(1_500);
-/// What an old worker began before a switch is over after this.
+
+/// After this, no old worker is in a turn that began before the switch.
 const SETTLED: Duration = Duration::from_secs(1);
+
+/// How long a worker holds a session.
 const WORK: Duration = Duration::from_millis(2);
 
-#[derive(Default)]
-struct Tally {
+/// The workers below `switched` use the service, the others the old lock.
+struct Workers {
+    world: World,
+    sessions: [Session; SESSIONS],
+    switched: AtomicUsize,
+    stopping: AtomicBool,
     old_turns: AtomicU64,
     our_turns: AtomicU64,
-    /// Leases that were lost to an old worker, by the switch position at the time of the grant.
+    /// Leases that were lost to an old worker, by the value of `switched` at the time of the grant.
     lost: [AtomicU64; WORKERS + 1],
-    /// When which session was ours, by leases that were released rightly.
+    /// When which session was ours, of the leases that were released.
     ours: Mutex<Vec<(usize, Instant, Instant)>>,
 }
 
-/// The old program's turn: it checks, writes, works, deletes.
-fn old_turn(conn: &mut mysql::Conn, session: &Session) -> bool {
-    let age =
-        format!("SELECT TIMESTAMPDIFF(SECOND, timestamp, NOW()) FROM {TABLE} WHERE {session}");
-    let age: Option<Option<i64>> = conn.query_first(age).unwrap();
-    if age.flatten().is_some_and(|age_s| age_s < 30) {
-        return false;
+impl Workers {
+    fn run(&self, worker: usize) {
+        let mut conn = self.world.database.connect();
+        for turn in worker.. {
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            let switched = self.switched.load(Ordering::Relaxed);
+            if worker >= switched {
+                self.old_turn(&mut conn, turn % SESSIONS);
+            } else {
+                self.our_turn(turn % SESSIONS, switched);
+            }
+        }
     }
-    let Session { device, prospect } = session;
-    write(
-        conn,
-        &format!(
-            "INSERT INTO {TABLE} (id_prospect, id_device, timestamp) VALUES ('{prospect}', '{device}', NOW()) \
-         ON DUPLICATE KEY UPDATE timestamp = VALUES(timestamp)"
-        ),
-    );
-    thread::sleep(WORK);
-    write(conn, &format!("DELETE FROM {TABLE} WHERE {session}"));
-    true
+
+    fn old_turn(&self, conn: &mut mysql::Conn, number: usize) {
+        let session = &self.sessions[number];
+        if old_program::is_held(conn, session) {
+            return;
+        }
+        old_program::upsert(conn, session, "NOW()");
+        thread::sleep(WORK);
+        old_program::delete(conn, session);
+        self.old_turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn our_turn(&self, number: usize, switched: usize) {
+        let (service, session) = (&self.world.service, &self.sessions[number]);
+        let granted = service.acquire(session, json!({}));
+        let began = Instant::now();
+        if granted.status != 200 {
+            assert_eq!(granted.status, 409, "{granted:?}");
+            return;
+        }
+        thread::sleep(WORK);
+        let ended = Instant::now();
+        let released = service.release(session, &granted.text("owner_token"));
+        match released.status {
+            200 => self.ours.lock().unwrap().push((number, began, ended)),
+            409 => drop(self.lost[switched].fetch_add(1, Ordering::Relaxed)),
+            _ => panic!("{released:?}"),
+        }
+        self.our_turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Switches so many workers to the service, and checks that old and new ones go on.
+    fn switch(&self, switched: usize) {
+        let counts = || {
+            [&self.old_turns, &self.our_turns, &self.lost[WORKERS]]
+                .map(|counter| counter.load(Ordering::Relaxed))
+        };
+        self.switched.store(switched, Ordering::Relaxed);
+        thread::sleep(SETTLED);
+        let before = counts();
+        thread::sleep(PHASE);
+        let after = counts();
+        if switched < WORKERS {
+            assert!(after[0] > before[0], "old workers go on at {switched}");
+        }
+        if switched > 0 {
+            assert!(after[1] > before[1], "new workers go on at {switched}");
+        }
+        if switched == WORKERS {
+            assert_eq!(after[2], before[2], "without old workers, nobody loses a lease");
+        }
+    }
 }
 
-fn moving_there_and_back_under_load(world: &World) {
-    // A database of its own: an old program's upsert locks its neighbours in MySQL's index.
-    let own = World::start(world.engine);
-    let sessions: Vec<_> = (0..SESSIONS).map(|_| Session::new()).collect();
-    let (switched, stopping) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let tally = Arc::new(Tally::default());
+fn workers_move_from_the_old_lock_and_back_under_load(world: &World) {
+    let workers = Workers {
+        // On MySQL, an old program's upsert locks the adjacent index entries, too.
+        world: World::start(world.engine),
+        sessions: [(); SESSIONS].map(|()| Session::new()),
+        switched: 0.into(),
+        stopping: false.into(),
+        old_turns: 0.into(),
+        our_turns: 0.into(),
+        lost: [(); WORKERS + 1].map(|()| 0.into()),
+        ours: Mutex::default(),
+    };
     thread::scope(|scope| {
-        let _done = Done(&stopping);
+        let _stopping = SetOnDrop(&workers.stopping);
+        let workers = &workers;
         for worker in 0..WORKERS {
-            let (own, sessions, switched, stopping, tally) =
-                (&own, &sessions, &switched, &stopping, Arc::clone(&tally));
-            scope.spawn(move || {
-                let mut conn = own.database.connect();
-                for turn in worker.. {
-                    if stopping.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let which = turn % SESSIONS;
-                    let session = &sessions[which];
-                    let position = switched.load(Ordering::Relaxed);
-                    if worker >= position {
-                        tally
-                            .old_turns
-                            .fetch_add(u64::from(old_turn(&mut conn, session)), Ordering::Relaxed);
-                        continue;
-                    }
-                    let granted = own.service.acquire(session, json!({}));
-                    let began = Instant::now();
-                    if granted.status != 200 {
-                        assert_eq!(granted.status, 409, "{granted:?}");
-                        continue;
-                    }
-                    thread::sleep(WORK);
-                    let ended = Instant::now();
-                    let released = own.service.release(session, &granted.text("owner_token"));
-                    match released.status {
-                        200 => tally.ours.lock().unwrap().push((which, began, ended)),
-                        409 => drop(tally.lost[position].fetch_add(1, Ordering::Relaxed)),
-                        _ => panic!("{released:?}"),
-                    }
-                    tally.our_turns.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+            scope.spawn(move || workers.run(worker));
         }
-        let turns =
-            || (tally.old_turns.load(Ordering::Relaxed), tally.our_turns.load(Ordering::Relaxed));
-        for position in [0, WORKERS / 2, WORKERS, WORKERS / 2, 0] {
-            switched.store(position, Ordering::Relaxed);
-            thread::sleep(SETTLED);
-            let (before, lost) = (turns(), tally.lost[WORKERS].load(Ordering::Relaxed));
-            thread::sleep(PHASE);
-            let after = turns();
-            if position < WORKERS {
-                assert!(after.0 > before.0, "old workers go on at {position}");
-            }
-            if position > 0 {
-                assert!(after.1 > before.1, "new workers go on at {position}");
-            }
-            if position == WORKERS {
-                assert_eq!(
-                    tally.lost[WORKERS].load(Ordering::Relaxed),
-                    lost,
-                    "alone, nobody loses a lease"
-                );
-            }
+        for switched in [0, WORKERS / 2, WORKERS, WORKERS / 2, 0] {
+            workers.switch(switched);
         }
     });
-    let mut ours = tally.ours.lock().unwrap();
+    let mut ours = workers.ours.lock().unwrap();
     ours.sort_unstable();
     for pair in ours.windows(2) {
         let [(first, _, ended), (second, began, _)] = pair else { unreachable!() };
         assert!(first != second || began >= ended, "two of ours at once: {pair:?}");
     }
-    assert_eq!(own.rows::<u64>(&format!("SELECT COUNT(*) FROM {TABLE}")), [0], "it is as it was");
+    let count = workers.world.rows::<u64>(format!("SELECT COUNT(*) FROM {TABLE}"));
+    assert_eq!(count, [0], "the table is empty again");
 }

@@ -1,12 +1,12 @@
-//! Old programs on the same table: their rows hold, their reading of ours is right, and whatever
-//! they write or delete ends a lease of ours.
+//! Old programs on the same table: their rows hold, they read our expiry correctly, and whatever
+//! they write or delete ends a lease.
 
 use std::thread;
 
 use mysql::prelude::Queryable;
 use serde_json::json;
 
-use crate::world::{Session, TABLE, World, tests, write};
+use crate::world::{Session, TABLE, World, old_program, tests};
 
 tests![
     an_old_row_holds_for_30_seconds,
@@ -18,32 +18,11 @@ tests![
     an_old_programs_delete_ends_our_lease,
     old_readers_see_the_true_expiry_and_never_an_earlier_one,
     an_old_program_takes_over_our_stale_row,
-    an_overwrite_between_our_look_and_our_write_is_respected,
+    an_overwrite_between_our_read_and_our_write_is_respected,
 ];
 
-/// The old program's statements, word for word.
-fn old_check(conn: &mut mysql::Conn, session: &Session) -> Option<(String, Option<i64>)> {
-    conn.query_first(format!(
-        "SELECT timestamp, TIMESTAMPDIFF(SECOND, timestamp, NOW()) FROM {TABLE} WHERE {session}"
-    ))
-    .unwrap()
-}
-
-fn old_upsert(conn: &mut mysql::Conn, session: &Session, timestamp: &str) {
-    let Session { device, prospect } = session;
-    let upsert = format!(
-        "INSERT INTO {TABLE} (id_prospect, id_device, timestamp) VALUES ('{prospect}', '{device}', {timestamp}) \
-         ON DUPLICATE KEY UPDATE timestamp = VALUES(timestamp)"
-    );
-    write(conn, &upsert);
-}
-
-fn old_delete(conn: &mut mysql::Conn, session: &Session) {
-    write(conn, &format!("DELETE FROM {TABLE} WHERE {session}"));
-}
-
-/// The later variant's reading, in its transaction.
-fn later_check(conn: &mut mysql::Conn, session: &Session) -> Option<i64> {
+/// How a later version of the old program reads the age, in a transaction.
+fn later_age_s(conn: &mut mysql::Conn, session: &Session) -> Option<i64> {
     conn.query_drop("START TRANSACTION").unwrap();
     let age_s = conn
         .query_first(format!(
@@ -58,16 +37,16 @@ fn later_check(conn: &mut mysql::Conn, session: &Session) -> Option<i64> {
 fn an_old_row_holds_for_30_seconds(world: &World) {
     let mut old = world.database.connect();
     let session = Session::new();
-    old_upsert(&mut old, &session, "NOW()");
+    old_program::upsert(&mut old, &session, "NOW()");
     let reply = world.service.acquire(&session, json!({}));
     reply.assert_held();
     assert!((1..=30_000).contains(&reply.number("remaining_ms")));
-    let seen = world.service.get(&session.path());
-    assert_eq!((&seen.json["held"], &seen.json["legacy"]), (&json!(true), &json!(true)));
-    assert!(seen.json["fencing_token"].is_null() && seen.json["held_ms"].is_null());
-    old_upsert(&mut old, &session, "NOW() - INTERVAL 20 SECOND");
+    let read = world.service.get(&session.path());
+    assert_eq!((&read.json["held"], &read.json["legacy"]), (&json!(true), &json!(true)));
+    assert!(read.json["fencing_token"].is_null() && read.json["held_ms"].is_null());
+    old_program::upsert(&mut old, &session, "NOW() - INTERVAL 20 SECOND");
     world.service.acquire(&session, json!({})).assert_held();
-    old_upsert(&mut old, &session, "NOW() - INTERVAL 30 SECOND");
+    old_program::upsert(&mut old, &session, "NOW() - INTERVAL 30 SECOND");
     world.service.acquire(&session, json!({})).assert_granted("takeover");
 }
 
@@ -85,16 +64,17 @@ fn every_spelling_that_the_database_reads_as_a_date_holds(world: &World) {
     ] {
         for (age_s, holds) in [(5, true), (31, false)] {
             let session = Session::new();
-            old_upsert(
+            old_program::upsert(
                 &mut world.database.connect(),
                 &session,
                 &format!("DATE_FORMAT(NOW(6) - INTERVAL {age_s} SECOND, '{spelling}')"),
             );
-            let read = old_check(&mut world.database.connect(), &session).unwrap();
+            let age_s = old_program::age_s(&mut world.database.connect(), &session);
             let reply = world.service.acquire(&session, json!({}));
-            match read {
-                (_, Some(_)) if holds => reply.assert_held(),
-                _ => reply.assert_granted("takeover"),
+            if age_s.is_some() && holds {
+                reply.assert_held();
+            } else {
+                reply.assert_granted("takeover");
             }
         }
     }
@@ -120,10 +100,10 @@ fn what_is_no_date_is_taken_over(world: &World) {
     ] {
         let session = Session::new();
         world.store(&session, garbage);
-        let read = old_check(&mut world.database.connect(), &session).unwrap();
+        let age_s = old_program::age_s(&mut world.database.connect(), &session);
         assert!(
-            read.1.is_none_or(|age_s| age_s >= 30),
-            "{garbage:?} is a date to this database: {read:?}"
+            age_s.is_none_or(|age_s| age_s >= 30),
+            "{garbage:?} is a date to this database: {age_s:?}"
         );
         let reply = world.service.acquire(&session, json!({}));
         reply.assert_granted("takeover");
@@ -135,14 +115,14 @@ fn what_is_no_date_is_taken_over(world: &World) {
 fn a_date_in_the_future_holds_and_can_be_forced(world: &World) {
     for future in ["NOW() + INTERVAL 8 HOUR", "'9999-12-31 23:59:59'"] {
         let session = Session::new();
-        old_upsert(&mut world.database.connect(), &session, future);
+        old_program::upsert(&mut world.database.connect(), &session, future);
         let reply = world.service.acquire(&session, json!({}));
         reply.assert_held();
         assert!(reply.number("remaining_ms") > 8 * 3_600_000 - 60_000);
         assert_eq!(reply.retry_after_s, Some(30));
         let ids = format!("id_prospect=\"{}\"", session.prospect);
         world.service.wait_for_line(&format!("WARN  Session lock dated ahead of the database's clock, by a program in another time zone? {ids}"));
-        let forced = world.service.post("/v1/release", session.with(json!({"force": true})));
+        let forced = world.service.force(&session, json!({}));
         assert_eq!(forced.status, 200);
         world.service.acquire(&session, json!({})).assert_granted("new");
     }
@@ -151,12 +131,9 @@ fn a_date_in_the_future_holds_and_can_be_forced(world: &World) {
 fn an_old_programs_overwrite_ends_our_lease(world: &World) {
     let session = Session::new();
     let owner_token = world.service.hold(&session);
-    old_upsert(&mut world.database.connect(), &session, "NOW()");
+    old_program::upsert(&mut world.database.connect(), &session, "NOW()");
     let stored = world.stored(&session);
-    world
-        .service
-        .release(&session, &owner_token)
-        .assert(409, &json!({"released": false, "reason": "lost"}));
+    world.service.release(&session, &owner_token).assert_lost("released");
     assert_eq!(world.stored(&session), stored);
     world.service.acquire(&session, json!({"owner_token": owner_token})).assert_held();
 }
@@ -164,18 +141,15 @@ fn an_old_programs_overwrite_ends_our_lease(world: &World) {
 fn an_old_programs_overwrite_with_garbage_frees_the_session(world: &World) {
     let session = Session::new();
     world.service.hold(&session);
-    old_upsert(&mut world.database.connect(), &session, "''");
+    old_program::upsert(&mut world.database.connect(), &session, "''");
     world.service.acquire(&session, json!({})).assert_granted("takeover");
 }
 
 fn an_old_programs_delete_ends_our_lease(world: &World) {
     let session = Session::new();
     let owner_token = world.service.hold(&session);
-    old_delete(&mut world.database.connect(), &session);
-    world
-        .service
-        .release(&session, &owner_token)
-        .assert(409, &json!({"released": false, "reason": "lost"}));
+    old_program::delete(&mut world.database.connect(), &session);
+    world.service.release(&session, &owner_token).assert_lost("released");
     world.service.acquire(&session, json!({})).assert_granted("new");
 }
 
@@ -190,8 +164,8 @@ fn old_readers_see_the_true_expiry_and_never_an_earlier_one(world: &World) {
             let (seconds, micros) =
                 ((granted_us + after_us) / 1_000_000, (granted_us + after_us) % 1_000_000);
             old.query_drop(format!("SET timestamp = {seconds}.{micros:06}")).unwrap();
-            let (_, age_s) = old_check(&mut old, &session).unwrap();
-            (age_s.unwrap(), later_check(&mut old, &session).unwrap())
+            let age_s = old_program::age_s(&mut old, &session);
+            (age_s.unwrap(), later_age_s(&mut old, &session).unwrap())
         };
         let (check, later) = reads_at(ttl_ms * 1_000 - 1);
         assert!(check < 30 && later < 30, "held until the end of {ttl_ms} ms: {check} {later}");
@@ -206,17 +180,17 @@ fn an_old_program_takes_over_our_stale_row(world: &World) {
     let session = Session::new();
     let owner_token = world.service.hold(&session);
     world.age(&session, 31);
-    let (_, age_s) = old_check(&mut old, &session).unwrap();
+    let age_s = old_program::age_s(&mut old, &session);
     assert!(age_s.unwrap() >= 30);
-    old_upsert(&mut old, &session, "NOW()");
+    old_program::upsert(&mut old, &session, "NOW()");
     world.service.acquire(&session, json!({})).assert_held();
     assert_eq!(world.service.release(&session, &owner_token).status, 409);
-    old_delete(&mut old, &session);
+    old_program::delete(&mut old, &session);
     assert_eq!(world.stored(&session), None);
 }
 
-fn an_overwrite_between_our_look_and_our_write_is_respected(world: &World) {
-    // What an upsert locks in MySQL until its transaction ends are its neighbours in the index too.
+fn an_overwrite_between_our_read_and_our_write_is_respected(world: &World) {
+    // On MySQL, an upsert locks the adjacent index entries, too, until its transaction ends.
     let world = &World::start(world.engine);
     for request in ["acquire", "release"] {
         let session = Session::new();
@@ -224,10 +198,10 @@ fn an_overwrite_between_our_look_and_our_write_is_respected(world: &World) {
         if request == "acquire" {
             world.age(&session, 31);
         }
-        // The neighbour has written, but not committed: our look does not see it, our write waits.
+        // The old program has not committed yet: our read does not see the row, and our write waits.
         let mut old = world.database.connect();
         old.query_drop("START TRANSACTION").unwrap();
-        old_upsert(&mut old, &session, "NOW()");
+        old_program::upsert(&mut old, &session, "NOW()");
         thread::scope(|scope| {
             let asked = scope.spawn(|| match request {
                 "acquire" => world.service.acquire(&session, json!({})),
@@ -239,7 +213,7 @@ fn an_overwrite_between_our_look_and_our_write_is_respected(world: &World) {
         });
         assert!(
             world.stored(&session).unwrap().len() < 62,
-            "{request} left the neighbour's row alone"
+            "the {request} left the old program's row alone"
         );
     }
 }

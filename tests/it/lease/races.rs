@@ -1,15 +1,17 @@
 //! Many workers, few sessions: never two holders at once, whatever crashes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use mysql::prelude::Queryable;
 use serde_json::json;
 use session_lock::testing::OwnerToken;
 
-use crate::world::{PATIENCE, Reply, Service, Session, TABLE, World, age, eventually, tests};
+use crate::world::{
+    Reply, Service, Session, SetOnDrop, TABLE, TIMEOUT, World, age, eventually, old_program, tests,
+};
 
 tests![
     a_storm_on_two_servers_grants_nothing_twice,
@@ -20,6 +22,8 @@ tests![
 ];
 
 const THREADS: u64 = 16;
+
+/// How often each thread tries to lock a session.
 const ATTEMPTS: u64 = 150;
 
 /// Something that locks sessions, for one thread.
@@ -27,11 +31,11 @@ trait Locker {
     /// The fencing token of the lock, if it was free.
     fn try_lock(&mut self, session: &Session) -> Option<u64>;
     fn unlock(&mut self, session: &Session);
-    /// Dies while holding; the lock expires.
+    /// Crashes while it holds the session, whose lock expires.
     fn crash(&mut self, session: &Session);
 }
 
-/// Who holds a session, in the test's own eyes.
+/// Who holds a session, as the threads themselves record it.
 struct Witness {
     session: Session,
     holder: AtomicU64,
@@ -46,7 +50,8 @@ struct Tally {
     sunken_tokens: AtomicU64,
 }
 
-fn storm<L: Locker + Send>(sessions: usize, lockers: Vec<L>) -> Tally {
+/// Threads that lock, unlock and crash for some time.
+fn race<L: Locker + Send>(sessions: usize, lockers: Vec<L>) -> Tally {
     let witnesses: Vec<_> = (0..sessions)
         .map(|_| Witness { session: Session::new(), holder: 0.into(), fencing_token: 0.into() })
         .collect();
@@ -55,11 +60,9 @@ fn storm<L: Locker + Send>(sessions: usize, lockers: Vec<L>) -> Tally {
         for (number, mut locker) in (1..).zip(lockers) {
             let (witnesses, tally) = (&witnesses, &tally);
             scope.spawn(move || {
-                let mut random: u64 = number * 0x9e37_79b9;
+                let mut rng = Rng::with_seed(number);
                 for _ in 0..ATTEMPTS {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    let choice = random >> 33;
-                    let witness = &witnesses[usize::try_from(choice).unwrap() % sessions];
+                    let witness = &witnesses[rng.usize(..sessions)];
                     let Some(fencing_token) = locker.try_lock(&witness.session) else {
                         continue;
                     };
@@ -75,7 +78,7 @@ fn storm<L: Locker + Send>(sessions: usize, lockers: Vec<L>) -> Tally {
                     if witness.holder.swap(0, Ordering::SeqCst) != number {
                         tally.double_grants.fetch_add(1, Ordering::SeqCst);
                     }
-                    if choice.is_multiple_of(8) {
+                    if rng.u32(..8) == 0 {
                         tally.crashes.fetch_add(1, Ordering::SeqCst);
                         locker.crash(&witness.session);
                     } else {
@@ -94,7 +97,7 @@ fn assert_exclusive(tally: &Tally) {
     assert!(count(&tally.grants) > 100 && count(&tally.crashes) > 10, "{tally:?}");
 }
 
-/// A bot's worker: draws its own tokens, and repeats what was answered with 503.
+/// A bot's worker, which draws its own tokens and repeats what is answered with 503.
 struct Bot<'a> {
     service: &'a Service,
     database: mysql::Conn,
@@ -143,7 +146,7 @@ fn a_storm_on_two_servers_grants_nothing_twice(world: &World) {
         let service = services[usize::try_from(number).unwrap() % services.len()];
         Bot::new(service, world.database.connect())
     };
-    assert_exclusive(&storm(4, (1..=THREADS).map(bot).collect()));
+    assert_exclusive(&race(4, (1..=THREADS).map(bot).collect()));
 }
 
 fn fencing_tokens_of_a_hot_session_on_four_servers_rise(world: &World) {
@@ -152,63 +155,46 @@ fn fencing_tokens_of_a_hot_session_on_four_servers_rise(world: &World) {
         let service = &services[usize::try_from(number).unwrap() % services.len()];
         Bot::new(service, world.database.connect())
     };
-    let tally = storm(1, (1..=THREADS).map(bot).collect());
+    let tally = race(1, (1..=THREADS).map(bot).collect());
     let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
     let wrong = (count(&tally.double_grants), count(&tally.sunken_tokens));
     assert_eq!(wrong, (0, 0), "{tally:?}");
-    // Most tries find it held.
+    // Most attempts find the session held.
     assert!(count(&tally.grants) > 30, "{tally:?}");
 }
 
 fn a_storm_under_killed_connections_grants_nothing_twice(world: &World) {
-    let schema = world.own_table();
-    let service = Service::start(&schema.url(), &[]);
-    let over = Arc::new(AtomicBool::new(false));
-    let assassin = {
-        let (over, mut conn, name) =
-            (Arc::clone(&over), world.database.connect(), schema.name.clone());
-        thread::spawn(move || {
+    let (schema, service) = world.own_service(&[]);
+    let over = AtomicBool::new(false);
+    let bots = (1..=THREADS).map(|_| Bot::new(&service, schema.connect())).collect();
+    let (tally, killed) = thread::scope(|scope| {
+        let _over = SetOnDrop(&over);
+        let killer = scope.spawn(|| {
             let mut killed = 0;
             while !over.load(Ordering::SeqCst) {
-                let sql = format!(
-                    "SELECT id FROM information_schema.processlist WHERE db = '{name}' AND host <> 'localhost'"
-                );
-                for id in conn.query::<u64, _>(sql).unwrap() {
-                    killed += u64::from(conn.query_drop(format!("KILL {id}")).is_ok());
-                }
+                killed += schema.kill_connections();
                 thread::sleep(Duration::from_millis(30));
             }
             killed
-        })
-    };
-    let bots = (1..=THREADS).map(|_| Bot::new(&service, schema.connect())).collect();
-    let tally = storm(4, bots);
-    over.store(true, Ordering::SeqCst);
-    let killed = assassin.join().unwrap();
+        });
+        let tally = race(4, bots);
+        over.store(true, Ordering::SeqCst);
+        (tally, killer.join().unwrap())
+    });
     assert!(killed > 20, "{killed} connections killed");
     assert_exclusive(&tally);
 }
 
-/// The old program: it checks, and then writes.
+/// The old program, which checks and then writes.
 struct OldProgram(mysql::Conn);
 
 impl Locker for OldProgram {
     fn try_lock(&mut self, session: &Session) -> Option<u64> {
-        let Session { device, prospect } = session;
-        let age_s: Option<Option<i64>> = self
-            .0
-            .query_first(format!(
-                "SELECT TIMESTAMPDIFF(SECOND, timestamp, NOW()) FROM {TABLE} WHERE {session}"
-            ))
-            .unwrap();
-        if age_s.flatten().is_some_and(|age_s| age_s < 30) {
+        if old_program::is_held(&mut self.0, session) {
             return None;
         }
-        // It ended in a deadlock now and then, and told nobody.
-        let upsert = format!(
-            "INSERT INTO {TABLE} (id_prospect, id_device, timestamp) VALUES ('{prospect}', '{device}', NOW()) \
-             ON DUPLICATE KEY UPDATE timestamp = VALUES(timestamp)"
-        );
+        // Now and then it is rolled back in a deadlock, and tries no more.
+        let upsert = old_program::upsert_sql(session, "NOW()");
         self.0.query_drop(upsert).ok().map(|()| u64::MAX)
     }
 
@@ -223,16 +209,13 @@ impl Locker for OldProgram {
 }
 
 fn the_storm_finds_the_old_programs_double_grants(world: &World) {
-    let until = std::time::Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     loop {
-        let tally = storm(4, (1..=THREADS).map(|_| OldProgram(world.database.connect())).collect());
+        let tally = race(4, (1..=THREADS).map(|_| OldProgram(world.database.connect())).collect());
         if tally.double_grants.load(Ordering::SeqCst) > 0 {
             return;
         }
-        assert!(
-            std::time::Instant::now() < until,
-            "the storm is too gentle to find anything: {tally:?}"
-        );
+        assert!(Instant::now() < until, "too little load to find anything: {tally:?}");
     }
 }
 
@@ -250,7 +233,7 @@ fn a_counter_under_the_lock_loses_nothing(world: &World) {
                     };
                     let owner_token =
                         eventually(|| "the lock is free", granted).text("owner_token");
-                    // In two steps, so that only the lock keeps it right.
+                    // In two steps, so that only the lock prevents lost updates.
                     let value = counter.load(Ordering::SeqCst);
                     thread::yield_now();
                     counter.store(value + 1, Ordering::SeqCst);

@@ -1,15 +1,13 @@
-//! The story of the old program, as providers of WhatsApp send it: webhooks that come twice,
-//! workers that race and crash.
+//! Webhooks as providers of WhatsApp send them: they come twice, and workers race and crash.
 
-use mysql::prelude::Queryable;
 use std::sync::Mutex;
 use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::world::{Service, Session, TABLE, World, age, eventually, tests};
+use crate::world::{Service, Session, TABLE, World, eventually, tests};
 
-tests![the_old_programs_story_ends_well];
+tests![each_webhook_is_answered_once_although_workers_race_and_crash,];
 
 /// A webhook of WhatsApp's Cloud API.
 fn cloud_api(session: &Session, message: &str) -> Value {
@@ -79,8 +77,8 @@ struct Bot<'a> {
 }
 
 impl Bot<'_> {
-    /// Handles a webhook, and takes so long that `rivals` others come meanwhile.
-    fn receive(&self, webhook: &Value, rivals: usize) {
+    /// Handles a webhook, and works until so many copies of it have been rejected.
+    fn receive(&self, webhook: &Value, copies: usize) {
         let message = Message::parse(webhook);
         let reply = self.service.acquire(&message.session, json!({}));
         if reply.status == 409 {
@@ -90,16 +88,15 @@ impl Bot<'_> {
         reply.assert_granted("new");
         let of_this =
             || self.rejected.lock().unwrap().iter().filter(|id| **id == message.id).count();
-        eventually(|| "the copies come", || (of_this() == rivals).then_some(()));
+        eventually(|| "the copies are rejected", || (of_this() == copies).then_some(()));
         self.replies.lock().unwrap().push(message.id);
         let released = self.service.release(&message.session, &reply.text("owner_token"));
         assert_eq!(released.status, 200);
     }
 }
 
-fn the_old_programs_story_ends_well(world: &World) {
-    let schema = world.own_table();
-    let service = Service::start(&schema.url(), &[]);
+fn each_webhook_is_answered_once_although_workers_race_and_crash(world: &World) {
+    let (schema, service) = world.own_service(&[]);
     let bot = Bot { service: &service, replies: Mutex::default(), rejected: Mutex::default() };
 
     // Each message comes one to three times at once; the customer gets one reply to each.
@@ -117,26 +114,25 @@ fn the_old_programs_story_ends_well(world: &World) {
     let replies = bot.replies.lock().unwrap().clone();
     assert_eq!(replies, (0..6).map(|number| format!("wamid.HBgL{number}")).collect::<Vec<_>>());
 
-    // A copy that comes 2 s after the first, which is still being worked on, is rejected.
+    // A copy that comes 2 s later, while the first is still worked on, is rejected.
     let customer = &customers[0];
     let working = service.acquire(customer, json!({}));
     working.assert_granted("new");
-    age(&mut schema.connect(), customer, 2);
+    schema.age(customer, 2);
     service.acquire(customer, json!({})).assert_held();
-    // The next message right after the release goes through.
+    // The next message, right after the release, is answered.
     assert_eq!(service.release(customer, &working.text("owner_token")).status, 200);
     bot.receive(&waha(customer, "next"), 0);
     // A worker crashes; 30 s later the session is free again.
     let crashed = service.hold(customer);
-    age(&mut schema.connect(), customer, 28);
+    schema.age(customer, 28);
     service.acquire(customer, json!({})).assert_held();
-    age(&mut schema.connect(), customer, 3);
-    let heir = service.acquire(customer, json!({}));
-    heir.assert_granted("takeover");
+    schema.age(customer, 3);
+    let successor = service.acquire(customer, json!({}));
+    successor.assert_granted("takeover");
     assert_eq!(service.release(customer, &crashed).status, 409);
-    assert_eq!(service.release(customer, &heir.text("owner_token")).status, 200);
+    assert_eq!(service.release(customer, &successor.text("owner_token")).status, 200);
 
-    let rows: Option<u64> =
-        schema.connect().query_first(format!("SELECT COUNT(*) FROM {TABLE}")).unwrap();
-    assert_eq!(rows, Some(0), "an idle system has an empty table");
+    let count = schema.rows::<u64>(&format!("SELECT COUNT(*) FROM {TABLE}"));
+    assert_eq!(count, [0], "an idle system has an empty table");
 }

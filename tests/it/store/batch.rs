@@ -1,4 +1,4 @@
-//! What waits together goes to the database together, and each gets its own answer.
+//! Requests that wait together go to the database together, and each gets its own answer.
 
 use std::thread;
 use std::time::Duration;
@@ -13,10 +13,9 @@ tests![
     a_batch_tells_its_own_deletions_from_an_old_programs,
     a_locked_row_does_not_fail_the_rest_of_its_batch,
     many_locked_rows_do_not_fail_the_rest_of_their_batch,
-    a_message_table_in_trouble_does_not_fail_those_without_a_message,
+    an_unusable_message_table_does_not_fail_requests_without_a_message,
     a_forced_release_reaches_its_row_beside_another_spelling,
     a_lost_lease_is_told_lost_beside_a_row_of_another_spelling,
-    a_lease_that_was_lost_is_not_released_over_a_dead_connection,
     a_deadlock_is_no_answer,
     a_retry_that_loses_to_its_own_lease_is_told_again,
     a_retry_beside_a_new_lease_is_told_again,
@@ -24,28 +23,32 @@ tests![
     a_missing_message_table_is_no_answer_to_those_who_need_none,
 ];
 
-type Ask<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
+type Request<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
 
-/// Asks all of these while the only worker is busy, so that they wait together, for longer than one
-/// kind is left for the next batch.
-fn ask_together(world: &World, service: &Service, requests: Vec<Ask>) -> Vec<Reply> {
+/// Sends these requests while the only worker is busy, so that they wait together: for longer than
+/// acquires and other requests are kept in batches of their own.
+fn send_together(world: &World, service: &Service, requests: Vec<Request>) -> Vec<Reply> {
     let busy = Session::new();
     world.store(&busy, "garbage");
-    let mut neighbour = world.lock_row(&busy);
+    let mut other_program = world.lock_row(&busy);
     thread::scope(|scope| {
         scope.spawn(|| service.acquire(&busy, json!({})));
         world.wait_for_write(&busy);
         let asked: Vec<_> = requests.into_iter().map(|request| scope.spawn(request)).collect();
         thread::sleep(Duration::from_millis(300));
-        neighbour.query_drop("ROLLBACK").unwrap();
+        other_program.query_drop("ROLLBACK").unwrap();
         asked.into_iter().map(|asked| asked.join().unwrap()).collect()
     })
+}
+
+fn statuses(replies: &[Reply]) -> Vec<u16> {
+    replies.iter().map(|reply| reply.status).collect()
 }
 
 fn everybody_in_a_batch_gets_their_own_answer(world: &World) {
     let service = world.serve(&["--workers", "1"]);
     let sessions: Vec<_> = (0..24).map(|_| Session::new()).collect();
-    // Some are free, some held by an old program, some crashed, some of letters and blanks.
+    // Some are free, some held by an old program, some stale.
     for (number, session) in sessions.iter().enumerate() {
         match number % 4 {
             1 => world.store(session, "2099-01-01 00:00:00"),
@@ -65,9 +68,9 @@ fn everybody_in_a_batch_gets_their_own_answer(world: &World) {
         let service = &service;
         let (session, ttl_ms) = (spelled(number), 20_000 + 1_000 * number);
         let fields = json!({"owner_token": token(number), "ttl_ms": ttl_ms});
-        Box::new(move || service.acquire(&session, fields)) as Ask
+        Box::new(move || service.acquire(&session, fields)) as Request
     });
-    let replies = ask_together(world, &service, requests.collect());
+    let replies = send_together(world, &service, requests.collect());
     for (number, reply) in replies.iter().enumerate() {
         match number % 4 {
             1 => reply.assert_held(),
@@ -85,9 +88,9 @@ fn everybody_in_a_batch_gets_their_own_answer(world: &World) {
     }
     let requests = (0..sessions.len()).map(|number| {
         let (service, session) = (&service, spelled(number));
-        Box::new(move || service.release(&session, &token(number))) as Ask
+        Box::new(move || service.release(&session, &token(number))) as Request
     });
-    let replies = ask_together(world, &service, requests.collect());
+    let replies = send_together(world, &service, requests.collect());
     for (number, reply) in replies.iter().enumerate() {
         assert_eq!(reply.status, if number % 4 == 1 { 409 } else { 200 });
         assert_eq!(world.stored(&sessions[number]).is_some(), number % 4 == 1);
@@ -102,25 +105,24 @@ fn a_batch_tells_its_own_deletions_from_an_old_programs(world: &World) {
     world.sql(format!("UPDATE {TABLE} SET timestamp = NOW() WHERE {}", sessions[3]));
     let requests = sessions.iter().zip(&tokens).map(|(session, token)| {
         let service = &service;
-        Box::new(move || service.release(session, token)) as Ask
+        Box::new(move || service.release(session, token)) as Request
     });
-    let replies = ask_together(world, &service, requests.collect());
-    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
-    assert_eq!(statuses, [200, 409, 200, 409, 200, 200]);
+    let replies = send_together(world, &service, requests.collect());
+    assert_eq!(statuses(&replies), [200, 409, 200, 409, 200, 200]);
 }
 
 fn a_locked_row_does_not_fail_the_rest_of_its_batch(world: &World) {
     let service = world.serve(&["--workers", "1"]);
     let (locked, free) = (Session::new(), Session::new());
     world.store(&locked, "garbage");
-    let mut neighbour = world.lock_row(&locked);
+    let mut other_program = world.lock_row(&locked);
     let requests = [&free, &locked, &free, &locked].map(|session| {
         let (service, session) = (&service, session.clone());
-        Box::new(move || service.acquire(&session, json!({}))) as Ask
+        Box::new(move || service.acquire(&session, json!({}))) as Request
     });
-    let replies = ask_together(world, &service, requests.into());
-    let mut statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
-    neighbour.query_drop("ROLLBACK").unwrap();
+    let replies = send_together(world, &service, requests.into());
+    let mut statuses = statuses(&replies);
+    other_program.query_drop("ROLLBACK").unwrap();
     assert_eq!((statuses[1], statuses[3]), (503, 503));
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 409, 503, 503]);
@@ -132,40 +134,38 @@ fn many_locked_rows_do_not_fail_the_rest_of_their_batch(world: &World) {
     for session in &locked {
         world.store(session, "garbage");
     }
-    let neighbours: Vec<_> = locked.iter().map(|session| world.lock_row(session)).collect();
+    let other_programs: Vec<_> = locked.iter().map(|session| world.lock_row(session)).collect();
     let free: Vec<_> = (0..3).map(|_| Session::new()).collect();
     let requests = locked.iter().chain(&free).map(|session| {
         let service = &service;
-        Box::new(move || service.acquire(session, json!({}))) as Ask
+        Box::new(move || service.acquire(session, json!({}))) as Request
     });
-    let replies = ask_together(world, &service, requests.collect());
-    for mut neighbour in neighbours {
-        neighbour.query_drop("ROLLBACK").unwrap();
+    let replies = send_together(world, &service, requests.collect());
+    for mut other_program in other_programs {
+        other_program.query_drop("ROLLBACK").unwrap();
     }
-    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
-    assert_eq!(statuses, [503, 503, 503, 503, 503, 200, 200, 200], "{:?}", &replies[5..]);
+    assert_eq!(statuses(&replies), [503, 503, 503, 503, 503, 200, 200, 200], "{:?}", &replies[5..]);
 }
 
-fn a_message_table_in_trouble_does_not_fail_those_without_a_message(world: &World) {
-    /// So many that those who go alone in the end need a hundred packets.
+fn an_unusable_message_table_does_not_fail_requests_without_a_message(world: &World) {
+    /// So many that running them one by one takes a hundred packets.
     const REQUESTS: usize = 60;
-    for (trouble, word) in [
+    for (change, word) in [
         ("LOCK TABLES session_lock_message WRITE", "another program holds a database lock"),
         ("DROP TABLE session_lock_message", "session_lock_message"),
     ] {
         let own = World::start(world.engine);
         let service = own.serve(&["--workers", "1"]);
-        let mut neighbour = own.database.connect();
-        neighbour.query_drop(trouble).unwrap();
+        let mut other_program = own.database.connect();
+        other_program.query_drop(change).unwrap();
         let requests = (0..REQUESTS).map(|number| {
             let (service, session) = (&service, Session::new());
             let fields = if number % 2 == 0 { json!({"message_id": "m"}) } else { json!({}) };
-            Box::new(move || service.acquire(&session, fields)) as Ask
+            Box::new(move || service.acquire(&session, fields)) as Request
         });
-        let replies = ask_together(&own, &service, requests.collect());
-        let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+        let replies = send_together(&own, &service, requests.collect());
         let expected = [503, 200].into_iter().cycle().take(REQUESTS);
-        assert_eq!(statuses, expected.collect::<Vec<_>>(), "{trouble}");
+        assert_eq!(statuses(&replies), expected.collect::<Vec<_>>(), "{change}");
         assert!(replies[0].text.contains(word), "{:?}", replies[0]);
     }
 }
@@ -174,60 +174,32 @@ fn a_forced_release_reaches_its_row_beside_another_spelling(world: &World) {
     let service = world.serve(&["--workers", "1"]);
     let session = Session::new();
     service.hold(&session);
-    let mut accented = session.clone();
-    accented.device = accented.device.replace("bot", "b\u{f3}t");
-    let requests: Vec<Ask> = vec![
+    let accented = session.accented();
+    let requests: Vec<Request> = vec![
         Box::new(|| service.acquire(&session, json!({}))),
-        Box::new(|| service.post("/v1/release", accented.with(json!({"force": true})))),
+        Box::new(|| service.force(&accented, json!({}))),
     ];
-    let replies = ask_together(world, &service, requests);
+    let replies = send_together(world, &service, requests);
     assert_eq!(replies[1].status, 200, "{:?}", replies[1]);
 }
 
 fn a_lost_lease_is_told_lost_beside_a_row_of_another_spelling(world: &World) {
     let service = world.serve(&["--workers", "1", "--max-hold-ms", "60000"]);
     let (session, lost) = (Session::new(), Session::new());
-    let mut accented = session.clone();
-    accented.device = accented.device.replace("bot", "b\u{f3}t");
+    let accented = session.accented();
     world.store(&accented, "2020-01-01 00:00:00");
     // A takeover leaves the spelling as it was.
-    let token = service.hold(&session);
-    // Granted 100 s ago, by its fencing token.
-    world.sql(format!(
-        "UPDATE {TABLE} SET timestamp = INSERT(timestamp, 27, 16, CAST(SUBSTRING(timestamp, 27, 16) AS UNSIGNED) - 100000000) \
-         WHERE {session}"
-    ));
-    let requests: Vec<Ask> = vec![
+    let granted = service.acquire(&session, json!({}));
+    let token = granted.text("owner_token");
+    // By its fencing token it was granted 100 s ago.
+    world.set_fencing_token(&session, granted.number("fencing_token") - 100_000_000);
+    let requests: Vec<Request> = vec![
         Box::new(|| service.renew(&session, &token, 30_000)),
         Box::new(|| service.release(&lost, &token)),
     ];
-    let replies = ask_together(world, &service, requests);
+    let replies = send_together(world, &service, requests);
     let reasons = [&replies[0], &replies[1]].map(|reply| reply.text("reason"));
     assert_eq!(reasons, ["max_hold", "lost"]);
-}
-
-fn a_lease_that_was_lost_is_not_released_over_a_dead_connection(world: &World) {
-    let own = World::start(world.engine);
-    let second = own.serve(&[]);
-    let mut conn = own.database.connect();
-    // The pool opens connections in the background, which may be spared the first time.
-    for number in 0..6 {
-        let session = Session::new();
-        let lost = own.service.hold(&session);
-        own.sql(format!("DELETE FROM {TABLE} WHERE {session}"));
-        let heir = (number % 2 == 0).then(|| second.hold(&session));
-        let idle = "SELECT id FROM information_schema.processlist \
-                    WHERE command = 'Sleep' AND id <> CONNECTION_ID()";
-        for id in conn.query::<u64, _>(idle).unwrap() {
-            // One may have ended by itself.
-            let _ = conn.query_drop(format!("KILL {id}"));
-        }
-        thread::sleep(Duration::from_millis(200));
-        assert_eq!(own.service.release(&session, &lost).status, 409);
-        if let Some(heir) = heir {
-            assert_eq!(own.service.release(&session, &heir).status, 200);
-        }
-    }
 }
 
 fn a_deadlock_is_no_answer(world: &World) {
@@ -235,7 +207,7 @@ fn a_deadlock_is_no_answer(world: &World) {
     let schema = world.schema();
     schema.sql("CREATE TABLE weight (id INT AUTO_INCREMENT PRIMARY KEY) ENGINE = InnoDB");
     eventually(
-        || "our writes are seen to wait",
+        || "our releases are observed to wait",
         || release_in_a_deadlock(world, &service, &schema.name),
     );
     let metrics = service.text("/metrics");
@@ -243,36 +215,36 @@ fn a_deadlock_is_no_answer(world: &World) {
     assert!(!metrics.contains(none), "{metrics}");
 }
 
-/// Releases two sessions together while another program locks the second before the first.
-/// Nothing, if on a busy machine the releases gave up before they were seen to wait.
+/// Releases two sessions together while another program locks the second before the first. Returns
+/// `None` if on a busy machine the releases gave up before their wait was observed.
 fn release_in_a_deadlock(world: &World, service: &Service, schema: &str) -> Option<()> {
     let sessions = [Session::new(), Session::new()];
     let [first, second] = &sessions;
     let tokens = sessions.each_ref().map(|session| service.hold(session));
-    // The database undoes the transaction that has done less, which is ours.
-    let mut neighbour = world.lock_row(second);
+    // The database rolls back the transaction that has written less, which is ours.
+    let mut other_program = world.lock_row(second);
     for _ in 0..50 {
         let insert = format!("INSERT INTO {schema}.weight VALUES (NULL)");
-        neighbour.query_drop(insert).unwrap();
+        other_program.query_drop(insert).unwrap();
     }
     let key = format!("SELECT id_sessionX FROM {TABLE} WHERE {first}");
     let key: u64 = world.rows(key)[0];
-    let (is_seen, replies) = thread::scope(|scope| {
+    let (is_observed, replies) = thread::scope(|scope| {
         let requests = sessions
             .iter()
             .zip(&tokens)
-            .map(|(session, token)| Box::new(move || service.release(session, token)) as Ask);
+            .map(|(session, token)| Box::new(move || service.release(session, token)) as Request);
         let requests = requests.collect();
-        let asked = scope.spawn(|| ask_together(world, service, requests));
-        let is_seen = world.sees_row_lock(second);
-        if is_seen {
+        let asked = scope.spawn(|| send_together(world, service, requests));
+        let is_observed = world.observes_row_lock_wait(second);
+        if is_observed {
             let lock = format!("SELECT * FROM {TABLE} WHERE id_sessionX = {key} FOR UPDATE");
-            neighbour.query_drop(lock).unwrap();
+            other_program.query_drop(lock).unwrap();
         }
-        neighbour.query_drop("ROLLBACK").unwrap();
-        (is_seen, asked.join().unwrap())
+        other_program.query_drop("ROLLBACK").unwrap();
+        (is_observed, asked.join().unwrap())
     });
-    if !is_seen {
+    if !is_observed {
         return None;
     }
     for reply in replies {
@@ -306,11 +278,11 @@ fn a_retry_beside_a_new_lease_is_told_again(world: &World) {
     let granted = service.acquire(&model, fields.clone());
     let stored = world.stored(&model).unwrap();
     let replies = behind_another_servers_write(world, &retried, &stored, || {
-        let requests: Vec<Ask> = vec![
+        let requests: Vec<Request> = vec![
             Box::new(|| service.acquire(&retried, fields)),
             Box::new(|| service.acquire(&free, json!({"owner_token": "48210000000000000009"}))),
         ];
-        ask_together(world, &service, requests)
+        send_together(world, &service, requests)
     });
     replies[0].assert_granted("again");
     replies[1].assert_granted("new");
@@ -318,7 +290,7 @@ fn a_retry_beside_a_new_lease_is_told_again(world: &World) {
     assert_eq!(world.stored(&retried), Some(stored));
 }
 
-/// What is answered to requests that wait behind another server's write of this session.
+/// Sends requests that wait behind another server's write of this session. Returns the answers.
 fn behind_another_servers_write<T>(
     world: &World,
     session: &Session,
@@ -347,13 +319,12 @@ fn a_token_that_is_used_for_two_sessions_releases_its_own_only(world: &World) {
         let fields = json!({"owner_token": token});
         service.acquire(session, fields).assert_granted("new");
     }
-    let requests: Vec<Ask> = vec![
+    let requests: Vec<Request> = vec![
         Box::new(|| service.release(&one, stale)),
         Box::new(|| service.release(&other, token)),
     ];
-    let replies = ask_together(world, &service, requests);
-    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
-    assert_eq!(statuses, [409, 200]);
+    let replies = send_together(world, &service, requests);
+    assert_eq!(statuses(&replies), [409, 200]);
     assert_eq!(service.release(&one, token).status, 200);
 }
 
@@ -366,12 +337,11 @@ fn a_missing_message_table_is_no_answer_to_those_who_need_none(world: &World) {
         let service = &service;
         if number == 0 {
             let fields = json!({"message_id": "m"});
-            return Box::new(move || service.acquire(session, fields)) as Ask;
+            return Box::new(move || service.acquire(session, fields)) as Request;
         }
         let owner_token = service.hold(session);
-        Box::new(move || service.release(session, &owner_token)) as Ask
+        Box::new(move || service.release(session, &owner_token)) as Request
     });
-    let replies = ask_together(&own, &service, requests.collect());
-    let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
-    assert_eq!(statuses, [503, 200, 200, 200]);
+    let replies = send_together(&own, &service, requests.collect());
+    assert_eq!(statuses(&replies), [503, 200, 200, 200]);
 }

@@ -1,8 +1,10 @@
-//! Packets, batches and row ids.
+//! Batches, packets of statements, and the ids of rows.
 
 mod batch;
 mod ids;
+mod packet;
+mod triggers;
 
 use crate::world::Test;
 
-pub const TESTS: &[&[Test]] = &[batch::TESTS, ids::TESTS];
+pub const TESTS: &[&[Test]] = &[batch::TESTS, ids::TESTS, packet::TESTS, triggers::TESTS];

@@ -1,4 +1,4 @@
-//! A way to the database that fails as networks do.
+//! A proxy in front of the database that fails as networks do.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,28 +7,28 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What happens to what passes.
+/// What the proxy does to bytes and connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     None,
-    /// It arrives later.
+    /// Bytes arrive later.
     Delay(Duration),
-    /// It arrives once this is over, as what is sent again until it is acknowledged.
+    /// Bytes arrive when the fault ends, as with TCP's retransmissions.
     Hold,
-    /// Transactions wait until this is over; all else passes.
+    /// Writes arrive when the fault ends; all other bytes pass.
     HoldWrites,
-    /// It is lost, and so is all that follows on this connection: nobody is told.
-    Swallow,
-    /// Answers are lost likewise; requests arrive.
-    SwallowAnswers,
+    /// Bytes are discarded, and so is all that follows on the connection; neither end is told.
+    Discard,
+    /// The same, for what the database sends only.
+    DiscardReplies,
     /// All connections are reset, new ones too.
-    Cut,
+    Reset,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+enum Direction {
     Requests,
-    Answers,
+    Replies,
 }
 
 /// A proxy in front of a database.
@@ -38,38 +38,38 @@ pub struct Proxy {
 }
 
 struct Shared {
-    to: Mutex<SocketAddr>,
+    target: Mutex<SocketAddr>,
     fault: Mutex<Fault>,
     changed: Condvar,
-    /// How often a client sent something, and how many statements beyond the first in that.
+    /// Packets from the service, and statements in them beyond the first of each.
     sent: AtomicU64,
     more_statements: AtomicU64,
-    /// Connections so far, and how many of the first are forgotten.
+    /// Connections so far. Those below the second number carry nothing any more.
     connections: AtomicU64,
     forgotten: AtomicU64,
 }
 
-/// What a packet that writes begins with, behind the protocol's own bytes.
+/// What the text of a packet that writes begins with.
 const WRITES: [&str; 3] = ["START TRANSACTION", "INSERT INTO", "DELETE `"];
 
-/// Whether this is the beginning of a packet that writes.
+/// Whether these bytes begin with a packet that writes.
 fn is_write(packet: &[u8]) -> bool {
-    /// Length, number and command.
+    /// The protocol's header: length, sequence number and command.
     const HEAD_BYTES: usize = 5;
     let text = packet.get(HEAD_BYTES..).unwrap_or_default();
     let clock = text.starts_with(b"SET @packet_clock_us");
     clock || WRITES.iter().any(|write| text.starts_with(write.as_bytes()))
 }
 
-/// How soon a connection that says nothing notices that it is cut.
-const LOOK_PERIOD: Duration = Duration::from_millis(20);
+/// How soon an idle connection notices that it is to be reset.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Proxy {
-    pub fn start(to: SocketAddr) -> Self {
+    pub fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            to: Mutex::new(to),
+            target: Mutex::new(target),
             fault: Mutex::new(Fault::None),
             changed: Condvar::new(),
             sent: 0.into(),
@@ -80,24 +80,24 @@ impl Proxy {
         let proxy = Self { address, shared: Arc::clone(&shared) };
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                if shared.fault() == Fault::Cut {
+                if shared.fault() == Fault::Reset {
                     continue;
                 }
-                // A database that is not there refuses, and so do we.
-                let Ok(server) = TcpStream::connect(*shared.to.lock().unwrap()) else {
+                // An unreachable database refuses connections, and so does the proxy.
+                let Ok(server) = TcpStream::connect(*shared.target.lock().unwrap()) else {
                     continue;
                 };
                 for stream in [&client, &server] {
                     stream.set_nodelay(true).unwrap();
-                    stream.set_read_timeout(Some(LOOK_PERIOD)).unwrap();
+                    stream.set_read_timeout(Some(POLL_INTERVAL)).unwrap();
                 }
                 let number = shared.connections.fetch_add(1, Ordering::SeqCst);
-                let answers = (server.try_clone().unwrap(), client.try_clone().unwrap());
-                for ((from, to), way) in
-                    [((client, server), Way::Requests), (answers, Way::Answers)]
+                let replies = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                for ((from, to), direction) in
+                    [((client, server), Direction::Requests), (replies, Direction::Replies)]
                 {
                     let shared = Arc::clone(&shared);
-                    thread::spawn(move || shared.pass(number, from, to, way));
+                    thread::spawn(move || shared.pass(number, from, to, direction));
                 }
             }
         });
@@ -113,11 +113,11 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// Leads to another database from now on, as an operator does; the connections that there are end.
-    pub fn lead_to(&self, to: SocketAddr) {
-        self.set(Fault::Cut);
-        *self.shared.to.lock().unwrap() = to;
-        thread::sleep(LOOK_PERIOD * 2);
+    /// Points the proxy at another database, as an operator does. Existing connections end.
+    pub fn redirect(&self, target: SocketAddr) {
+        self.set(Fault::Reset);
+        *self.shared.target.lock().unwrap() = target;
+        thread::sleep(POLL_INTERVAL * 2);
         self.set(Fault::None);
     }
 
@@ -126,16 +126,18 @@ impl Proxy {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Nothing passes any more on those that there are, and nobody is told: as a router that was
-    /// restarted does.
+    /// Discards what is sent on existing connections from now on, as a restarted router does; neither
+    /// end is told.
     pub fn forget_connections(&self) {
         self.shared.forgotten.store(self.connections(), Ordering::SeqCst);
     }
 
+    /// How many packets the service has sent.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::SeqCst)
     }
 
+    /// How many statements those had beyond the first of each.
     pub fn more_statements(&self) -> u64 {
         self.shared.more_statements.load(Ordering::SeqCst)
     }
@@ -146,7 +148,7 @@ impl Shared {
         *self.fault.lock().unwrap()
     }
 
-    fn pass(&self, number: u64, mut from: TcpStream, mut to: TcpStream, way: Way) {
+    fn pass(&self, number: u64, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
         let mut buffer = [0; 16_000];
         let mut is_lost = false;
         loop {
@@ -156,14 +158,14 @@ impl Shared {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {
-                    if self.fault() == Fault::Cut {
+                    if self.fault() == Fault::Reset {
                         break;
                     }
                     continue;
                 }
                 Err(_) => break,
             };
-            if way == Way::Requests {
+            if direction == Direction::Requests {
                 self.sent.fetch_add(1, Ordering::SeqCst);
                 let more = buffer[..length].iter().filter(|byte| **byte == b';');
                 let more = more.count() as u64;
@@ -172,7 +174,7 @@ impl Shared {
             if let Fault::Delay(delay) = self.fault() {
                 thread::sleep(delay);
             }
-            let is_write = way == Way::Requests && is_write(&buffer[..length]);
+            let is_write = direction == Direction::Requests && is_write(&buffer[..length]);
             let holds = |fault: &mut Fault| match fault {
                 Fault::Hold => true,
                 Fault::HoldWrites => is_write,
@@ -182,9 +184,9 @@ impl Shared {
             let fault = *self.changed.wait_while(fault, holds).unwrap();
             is_lost |= number < self.forgotten.load(Ordering::SeqCst);
             is_lost |= match fault {
-                Fault::Cut => break,
-                Fault::Swallow => true,
-                Fault::SwallowAnswers => way == Way::Answers,
+                Fault::Reset => break,
+                Fault::Discard => true,
+                Fault::DiscardReplies => direction == Direction::Replies,
                 _ => false,
             };
             if !is_lost && to.write_all(&buffer[..length]).is_err() {
