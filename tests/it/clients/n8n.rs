@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::worker::{CLIENTS, command};
 use crate::world::{Session, TABLE, World, tests};
 
-tests![the_n8n_client_answers_each_message_once,];
+tests![the_n8n_client_answers_each_message_once];
 
 /// Fills in the expressions of n8n: `$json` is the current item, and `$('Node')` that of a node.
 const FILL_IN: &str = r#"

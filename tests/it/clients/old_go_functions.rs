@@ -9,7 +9,7 @@ use serde_json::json;
 use super::worker::{CLIENTS, Worker, go_build};
 use crate::world::{Session, World, tests};
 
-tests![the_go_client_keeps_the_old_signatures,];
+tests![the_go_client_keeps_the_old_signatures];
 
 /// A bot that calls the two functions of the old lock.
 const OLD_BOT: &str = r#"package main

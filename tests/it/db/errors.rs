@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::world::{Session, TABLE, World, tests};
 
-tests![an_error_of_the_database_is_never_a_grant,];
+tests![an_error_of_the_database_is_never_a_grant];
 
 fn an_error_of_the_database_is_never_a_grant(world: &World) {
     let (schema, service) = world.own_service(&[]);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::world::{World, tests};
 
-tests![the_interface_is_described,];
+tests![the_interface_is_described];
 
 fn the_interface_is_described(world: &World) {
     let described = world.service.get("/openapi.json");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::world::{Session, World, age, tests};
 
-tests![every_order_of_two_workers_steps_ends_as_it_must,];
+tests![every_order_of_two_workers_steps_ends_as_it_must];
 
 /// What a worker does next, or what happens to the lease.
 #[derive(Clone, Copy, Debug, PartialEq)]

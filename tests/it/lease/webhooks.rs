@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::world::{Service, Session, TABLE, World, eventually, tests};
 
-tests![each_webhook_is_answered_once_although_workers_race_and_crash,];
+tests![each_webhook_is_answered_once_although_workers_race_and_crash];
 
 /// A webhook of WhatsApp's Cloud API.
 fn cloud_api(session: &Session, message: &str) -> Value {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::world::{Proxy, Service, Session, World, tests};
 
-tests![each_request_takes_one_round_trip_and_a_takeover_two,];
+tests![each_request_takes_one_round_trip_and_a_takeover_two];
 
 fn each_request_takes_one_round_trip_and_a_takeover_two(world: &World) {
     let proxy = Proxy::start(world.database.address());
