@@ -6,19 +6,19 @@
 //
 // Needs Node 18 and Debian's chromium (or CHROMIUM=path). Writes STATE.png (desktop, light) and
 // STATE-phone.png (phone, dark); for token and force those of the dialog too. Status 0, or 1 and a line
-// that says what was not seen. `gone` may be started before the database goes: then the picture has a list.
+// that says what was not found. `gone` may be started before the database ends: then the picture has a list.
 
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const PATIENCE = 20_000;
+const TIMEOUT_MS = 20_000;
 const LEASES = 200;
 const [base, pictures, state, ...words] = process.argv.slice(2);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-class Unseen extends Error {}
+class CheckFailed extends Error {}
 
 // Chromium, by pipe: Node 18 has no WebSocket of its own -------------------------------------------
 
@@ -42,13 +42,13 @@ chromium.stdio[3].on("error", () => {});
 chromium.stdio[4].setEncoding("utf8").on("data", (data) => {
   const messages = (received + data).split("\0");
   received = messages.pop();
-  for (const message of messages) hear(JSON.parse(message));
+  for (const message of messages) receive(JSON.parse(message));
 });
 ended.then(() => {
-  for (const { reject } of calls.values()) reject(new Unseen("chromium ended, or could not be started"));
+  for (const { reject } of calls.values()) reject(new CheckFailed("chromium ended, or could not be started"));
 });
 
-function hear({ id, method, params, result, error }) {
+function receive({ id, method, params, result, error }) {
   if (id) {
     const { resolve, reject } = calls.get(id);
     calls.delete(id);
@@ -79,24 +79,24 @@ function send(method, params = {}) {
 
 // The page -----------------------------------------------------------------------------------------
 
-/** What `look` returns in the page. It sees `visible(selector)` and the arguments. */
-async function inPage(look, ...args) {
+/** What `check` returns in the page, where it may call `visible(selector)` and has the arguments. */
+async function inPage(check, ...args) {
   const visible = (selector, within = document) =>
     [...within.querySelectorAll(selector)].filter((element) => element.getClientRects().length > 0);
-  const expression = `(() => { const visible = ${visible}; return (${look})(...${JSON.stringify(args)}); })()`;
+  const expression = `(() => { const visible = ${visible}; return (${check})(...${JSON.stringify(args)}); })()`;
   const { result, exceptionDetails } = await send("Runtime.evaluate", { expression, returnByValue: true });
   if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
   return result.value;
 }
 
-async function until(what, look, ...args) {
-  const deadline = Date.now() + PATIENCE;
+async function until(what, check, ...args) {
+  const deadline = Date.now() + TIMEOUT_MS;
   for (;;) {
-    const seen = await inPage(look, ...args);
-    if (seen) return seen;
+    const found = await inPage(check, ...args);
+    if (found) return found;
     if (Date.now() > deadline) {
       const text = await inPage(() => document.body.innerText.replace(/\s+/g, " ").slice(0, 300));
-      throw new Unseen(`not seen: ${what}; the page says: ${text}`);
+      throw new CheckFailed(`not found: ${what}; the page says: ${text}`);
     }
     await sleep(100);
   }
@@ -104,14 +104,14 @@ async function until(what, look, ...args) {
 
 /** A real click, which misses what is hidden, covered or disabled. */
 async function click(what, find, ...args) {
-  const look = `(...args) => {
+  const check = `(...args) => {
     const element = (${find})(...args);
     if (!element) return null;
     element.scrollIntoView({ block: "center" });
     const { left, top, width, height } = element.getBoundingClientRect();
     return { x: left + width / 2, y: top + height / 2 };
   }`;
-  const place = await until(what, look, ...args);
+  const place = await until(what, check, ...args);
   for (const type of ["mousePressed", "mouseReleased"]) {
     await send("Input.dispatchMouseEvent", { type, ...place, button: "left", clickCount: 1 });
   }
@@ -134,7 +134,7 @@ async function pair(name) {
   await dress(true);
   await picture(`${name}-phone`);
   const excess = await inPage(() => document.documentElement.scrollWidth - innerWidth);
-  if (excess > 0) throw new Unseen(`not seen: a page as narrow as the phone (${name}); it is ${excess} px wider`);
+  if (excess > 0) throw new CheckFailed(`not found: a page as narrow as the phone (${name}); it is ${excess} px wider`);
   await dress(false);
 }
 
@@ -214,7 +214,7 @@ const needed = { token: 1, force: 2 };
 let status = 0;
 try {
   if (!Object.hasOwn(states, state ?? "") || words.length !== (needed[state] ?? 0)) {
-    throw new Unseen("usage: node tests/page.mjs BASE_URL SCREENSHOT_DIR empty|busy|waiting|gone|token TOKEN|force DEVICE PROSPECT");
+    throw new CheckFailed("usage: node tests/page.mjs BASE_URL SCREENSHOT_DIR empty|busy|waiting|gone|token TOKEN|force DEVICE PROSPECT");
   }
   mkdirSync(pictures, { recursive: true });
   const { targetId } = await send("Target.createTarget", { url: "about:blank" });
@@ -224,11 +224,11 @@ try {
   await send("Page.navigate", { url: base });
   await until("a page of session-lock", () => document.readyState === "complete" && document.querySelector("h1")?.innerText.startsWith("session-lock"));
   await states[state](...words);
-  if (complaints.length > 0) throw new Unseen(`not seen: a page without errors; ${complaints.join("; ")}`);
+  if (complaints.length > 0) throw new CheckFailed(`not found: a page without errors; ${complaints.join("; ")}`);
 } catch (error) {
   status = 1;
   const also = complaints.length > 0 && !error.message.includes(complaints[0]) ? `; ${complaints.join("; ")}` : "";
-  console.error(`page.mjs ${state}: ${error instanceof Unseen ? error.message : error.stack}${also}`);
+  console.error(`page.mjs ${state}: ${error instanceof CheckFailed ? error.message : error.stack}${also}`);
 }
 sessionId = undefined;
 send("Browser.close").catch(() => {});

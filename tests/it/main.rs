@@ -1,36 +1,24 @@
 //! Every test of the service, run on MariaDB and on MySQL through the real binary and real HTTP.
+//! The folders and files have the names of the modules in `src` that they test.
 //!
 //! A test is a function that takes a [`World`](world::World): the service on one of the two
 //! databases. The databases are private servers, each started before its first test and stopped
-//! after the last. `tests/install mariadb mysql` puts them in place, and `tests/install languages`
-//! what the clients for other languages need. With `FAIL_FAST` in the environment, no test begins
+//! after the last. `tests/install mariadb mysql` installs them, and `tests/install languages` what
+//! the clients for other languages need. With `FAIL_FAST` in the environment, no test begins
 //! after one has failed.
 
-mod batches;
+mod background;
+mod cli;
 mod clients;
-mod database_failures;
-mod dev;
-mod door;
-mod hostile;
-mod ids;
-mod input;
-mod leases;
-mod line;
-mod listener;
-mod looking;
-mod messages;
-mod moving;
-mod neighbours;
-mod outages;
-mod provider;
-mod proxy;
-mod races;
-mod renewal;
-mod run;
-mod seen;
-mod startup;
-mod tls;
-mod webhooks;
+mod db;
+mod doctor;
+mod http;
+mod lease;
+mod logging;
+mod metrics;
+mod queue;
+mod store;
+mod systemd;
 mod world;
 
 use std::panic::resume_unwind;
@@ -41,57 +29,45 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use world::{Engine, Test, World};
+use world::{Engine, World};
 
-/// Tests that run at once: most of their time, they wait.
+/// How many tests run at once. They mostly wait, so there are more than processors.
 const TEST_THREADS: usize = 6;
 
 /// Far longer than any test takes on a machine that is busy with other things.
-const TEST_PATIENCE: Duration = Duration::from_secs(240);
+const TEST_TIMEOUT: Duration = Duration::from_secs(240);
 
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
-    let tests: [&[Test]; 23] = [
-        leases::TESTS,
-        ids::TESTS,
-        neighbours::TESTS,
-        moving::TESTS,
-        renewal::TESTS,
-        line::TESTS,
-        looking::TESTS,
-        run::TESTS,
-        input::TESTS,
-        races::TESTS,
-        batches::TESTS,
-        messages::TESTS,
-        provider::TESTS,
-        webhooks::TESTS,
+    let modules = [
+        cli::TESTS,
         clients::TESTS,
-        startup::TESTS,
-        tls::TESTS,
-        seen::TESTS,
-        database_failures::TESTS,
-        outages::TESTS,
-        listener::TESTS,
-        door::TESTS,
-        hostile::TESTS,
+        db::TESTS,
+        doctor::TESTS,
+        http::TESTS,
+        lease::TESTS,
+        queue::TESTS,
+        store::TESTS,
+        &[background::TESTS, logging::TESTS, metrics::TESTS, systemd::TESTS],
     ];
     let mut trials = Vec::new();
     let mut worlds = Vec::new();
     for engine in [Engine::MariaDb, Engine::MySql] {
         let world = Arc::new(LazyLock::new(move || World::start(engine)));
-        for (name, run) in tests.iter().copied().flatten() {
+        for (name, run) in modules.iter().copied().flatten().copied().flatten() {
             let world = Arc::clone(&world);
-            // mariadb::leases::a_stale_holder_cannot_release
+            // it::lease::release::a_stale_holder_cannot_release becomes
+            // mariadb::lease::release::a_stale_holder_cannot_release
             let name = name.replacen("it", engine.name(), 1);
             trials.push(trial(name, move || run(&world)));
         }
         worlds.push(world);
     }
-    trials.extend(dev::TESTS.map(|(name, run)| trial(name.to_owned(), run)));
+    trials
+        .extend(cli::dev::TESTS.iter().map(|(name, run)| trial(name.replacen("it::", "", 1), run)));
     let conclusion = libtest_mimic::run(&arguments, trials);
-    // Ends the databases; `exit` would leave them to the keeper.
+    // Stops the databases, which `exit` would not do.
     drop(worlds);
     conclusion.exit();
 }
@@ -108,13 +84,13 @@ fn trial(name: String, run: impl FnOnce() + Send + 'static) -> Trial {
             let _done = done;
             run();
         })?;
-        let is_over = finished.recv_timeout(TEST_PATIENCE) != Err(RecvTimeoutError::Timeout);
+        let is_over = finished.recv_timeout(TEST_TIMEOUT) != Err(RecvTimeoutError::Timeout);
         let end = is_over.then(|| test.join());
         HAS_FAILED.fetch_or(!matches!(end, Some(Ok(()))), Ordering::Relaxed);
         match end {
-            // Resumed here, the panic is shown with its test, at the end of all.
+            // Resumed here, the panic is printed with its test, at the end.
             Some(end) => end.map_err(|panic| resume_unwind(panic)),
-            None => Err(format!("it hangs, after {TEST_PATIENCE:?}").into()),
+            None => Err(format!("it hangs, after {TEST_TIMEOUT:?}").into()),
         }
     })
 }

@@ -1,5 +1,5 @@
-//! A cluster of three nodes that is written through one of them. That node is killed, or hangs and
-//! is expelled, and the servers are pointed at the next.
+//! A Galera cluster of three nodes, all of whose traffic goes to one of them. That node is killed, or
+//! hangs and is expelled, and the servers are pointed at the next.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -11,17 +11,16 @@ use fastrand::Rng;
 use mysql::prelude::Queryable;
 use session_lock::testing::DATABASE;
 
-use super::proxy::Proxy;
-use super::storm;
-use super::world::migrate;
+use crate::run::run;
+use crate::world::{Proxy, migrate, signal};
 
-/// How long a cluster is stormed before and after its node fails.
-const STORM: Duration = Duration::from_secs(10);
+/// How long the clients ask before and after a node of the cluster fails.
+const PHASE: Duration = Duration::from_secs(10);
 
-/// Until the operator points the servers at the next node, at most.
-const ATTENTION_MS: u64 = 3_000;
+/// The longest until the operator points the servers at the next node.
+const REACTION_MS: u64 = 3_000;
 
-/// Without it a node may not see yet what was committed at the one before it.
+/// Without it a node may not have applied yet what was committed at the one before it.
 const SETTINGS: &str = "--wsrep-sync-wait=1";
 
 struct Cluster {
@@ -41,7 +40,7 @@ impl Cluster {
         let mut child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/galera"))
             .arg(folder.path())
             .env("CLUSTER_OPTIONS", SETTINGS)
-            // bash counts its own seconds from there.
+            // In bash, SECONDS is a counter that starts with this value.
             .env_remove("SECONDS")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -62,7 +61,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // The end of its input tells it to end the nodes.
+        // It ends the nodes when its input ends.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
@@ -73,9 +72,8 @@ impl Node {
         ([127, 0, 0, 1], self.port).into()
     }
 
-    fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.pid]).status();
-        assert!(sent.unwrap().success());
+    fn signal(&self, name: &str) {
+        signal(&self.pid, name);
     }
 }
 
@@ -90,20 +88,20 @@ pub fn torture(lasts: Duration, seed: u64) {
         conn.query_drop(format!("CREATE DATABASE {DATABASE}")).unwrap();
         migrate(&format!("{url}{DATABASE}"));
         let proxies = [(); 2].map(|()| Proxy::start(cluster.nodes[0].address()));
-        storm("galera", &proxies, rng.u64(..1_000_000), |servers| {
-            thread::sleep(STORM);
+        run("galera", &proxies, rng.u64(..1_000_000), |servers| {
+            thread::sleep(PHASE);
             let hangs = rng.bool();
             cluster.nodes[0].signal(if hangs { "-STOP" } else { "-KILL" });
-            thread::sleep(Duration::from_millis(rng.u64(..ATTENTION_MS)));
+            thread::sleep(Duration::from_millis(rng.u64(..REACTION_MS)));
             for proxy in &proxies {
-                proxy.lead_to(cluster.nodes[1].address());
+                proxy.redirect(cluster.nodes[1].address());
             }
-            thread::sleep(STORM / 2);
+            thread::sleep(PHASE / 2);
             if hangs {
                 cluster.nodes[0].signal("-CONT");
             }
-            thread::sleep(STORM / 2);
-            servers.scene.count(if hangs { "node hung" } else { "node killed" });
+            thread::sleep(PHASE / 2);
+            servers.run.count(if hangs { "node hung" } else { "node killed" });
         });
     }
 }

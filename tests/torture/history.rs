@@ -1,11 +1,11 @@
-//! What clients called and were answered, with times of one steady clock; and what must be true of
-//! it, whatever failed meanwhile. What nobody knows the outcome of is taken to have happened, or
-//! not, whichever is allowed.
+//! What clients asked and were answered, with times of one monotonic clock, and what must be true of
+//! it, whatever failed meanwhile. A request whose outcome is unknown may have happened or not,
+//! whichever is allowed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-/// Time since the beginning.
+/// Time since the run began.
 pub type Time = Duration;
 
 /// One request and its answer.
@@ -51,13 +51,15 @@ pub enum What {
 #[derive(Debug)]
 struct Lease {
     fencing_token: u64,
-    /// Asked for then, known from then on, and surely held until then.
+    /// When it was asked for.
     called: Time,
+    /// Since when its owner knows of it.
     from: Time,
+    /// Until when it is certainly held.
     until: Time,
 }
 
-/// What is wrong with a history; nothing, hopefully.
+/// Everything that is wrong with a history.
 pub fn check(history: &[Event]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut sessions: BTreeMap<usize, Vec<&Event>> = BTreeMap::new();
@@ -90,7 +92,7 @@ fn check_leases(events: &[&Event]) -> Vec<String> {
             fencing_tokens.entry(token).or_default().push(*fencing_token);
         }
     }
-    // A renew's answer does not say more than the token: with a single lease of it, that is clear.
+    // A renew's answer names the owner token only, which is enough if that has a single lease.
     for event in events {
         if let What::Renewed { token, remaining } = &event.what
             && let Some([fencing_token]) = unique(&fencing_tokens, token).as_deref()
@@ -181,7 +183,7 @@ fn check_messages(events: &[&Event]) -> Vec<String> {
     wrong
 }
 
-/// Whether the checker finds what it is for, and nothing in what is right.
+/// Checks the checker: it must find each kind of error, and nothing in a correct history.
 pub fn check_the_checker() {
     let at = |called_ms, answered_ms, message, what| Event {
         session: 1,
@@ -200,7 +202,7 @@ pub fn check_the_checker() {
     let right = [
         at(0, 2, None, granted("a", 1, 1_000)),
         at(5, 6, None, What::Held),
-        // Asked for before the first was released, and known after.
+        // Asked for before the first was released, and granted after that.
         at(8, 14, Some(7), granted("b", 2, 1_000)),
         at(10, 12, None, What::Released(a())),
         at(20, 22, Some(7), What::CommitUnknown),

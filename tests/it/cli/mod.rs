@@ -1,0 +1,10 @@
+//! The commands, run as an operator runs them.
+
+mod client;
+mod commands;
+pub mod dev;
+mod run;
+
+use crate::world::Test;
+
+pub const TESTS: &[&[Test]] = &[client::TESTS, commands::TESTS, run::TESTS];

@@ -1,0 +1,188 @@
+//! What each client does for a bot, in every language.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use serde_json::json;
+
+use super::lossy_proxy::{LossyProxy, RETRY_AFTER, Request};
+use super::worker::{CLIENTS, Client, Skill, Worker, command, go_build};
+use crate::world::{Fault, Proxy, Session, World, eventually, tests};
+
+tests![
+    the_go_client_does_what_a_bot_needs,
+    the_node_client_does_what_a_bot_needs,
+    the_php_client_does_what_a_bot_needs,
+    the_python_client_does_what_a_bot_needs,
+    the_shell_client_does_what_a_bot_needs,
+    a_killed_shell_client_renews_no_longer,
+];
+
+const ALL_SKILLS: &[Skill] = &[Skill::RenewsByItself, Skill::SaysWhetherItIsAlive];
+
+fn the_go_client_does_what_a_bot_needs(world: &World) {
+    static PROGRAM: OnceLock<()> = OnceLock::new();
+    const PROGRAM_FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/session_lock_go");
+    const FILES: [&str; 3] = ["session_lock.go", "session_lock_http.go", "session_lock_demo.go"];
+    PROGRAM.get_or_init(|| go_build(Path::new(CLIENTS), PROGRAM_FILE, &FILES));
+    let client = Client { program: &[PROGRAM_FILE], skills: ALL_SKILLS };
+    does_what_a_bot_needs(world, client);
+}
+
+fn the_node_client_does_what_a_bot_needs(world: &World) {
+    let client = Client { program: &["node", "session_lock.mjs"], skills: ALL_SKILLS };
+    does_what_a_bot_needs(world, client);
+}
+
+fn the_php_client_does_what_a_bot_needs(world: &World) {
+    does_what_a_bot_needs(world, Client { program: &["php", "session_lock.php"], skills: &[] });
+}
+
+fn the_python_client_does_what_a_bot_needs(world: &World) {
+    let client = Client { program: &["python3", "session_lock.py"], skills: ALL_SKILLS };
+    does_what_a_bot_needs(world, client);
+}
+
+const SHELL: Client =
+    Client { program: &["sh", "session_lock.sh"], skills: &[Skill::RenewsByItself] };
+
+fn the_shell_client_does_what_a_bot_needs(world: &World) {
+    does_what_a_bot_needs(world, SHELL);
+}
+
+fn does_what_a_bot_needs(world: &World, client: Client) {
+    answers_a_message_once(world, client);
+    renews(world, client);
+    learns_that_its_lease_is_lost(world, client);
+    repeats_requests_until_they_are_answered(world, client);
+    uses_tls_for_https_urls(client);
+    if client.can(Skill::SaysWhetherItIsAlive) {
+        is_not_alive_when_its_lease_may_have_expired(world, client);
+    }
+}
+
+fn answers_a_message_once(world: &World, client: Client) {
+    let session = Session::new();
+    let start = |options: &[&str]| Worker::start(client, world.service.address, &session, options);
+    let mut worker = start(&["wamid.1", "0", "60000"]);
+    let granted = worker.tell("acquire");
+    assert_eq!(granted["how"], "new", "{granted}");
+    let read = world.service.get(&session.path());
+    assert_eq!(read.json["fencing_token"], granted["fencing_token"]);
+    assert!(read.number("remaining_ms") > 40_000, "{read:?}");
+
+    let mut rival = start(&["wamid.1"]);
+    let refused = rival.tell("acquire");
+    assert_eq!((&refused["granted"], &refused["reason"]), (&json!(false), &json!("held")));
+    let mut next = start(&["wamid.2", "20000"]);
+    next.send("acquire");
+    world.service.wait_for_waiters(&session, 1);
+
+    assert_eq!(worker.tell("commit r-17"), json!({"committed": true, "how": "new"}));
+    assert_eq!(worker.tell("commit r-17"), json!({"committed": true, "how": "again"}));
+    let refused = rival.tell("acquire");
+    assert_eq!((&refused["reason"], &refused["result"]), (&json!("duplicate"), &json!("r-17")));
+
+    assert_eq!(worker.tell("release"), json!({"released": true}));
+    assert_eq!(next.answer()["how"], "new");
+    assert_eq!(next.tell("release"), json!({"released": true}));
+    assert_eq!(world.stored(&session), None);
+}
+
+fn renews(world: &World, client: Client) {
+    let session = Session::new();
+    let mut worker = Worker::start(client, world.service.address, &session, &[]);
+    worker.tell("acquire");
+    for _ in 0..2 {
+        world.age(&session, 25);
+        assert_eq!(worker.tell("renew")["renewed"], true);
+    }
+    world.service.acquire(&session, json!({})).assert_held();
+    if client.can(Skill::RenewsByItself) {
+        let session = Session::new();
+        let mut worker =
+            Worker::start(client, world.service.address, &session, &["wamid.1", "0", "3000"]);
+        worker.tell("acquire");
+        let granted = world.stored(&session);
+        eventually(|| "a renewal", || (world.stored(&session) != granted).then_some(()));
+        assert_eq!(worker.tell("release"), json!({"released": true}));
+    }
+}
+
+fn learns_that_its_lease_is_lost(world: &World, client: Client) {
+    let session = Session::new();
+    let mut worker = Worker::start(client, world.service.address, &session, &["wamid.1"]);
+    worker.tell("acquire");
+    if client.can(Skill::SaysWhetherItIsAlive) {
+        assert_eq!(worker.tell("alive"), true);
+    }
+    world.age(&session, 600);
+    let takeover = world.service.acquire(&session, json!({}));
+    takeover.assert_granted("takeover");
+    assert_eq!(worker.tell("renew"), json!({"renewed": false, "reason": "lost"}));
+    if client.can(Skill::SaysWhetherItIsAlive) {
+        assert_eq!(worker.tell("alive"), false);
+    }
+    assert_eq!(worker.tell("commit r-17"), json!({"committed": false, "reason": "lost"}));
+    assert_eq!(worker.tell("release"), json!({"released": false, "reason": "lost"}));
+    assert_eq!(world.service.release(&session, &takeover.text("owner_token")).status, 200);
+}
+
+fn repeats_requests_until_they_are_answered(world: &World, client: Client) {
+    let session = Session::new();
+    let proxy = LossyProxy::start(world.service.address);
+    let mut worker = Worker::start(client, proxy.address, &session, &["wamid.1"]);
+    assert_eq!(worker.tell("acquire")["how"], "again", "the lost answer was a grant");
+    assert_eq!(worker.tell("commit r-17")["how"], "new");
+    let requests = proxy.requests.lock().unwrap();
+    assert_eq!(requests.len(), 4, "{requests:#?}");
+    let body = |number: usize| requests[number].text.split_once("\r\n\r\n").unwrap().1;
+    assert_eq!((body(0), body(0)), (body(1), body(2)));
+    assert!(requests[2].came - requests[1].came >= RETRY_AFTER, "{requests:#?}");
+    let authorized = |request: &Request| {
+        let text = request.text.to_ascii_lowercase();
+        text.contains("\r\nauthorization: bearer secret\r\n")
+    };
+    assert!(requests.iter().all(authorized), "{requests:#?}");
+}
+
+/// Otherwise anybody on the way could read its API token.
+fn uses_tls_for_https_urls(client: Client) {
+    const HANDSHAKE: u8 = 22;
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", server.local_addr().unwrap());
+    let mut demo = command(client.program);
+    demo.args(["bot1", "60123456789"]).env("SESSION_LOCK_URL", url);
+    let mut worker = Worker::spawn(&mut demo);
+    worker.send("acquire");
+    let (mut connection, _) = server.accept().unwrap();
+    let mut first = [0];
+    connection.read_exact(&mut first).unwrap();
+    assert_eq!(first, [HANDSHAKE]);
+}
+
+fn is_not_alive_when_its_lease_may_have_expired(world: &World, client: Client) {
+    let session = Session::new();
+    let proxy = Proxy::start(world.service.address);
+    let options = ["wamid.1", "0", "2000"];
+    let mut worker = Worker::start(client, proxy.address, &session, &options);
+    worker.tell("acquire");
+    assert_eq!(worker.tell("alive"), true);
+    proxy.set(Fault::Discard);
+    eventually(
+        || "it is not alive, although no answer says so",
+        || (worker.tell("alive") == false).then_some(()),
+    );
+}
+
+fn a_killed_shell_client_renews_no_longer(world: &World) {
+    let session = Session::new();
+    let mut worker =
+        Worker::start(SHELL, world.service.address, &session, &["wamid.1", "0", "3000"]);
+    worker.tell("acquire");
+    drop(worker);
+    let next = json!({"message_id": "wamid.1", "wait_ms": 20_000});
+    world.service.acquire(&session, next).assert_granted("takeover");
+}

@@ -1,0 +1,11 @@
+//! The clients to copy into a bot, each as its own program, against the real server.
+
+mod languages;
+mod lossy_proxy;
+mod n8n;
+mod old_go_functions;
+mod worker;
+
+use crate::world::Test;
+
+pub const TESTS: &[&[Test]] = &[languages::TESTS, n8n::TESTS, old_go_functions::TESTS];

@@ -1,0 +1,93 @@
+//! A client as a child process.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::world::{KillOnDrop, Session};
+
+pub const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
+
+/// A client for one language.
+#[derive(Clone, Copy)]
+pub struct Client {
+    /// The program that demonstrates it, and its first arguments.
+    pub program: &'static [&'static str],
+    /// What it does besides acquire, renew, commit and release.
+    pub skills: &'static [Skill],
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Skill {
+    RenewsByItself,
+    SaysWhetherItIsAlive,
+}
+
+impl Client {
+    pub fn can(self, skill: Skill) -> bool {
+        self.skills.contains(&skill)
+    }
+}
+
+/// A client's demonstration as a child process: it takes one command a line, and prints one answer a
+/// line.
+pub struct Worker {
+    _child: KillOnDrop,
+    commands: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Worker {
+    pub fn start(client: Client, address: SocketAddr, session: &Session, options: &[&str]) -> Self {
+        let mut demo = command(client.program);
+        demo.args([&session.device, &session.prospect]).args(options);
+        Self::spawn(demo.env("SESSION_LOCK_URL", format!("http://{address}")))
+    }
+
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .env("SESSION_LOCK_API_TOKEN", "secret")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            commands: child.stdin.take().unwrap(),
+            answers: BufReader::new(child.stdout.take().unwrap()).lines(),
+            _child: KillOnDrop(child),
+        }
+    }
+
+    pub fn send(&mut self, command: &str) {
+        writeln!(self.commands, "{command}").unwrap();
+    }
+
+    pub fn answer(&mut self) -> Value {
+        let line = self.answers.next().expect("an answer").unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    /// Sends a command. Returns the answer.
+    pub fn tell(&mut self, command: &str) -> Value {
+        self.send(command);
+        self.answer()
+    }
+}
+
+/// A program with its first arguments, in the clients' folder.
+pub fn command(words: &[&str]) -> Command {
+    let installed = Command::new("which").arg(words[0]).stdout(Stdio::null()).status().unwrap();
+    assert!(installed.success(), "{} is missing: run tests/install languages", words[0]);
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).current_dir(CLIENTS);
+    command
+}
+
+pub fn go_build(folder: &Path, program: &str, files: &[&str]) {
+    let compiler = ["go", "build", "-o", program];
+    let built = command(&compiler).args(files).current_dir(folder).status().unwrap();
+    assert!(built.success());
+}

@@ -1,0 +1,166 @@
+//! Failovers to another server, and replicas.
+
+use std::thread;
+use std::time::Duration;
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+use session_lock::testing::DATABASE;
+
+use crate::world::{
+    DatabaseServer, Engine, Fault, Proxy, Service, Session, TABLE, World, eventually, migrate,
+    tests,
+};
+
+tests![
+    a_failover_ends_nobody_elses_connection,
+    an_asynchronous_failover_forgets_what_the_replica_had_not_received,
+    a_read_only_replica_that_lags_behind_is_no_answer,
+];
+
+/// A connection that was lost in the middle of a write is ended with `KILL` and its id. On another
+/// server, that id may belong to somebody else's connection.
+fn a_failover_ends_nobody_elses_connection(world: &World) {
+    let [first, second] = [(); 2].map(|()| DatabaseServer::start_migrated(world.engine, &[]));
+    let proxy = Proxy::start(first.address());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    let mut others: Vec<_> = (0..60).map(|_| second.connect()).collect();
+    proxy.set(Fault::HoldWrites);
+    let refused = thread::scope(|scope| {
+        let asked = scope.spawn(|| service.acquire(&Session::new(), json!({})));
+        thread::sleep(Duration::from_millis(500));
+        first.crash();
+        asked.join().unwrap()
+    });
+    assert_eq!(refused.status, 503, "{refused:?}");
+    proxy.redirect(second.address());
+    service.recovery();
+    for other in &mut others {
+        other.query_drop("SELECT 1").unwrap();
+    }
+}
+
+/// Starts a primary, and a replica of it.
+fn start_replicas(engine: Engine) -> (DatabaseServer, DatabaseServer) {
+    let primary = DatabaseServer::start(engine, &["--log-bin=log", "--server-id=1"]);
+    let replica = DatabaseServer::start(engine, &["--server-id=2"]);
+    let (status, change, start) = match engine {
+        Engine::MariaDb => (
+            "SHOW MASTER STATUS",
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'root', MASTER_PORT = {port}, \
+             MASTER_LOG_FILE = '{file}', MASTER_LOG_POS = {position}",
+            "START SLAVE",
+        ),
+        Engine::MySql => (
+            "SHOW BINARY LOG STATUS",
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_USER = 'root', \
+             SOURCE_PORT = {port}, SOURCE_LOG_FILE = '{file}', SOURCE_LOG_POS = {position}, \
+             GET_SOURCE_PUBLIC_KEY = 1",
+            "START REPLICA",
+        ),
+    };
+    let mut status: mysql::Row = primary.connect().query_first(status).unwrap().unwrap();
+    let file: String = status.take("File").unwrap();
+    let position: u64 = status.take("Position").unwrap();
+    let change = change
+        .replace("{port}", &primary.port.to_string())
+        .replace("{file}", &file)
+        .replace("{position}", &position.to_string());
+    let mut conn = replica.connect();
+    conn.query_drop(change).unwrap();
+    conn.query_drop(start).unwrap();
+    migrate(&primary.url(DATABASE));
+    (primary, replica)
+}
+
+/// Waits until the replica has received a lease, and stops the replication there, so that the replica
+/// lags behind.
+fn stop_replication_after(engine: Engine, replica: &DatabaseServer, session: &Session) {
+    let mut conn = replica.connect();
+    eventually(
+        || "the replica has received the lease",
+        || {
+            let rows = format!("SELECT COUNT(*) FROM {DATABASE}.{TABLE} WHERE {session}");
+            let count: Option<u64> = conn.query_first(rows).ok().flatten();
+            (count == Some(1)).then_some(())
+        },
+    );
+    let stop = match engine {
+        Engine::MariaDb => "STOP SLAVE",
+        Engine::MySql => "STOP REPLICA",
+    };
+    conn.query_drop(stop).unwrap();
+}
+
+/// The README warns of this: a client cannot prevent it.
+fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &World) {
+    let (primary, replica) = start_replicas(world.engine);
+    let proxy = Proxy::start(primary.address());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    let (received, missed) = (Session::new(), Session::new());
+    let kept = service.hold(&received);
+    stop_replication_after(world.engine, &replica, &received);
+    let first = service.acquire(&missed, json!({}));
+    first.assert_granted("new");
+
+    primary.crash();
+    proxy.redirect(replica.address());
+    service.recovery();
+    service.acquire(&received, json!({})).assert_held();
+    assert_eq!(service.release(&received, &kept).status, 200);
+    let second = service.acquire(&missed, json!({}));
+    second.assert_granted("new");
+    // Writes that check the fencing token are safe all the same, while the clocks agree.
+    assert!(second.number("fencing_token") > first.number("fencing_token"));
+}
+
+fn a_read_only_replica_that_lags_behind_is_no_answer(world: &World) {
+    let (primary, replica) = start_replicas(world.engine);
+    primary.create_bot();
+    let proxy = Proxy::start(primary.address());
+    let url = proxy.url(DATABASE).replace("root@", "bot@");
+    let service = Service::start(&url, &[]);
+    let (kept, ended, missed) = (Session::new(), Session::new(), Session::new());
+    service.acquire(&kept, json!({"ttl_ms": 600_000}));
+    let ended_token = service.hold_for(&ended, "m");
+    stop_replication_after(world.engine, &replica, &ended);
+    assert_eq!(service.release(&ended, &ended_token).status, 200);
+    let token = service.hold_for(&missed, "m");
+    let read_only = "SET GLOBAL read_only = 1";
+    replica.connect().query_drop(read_only).unwrap();
+
+    let redirect = |server: &DatabaseServer| {
+        proxy.redirect(server.address());
+        proxy.set(Fault::Reset);
+        thread::sleep(Duration::from_millis(300));
+        proxy.set(Fault::None);
+        eventually(
+            || "the database is reached",
+            || (service.get("/healthz").status == 200).then_some(()),
+        );
+    };
+    redirect(&replica);
+    for _ in 0..3 {
+        for reply in [
+            service.renew(&missed, &token, 30_000),
+            service.commit(&missed, &token, "m"),
+            service.release(&missed, &token),
+            service.get(&missed.path()),
+            service.get(&ended.path()),
+            service.get("/v1/locks"),
+            service.acquire(&missed, json!({})),
+            service.acquire(&ended, json!({})),
+            service.acquire(&kept, json!({})),
+            service.force(&ended, json!({})),
+            service.force(&missed, json!({})),
+        ] {
+            reply.assert_refused(503, "unavailable");
+        }
+    }
+    redirect(&primary);
+    service.recovery();
+    assert_eq!(service.renew(&missed, &token, 30_000).status, 200);
+    service.acquire(&missed, json!({})).assert_held();
+    service.acquire(&ended, json!({})).assert_granted("new");
+    assert_eq!(service.release(&missed, &token).status, 200);
+}

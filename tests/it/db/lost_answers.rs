@@ -1,0 +1,74 @@
+//! Writes whose answer is lost, and writes that arrive late.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+use session_lock::testing::OwnerToken;
+
+use crate::world::{Fault, Proxy, Reply, Service, Session, World, tests};
+
+tests![
+    a_lease_that_nobody_could_be_told_of_belongs_to_the_token_in_the_503,
+    a_write_that_arrives_late_holds_nothing,
+];
+
+fn a_lease_that_nobody_could_be_told_of_belongs_to_the_token_in_the_503(world: &World) {
+    let (proxy, service) = world.serve_through_proxy(&[]);
+    let (session, refused) = acquire_without_answer(world, &proxy, &service);
+    let token = refused.text("owner_token");
+    world.service.acquire(&session, json!({})).assert_held();
+    // Its worker repeats the request at another server, with the token of the 503.
+    let again = world.service.acquire(&session, json!({"owner_token": token}));
+    again.assert_granted("again");
+    assert_eq!(world.service.renew(&session, &token, 30_000).status, 200);
+    proxy.set(Fault::None);
+    service.recovery();
+    assert_eq!(service.release(&session, &token).status, 200);
+}
+
+/// Writes a lease that the service does not learn of: the database's answer is lost, and then the
+/// database is unreachable. Returns the session and the 503.
+fn acquire_without_answer(world: &World, proxy: &Proxy, service: &Service) -> (Session, Reply) {
+    for _ in 0..10 {
+        let session = Session::new();
+        // The write waits for this insert, so exactly its answer is lost.
+        let mut other_program = world.insert_row(&session);
+        let is_written = || world.stored(&session).is_some();
+        let refused = thread::scope(|scope| {
+            let asked = scope.spawn(|| service.acquire(&session, json!({})));
+            world.wait_for_write(&session);
+            proxy.set(Fault::DiscardReplies);
+            other_program.query_drop("ROLLBACK").unwrap();
+            let until = Instant::now() + Duration::from_secs(3);
+            while !is_written() && Instant::now() < until {
+                thread::sleep(Duration::from_millis(5));
+            }
+            proxy.set(Fault::Reset);
+            asked.join().unwrap()
+        });
+        if is_written() && refused.json.get("owner_token").is_some() {
+            assert_eq!(refused.status, 503, "{refused:?}");
+            return (session, refused);
+        }
+        // The machine stalled, and the wait for the lock ended too early.
+        proxy.set(Fault::None);
+        service.recovery();
+    }
+    panic!("no answer was lost");
+}
+
+fn a_write_that_arrives_late_holds_nothing(world: &World) {
+    let (proxy, service) = world.serve_through_proxy(&[]);
+    let session = Session::new();
+    proxy.set(Fault::HoldWrites);
+    let token = OwnerToken::draw();
+    let refused = service.acquire(&session, json!({"owner_token": token.secret()}));
+    refused.assert_refused(503, "unavailable");
+    thread::sleep(Duration::from_secs(1));
+    // Now the write arrives, at a connection that has been ended meanwhile.
+    proxy.set(Fault::None);
+    thread::sleep(Duration::from_millis(300));
+    world.service.acquire(&session, json!({})).assert_granted("new");
+}

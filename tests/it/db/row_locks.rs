@@ -1,0 +1,177 @@
+//! Rows that other programs lock, and how long a lease lasts that waited for one.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+
+use crate::world::{Fault, Service, Session, SetOnDrop, TABLE, World, eventually, tests};
+
+tests![
+    a_locked_row_is_unavailable_and_holds_up_nobody_else,
+    rows_that_are_locked_for_long_slow_down_their_own_sessions_only,
+    a_lease_that_waited_for_a_row_lock_starts_afresh,
+    a_lease_whose_commit_stalled_starts_afresh,
+    a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for,
+];
+
+fn a_locked_row_is_unavailable_and_holds_up_nobody_else(world: &World) {
+    let session = Session::new();
+    world.store(&session, "garbage");
+    let mut other_program = world.lock_row(&session);
+    let refused = world.service.acquire(&session, json!({}));
+    let message = refused.assert_refused(503, "unavailable");
+    assert!(message.contains("another program holds a database lock"), "{message}");
+    assert_eq!(refused.retry_after_s, Some(1));
+    world.service.hold(&Session::new());
+    assert_eq!(world.stored(&session).as_deref(), Some("garbage"));
+    other_program.query_drop("ROLLBACK").unwrap();
+    world.service.acquire(&session, json!({})).assert_granted("takeover");
+}
+
+fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World) {
+    const SLOW: Duration = Duration::from_millis(300);
+    // On MySQL, a request that waits for a locked row locks the adjacent index entries, too.
+    let world = &World::start(world.engine);
+    let mut shares = Vec::new();
+    // It tries again, because a busy machine may stall.
+    for _ in 0..4 {
+        let service = world.serve(&[]);
+        // All other rows are in the gap before the first of these.
+        let locked = [(); 12].map(|()| {
+            let session = Session::new();
+            Session { prospect: format!("9{}", session.prospect), ..session }
+        });
+        let _other_programs = locked.each_ref().map(|session| {
+            world.store(session, "garbage");
+            lock_row_alone(world, session)
+        });
+        let took = time_pairs_beside_locked(&service, &locked);
+        let slow = took.iter().filter(|took| **took > SLOW).count();
+        if slow == 0 {
+            return;
+        }
+        shares.push((slow, took.len()));
+    }
+    panic!("slow, and all: {shares:?}");
+}
+
+/// Another program, which locks a row by its primary key: the row alone, and no gap.
+fn lock_row_alone(world: &World, session: &Session) -> mysql::Conn {
+    let mut other_program = world.database.connect();
+    other_program.query_drop("START TRANSACTION").unwrap();
+    let key = format!("SELECT id_sessionX FROM {TABLE} WHERE {session}");
+    let key: u64 = other_program.query_first(key).unwrap().unwrap();
+    let lock = format!("SELECT * FROM {TABLE} WHERE id_sessionX = {key} FOR UPDATE");
+    other_program.query_drop(lock).unwrap();
+    other_program
+}
+
+/// Acquires and releases free sessions for some seconds, while others ask for locked ones all the
+/// time. Returns how long each acquire took.
+fn time_pairs_beside_locked(service: &Service, locked: &[Session]) -> Vec<Duration> {
+    let (done, found) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let ask_for_locked = |session: &Session| {
+        for turn in 0.. {
+            if done.load(Ordering::Relaxed) {
+                return;
+            }
+            let began = Instant::now();
+            service.acquire(session, json!({})).assert_refused(503, "unavailable");
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+            found.fetch_add(usize::from(turn == 0), Ordering::Relaxed);
+        }
+    };
+    let time_pairs = || {
+        let until = Instant::now() + Duration::from_secs(6);
+        let mut took = Vec::new();
+        while Instant::now() < until {
+            let (session, began) = (Session::new(), Instant::now());
+            let token = service.hold(&session);
+            took.push(began.elapsed());
+            assert_eq!(service.release(&session, &token).status, 200);
+        }
+        took
+    };
+    thread::scope(|scope| {
+        let _done = SetOnDrop(&done);
+        let (ask_for_locked, time_pairs) = (&ask_for_locked, &time_pairs);
+        for session in locked {
+            scope.spawn(move || ask_for_locked(session));
+        }
+        eventually(
+            || "each has been found to be locked",
+            || (found.load(Ordering::Relaxed) == locked.len()).then_some(()),
+        );
+        let others: Vec<_> = (0..4).map(|_| scope.spawn(time_pairs)).collect();
+        others.into_iter().flat_map(|other| other.join().unwrap()).collect()
+    })
+}
+
+fn a_lease_that_waited_for_a_row_lock_starts_afresh(world: &World) {
+    // On a machine that stalls, the answer may be a 503.
+    eventually(
+        || "a lease with most of its ttl left",
+        || {
+            let session = Session::new();
+            world.store(&session, "garbage");
+            let mut other_program = world.lock_row(&session);
+            let unlocks = thread::spawn(move || {
+                thread::sleep(Duration::from_millis(800));
+                other_program.query_drop("ROLLBACK").unwrap();
+            });
+            let reply = world.service.acquire(&session, json!({"ttl_ms": 1_000}));
+            unlocks.join().unwrap();
+            if reply.status == 503 {
+                return None;
+            }
+            reply.assert_granted("takeover");
+            assert!(reply.number("remaining_ms") >= 500, "{reply:?}");
+            Some(())
+        },
+    );
+}
+
+fn a_lease_whose_commit_stalled_starts_afresh(world: &World) {
+    let (proxy, service) = world.serve_through_proxy(&["--workers", "1"]);
+    eventually(
+        || "a lease with most of its ttl left",
+        || {
+            let session = Session::new();
+            proxy.set(Fault::Delay(Duration::from_millis(700)));
+            let reply = thread::scope(|scope| {
+                let asked = scope.spawn(|| service.acquire(&session, json!({"ttl_ms": 1_000})));
+                // By now the answer is on its way.
+                thread::sleep(Duration::from_secs(1));
+                proxy.set(Fault::None);
+                asked.join().unwrap()
+            });
+            if reply.status == 503 {
+                return None;
+            }
+            reply.assert_granted("new");
+            assert!(reply.number("remaining_ms") >= 500, "{reply:?}");
+            Some(())
+        },
+    );
+}
+
+fn a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for(world: &World) {
+    // On MySQL, a request that waits for an uncommitted insert locks the adjacent index entries, too.
+    let world = &World::start(world.engine);
+    let session = Session::new();
+    // Until this ends, another server's lease may have come and gone.
+    let mut other_program = world.insert_row(&session);
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| world.service.acquire(&session, json!({})));
+        world.wait_for_write(&session);
+        let clock = "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)";
+        let gone_at: Option<u64> = other_program.query_first(clock).unwrap();
+        other_program.query_drop("ROLLBACK").unwrap();
+        let granted = asked.join().unwrap();
+        granted.assert_granted("new");
+        assert!(Some(granted.number("fencing_token")) > gone_at, "{granted:?} {gone_at:?}");
+    });
+}

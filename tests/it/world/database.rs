@@ -1,0 +1,120 @@
+//! Private database servers.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use mysql::prelude::Queryable;
+use session_lock::testing::{DATABASE, PrivateDatabase};
+
+use super::{free_port, migrate, signal};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    MariaDb,
+    MySql,
+}
+
+impl Engine {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MariaDb => "mariadb",
+            Self::MySql => "mysql",
+        }
+    }
+
+    fn program(self) -> PathBuf {
+        let (program, hint) = match self {
+            Self::MariaDb => {
+                (PathBuf::from("/usr/sbin/mariadbd"), "apt-get install mariadb-server")
+            }
+            Self::MySql => {
+                let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/mysql/mysqld");
+                (PathBuf::from(folder), "run tests/install mysql")
+            }
+        };
+        assert!(program.exists(), "{} is missing: {hint}", program.display());
+        program
+    }
+}
+
+/// A private database server that listens on a port as well.
+pub struct DatabaseServer {
+    private: PrivateDatabase,
+    pub port: u16,
+}
+
+impl DatabaseServer {
+    pub fn start(engine: Engine, options: &[&str]) -> Self {
+        Self::start_on(engine, free_port(), options)
+    }
+
+    pub fn start_on(engine: Engine, port: u16, options: &[&str]) -> Self {
+        let port_option = format!("--port={port}");
+        let mut all = vec![
+            port_option.as_str(),
+            "--bind-address=127.0.0.1",
+            "--max-connections=400",
+            // No test cuts the power, and without these a busy disk slows every write down.
+            "--innodb-flush-log-at-trx-commit=2",
+            "--sync-binlog=0",
+            "--innodb-flush-method=nosync",
+        ];
+        all.extend(options);
+        let private = PrivateDatabase::start(&engine.program(), &all);
+        Self { private: private.unwrap_or_else(|error| panic!("{error}")), port }
+    }
+
+    /// Starts a server and creates the tables in [`DATABASE`].
+    pub fn start_migrated(engine: Engine, options: &[&str]) -> Self {
+        let server = Self::start(engine, options);
+        migrate(&server.url(DATABASE));
+        server
+    }
+
+    /// Stops the server process without ending it: it hangs.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Kills the server, as a crash of the machine does.
+    pub fn crash(&self) {
+        self.signal("-KILL");
+    }
+
+    /// Starts it again after it was killed.
+    pub fn restart(&mut self) {
+        self.private.restart().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = std::fs::read_to_string(self.private.folder().join("pid")).unwrap();
+        signal(pid.trim(), name);
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    pub fn url(&self, schema: &str) -> String {
+        format!("mysql://root@{}/{schema}", self.address())
+    }
+
+    /// Connects through the server's Unix socket, which works whatever the port does.
+    pub fn connect(&self) -> mysql::Conn {
+        mysql::Conn::new(mysql::Opts::from_url(&self.private.url()).unwrap()).unwrap()
+    }
+
+    /// Creates the user `bot` with a bot's rights, since root may write to a read-only server.
+    /// Returns its URL.
+    pub fn create_bot(&self) -> String {
+        let mut root = self.connect();
+        root.query_drop("CREATE USER bot@'127.0.0.1'").unwrap();
+        let rights = "SELECT, INSERT, UPDATE, DELETE";
+        root.query_drop(format!("GRANT {rights} ON {DATABASE}.* TO bot@'127.0.0.1'")).unwrap();
+        self.url(DATABASE).replace("root@", "bot@")
+    }
+}

@@ -1,0 +1,199 @@
+//! A proxy in front of the database that fails as networks do.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// What the proxy does to bytes and connections.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    None,
+    /// Bytes arrive later.
+    Delay(Duration),
+    /// Bytes arrive when the fault ends, as with TCP's retransmissions.
+    Hold,
+    /// Writes arrive when the fault ends; all other bytes pass.
+    HoldWrites,
+    /// Bytes are discarded, and so is all that follows on the connection; neither end is told.
+    Discard,
+    /// The same, for what the database sends only.
+    DiscardReplies,
+    /// All connections are reset, new ones too.
+    Reset,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Direction {
+    Requests,
+    Replies,
+}
+
+/// A proxy in front of a database.
+pub struct Proxy {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    target: Mutex<SocketAddr>,
+    fault: Mutex<Fault>,
+    changed: Condvar,
+    /// Packets from the service, and statements in them beyond the first of each.
+    sent: AtomicU64,
+    more_statements: AtomicU64,
+    /// Connections so far. Those below the second number carry nothing any more.
+    connections: AtomicU64,
+    forgotten: AtomicU64,
+}
+
+/// What the text of a packet that writes begins with.
+const WRITES: [&str; 3] = ["START TRANSACTION", "INSERT INTO", "DELETE `"];
+
+/// Whether these bytes begin with a packet that writes.
+fn is_write(packet: &[u8]) -> bool {
+    /// The protocol's header: length, sequence number and command.
+    const HEAD_BYTES: usize = 5;
+    let text = packet.get(HEAD_BYTES..).unwrap_or_default();
+    let clock = text.starts_with(b"SET @packet_clock_us");
+    clock || WRITES.iter().any(|write| text.starts_with(write.as_bytes()))
+}
+
+/// How soon an idle connection notices that it is to be reset.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+impl Proxy {
+    pub fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            target: Mutex::new(target),
+            fault: Mutex::new(Fault::None),
+            changed: Condvar::new(),
+            sent: 0.into(),
+            more_statements: 0.into(),
+            connections: 0.into(),
+            forgotten: 0.into(),
+        });
+        let proxy = Self { address, shared: Arc::clone(&shared) };
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if shared.fault() == Fault::Reset {
+                    continue;
+                }
+                // An unreachable database refuses connections, and so does the proxy.
+                let Ok(server) = TcpStream::connect(*shared.target.lock().unwrap()) else {
+                    continue;
+                };
+                for stream in [&client, &server] {
+                    stream.set_nodelay(true).unwrap();
+                    stream.set_read_timeout(Some(POLL_INTERVAL)).unwrap();
+                }
+                let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+                let replies = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                for ((from, to), direction) in
+                    [((client, server), Direction::Requests), (replies, Direction::Replies)]
+                {
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || shared.pass(number, from, to, direction));
+                }
+            }
+        });
+        proxy
+    }
+
+    pub fn url(&self, schema: &str) -> String {
+        format!("mysql://root@{}/{schema}", self.address)
+    }
+
+    pub fn set(&self, fault: Fault) {
+        *self.shared.fault.lock().unwrap() = fault;
+        self.shared.changed.notify_all();
+    }
+
+    /// Points the proxy at another database, as an operator does. Existing connections end.
+    pub fn redirect(&self, target: SocketAddr) {
+        self.set(Fault::Reset);
+        *self.shared.target.lock().unwrap() = target;
+        thread::sleep(POLL_INTERVAL * 2);
+        self.set(Fault::None);
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Discards what is sent on existing connections from now on, as a restarted router does; neither
+    /// end is told.
+    pub fn forget_connections(&self) {
+        self.shared.forgotten.store(self.connections(), Ordering::SeqCst);
+    }
+
+    /// How many packets the service has sent.
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::SeqCst)
+    }
+
+    /// How many statements those had beyond the first of each.
+    pub fn more_statements(&self) -> u64 {
+        self.shared.more_statements.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    fn fault(&self) -> Fault {
+        *self.fault.lock().unwrap()
+    }
+
+    fn pass(&self, number: u64, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
+        let mut buffer = [0; 16_000];
+        let mut is_lost = false;
+        loop {
+            let length = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    if self.fault() == Fault::Reset {
+                        break;
+                    }
+                    continue;
+                }
+                Err(_) => break,
+            };
+            if direction == Direction::Requests {
+                self.sent.fetch_add(1, Ordering::SeqCst);
+                let more = buffer[..length].iter().filter(|byte| **byte == b';');
+                let more = more.count() as u64;
+                self.more_statements.fetch_add(more, Ordering::SeqCst);
+            }
+            if let Fault::Delay(delay) = self.fault() {
+                thread::sleep(delay);
+            }
+            let is_write = direction == Direction::Requests && is_write(&buffer[..length]);
+            let holds = |fault: &mut Fault| match fault {
+                Fault::Hold => true,
+                Fault::HoldWrites => is_write,
+                _ => false,
+            };
+            let fault = self.fault.lock().unwrap();
+            let fault = *self.changed.wait_while(fault, holds).unwrap();
+            is_lost |= number < self.forgotten.load(Ordering::SeqCst);
+            is_lost |= match fault {
+                Fault::Reset => break,
+                Fault::Discard => true,
+                Fault::DiscardReplies => direction == Direction::Replies,
+                _ => false,
+            };
+            if !is_lost && to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    }
+}
