@@ -9,6 +9,8 @@
 #               then a Galera cluster loses its node, for a quarter of the time
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.
 
+# A file is read in one go.
+file_lines_max = 500
 musl = x86_64-unknown-linux-musl
 needed = compiler mariadb mysql chromium curl faketime languages nginx promtool schemathesis strace systemd
 
@@ -28,6 +30,7 @@ check: test
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 	tests/unit-file
 	tests/openapi
+	! wc -l $$(git ls-files '*.rs' tests sql) | awk '$$1 > $(file_lines_max) && $$2 != "total"' | grep .
 
 dist:
 	tests/install compiler musl
