@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::server::{Shared, lock};
+use super::shared::{Shared, lock};
 use crate::config::Listen;
 use crate::containment::ProcessSize;
 use crate::containment::endless_head::Checks;

@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `server` | the threads, from the start to the end |
+//! | `shared` | what the threads share |
 //! | `workers` | requests are received, routed and answered |
 //! | `routes` | the table of routes, the API token, methods, origins |
 //! | `requests`, `fields` | the requests of the four verbs, from JSON |
@@ -19,10 +20,12 @@ mod requests;
 mod response;
 mod routes;
 mod server;
+mod shared;
 mod workers;
 
 pub use lookups::LIST_MAX;
 pub use requests::{Parsed, WAIT_MAX_MS};
 pub use response::Response;
 pub use routes::{Request, Routed, Router};
-pub use server::{Ending, Server};
+pub use server::Server;
+pub use shared::Ending;

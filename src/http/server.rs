@@ -1,27 +1,25 @@
 //! The server: its threads, from the start to the end.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use log::{debug, info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
+use signal_hook::iterator::Signals;
 
 use super::routes::Router;
-use super::workers::Arrived;
+use super::shared::{Ending, Shared, lock};
 use crate::background::{Context, JOBS};
 use crate::config::{Config, Listen};
 use crate::containment::answer_order::Clients;
 use crate::containment::blocked_writer::Writers;
 use crate::containment::forgotten_connection::Traffic;
-use crate::doctor::Finding;
 use crate::net::Listener;
 use crate::service::Service;
 use crate::store::Store;
@@ -36,17 +34,6 @@ const SELF_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two steps of stopping.
 const STOP_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Why the service ended.
-#[derive(Debug)]
-pub enum Ending {
-    /// SIGTERM or Ctrl-C: everything that was accepted is answered.
-    Stopped,
-    /// The database or its table cannot be used until somebody mends these.
-    Unusable(Vec<Finding>),
-    /// Something that a fresh process may be free of.
-    Failed(String),
-}
-
 /// A service that is bound to its address.
 pub struct Server {
     http: tiny_http::Server,
@@ -54,33 +41,6 @@ pub struct Server {
     listener: Listener,
     workers: usize,
     message_retention: Duration,
-}
-
-/// What the threads share.
-pub(super) struct Shared {
-    pub http: tiny_http::Server,
-    pub router: Router,
-    pub listener: Listener,
-    pub stopping: AtomicBool,
-    pub clients: Clients,
-    pub writers: Writers,
-    pub traffic: Traffic,
-    /// Requests that were received already and are to be handled now.
-    pub admitted: Mutex<VecDeque<Arrived>>,
-    /// To the thread that answers with lists.
-    pub lists: Sender<Option<Arrived>>,
-    /// Held by whoever receives: requests are taken in the order they came in.
-    pub receiving: Mutex<()>,
-    /// Whether a worker was woken that has not received since.
-    pub is_woken: AtomicBool,
-    ending: OnceLock<Ending>,
-    /// Ends the wait for signals.
-    signals: Handle,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that could panic happens under these.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Server {
@@ -206,28 +166,6 @@ impl Shared {
                 }
             });
         }
-    }
-
-    /// Wakes a worker: there is something to do.
-    pub fn wake(&self) {
-        // Once is enough: whoever wakes does all there is to do.
-        if !self.is_woken.swap(true, Ordering::Relaxed) {
-            self.http.unblock();
-        }
-    }
-
-    /// Wakes a worker if there is a turn for one.
-    pub fn wake_if_ready(&self) {
-        if self.router.service.is_ready() {
-            self.wake();
-        }
-    }
-
-    /// Ends the service.
-    pub fn end(&self, ending: Ending) {
-        // The first one counts.
-        let _ = self.ending.set(ending);
-        self.signals.close();
     }
 
     /// Stops with every accepted request answered.

@@ -15,7 +15,7 @@ use super::answers::answer;
 use super::requests::Parsed;
 use super::response::{Refusal, Response};
 use super::routes::{self, Request, Routed};
-use super::server::{Ending, Shared, lock};
+use super::shared::{Arrived, Shared, lock};
 use crate::containment::answer_order::Admission;
 use crate::containment::{body, dead_acceptor};
 use crate::metrics::METRICS;
@@ -25,9 +25,6 @@ use crate::service::{BATCH_MAX, STOPPING};
 /// At the end, a worker receives for so long after the last request.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
-
-/// A request, and when it arrived.
-pub(super) type Arrived = (tiny_http::Request, Instant);
 
 /// Reports that a request is answered, and has its client's next one handled, when it is dropped.
 struct Unanswered {
@@ -271,11 +268,6 @@ impl Shared {
         for request in self.clients.cut_off(peer) {
             self.end_if_failed(body::discard(request));
         }
-    }
-
-    /// Ends the service if this failed; the value if not.
-    pub(super) fn end_if_failed<T>(&self, result: Result<T, String>) -> Option<T> {
-        result.map_err(|cause| self.end(Ending::Failed(cause))).ok()
     }
 }
 
