@@ -5,42 +5,46 @@
 //!
 //! # The map
 //!
-//! Each room uses only those below it:
+//! Each module uses only those below it:
 //!
-//! | room | what is in it |
+//! | module | what is in it |
 //! |---|---|
-//! | [`cli`] | one file a command, settings, exit statuses, the HTTP client of `list`, `release` and `run` |
-//! | [`http`] | the server's threads, the table of routes, requests in, answers out |
+//! | [`cli`] | one file a command, settings and their defaults, exit statuses, the HTTP client of `list`, `release` and `run` |
+//! | [`http`] | the server's threads, the table of routes, requests in, responses out |
 //! | [`background`] | one table of the jobs beside the requests: end waits, watch rows, sweep, check health |
 //! | [`service`] | an operation takes its turn and is answered |
 //! | [`queue`] | who waits for which session |
 //! | [`store`] | a batch of operations in, a batch of answers out: packets, retries, list, watch, sweep |
-//! | [`lease`] | the words and the rules, one file a verb: what the rows that were read mean |
 //! | [`doctor`] | `check`: facts are read once, and each finding is a small function of them |
+//! | [`lease`] | the words and the rules, one file a verb: what the rows that were read mean |
 //! | [`db`] | pool, connection, statements, kinds of errors, health, `KILL` |
 //! | [`containment`] | what `tiny_http` does badly, each fault in a file of its own |
 //! | [`net`] | the listener and the connections that it accepted |
-//! | [`metrics`], [`logging`], [`systemd`], [`config`] | what the rooms share |
+//! | [`metrics`], [`logging`], [`systemd`] | what the others share |
 //!
 //! The statements are in the folder `sql/`, one a file: they are the protocol's specification. The tests in
-//! `tests/it/` are in the same rooms.
+//! `tests/it/` are in folders of the same names.
 //!
 //! # The life of a request
 //!
 //! 1. A worker receives it from `tiny_http`, together with all others that are there
-//!    (`http/workers.rs`), and finds its row in the table of routes (`http/routes.rs`).
-//! 2. Its fields become an operation (`http/requests.rs`), which joins its session's queue
-//!    (`service/mod.rs`, `queue/mod.rs`).
-//! 3. The worker takes the turns that are ready, at most one a session, and runs them as one transaction
-//!    (`store/batch.rs`, with statements from `store/packet.rs`).
-//! 4. The rows that the transaction reads back are told apart (`store/reply.rs`), and the file of the verb
-//!    decides what they mean (`lease/acquire.rs`, `renew.rs`, `commit.rs`, `release.rs`).
+//!    (`http/workers.rs`), unless its client has an unanswered one (`containment/answer_order.rs`). Its
+//!    body is read if it is there (`containment/body.rs`).
+//! 2. Its row in the table of routes names the function that reads its fields (`http/routes.rs`,
+//!    `http/requests.rs`). They become an operation, which joins its session's queue (`service/mod.rs`,
+//!    `queue/mod.rs`).
+//! 3. The worker takes the turns that are ready, at most one a session, and runs them together
+//!    (`store/batch.rs`). Each is an attempt, which knows the packet that it needs next
+//!    (`store/attempt.rs`); the packets of all are one transaction (`store/packet.rs`). One acquire
+//!    alone is one INSERT, and its count is the answer; everything else reads its rows back in the same
+//!    transaction.
+//! 4. The rows are told apart (`store/reply.rs`), and the file of the verb decides what they mean
+//!    (`lease/acquire.rs`, `renew.rs`, `commit.rs`, `release.rs`).
 //! 5. The queue learns what follows: the next waiter has its turn, or waits on (`service/turns.rs`).
-//! 6. The outcome becomes status, JSON, log line and counter (`http/answers.rs`), and is sent.
+//! 6. The outcome becomes status, JSON, log line and counter (`http/responses.rs`), and is sent.
 
 mod background;
 mod cli;
-mod config;
 mod containment;
 mod db;
 mod doctor;

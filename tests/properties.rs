@@ -20,7 +20,7 @@ fn router() -> AssertUnwindSafe<Router> {
 
 fn read(router: &Router, method: &str, target: &str, body: &[u8]) -> Routed {
     let request = Request { method, target, authorization: None, origin: None, host: None, body };
-    router.route(&request, Instant::now())
+    router.route(&request, Instant::now()).1
 }
 
 /// A refusal that says what is wrong, in the shape that every error has.

@@ -15,7 +15,7 @@ use super::flags::Flags;
 use super::settings::{API_TOKEN_VARIABLE, LISTEN_DEFAULT, listen};
 use super::unix::UnixConnector;
 use super::{Failure, exit_status};
-use crate::config::{Listen, UNIX_PREFIX};
+use crate::net::{Listen, UNIX_PREFIX};
 
 /// Longer than any answer takes: the longest wait in a queue, and the timeouts of the database.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);

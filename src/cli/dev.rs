@@ -6,8 +6,8 @@ use super::migrate::migrate;
 use super::private_database::PrivateDatabase;
 use super::serve::serve;
 use super::{Failure, print, settings};
-use crate::config::Listen;
 use crate::http::Server;
+use crate::net::Listen;
 
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     print("starting a private database ...");

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 
 use super::{Failure, config, exit_status, print, store};
-use crate::config::Config;
 use crate::db::MESSAGE_TABLE;
+use crate::http::Config;
 
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     migrate(&config(arguments)?)

@@ -21,7 +21,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use crate::config::Config;
+use crate::http::Config;
 use crate::logging;
 use crate::store::Store;
 

@@ -2,13 +2,17 @@
 
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use mysql::Opts;
 
 use self::DefaultValue::{Off, Required, Text};
 use super::Failure;
 use super::database_url;
 use super::flags::Flags;
-use crate::config::{ApiToken, Config, Listen, UNIX_PREFIX};
+use crate::http::{ApiToken, Config};
 use crate::lease::TTL_MIN_MS;
+use crate::net::{Listen, UNIX_PREFIX};
 
 /// Bots on the same machine reach the service here, and nothing outside can.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7099";
@@ -19,7 +23,7 @@ pub const API_TOKEN_VARIABLE: &str = "SESSION_LOCK_API_TOKEN";
 /// Octal modes that let the service itself read and write.
 const SOCKET_MODES: RangeInclusive<u32> = 0o600..=0o777;
 
-/// The longest path that fits into the address of a socket, less what `http::listener` appends to
+/// The longest path that fits into the address of a socket, less what `net::listener` appends to
 /// it until the socket has its permissions.
 const SOCKET_PATH_MAX_BYTES: usize = 96;
 
@@ -136,6 +140,21 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// What the rows of [`SETTINGS`] store into: each replaces its own field.
+fn nothing_set() -> Config {
+    Config {
+        database: Opts::default(),
+        listen: Listen::Unix(PathBuf::new()),
+        socket_mode: 0,
+        table: String::new(),
+        workers: 0,
+        api_token: None,
+        max_hold_ms: 0,
+        message_retention_ms: 0,
+        time_zone: None,
+    }
+}
+
 /// Reads each setting from its flag, or else from its environment variable, or else its default.
 /// An error is one line, which names the flag or begins with the variable.
 pub fn read(
@@ -152,7 +171,7 @@ pub fn read(
     let environment = |variable: &str| {
         environment(variable).filter(|value| !value.is_empty() || variable == API_TOKEN_VARIABLE)
     };
-    let mut config = Config::default();
+    let mut config = nothing_set();
     for Setting { flag, variable, default, apply, .. } in SETTINGS {
         let text = flags.get_or_variable(flag, variable, environment)?;
         let result = match (text.as_deref(), *default) {
@@ -288,7 +307,7 @@ mod tests {
         for Setting { variable, help, apply, .. } in SETTINGS {
             let Some((least, most)) = limits(help) else { continue };
             for number in [least - 1, least, most, most + 1] {
-                let result = apply(&mut Config::default(), &number.to_string());
+                let result = apply(&mut nothing_set(), &number.to_string());
                 let is_within = (least..=most).contains(&number);
                 assert_eq!(result.is_ok(), is_within, "{variable}={number}");
             }

@@ -3,9 +3,9 @@
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use super::answers::describe;
-use super::fields::Invalid;
-use super::response::{HTML, JSON, Refusal, Response};
+use super::json::Invalid;
+use super::refusal::{HTML, JSON, Refusal, Response};
+use super::responses::describe;
 use crate::lease::{Id, Session};
 use crate::metrics::METRICS;
 use crate::service::Service;
@@ -25,15 +25,18 @@ const LIST_DEFAULT: u64 = 100;
 /// Most leases on a page: some milliseconds of the database's time.
 pub const LIST_MAX: u64 = 1_000;
 
-/// What is asked for: the parameters in the path, and the query.
+/// A device's and a prospect's id in a path, percent-encoded.
+pub type Ids<'a> = (&'a str, &'a str);
+
+/// What is asked for.
 pub struct Lookup<'a> {
-    pub ids: Option<(&'a str, &'a str)>,
+    /// The session that the path names.
+    pub session: Option<Session>,
     pub query: &'a str,
 }
 
-/// The ids in `/v1/locks/{id_device}/{id_prospect}`.
-pub fn session(lookup: &Lookup) -> Result<Session, Refusal> {
-    let (device, prospect) = lookup.ids.ok_or(Refusal::NotFound)?;
+/// The session with these ids.
+pub fn session((device, prospect): Ids) -> Result<Session, Refusal> {
     let id = |name, encoded: &str| {
         Id::as_stored(&decoded(name, encoded)?).map_err(|wrong| Invalid::field(name, wrong))
     };
@@ -48,13 +51,13 @@ fn decoded(name: &str, encoded: &str) -> Result<String, Invalid> {
 }
 
 pub fn lock(service: &Service, lookup: &Lookup) -> Result<Response, Refusal> {
-    let session = session(lookup)?;
-    let (holding, waiters) = service.read(&session)?;
+    let session = lookup.session.as_ref().ok_or(Refusal::NotFound)?;
+    let (holding, waiters) = service.read(session)?;
     let Some(holding) = holding else {
         return Ok(Response::new(200, &json!({"held": false})));
     };
     let mut body = json!({"held": true});
-    describe(&mut body, &session, &holding, waiters);
+    describe(&mut body, session, &holding, waiters);
     Ok(Response::new(200, &body))
 }
 

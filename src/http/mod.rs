@@ -2,30 +2,31 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `server` | the threads, from the start to the end |
-//! | `shared` | what the threads share |
+//! | `server` | the threads, from the start to the end; what they share is in `shared` |
 //! | `workers` | requests are received, routed and answered |
-//! | `routes` | the table of routes, the API token, methods, origins |
-//! | `requests`, `fields` | the requests of the four verbs, from JSON |
+//! | `routes` | the table of routes; methods, origins; the API token is in `api_token` |
+//! | `requests` | the requests of the four verbs, from the fields of their JSON, `json` |
 //! | `lookups` | requests that only read |
-//! | `answers` | an outcome becomes status, JSON, log line and counter |
-//! | `response` | responses and refusals |
-//! | `guard` | keeps connections moving while the workers are busy |
+//! | `responses` | an outcome becomes status, JSON, log line and counter |
+//! | `refusal` | requests that get no answer about leases: 400 to 503 |
+//! | `housekeeping` | keeps connections moving while the workers are busy |
 
-mod answers;
-mod fields;
-mod guard;
+mod api_token;
+mod housekeeping;
+mod json;
 mod lookups;
+mod refusal;
 mod requests;
-mod response;
+mod responses;
 mod routes;
 mod server;
 mod shared;
 mod workers;
 
+pub use api_token::ApiToken;
 pub use lookups::LIST_MAX;
+pub use refusal::Response;
 pub use requests::{Parsed, WAIT_MAX_MS};
-pub use response::Response;
 pub use routes::{Request, Routed, Router};
-pub use server::Server;
+pub use server::{Config, Server};
 pub use shared::Ending;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fields::{Fields, Invalid};
+use super::json::{Fields, Invalid};
 use crate::lease::{
     Acquire, Commit, FencingToken, Force, Id, MessageId, OwnerToken, Release, Renew, TokenOrigin,
 };

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use prometheus::IntCounterVec;
 
-use super::fields::{Fields, Invalid};
-use super::lookups::{self, Lookup};
+use super::api_token::ApiToken;
+use super::json::{Fields, Invalid};
+use super::lookups::{self, Ids, Lookup};
+use super::refusal::{Refusal, Response};
 use super::requests::{self, Limits, Parsed};
-use super::response::{Refusal, Response};
-use crate::config::ApiToken;
 use crate::metrics::{METRICS, Metrics};
-use crate::service::{QUEUE_TIMEOUT, Service, too_slow};
+use crate::service::{QUEUE_TIMEOUT, STOPPING, Service, too_slow};
 
 /// Who may use a route.
 #[derive(Clone, Copy, PartialEq)]
@@ -21,11 +21,14 @@ enum Access {
     Token,
 }
 
+#[derive(Clone, Copy)]
 enum Handler {
     /// Does something to a session, in its turn. Its outcomes are counted here.
     Verb(fn(&Limits, Fields) -> Result<Parsed, Invalid>, fn(&Metrics) -> &IntCounterVec),
     /// Reads from the database, and is answered at once.
     Read(fn(&Service, &Lookup) -> Result<Response, Refusal>),
+    /// Reads much from the database.
+    List(fn(&Service, &Lookup) -> Result<Response, Refusal>),
     /// Needs no database.
     Local(fn(&Service) -> Response),
 }
@@ -42,7 +45,7 @@ struct Route {
 const LOCK_PREFIX: &str = "/v1/locks/";
 
 use Access::{Open, Token};
-use Handler::{Local, Read, Verb};
+use Handler::{List, Local, Read, Verb};
 
 #[rustfmt::skip]
 const ROUTES: [Route; 11] = [
@@ -50,7 +53,7 @@ const ROUTES: [Route; 11] = [
     Route { name: "renew",   path: "/v1/renew",     access: Token, handler: Verb(requests::renew, |metrics| &metrics.renews) },
     Route { name: "commit",  path: "/v1/commit",    access: Token, handler: Verb(requests::commit, |metrics| &metrics.commits) },
     Route { name: "release", path: "/v1/release",   access: Token, handler: Verb(requests::release, |metrics| &metrics.releases) },
-    Route { name: "locks",   path: "/v1/locks",     access: Token, handler: Read(lookups::locks) },
+    Route { name: "locks",   path: "/v1/locks",     access: Token, handler: List(lookups::locks) },
     Route { name: "lock",    path: LOCK_PREFIX,     access: Token, handler: Read(lookups::lock) },
     Route { name: "readyz",  path: "/readyz",       access: Open,  handler: Read(lookups::readyz) },
     Route { name: "healthz", path: "/healthz",      access: Open,  handler: Local(lookups::healthz) },
@@ -60,7 +63,8 @@ const ROUTES: [Route; 11] = [
 ];
 
 impl Route {
-    fn find(path: &str) -> Option<(&'static Self, Option<(&str, &str)>)> {
+    /// The route of a path, and the ids in it if it has any, still encoded.
+    fn find(path: &str) -> Option<(&'static Self, Option<Ids<'_>>)> {
         let ids = path.strip_prefix(LOCK_PREFIX).and_then(|ids| ids.split_once('/'));
         let ids = ids.filter(|(_, prospect)| !prospect.contains('/'));
         let path = if ids.is_some() { LOCK_PREFIX } else { path };
@@ -71,9 +75,33 @@ impl Route {
     fn methods(&self) -> &'static str {
         match self.handler {
             Verb(..) => "POST",
-            Read(_) | Local(_) => "GET, HEAD",
+            Read(_) | List(_) | Local(_) => "GET, HEAD",
         }
     }
+}
+
+/// Which thread serves a request.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Lane {
+    /// A worker.
+    Worker,
+    /// The lister: a list takes as long as hundreds of leases, so all lists together take one thread.
+    Lister,
+    /// Any thread.
+    Any,
+}
+
+/// Which thread serves requests for this target.
+pub fn lane(target: &str) -> Lane {
+    match Route::find(path_and_query(target).0).map(|(route, _)| route.handler) {
+        Some(List(_)) => Lane::Lister,
+        Some(Local(_)) => Lane::Any,
+        Some(Verb(..) | Read(_)) | None => Lane::Worker,
+    }
+}
+
+fn path_and_query(target: &str) -> (&str, &str) {
+    target.split_once('?').unwrap_or((target, ""))
 }
 
 /// A request, as far as it matters here.
@@ -97,13 +125,6 @@ impl Request<'_> {
         };
         self.origin.is_some_and(|origin| !own(origin))
     }
-
-    fn has_token(&self, token: &ApiToken) -> bool {
-        let presented = self.authorization.and_then(|header| header.split_once(' '));
-        presented.is_some_and(|(scheme, presented)| {
-            scheme.eq_ignore_ascii_case("bearer") && token.accepts(presented.trim())
-        })
-    }
 }
 
 /// What a request leads to.
@@ -114,16 +135,6 @@ pub enum Routed {
     Answered(Response),
 }
 
-/// The name of a target's route in the metrics.
-pub fn name(target: &str) -> &'static str {
-    let path = target.split('?').next().unwrap_or_default();
-    let Some((route, ids)) = Route::find(path) else { return "unknown" };
-    match ids.map(|ids| lookups::session(&Lookup { ids: Some(ids), query: "" })) {
-        Some(Err(_)) => "unknown",
-        _ => route.name,
-    }
-}
-
 /// What serves all routes.
 pub struct Router {
     pub service: Service,
@@ -132,25 +143,34 @@ pub struct Router {
 }
 
 impl Router {
-    /// Finds a request's route and follows it. The request arrived at `arrived`.
-    pub fn route(&self, request: &Request, arrived: Instant) -> Routed {
-        self.try_route(request, arrived).unwrap_or_else(|refusal| Routed::Answered(refusal.into()))
+    /// Finds a request's route and follows it; the route's name in the metrics, and what it leads to.
+    /// The request arrived at `arrived`.
+    pub fn route(&self, request: &Request, arrived: Instant) -> (&'static str, Routed) {
+        let mut name = "unknown";
+        let routed = self.try_route(request, arrived, &mut name);
+        (name, routed.unwrap_or_else(|refusal| Routed::Answered(refusal.into())))
     }
 
-    fn try_route(&self, request: &Request, arrived: Instant) -> Result<Routed, Refusal> {
-        let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
+    fn try_route(
+        &self,
+        request: &Request,
+        arrived: Instant,
+        name: &mut &'static str,
+    ) -> Result<Routed, Refusal> {
+        let (path, query) = path_and_query(request.target);
         let found = Route::find(path);
+        *name = found.map_or(*name, |(route, _)| route.name);
+        if self.service.is_closed() {
+            return Err(Refusal::Unavailable(STOPPING.to_owned(), None));
+        }
         let access = found.map_or(Token, |(route, _)| route.access);
-        if access == Token && self.api_token.as_ref().is_some_and(|token| !request.has_token(token))
-        {
+        let is_admitted =
+            self.api_token.as_ref().is_none_or(|token| token.admits(request.authorization));
+        if access == Token && !is_admitted {
             return Err(Refusal::Unauthorized);
         }
         let (route, ids) = found.ok_or(Refusal::NotFound)?;
-        let lookup = Lookup { ids, query };
-        if ids.is_some() {
-            // A path that names no session is a wrong path, whatever the method.
-            lookups::session(&lookup)?;
-        }
+        let lookup = Lookup { session: ids.map(lookups::session).transpose()?, query };
         let methods = route.methods();
         if !methods.split(", ").any(|method| method == request.method) {
             return Err(Refusal::MethodNotAllowed(methods));
@@ -165,12 +185,12 @@ impl Router {
                 counters(&METRICS).with_label_values(&["failed"]).inc();
                 Err(too_slow().into())
             }
-            Read(_) if is_late => Err(too_slow().into()),
+            Read(_) | List(_) if is_late => Err(too_slow().into()),
             Verb(read, _) => {
                 let limits = Limits { max_hold_ms: self.max_hold_ms, store: self.service.store() };
                 Ok(Routed::Parsed(read(&limits, Fields::read(request.body)?)?))
             }
-            Read(read) => read(&self.service, &lookup).map(Routed::Answered),
+            Read(read) | List(read) => read(&self.service, &lookup).map(Routed::Answered),
             Local(read) => Ok(Routed::Answered(read(&self.service))),
         }
     }

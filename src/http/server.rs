@@ -10,17 +10,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use log::{debug, info, warn};
+use mysql::Opts;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::api_token::ApiToken;
 use super::routes::Router;
 use super::shared::{Ending, Shared, lock};
 use crate::background::{Context, JOBS};
-use crate::config::{Config, Listen};
 use crate::containment::answer_order::Clients;
 use crate::containment::blocked_writer::Writers;
 use crate::containment::forgotten_connection::Traffic;
-use crate::net::Listener;
+use crate::net::{Listen, Listener};
 use crate::service::Service;
 use crate::store::Store;
 use crate::systemd;
@@ -33,6 +34,23 @@ const SELF_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two steps of stopping.
 const STOP_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The checked settings. It has no `Debug`, because it holds secrets.
+pub struct Config {
+    pub database: Opts,
+    pub listen: Listen,
+    /// The permissions of the socket file.
+    pub socket_mode: u32,
+    pub table: String,
+    pub workers: usize,
+    pub api_token: Option<ApiToken>,
+    /// Longest hold of a lease, in milliseconds.
+    pub max_hold_ms: u64,
+    /// How long records of answered messages are kept, in milliseconds.
+    pub message_retention_ms: u64,
+    /// Offset of the database's clock from UTC, such as `+08:00`.
+    pub time_zone: Option<String>,
+}
 
 /// A service that is bound to its address.
 pub struct Server {
@@ -118,7 +136,7 @@ impl Server {
                 shared.serve(request, arrived);
             }
         });
-        shared.start("guard", Shared::guard);
+        shared.start("housekeeper", Shared::housekeeping);
         if systemd::listens() {
             shared.start("reporter", |shared| shared.report());
         }

@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use log::debug;
 use tiny_http::Method;
 
-use super::answers::answer;
+use super::refusal::{Refusal, Response};
 use super::requests::Parsed;
-use super::response::{Refusal, Response};
-use super::routes::{self, Request, Routed};
+use super::responses::respond;
+use super::routes::{self, Lane, Request, Routed};
 use super::shared::{Arrived, Shared, lock};
 use crate::containment::answer_order::Admission;
 use crate::containment::{body, dead_acceptor};
 use crate::metrics::METRICS;
 use crate::queue::Batching;
-use crate::service::{BATCH_MAX, STOPPING};
+use crate::service::BATCH_MAX;
 
 /// At the end, a worker receives for so long after the last request.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -171,10 +171,9 @@ impl Shared {
         }
     }
 
-    /// Answers a request, or has it answered: a list takes as long as hundreds of leases, so all of
-    /// them together take one thread at most.
+    /// Serves a request, or has it served.
     fn handle(self: &Arc<Self>, request: tiny_http::Request, arrived: Instant) {
-        if request.url().split('?').next() == Some("/v1/locks") {
+        if routes::lane(request.url()) == Lane::Lister {
             // That thread ends after all workers.
             let _ = self.lists.send(Some((request, arrived)));
         } else {
@@ -193,7 +192,7 @@ impl Shared {
                 return self.write(peer, move |shared| {
                     let refused = body::refuse(request, rest, response.to_http(), &response.line());
                     if let Some(Some(request)) = shared.end_if_failed(refused) {
-                        shared.respond(request, &response);
+                        shared.send(request, &response);
                     }
                     drop(unanswered);
                 });
@@ -212,34 +211,26 @@ impl Shared {
             host: header("Host"),
             body: &body,
         };
-        let routed = if self.stopping.load(Ordering::Relaxed) {
-            Routed::Answered(Refusal::Unavailable(STOPPING.to_owned(), None).into())
-        } else {
-            or_internal(|| self.router.route(&parsed, arrived))
-        };
-        let (shared, route) = (Arc::clone(self), routes::name(request.url()));
-        let respond = move |response: Response| {
+        let (route, routed) = or_internal(|| self.router.route(&parsed, arrived));
+        let shared = Arc::clone(self);
+        let send = move |response: Response| {
             shared.write(peer, move |shared| {
-                shared.respond(request, &response);
+                shared.send(request, &response);
                 METRICS.answered(route, arrived.elapsed());
                 drop(unanswered);
             });
         };
+        let operation = match routed {
+            Routed::Answered(response) => return send(response),
+            Routed::Parsed(parsed) => parsed,
+        };
+        let reply = Box::new(move |operation: &_, outcome| {
+            send(respond(operation, peer, outcome));
+        });
         let service = &self.router.service;
-        match routed {
-            Routed::Answered(response) => respond(response),
-            Routed::Parsed(Parsed::Acquire { acquire, wait }) => {
-                let reply = Box::new(move |operation: &_, outcome| {
-                    respond(answer(operation, peer, outcome));
-                });
-                service.acquire(acquire, wait, arrived, reply);
-            }
-            Routed::Parsed(Parsed::Other(operation)) => {
-                let reply = Box::new(move |operation: &_, outcome| {
-                    respond(answer(operation, peer, outcome));
-                });
-                service.submit(operation, arrived, reply);
-            }
+        match operation {
+            Parsed::Acquire { acquire, wait } => service.acquire(acquire, wait, arrived, reply),
+            Parsed::Other(operation) => service.submit(operation, arrived, reply),
         }
     }
 
@@ -252,7 +243,7 @@ impl Shared {
         self.end_if_failed(self.writers.run(move || job(&shared)));
     }
 
-    fn respond(&self, request: tiny_http::Request, response: &Response) {
+    fn send(&self, request: tiny_http::Request, response: &Response) {
         let peer = request.remote_addr().copied();
         // tiny_http panics on some `TE` headers; a worker must live on.
         let sent = catch_unwind(AssertUnwindSafe(|| request.respond(response.to_http())));
@@ -272,9 +263,9 @@ impl Shared {
 }
 
 /// One request's bug must not take a worker away from all others.
-fn or_internal(route: impl FnOnce() -> Routed) -> Routed {
+fn or_internal(route: impl FnOnce() -> (&'static str, Routed)) -> (&'static str, Routed) {
     catch_unwind(AssertUnwindSafe(route))
-        .unwrap_or_else(|_| Routed::Answered(Refusal::Internal.into()))
+        .unwrap_or_else(|_| ("unknown", Routed::Answered(Refusal::Internal.into())))
 }
 
 #[cfg(test)]
@@ -283,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_a_request_is_a_500() {
-        let Routed::Answered(response) = or_internal(|| panic!("on purpose")) else {
+        let (_, Routed::Answered(response)) = or_internal(|| panic!("on purpose")) else {
             panic!("it is answered");
         };
         assert_eq!(response.status, 500);

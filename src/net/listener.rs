@@ -1,8 +1,9 @@
 //! The socket that the service listens on, with the options that its connections inherit.
 
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,7 +16,25 @@ use rustix::net::sockopt::{
 };
 
 use super::connections::Connections;
-use crate::config::Listen;
+
+/// What the path of a Unix socket follows, in a listen address and in a server's URL.
+pub const UNIX_PREFIX: &str = "unix:";
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
+        }
+    }
+}
 
 /// A client that sends nothing for so long is cut off, within a request or between two. Longer
 /// than clients keep an idle connection (nginx 60 s, Go 90 s, curl 118 s), so that it is the client

@@ -5,4 +5,4 @@ mod listener;
 pub mod sockets;
 
 pub use connections::{Connections, shut_down};
-pub use listener::{Listener, set_timeouts};
+pub use listener::{Listen, Listener, UNIX_PREFIX, set_timeouts};

@@ -1,15 +1,14 @@
 //! From requests to answers: a request becomes an operation, takes its turn in its session's queue, and
 //! runs on the store in a batch with the others that are ready; its reply is called with the outcome.
 
-mod outcome;
 mod turns;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub use outcome::{Outcome, Reply};
-
-use crate::lease::{Acquire, Holding, Id, Session};
+use crate::lease::{
+    Acquire, Committed, Forced, Holding, Id, Lease, OwnerToken, Record, Released, Renewed, Session,
+};
 use crate::logging;
 use crate::metrics::METRICS;
 use crate::queue::{Batching, Queues, Ready, Requester, Turn, Waiter};
@@ -25,6 +24,38 @@ pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a request is answered with once the service stops.
 pub const STOPPING: &str = "the server is stopping; repeat the same request";
+
+/// What came of a request.
+pub enum Outcome {
+    Granted(Lease),
+    /// Somebody else holds the session, and so many wait for it.
+    Held(Holding, usize),
+    /// The message of an acquire is answered.
+    Duplicate(Record),
+    Renew(Renewed),
+    Commit(Committed),
+    Release(Released),
+    Force(Forced),
+    /// The database did not answer, or not in time. A requester whose lease may have been written is
+    /// given its owner token, to ask again with.
+    Unavailable {
+        cause: String,
+        owner_token: Option<OwnerToken>,
+    },
+    Bug,
+}
+
+impl From<&StoreError> for Outcome {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Internal => Self::Bug,
+            error => Self::Unavailable { cause: error.to_string(), owner_token: None },
+        }
+    }
+}
+
+/// How an outcome gets to whoever asked.
+pub type Reply = Box<dyn FnOnce(&Operation, Outcome) + Send>;
 
 /// The service behind the HTTP interface.
 pub struct Service {
@@ -55,6 +86,11 @@ impl Service {
         &self.store
     }
 
+    /// Whether the service has stopped.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
     /// Takes an acquire, which waits for at most `wait` if the session is held.
     pub fn acquire(&self, acquire: Acquire, wait: Duration, arrived: Instant, reply: Reply) {
         let (name, origin) = (self.store.name(&acquire.session), acquire.origin);
@@ -79,7 +115,7 @@ impl Service {
     /// The operation with its reply, unless the service has stopped: then it is answered.
     fn pending(&self, operation: Operation, reply: Reply) -> Option<Pending> {
         let pending = Pending { operation, reply };
-        if self.is_closed.load(Ordering::Relaxed) {
+        if self.is_closed() {
             pending.answer(stopping());
             return None;
         }

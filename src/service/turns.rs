@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use super::outcome::Outcome;
-use super::{Pending, Service, stopping};
+use super::{Outcome, Pending, Service, stopping};
 use crate::lease::{Acquired, Found, How, Lease, Released, Renewed};
 use crate::metrics::METRICS;
 use crate::queue::{LeaseChange, Name, Refused, Turn, Waiter};

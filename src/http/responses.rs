@@ -1,4 +1,4 @@
-//! The one place where an outcome becomes an answer: status, JSON, log line and counter.
+//! The one place where an outcome becomes a response: status, JSON, log line and counter.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use log::{log, warn};
 use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 
-use super::response::{Refusal, Response};
+use super::refusal::{Refusal, Response};
 use crate::lease::{
     Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, MessageId, Record,
     Released, Renewed, Session, Stale, TTL_MAX_MS,
@@ -24,7 +24,8 @@ const RETRY_AFTER_MAX_S: u64 = 30;
 /// A row dated further ahead than its kind explains is worth a warning; clocks may differ by this.
 const AHEAD_TOLERANCE: Duration = Duration::from_secs(5);
 
-struct Answer {
+/// What follows from an outcome.
+struct Told {
     /// The label of its counter.
     counted: &'static str,
     level: Level,
@@ -34,11 +35,11 @@ struct Answer {
     response: Response,
 }
 
-/// Answers what `peer` asked for; counts and logs the answer.
-pub fn answer(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome) -> Response {
+/// The response to what `peer` asked for. It is counted and logged here.
+pub fn respond(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome) -> Response {
     let session = operation.session();
     let message_id = operation.message_id();
-    let Answer { counted, level, line, details, response } = match outcome {
+    let Told { counted, level, line, details, response } = match outcome {
         Outcome::Granted(lease) => granted(&lease),
         Outcome::Held(holding, waiters) => held(session, &holding, waiters),
         Outcome::Duplicate(record) => duplicate(message_id, &record),
@@ -59,7 +60,7 @@ pub fn answer(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome)
     response
 }
 
-/// Where the answers to an operation are counted.
+/// Where the outcomes of an operation are counted.
 fn counters(operation: &Operation) -> Option<&'static IntCounterVec> {
     match operation {
         Operation::Acquire(..) | Operation::Find(_) => Some(&METRICS.acquires),
@@ -70,8 +71,8 @@ fn counters(operation: &Operation) -> Option<&'static IntCounterVec> {
     }
 }
 
-fn failed(details: String, refusal: Refusal) -> Answer {
-    Answer {
+fn failed(details: String, refusal: Refusal) -> Told {
+    Told {
         counted: "failed",
         level: Debug,
         line: "Session lock not served",
@@ -80,7 +81,7 @@ fn failed(details: String, refusal: Refusal) -> Answer {
     }
 }
 
-fn granted(lease: &Lease) -> Answer {
+fn granted(lease: &Lease) -> Told {
     let Lease { owner_token, fencing_token: FencingToken(fencing_token), how, .. } = lease;
     if lease.is_worn() {
         // This process was paused since. A requester that repeats its request gets what is left.
@@ -99,7 +100,7 @@ fn granted(lease: &Lease) -> Answer {
         "remaining_ms": remaining_ms,
         "how": how.word(),
     });
-    Answer {
+    Told {
         counted: how.word(),
         level: Info,
         line: match how {
@@ -114,7 +115,7 @@ fn granted(lease: &Lease) -> Answer {
     }
 }
 
-fn held(session: &Session, holding: &Holding, waiters: usize) -> Answer {
+fn held(session: &Session, holding: &Holding, waiters: usize) -> Told {
     let is_legacy = holding.holder == Holder::Legacy;
     if is_legacy {
         METRICS.legacy_rows_seen.inc();
@@ -130,7 +131,7 @@ fn held(session: &Session, holding: &Holding, waiters: usize) -> Answer {
     }
     let body = json!({"granted": false, "reason": "held", "remaining_ms": remaining_ms, "waiters": waiters});
     let retry_after_s = remaining_ms.div_ceil(1_000).clamp(1, RETRY_AFTER_MAX_S);
-    Answer {
+    Told {
         counted: "held",
         level: Info,
         line: "Session lock held, duplicate rejected",
@@ -140,13 +141,13 @@ fn held(session: &Session, holding: &Holding, waiters: usize) -> Answer {
 }
 
 /// The answer to an acquire whose message is answered.
-fn duplicate(message_id: Option<&MessageId>, record: &Record) -> Answer {
+fn duplicate(message_id: Option<&MessageId>, record: &Record) -> Told {
     let committed_ms_ago = whole_ms(record.committed_ago);
     let body = json!({
         "granted": false, "reason": "duplicate", "message_id": message_id.map(MessageId::as_str),
         "committed_ms_ago": committed_ms_ago,
     });
-    Answer {
+    Told {
         counted: "duplicate",
         level: Info,
         line: "Message answered already, duplicate rejected",
@@ -155,7 +156,7 @@ fn duplicate(message_id: Option<&MessageId>, record: &Record) -> Answer {
     }
 }
 
-fn renew(renewed: &Renewed) -> Answer {
+fn renew(renewed: &Renewed) -> Told {
     let (counted, level, line) = match renewed {
         Renewed::Renewed { .. } => ("renewed", Debug, "Session lock renewed"),
         Renewed::Lost => ("lost", Info, "Session lock lost before its renewal"),
@@ -176,10 +177,10 @@ fn renew(renewed: &Renewed) -> Answer {
         }
         _ => Response::new(409, &json!({"renewed": false, "reason": counted})),
     };
-    Answer { counted, level, line, details, response }
+    Told { counted, level, line, details, response }
 }
 
-fn commit(committed: &Committed, message_id: Option<&MessageId>) -> Answer {
+fn commit(committed: &Committed, message_id: Option<&MessageId>) -> Told {
     let (counted, level, line) = match committed {
         Committed::New => ("new", Info, "Message committed"),
         Committed::Again => ("again", Debug, "Message committed again by its worker"),
@@ -195,19 +196,19 @@ fn commit(committed: &Committed, message_id: Option<&MessageId>) -> Answer {
             Response::duplicate(&json!({"committed": false, "reason": counted}), record)
         }
     };
-    Answer { counted, level, line, details: message_details(message_id), response }
+    Told { counted, level, line, details: message_details(message_id), response }
 }
 
-fn release(released: Released, message_id: Option<&MessageId>) -> Answer {
+fn release(released: Released, message_id: Option<&MessageId>) -> Told {
     match released {
-        Released::Released => Answer {
+        Released::Released => Told {
             counted: "released",
             level: Info,
             line: "Session lock released and cleaned up successfully",
             details: message_details(message_id),
             response: Response::new(200, &json!({"released": true})),
         },
-        Released::Lost => Answer {
+        Released::Lost => Told {
             counted: "lost",
             level: Info,
             line: "Session lock lost before its release",
@@ -217,7 +218,7 @@ fn release(released: Released, message_id: Option<&MessageId>) -> Answer {
     }
 }
 
-fn force(forced: Forced, peer: Option<SocketAddr>) -> Answer {
+fn force(forced: Forced, peer: Option<SocketAddr>) -> Told {
     match forced {
         Forced::Released(holder) => {
             let peer = peer.map_or("a local client".to_owned(), |peer| peer.to_string());
@@ -227,7 +228,7 @@ fn force(forced: Forced, peer: Option<SocketAddr>) -> Answer {
                 }
                 Holder::Legacy => "an old program's row".to_owned(),
             };
-            Answer {
+            Told {
                 counted: "forced",
                 level: Warn,
                 line: "Session lock released by force",
@@ -235,7 +236,7 @@ fn force(forced: Forced, peer: Option<SocketAddr>) -> Answer {
                 response: Response::new(200, &json!({"released": true})),
             }
         }
-        Forced::NotHeld => Answer {
+        Forced::NotHeld => Told {
             counted: "not_held",
             level: Debug,
             line: "Session lock not held, nothing to release by force",

@@ -1,22 +1,23 @@
-//! The guard: one thread that keeps connections moving while the workers are busy.
+//! Housekeeping: one thread that keeps connections moving while the workers are busy.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::routes::{self, Lane};
 use super::shared::{Shared, lock};
-use crate::config::Listen;
 use crate::containment::ProcessSize;
 use crate::containment::endless_head::Checks;
 use crate::containment::forgotten_connection::Nudges;
+use crate::net::Listen;
 
-/// Requests that the guard receives at a time in place of busy workers: as many as hostile clients can
-/// send meanwhile, or the queue grows. It has other work.
+/// Requests that are received at a time in place of busy workers: as many as hostile clients can
+/// send meanwhile, or the queue grows. The thread has other work.
 const RECEIVE_MAX: usize = 4_096;
 
 impl Shared {
-    /// The guard's life, until the service stops.
-    pub(super) fn guard(self: &Arc<Self>) {
+    /// The thread's life, until the service stops.
+    pub(super) fn housekeeping(self: &Arc<Self>) {
         self.traffic.wake_current_thread();
         let size = ProcessSize::now();
         let (mut nudges, mut checks) = (Nudges::new(&size), Checks::new(&size));
@@ -38,7 +39,7 @@ impl Shared {
     }
 
     /// Receives while all workers are busy, in the database mostly: a client that sends without end is
-    /// noticed, and `/healthz` is answered.
+    /// noticed, and what needs no database is answered.
     ///
     /// Not on a Unix socket: a connection's requests must be handled in their order, which only the order
     /// of receiving tells there.
@@ -49,16 +50,16 @@ impl Shared {
         let Ok(receiving) = self.receiving.try_lock() else {
             return;
         };
-        let mut health = Vec::new();
+        let mut local = Vec::new();
         self.receive(receiving, RECEIVE_MAX, tiny_http::Server::try_recv, |request| {
-            if request.url() == "/healthz" {
-                health.push(request);
+            if routes::lane(request.url()) == Lane::Any {
+                local.push(request);
             } else {
                 lock(&self.admitted).push_back((request, Instant::now()));
             }
             true
         });
-        for request in health {
+        for request in local {
             self.serve(request, Instant::now());
         }
         if !lock(&self.admitted).is_empty() {

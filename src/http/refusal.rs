@@ -5,7 +5,7 @@ use std::io::Cursor;
 use serde_json::{Value, json};
 use tiny_http::Header;
 
-use super::fields::Invalid;
+use super::json::Invalid;
 use crate::containment::body::{BODY_MAX_BYTES, Unreadable};
 use crate::lease::{OwnerToken, Record};
 use crate::store::StoreError;
