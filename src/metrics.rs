@@ -99,10 +99,10 @@ metrics! {
     legacy_rows_seen: IntCounter = counter(
         "legacy_rows_seen_total", "Acquires that met an old program's row.",
     );
-    ids_used: Gauge = ratio(
+    ids_used: Gauge = float_gauge(
         "ids_used_ratio", "Used share of the lock table's AUTO_INCREMENT ids, updated each minute.",
     );
-    clock_difference: Gauge = ratio(
+    clock_difference: Gauge = float_gauge(
         "clock_difference_seconds", "The database's clock less this machine's, updated each minute.",
     );
     left_behind: IntGauge = gauge(
@@ -149,7 +149,7 @@ impl Registered<'_> {
         self.add(IntGauge::new(name, help))
     }
 
-    fn ratio(&self, name: &str, help: &str) -> Gauge {
+    fn float_gauge(&self, name: &str, help: &str) -> Gauge {
         self.add(Gauge::new(name, help))
     }
 

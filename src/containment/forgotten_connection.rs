@@ -72,8 +72,8 @@ impl Nudges {
         if traffic.is_new.swap(false, Ordering::Relaxed) {
             self.left = NUDGES_AFTER_TRAFFIC;
         }
-        let is_idle = |at: Instant| at.elapsed() < NUDGE_IDLE_INTERVAL;
-        if self.left == 0 && self.nudged_at.is_some_and(is_idle) {
+        let is_recent = |at: Instant| at.elapsed() < NUDGE_IDLE_INTERVAL;
+        if self.left == 0 && self.nudged_at.is_some_and(is_recent) {
             return Ok(());
         }
         self.nudged_at = Some(Instant::now());

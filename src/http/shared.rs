@@ -59,7 +59,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     /// Wakes a worker: there is something to do.
     pub fn wake(&self) {
-        // Once is enough: whoever wakes does all there is to do.
+        // Once is enough: the woken worker does everything that is there.
         if !self.is_woken.swap(true, Ordering::Relaxed) {
             self.http.unblock();
         }

@@ -22,7 +22,7 @@ use crate::metrics::METRICS;
 use crate::queue::Batching;
 use crate::service::BATCH_MAX;
 
-/// At the end, a worker receives for so long after the last request.
+/// How long a stopping worker goes on receiving after the last request.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -47,7 +47,7 @@ impl Shared {
         while !self.stopping.load(Ordering::Relaxed) {
             let requests = self.receive_batch(lock(&self.receiving), Vec::new(), |http| {
                 if self.router.service.is_ready() {
-                    // Another worker has left it, or not taken it yet, and wakes nobody.
+                    // A turn is ready, and nobody will wake this worker for it: do not block.
                     http.try_recv()
                 } else {
                     http.recv().map(Some)
@@ -81,8 +81,8 @@ impl Shared {
             for (request, arrived) in changes {
                 self.handle(request, arrived);
             }
-            // What is left is for the next worker. Nothing may be left if that one sleeps in receiving and
-            // would have to be woken, or if it is this one and has reads to answer before.
+            // `OneKind` leaves turns for the next worker. That is allowed only if no worker is blocked in
+            // receiving, where nobody would wake it, and if this one has no reads to answer first.
             let batching = if reads.is_empty() && self.receiving.try_lock().is_ok() {
                 Batching::OneKind
             } else {
@@ -99,7 +99,7 @@ impl Shared {
             let batch = admitted.len().min(BATCH_MAX);
             requests = admitted.drain(..batch).collect();
             drop(admitted);
-            // What came meanwhile goes together with what was left for later.
+            // Requests that came meanwhile go together with the turns that were left.
             if requests.len() < BATCH_MAX
                 && let Ok(receiving) = self.receiving.try_lock()
             {
@@ -164,7 +164,7 @@ impl Shared {
             next = self.http.try_recv();
         };
         drop(receiving);
-        // A wake-up may have been taken for the end of the queue.
+        // `try_recv` may have swallowed a wake-up.
         self.is_woken.store(false, Ordering::Relaxed);
         if let Some(error) = error {
             self.end_if_failed(dead_acceptor::received(&error));

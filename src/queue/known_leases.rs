@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::Name;
+use super::SessionName;
 use crate::store::FirstPacket;
 
 /// Far more than are held at once, in two or three megabytes.
@@ -15,7 +15,7 @@ const CLEANUP_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct KnownLeases {
-    leases: HashMap<Name, KnownLease>,
+    leases: HashMap<SessionName, KnownLease>,
     cleaned_at: Option<Instant>,
 }
 
@@ -27,7 +27,7 @@ struct KnownLease {
 
 impl KnownLeases {
     /// How an acquire of this session should begin.
-    pub fn first_packet(&self, name: &Name) -> FirstPacket {
+    pub fn first_packet(&self, name: &SessionName) -> FirstPacket {
         match self.leases.get(name) {
             Some(known) if known.expires > Instant::now() => FirstPacket::Read,
             _ => FirstPacket::Write,
@@ -35,7 +35,7 @@ impl KnownLeases {
     }
 
     /// Somebody holds this session until then; `granted_at` if the lease was granted here just now.
-    pub fn insert(&mut self, name: &Name, expires: Instant, granted_at: Option<Instant>) {
+    pub fn insert(&mut self, name: &SessionName, expires: Instant, granted_at: Option<Instant>) {
         if let Some(known) = self.leases.get_mut(name) {
             known.expires = expires;
             known.granted_at = granted_at.or(known.granted_at);
@@ -53,7 +53,7 @@ impl KnownLeases {
     }
 
     /// The lease of this session has ended; how long it was held, if it was granted here.
-    pub fn remove(&mut self, name: &Name) -> Option<Duration> {
+    pub fn remove(&mut self, name: &SessionName) -> Option<Duration> {
         self.leases.remove(name)?.granted_at.map(|at| at.elapsed())
     }
 }

@@ -2,11 +2,11 @@
 //! for those who wait.
 //!
 //! Everything that is done to a session passes through its queue in [`Queues`], one turn at a time.
-//! Releases and renews go first, in their order. Acquires wait in the order of their arrival, whether
-//! they may wait for a lease or not, so nobody overtakes: the first of them tries to acquire, and what
-//! its turn shows of the session is the answer for all whose time is over. A session is ready for a turn
-//! when somebody joins its queue, after a release, when the lease that was read expires, and when its row
-//! is found changed.
+//! Renews, commits and releases go first, in the order of their arrival. Acquires wait in the order of their
+//! arrival, with `wait_ms` or without, so that nobody overtakes: the first one tries to acquire, and if its
+//! turn finds the session held, all acquires whose time is over are refused. A session becomes ready for a
+//! turn when somebody joins its queue, after a release, when the lease that was read expires, and when its
+//! row changes.
 //!
 //! If another program holds a database lock on a session's row, the session is blocked: its turns are
 //! parked, and begin with a check of the lock, so that no worker waits for it.
@@ -22,19 +22,19 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::lease::{Holding, RowVersion, TokenOrigin};
-use state::{Holder, Next, Progress, SessionQueue, State};
+use state::{AfterTurn, LastRead, Progress, SessionQueue, State};
 pub use turn::{Batching, LeaseChange, Ready, Refused, Requester, Turn, Waiter};
 
 /// Most waiters of one server; an acquire that comes then is refused without waiting. Each has a
 /// connection of its own, with a thread and two descriptors: half of the unit's 8,192.
 const WAITERS_MAX: usize = 2_000;
 
-/// How long a turn may be left for the next batch because it is of the other kind; a batch takes some
-/// milliseconds. On a database so slow that it is more, a wait of another batch could be too long.
+/// Longest time that a turn is left for the next batch because it is of the other kind. A batch takes some
+/// milliseconds; if batches take longer than this, leaving the turn once more could exceed its timeout.
 const LEAVE_MAX: Duration = Duration::from_millis(100);
 
 /// A session's name, the same for all its spellings.
-pub type Name = (String, String);
+pub type SessionName = (String, String);
 
 /// The queues of all sessions of this server.
 pub struct Queues<T> {
@@ -56,7 +56,7 @@ impl<T> Queues<T> {
     }
 
     /// Adds something to be done to a session that does not wait behind acquires.
-    pub fn submit(&self, name: &Name, pending: T, arrived: Instant) {
+    pub fn submit(&self, name: &SessionName, pending: T, arrived: Instant) {
         let mut state = self.lock();
         state.queue(name).direct.push_back((Turn::Direct(pending), arrived));
         state.make_ready(name, arrived);
@@ -64,9 +64,9 @@ impl<T> Queues<T> {
 
     /// Joins the end of a session's queue. A requester with a token of its own may hold the session
     /// already, and then does not wait behind those who wait for it.
-    pub fn join(&self, name: &Name, mut waiter: Waiter<T>, token: TokenOrigin) {
+    pub fn join(&self, name: &SessionName, mut waiter: Waiter<T>, token: TokenOrigin) {
         let mut state = self.lock();
-        if state.waiting >= WAITERS_MAX {
+        if state.queued >= WAITERS_MAX {
             waiter.until = waiter.arrived;
         }
         let queue = state.queue(name);
@@ -108,7 +108,7 @@ impl<T> Queues<T> {
 
     /// Another program's lock was in the way of a turn: it is repeated later, and `since` goes on
     /// counting. Returned once the service stops.
-    pub fn park(&self, name: &Name, turn: Turn<T>, since: Instant) -> Option<Turn<T>> {
+    pub fn park(&self, name: &SessionName, turn: Turn<T>, since: Instant) -> Option<Turn<T>> {
         let mut state = self.lock();
         if state.is_closed {
             return Some(turn);
@@ -124,13 +124,13 @@ impl<T> Queues<T> {
     }
 
     /// No other program holds a lock on this session's row any more.
-    pub fn unblock(&self, name: &Name) {
+    pub fn unblock(&self, name: &SessionName) {
         self.lock().unblock(name);
     }
 
     /// A turn is over that may have changed who holds the session: the first waiter may try. How long
     /// the lease was held, if it has ended and was granted here.
-    pub fn finish(&self, name: &Name, change: LeaseChange) -> Option<Duration> {
+    pub fn finish(&self, name: &SessionName, change: LeaseChange) -> Option<Duration> {
         let mut state = self.lock();
         let held_for = match change {
             LeaseChange::Ended => state.known_leases.remove(name),
@@ -140,23 +140,23 @@ impl<T> Queues<T> {
             }
             LeaseChange::None => None,
         };
-        state.queue(name).holder = None;
-        state.end_turn(name, Next::Turn);
+        state.queue(name).last_read = None;
+        state.end_turn(name, AfterTurn::Turn);
         held_for
     }
 
     /// A turn is over that changed nothing. It may have had the place of somebody else, who came
     /// when the session was ready anyway.
-    pub fn finish_unchanged(&self, name: &Name) {
-        self.lock().end_turn(name, Next::Turn);
+    pub fn finish_unchanged(&self, name: &SessionName) {
+        self.lock().end_turn(name, AfterTurn::Turn);
     }
 
     /// A turn showed that the waiter does not hold the session: it takes its place in the queue.
-    pub fn rejoin(&self, name: &Name, waiter: Waiter<T>) {
+    pub fn rejoin(&self, name: &SessionName, waiter: Waiter<T>) {
         let mut state = self.lock();
         let may_wait = waiter.may_wait();
         state.enqueue(name, waiter);
-        state.end_turn(name, Next::Turn);
+        state.end_turn(name, AfterTurn::Turn);
         drop(state);
         if may_wait {
             self.joined.notify_all();
@@ -164,7 +164,7 @@ impl<T> Queues<T> {
     }
 
     /// Gives a waiter whose time is over a turn to be refused in. Returned once the service stops.
-    pub fn refuse_in_turn(&self, name: &Name, refused: Refused<T>) -> Option<Refused<T>> {
+    pub fn refuse_in_turn(&self, name: &SessionName, refused: Refused<T>) -> Option<Refused<T>> {
         let mut state = self.lock();
         if state.is_closed {
             return Some(refused);
@@ -180,7 +180,7 @@ impl<T> Queues<T> {
     /// this turn. Returns the waiters whose time is over.
     pub fn finish_held(
         &self,
-        name: &Name,
+        name: &SessionName,
         first: Option<Waiter<T>>,
         began: Instant,
         holding: Holding,
@@ -188,13 +188,13 @@ impl<T> Queues<T> {
         let mut state = self.lock();
         let granted_at = first.is_none().then(Instant::now);
         state.known_leases.insert(name, holding.expires, granted_at);
-        state.queue(name).holder = Some(Holder { began, holding });
+        state.queue(name).last_read = Some(LastRead { began, holding });
         if let Some(first) = first {
             state.enqueue(name, first);
         }
         let refused = state.refuse(name, Instant::now());
         let anybody_stays = !state.queue(name).waiters.is_empty();
-        state.end_turn(name, Next::Rest);
+        state.end_turn(name, AfterTurn::Rest);
         drop(state);
         if anybody_stays {
             self.joined.notify_all();
@@ -204,23 +204,23 @@ impl<T> Queues<T> {
 
     /// A turn failed. Returns the waiters that came before it began, and everything that was to be done
     /// after it: these would only fail as slowly.
-    pub fn finish_failed(&self, name: &Name, began: Instant) -> Vec<T> {
+    pub fn finish_failed(&self, name: &SessionName, began: Instant) -> Vec<T> {
         let mut state = self.lock();
         let queue = state.queue(name);
         let failed = queue.extract(|waiter| waiter.arrived < began);
         let direct = std::mem::take(&mut queue.direct);
-        state.waiting -= failed.len();
-        state.end_turn(name, Next::Turn);
+        state.queued -= failed.len();
+        state.end_turn(name, AfterTurn::Turn);
         let failed = failed.into_iter().map(|waiter| waiter.pending);
         failed.chain(direct.into_iter().map(|(turn, _)| turn.into_pending())).collect()
     }
 
     /// Takes out the waiters that are the requester who was just granted the lease: the same worker,
     /// asking again.
-    pub fn take_same(&self, name: &Name, requester: &Requester) -> Vec<Waiter<T>> {
+    pub fn take_same(&self, name: &SessionName, requester: &Requester) -> Vec<Waiter<T>> {
         let mut state = self.lock();
         let same = state.queue(name).extract(|waiter| waiter.requester == *requester);
-        state.waiting -= same.len();
+        state.queued -= same.len();
         same
     }
 
@@ -234,7 +234,7 @@ impl<T> Queues<T> {
         for name in names {
             refused.extend(state.refuse(&name, now));
             let queue = state.queue(&name);
-            let expired = queue.holder.as_ref().is_some_and(|holder| holder.holding.expires <= now);
+            let expired = queue.last_read.as_ref().is_some_and(|read| read.holding.expires <= now);
             if expired && !queue.waiters.is_empty() && queue.progress == Progress::Idle {
                 state.make_ready(&name, Instant::now());
             }
@@ -248,7 +248,7 @@ impl<T> Queues<T> {
         let state = self.lock();
         let idle = state.queues.values().filter(|queue| queue.progress == Progress::Idle);
         let waiting = idle.filter(|queue| !queue.waiters.is_empty());
-        waiting.filter_map(|queue| Some(queue.holder.as_ref()?.holding.row)).collect()
+        waiting.filter_map(|queue| Some(queue.last_read.as_ref()?.holding.row)).collect()
     }
 
     /// These rows changed: their sessions become ready.
@@ -256,7 +256,7 @@ impl<T> Queues<T> {
         let rows: HashSet<_> = rows.iter().collect();
         let mut state = self.lock();
         let changed = |queue: &SessionQueue<T>| {
-            let row = queue.holder.as_ref().map(|holder| holder.holding.row);
+            let row = queue.last_read.as_ref().map(|read| read.holding.row);
             queue.progress == Progress::Idle && row.is_some_and(|row| rows.contains(&row))
         };
         let queues = state.queues.iter().filter(|(_, queue)| changed(queue));
@@ -271,30 +271,29 @@ impl<T> Queues<T> {
     }
 
     /// How many wait for a session.
-    pub fn waiters(&self, name: &Name) -> usize {
+    pub fn waiters(&self, name: &SessionName) -> usize {
         let state = self.lock();
         state.queues.get(name).map_or(0, |queue| queue.waiting(Instant::now()))
     }
 
-    /// How many wait for any session.
+    /// How many acquires are in the queues, with `wait_ms` or without.
     pub fn waiting(&self) -> usize {
-        self.lock().waiting
+        self.lock().queued
     }
 
     /// Blocks until somebody waits or a session is parked, at most `timeout`; whether it is so.
     pub fn wait_for_waiters(&self, timeout: Duration) -> bool {
-        let nobody = |state: &mut State<T>| {
-            state.waiting == 0 && state.parked.is_empty() && !state.is_closed
-        };
+        let nobody =
+            |state: &mut State<T>| state.queued == 0 && state.parked.is_empty() && !state.is_closed;
         let waited = self.joined.wait_timeout_while(self.lock(), timeout, nobody);
-        waited.is_ok_and(|(state, _)| state.waiting > 0 || !state.parked.is_empty())
+        waited.is_ok_and(|(state, _)| state.queued > 0 || !state.parked.is_empty())
     }
 
     /// Nobody waits any more; returns everything that is not begun.
     pub fn close(&self) -> Vec<T> {
         let mut state = self.lock();
         state.is_closed = true;
-        state.waiting = 0;
+        state.queued = 0;
         state.parked.clear();
         let mut pending = Vec::new();
         for queue in state.queues.values_mut() {

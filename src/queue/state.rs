@@ -3,33 +3,35 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::Name;
+use super::SessionName;
 use super::known_leases::KnownLeases;
 use super::turn::{Kind, Ready, Refused, Turn, Waiter};
 use crate::lease::Holding;
 use crate::store::FirstPacket;
 
-/// A session stays marked as blocked for so long after another program was found to hold a lock on its
-/// row: each turn then begins with a check of the lock instead of a wait of a second.
+/// How long a session stays blocked after another program was last found to hold a lock on its row. Each
+/// turn begins with a check of the lock, instead of a wait of a second.
 const BLOCKED_FOR: Duration = Duration::from_secs(10);
 
 /// Between two checks of a blocked session's lock.
 const BLOCKED_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// After another program's lock was in the way, acquires begin with a read for so long: on MySQL, an INSERT
-/// that waits for a row's lock bars the gap before it in the index, where other sessions would be inserted.
-/// A read waits for nobody, and what it finds is replaced by its primary key, which bars no gap.
+/// How long all acquires begin with a read after another program's lock was in the way. On MySQL, an INSERT
+/// that waits for a row's lock also locks the gap before it in the index, where other sessions would be
+/// inserted. A read waits for nobody, and the row that it finds is replaced by its primary key, which locks
+/// no gap.
 const READ_FIRST_FOR: Duration = Duration::from_secs(60);
 
 pub(super) struct State<T> {
-    pub queues: HashMap<Name, SessionQueue<T>>,
+    pub queues: HashMap<SessionName, SessionQueue<T>>,
     /// Sessions with a turn for a worker, and since when somebody waits for it.
-    pub ready: VecDeque<(Name, Instant)>,
+    pub ready: VecDeque<(SessionName, Instant)>,
     /// The same of blocked sessions, and when the lock is checked again.
-    pub parked: Vec<(Name, Instant, Instant)>,
+    pub parked: Vec<(SessionName, Instant, Instant)>,
     /// Blocked sessions, and until when.
-    blocked: HashMap<Name, Instant>,
-    pub waiting: usize,
+    blocked: HashMap<SessionName, Instant>,
+    /// How many acquires are in the queues.
+    pub queued: usize,
     /// The service stops: nobody waits any more.
     pub is_closed: bool,
     pub known_leases: KnownLeases,
@@ -43,11 +45,11 @@ pub(super) struct SessionQueue<T> {
     pub direct: VecDeque<(Turn<T>, Instant)>,
     pub waiters: VecDeque<Waiter<T>>,
     pub progress: Progress,
-    pub holder: Option<Holder>,
+    pub last_read: Option<LastRead>,
 }
 
 /// Who held the session when its row was read last.
-pub(super) struct Holder {
+pub(super) struct LastRead {
     /// When the turn began that read it.
     pub began: Instant,
     pub holding: Holding,
@@ -66,7 +68,7 @@ pub(super) enum Progress {
 
 /// What follows a turn.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Next {
+pub(super) enum AfterTurn {
     /// Another turn, if there is anybody for it.
     Turn,
     /// Nothing, until something happens.
@@ -79,7 +81,7 @@ impl<T> Default for SessionQueue<T> {
             direct: VecDeque::new(),
             waiters: VecDeque::new(),
             progress: Progress::Idle,
-            holder: None,
+            last_read: None,
         }
     }
 }
@@ -105,7 +107,7 @@ impl<T> Default for State<T> {
             ready: VecDeque::new(),
             parked: Vec::new(),
             blocked: HashMap::new(),
-            waiting: 0,
+            queued: 0,
             is_closed: false,
             known_leases: KnownLeases::default(),
             blocked_at: None,
@@ -114,7 +116,7 @@ impl<T> Default for State<T> {
 }
 
 impl<T> State<T> {
-    pub fn queue(&mut self, name: &Name) -> &mut SessionQueue<T> {
+    pub fn queue(&mut self, name: &SessionName) -> &mut SessionQueue<T> {
         if !self.queues.contains_key(name) {
             self.queues.insert(name.clone(), SessionQueue::default());
         }
@@ -122,17 +124,17 @@ impl<T> State<T> {
     }
 
     /// Puts a waiter into its session's queue, in the order of arrival.
-    pub fn enqueue(&mut self, name: &Name, mut waiter: Waiter<T>) {
+    pub fn enqueue(&mut self, name: &SessionName, mut waiter: Waiter<T>) {
         if self.is_closed {
             waiter.until = waiter.arrived;
         }
         let waiters = &mut self.queue(name).waiters;
         let place = waiters.partition_point(|other| other.arrived <= waiter.arrived);
         waiters.insert(place, waiter);
-        self.waiting += 1;
+        self.queued += 1;
     }
 
-    pub fn make_ready(&mut self, name: &Name, since: Instant) {
+    pub fn make_ready(&mut self, name: &SessionName, since: Instant) {
         let queue = self.queue(name);
         match queue.progress {
             Progress::Idle => {
@@ -145,7 +147,7 @@ impl<T> State<T> {
     }
 
     /// Sets a blocked session aside until its lock is checked again.
-    pub fn park(&mut self, name: &Name, since: Instant) {
+    pub fn park(&mut self, name: &SessionName, since: Instant) {
         let now = Instant::now();
         self.blocked_at = Some(now);
         self.blocked.retain(|_, until| *until > now);
@@ -160,25 +162,25 @@ impl<T> State<T> {
         self.ready.extend(due.map(|(name, since, _)| (name, since)));
     }
 
-    pub fn unblock(&mut self, name: &Name) {
+    pub fn unblock(&mut self, name: &SessionName) {
         self.blocked.remove(name);
     }
 
-    fn is_blocked(&self, name: &Name) -> bool {
+    fn is_blocked(&self, name: &SessionName) -> bool {
         // The map is empty nearly always, and looking up a name is not free.
         !self.blocked.is_empty()
             && self.blocked.get(name).is_some_and(|until| *until > Instant::now())
     }
 
     /// What kind the next turn of a session that is ready is, and since when somebody waits for it.
-    pub fn front(&mut self, name: &Name, since: Instant) -> (Kind, Instant) {
+    pub fn front(&mut self, name: &SessionName, since: Instant) -> (Kind, Instant) {
         match self.queue(name).direct.front() {
             Some((_, since)) => (Kind::Other, *since),
             None => (Kind::Acquire, since),
         }
     }
 
-    pub fn begin_turn(&mut self, name: Name, since: Instant) -> Option<Ready<T>> {
+    pub fn begin_turn(&mut self, name: SessionName, since: Instant) -> Option<Ready<T>> {
         let queue = self.queue(&name);
         let direct = queue.direct.pop_front();
         let acquire = || {
@@ -193,7 +195,7 @@ impl<T> State<T> {
         };
         queue.progress = Progress::Working;
         if matches!(turn, Turn::Acquire(_)) {
-            self.waiting -= 1;
+            self.queued -= 1;
         }
         let reads_first = self.blocked_at.is_some_and(|at| at.elapsed() < READ_FIRST_FOR);
         let first_packet =
@@ -202,9 +204,9 @@ impl<T> State<T> {
         Some(Ready { name, turn, since, first_packet, is_blocked })
     }
 
-    pub fn end_turn(&mut self, name: &Name, next: Next) {
+    pub fn end_turn(&mut self, name: &SessionName, next: AfterTurn) {
         let queue = self.queue(name);
-        let again = queue.progress == Progress::WorkingThenReady || next == Next::Turn;
+        let again = queue.progress == Progress::WorkingThenReady || next == AfterTurn::Turn;
         let anybody = !queue.direct.is_empty() || !queue.waiters.is_empty();
         queue.progress = Progress::Idle;
         if again && anybody {
@@ -214,7 +216,7 @@ impl<T> State<T> {
         }
     }
 
-    pub fn remove_if_empty(&mut self, name: &Name) {
+    pub fn remove_if_empty(&mut self, name: &SessionName) {
         let queue = self.queue(name);
         if queue.progress == Progress::Idle && queue.direct.is_empty() && queue.waiters.is_empty() {
             self.queues.remove(name);
@@ -222,9 +224,9 @@ impl<T> State<T> {
     }
 
     /// Takes out the waiters whose time is over and who came before the holder was read.
-    pub fn refuse(&mut self, name: &Name, now: Instant) -> Vec<Refused<T>> {
+    pub fn refuse(&mut self, name: &SessionName, now: Instant) -> Vec<Refused<T>> {
         let queue = self.queue(name);
-        let Some(Holder { began, holding }) = &queue.holder else {
+        let Some(LastRead { began, holding }) = &queue.last_read else {
             return Vec::new();
         };
         if holding.expires <= now {
@@ -234,7 +236,7 @@ impl<T> State<T> {
         let (began, holding) = (*began, holding.clone());
         let over = queue.extract(|waiter| waiter.until <= now && waiter.arrived <= began);
         let waiters = queue.waiting(now);
-        self.waiting -= over.len();
+        self.queued -= over.len();
         let refused =
             over.into_iter().map(|waiter| Refused { waiter, holding: holding.clone(), waiters });
         refused.collect()

@@ -6,7 +6,7 @@ use crate::store::FirstPacket;
 
 const BATCH: usize = 10;
 
-fn name() -> Name {
+fn name() -> SessionName {
     ("bot1".to_owned(), "60123456789".to_owned())
 }
 
@@ -53,7 +53,7 @@ fn everything_in_a_queue_has_its_turn() {
     assert_eq!(take_turns(&queues), ["a", "b", "release", "c"]);
 }
 
-fn names<const N: usize>() -> [Name; N] {
+fn names<const N: usize>() -> [SessionName; N] {
     std::array::from_fn(|number| ("bot1".to_owned(), number.to_string()))
 }
 

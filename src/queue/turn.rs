@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Name;
+use super::SessionName;
 use crate::lease::{Holding, MessageId, OwnerToken};
 use crate::store::FirstPacket;
 
@@ -22,8 +22,8 @@ pub struct Waiter<T> {
 }
 
 impl<T> Waiter<T> {
-    /// Whether it may wait. One that may not has its answer from the next turn, so nobody needs to be
-    /// woken to watch it: that would cost more than all else in the queue.
+    /// Whether it may wait. The next turn answers one that may not, so the timer need not be woken for it:
+    /// that would cost more than everything else in the queue.
     pub(super) fn may_wait(&self) -> bool {
         self.until > self.arrived
     }
@@ -69,7 +69,7 @@ impl<T> Turn<T> {
 
 /// A turn for a worker.
 pub struct Ready<T> {
-    pub name: Name,
+    pub name: SessionName,
     pub turn: Turn<T>,
     /// Since when somebody waits for it.
     pub since: Instant,

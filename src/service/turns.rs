@@ -5,14 +5,14 @@ use std::time::Instant;
 use super::{Outcome, Pending, Service, stopping};
 use crate::lease::{Acquired, Found, How, Lease, Released, Renewed};
 use crate::metrics::METRICS;
-use crate::queue::{LeaseChange, Name, Refused, Turn, Waiter};
+use crate::queue::{LeaseChange, Refused, SessionName, Turn, Waiter};
 use crate::store::{Answer, StoreError};
 
 impl Service {
     /// Answers a turn that began at `began`, and tells the queue what follows from it.
     pub(super) fn finish(
         &self,
-        name: &Name,
+        name: &SessionName,
         turn: Turn<Pending>,
         began: Instant,
         answer: Result<Answer, StoreError>,
@@ -42,7 +42,13 @@ impl Service {
         }
     }
 
-    fn finish_acquire(&self, name: &Name, waiter: Waiter<Pending>, began: Instant, answer: Answer) {
+    fn finish_acquire(
+        &self,
+        name: &SessionName,
+        waiter: Waiter<Pending>,
+        began: Instant,
+        answer: Answer,
+    ) {
         match answer {
             Answer::Acquire(Acquired::Granted(lease)) => {
                 METRICS.wait.observe(waiter.arrived.elapsed().as_secs_f64());
@@ -82,7 +88,13 @@ impl Service {
     }
 
     /// Fails a turn, and all others of its session that would only fail as slowly one after the other.
-    fn finish_failed(&self, name: &Name, turn: Turn<Pending>, began: Instant, error: &StoreError) {
+    fn finish_failed(
+        &self,
+        name: &SessionName,
+        turn: Turn<Pending>,
+        began: Instant,
+        error: &StoreError,
+    ) {
         for pending in self.queues.finish_failed(name, began) {
             // Nothing was sent for these.
             pending.answer(Outcome::Unavailable { cause: error.to_string(), owner_token: None });
