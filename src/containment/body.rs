@@ -11,7 +11,7 @@
 //! is answered as one. It comes from the same client, so nothing is gained by it; a proxy that many
 //! clients share must not pass such lengths on (nginx does not).
 
-use std::io::{self, Cursor, Read, Write};
+use std::io::{Cursor, Write};
 
 use log::{debug, warn};
 use rustix::net::Shutdown;
@@ -42,60 +42,64 @@ pub enum Unreadable {
 /// What may still come on the connection of a request whose body was not read.
 #[derive(Clone, Copy, Debug)]
 pub enum Rest {
-    /// A body of a length that can be skipped, or nothing that counts as one.
+    /// A body of a length that can be skipped, chunks, or nothing.
     Short,
-    /// Chunks, which say themselves where they end.
-    Chunks,
     /// A body of a forged length.
     Forged,
 }
 
-/// Reads a request's body without ever waiting for the client.
+/// A request's body, as far as it can be had without waiting for the client.
+#[derive(Debug)]
+pub enum Body {
+    Read(Vec<u8>),
+    /// To be read by [`super::late_body`].
+    Late,
+}
+
+/// Reads a request's body if `tiny_http` has read it already.
 ///
 /// # Errors
-/// Why it was not read, and what may still come.
-pub fn read(request: &mut tiny_http::Request) -> Result<Vec<u8>, (Unreadable, Rest)> {
-    let invalid = |text: &str| Err((Unreadable::Invalid(text.to_owned()), Rest::Short));
+/// Why it is refused, and what may still come.
+pub fn read(request: &mut tiny_http::Request) -> Result<Body, (Unreadable, Rest)> {
     let length = declared_length(request)?;
     if is_forged(request) {
         return Err((Unreadable::TooLarge, Rest::Forged));
     }
-    if length > BODY_MAX_BYTES {
-        return Err((Unreadable::TooLarge, Rest::Short));
-    }
-    if expects_continue(request) {
-        return invalid("Expect: send the body at once, without waiting for 100 Continue");
-    }
-    let is_upgrade = |value: &&str| value.to_ascii_lowercase().contains("upgrade");
-    if headers(request, "Connection").iter().any(is_upgrade) {
-        return invalid("Connection: there is nothing to upgrade to");
-    }
-    let mut body = Vec::with_capacity(length);
-    match request.as_reader().read_to_end(&mut body) {
-        Ok(_) => Ok(body),
-        Err(error) => invalid(&format!("the body could not be read: {error}")),
+    match length {
+        Some(length) if length > BODY_MAX_BYTES => Err((Unreadable::TooLarge, Rest::Short)),
+        Some(0) => Ok(Body::Read(Vec::new())),
+        Some(_) if !expects_continue(request) && !is_upgrade(request) => {
+            let mut body = Vec::new();
+            match request.as_reader().read_to_end(&mut body) {
+                Ok(_) => Ok(Body::Read(body)),
+                Err(error) => {
+                    let text = format!("the body could not be read: {error}");
+                    Err((Unreadable::Invalid(text), Rest::Short))
+                }
+            }
+        }
+        Some(_) | None => Ok(Body::Late),
     }
 }
 
-fn declared_length(request: &tiny_http::Request) -> Result<usize, (Unreadable, Rest)> {
+/// The length of the body; `None` if it is chunked.
+fn declared_length(request: &tiny_http::Request) -> Result<Option<usize>, (Unreadable, Rest)> {
+    let invalid = |text: &str| Err((Unreadable::Invalid(text.to_owned()), Rest::Short));
     let lengths = headers(request, "Content-Length");
     match (&headers(request, "Transfer-Encoding")[..], &lengths[..]) {
         ([], []) if *request.method() == Method::Post => {
             Err((Unreadable::LengthRequired, Rest::Short))
         }
-        ([], []) => Ok(0),
+        ([], []) => Ok(Some(0)),
         ([], [digits])
             if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
         {
-            Ok(digits.parse().unwrap_or(usize::MAX))
+            Ok(Some(digits.parse().unwrap_or(usize::MAX)))
         }
-        ([], _) => {
-            let text = "Content-Length must be one number";
-            Err((Unreadable::Invalid(text.to_owned()), Rest::Short))
-        }
-        // Reading the chunks would ask for them first.
-        _ if expects_continue(request) => Err((Unreadable::LengthRequired, Rest::Short)),
-        _ => Err((Unreadable::LengthRequired, Rest::Chunks)),
+        ([], _) => invalid("Content-Length must be one number"),
+        // `tiny_http` reads chunks, whatever the coding.
+        ([coding], []) if coding.eq_ignore_ascii_case("chunked") => Ok(None),
+        _ => invalid("Transfer-Encoding must be chunked, without a Content-Length"),
     }
 }
 
@@ -112,13 +116,23 @@ fn expects_continue(request: &tiny_http::Request) -> bool {
     !headers(request, "Expect").is_empty()
 }
 
+pub(super) fn is_chunked(request: &tiny_http::Request) -> bool {
+    !headers(request, "Transfer-Encoding").is_empty()
+}
+
+/// Whether `tiny_http` takes the request for an upgrade. It looks at the first such header only.
+pub(super) fn is_upgrade(request: &tiny_http::Request) -> bool {
+    let connection = headers(request, "Connection");
+    connection.first().is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"))
+}
+
 /// Closes the connection of a request whose body was not read. Returns the request, to be answered as any
 /// other; one with a forged length is answered here, with `response`, whose body is `line`.
 ///
 /// # Errors
 /// If too many requests stay behind: the process must end.
 pub fn refuse(
-    mut request: tiny_http::Request,
+    request: tiny_http::Request,
     rest: Rest,
     response: tiny_http::Response<Cursor<Vec<u8>>>,
     line: &str,
@@ -127,12 +141,6 @@ pub fn refuse(
     shut_down(peer, Shutdown::Read);
     match rest {
         Rest::Short => {}
-        Rest::Chunks => {
-            // Chunks that have come already must not be taken for the next request.
-            let limit = u64::try_from(SKIP_MAX_BYTES).unwrap_or(u64::MAX);
-            let skipped = io::copy(&mut request.as_reader().take(limit), &mut io::sink());
-            debug!("skipped a body: {skipped:?}");
-        }
         Rest::Forged => {
             let mut stream = request.upgrade("none", response);
             let written = stream.write_all(line.as_bytes()).and_then(|()| stream.flush());

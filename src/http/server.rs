@@ -21,6 +21,8 @@ use crate::background::{Context, JOBS};
 use crate::containment::answer_order::Clients;
 use crate::containment::blocked_writer::Writers;
 use crate::containment::forgotten_connection::Traffic;
+use crate::containment::late_body::Readers;
+use crate::containment::linger::Lingering;
 use crate::net::{Listen, Listener};
 use crate::service::Service;
 use crate::store::Store;
@@ -120,6 +122,8 @@ impl Server {
             stopping: AtomicBool::new(false),
             clients: Clients::default(),
             writers: Writers::default(),
+            readers: Readers::default(),
+            lingering: Lingering::default(),
             traffic: Traffic::default(),
             admitted: Mutex::default(),
             lists,

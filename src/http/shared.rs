@@ -12,6 +12,8 @@ use super::routes::Router;
 use crate::containment::answer_order::Clients;
 use crate::containment::blocked_writer::Writers;
 use crate::containment::forgotten_connection::Traffic;
+use crate::containment::late_body::Readers;
+use crate::containment::linger::Lingering;
 use crate::doctor::Finding;
 use crate::net::Listener;
 
@@ -37,6 +39,8 @@ pub(super) struct Shared {
     pub stopping: AtomicBool,
     pub clients: Clients,
     pub writers: Writers,
+    pub readers: Readers,
+    pub lingering: Lingering,
     pub traffic: Traffic,
     /// Requests that were received already and are to be handled now.
     pub admitted: Mutex<VecDeque<Arrived>>,

@@ -17,7 +17,9 @@ use super::responses::respond;
 use super::routes::{self, Lane, Request, Routed};
 use super::shared::{Arrived, Shared, lock};
 use crate::containment::answer_order::Admission;
-use crate::containment::{body, dead_acceptor};
+use crate::containment::body::{self, Body, Rest, Unreadable};
+use crate::containment::linger::Lingering;
+use crate::containment::{dead_acceptor, late_body};
 use crate::metrics::METRICS;
 use crate::queue::Batching;
 use crate::service::BATCH_MAX;
@@ -185,19 +187,55 @@ impl Shared {
     pub(super) fn serve(self: &Arc<Self>, mut request: tiny_http::Request, arrived: Instant) {
         let peer = request.remote_addr().copied();
         let unanswered = Unanswered { shared: Arc::clone(self), peer };
-        let body = match body::read(&mut request) {
-            Ok(body) => body,
-            Err((why, rest)) => {
-                let response = Response::from(Refusal::from(why));
-                return self.write(peer, move |shared| {
-                    let refused = body::refuse(request, rest, response.to_http(), &response.line());
-                    if let Some(Some(request)) = shared.end_if_failed(refused) {
-                        shared.send(request, &response);
+        match body::read(&mut request) {
+            Ok(Body::Read(body)) => self.follow(request, &body, arrived, unanswered),
+            Ok(Body::Late) => {
+                let shared = Arc::clone(self);
+                let job = move || {
+                    match late_body::read(&mut request) {
+                        Ok(body) => shared.follow(request, &body, Instant::now(), unanswered),
+                        Err(why) => shared.refuse(request, (why, Rest::Short), unanswered),
                     }
-                    drop(unanswered);
-                });
+                    shared.wake_if_ready();
+                };
+                match peer {
+                    Some(peer) => self.readers.run(peer, job),
+                    None => drop(self.end_if_failed(self.writers.run(job))),
+                }
             }
-        };
+            Err(refused) => self.refuse(request, refused, unanswered),
+        }
+    }
+
+    /// Refuses a request whose body was not read.
+    fn refuse(
+        self: &Arc<Self>,
+        request: tiny_http::Request,
+        (why, rest): (Unreadable, Rest),
+        unanswered: Unanswered,
+    ) {
+        let response = Response::from(Refusal::from(why));
+        let peer = unanswered.peer;
+        self.write(peer, move |shared| {
+            let socket = Lingering::hold(peer);
+            let refused = body::refuse(request, rest, response.to_http(), &response.line());
+            if let Some(Some(request)) = shared.end_if_failed(refused) {
+                shared.send(request, &response);
+            }
+            shared.lingering.add(socket);
+            drop(unanswered);
+        });
+    }
+
+    /// Follows a request's route.
+    fn follow(
+        self: &Arc<Self>,
+        request: tiny_http::Request,
+        body: &[u8],
+        arrived: Instant,
+        unanswered: Unanswered,
+    ) {
+        let peer = unanswered.peer;
         let header = |name: &'static str| {
             let mut headers = request.headers().iter();
             let found = headers.find(|header| header.field.equiv(name));
@@ -209,7 +247,7 @@ impl Shared {
             authorization: header("Authorization"),
             origin: header("Origin"),
             host: header("Host"),
-            body: &body,
+            body,
         };
         let (route, routed) = or_internal(|| self.router.route(&parsed, arrived));
         let shared = Arc::clone(self);

@@ -1,5 +1,8 @@
 //! Forged lengths, bodies of unknown length, unusual headers.
 
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::attacks::acquire_head;
@@ -8,8 +11,13 @@ use crate::world::{CLOSE, Service, Session, World, raw_get, raw_post, tests};
 tests![
     forged_lengths_are_refused_and_the_process_lives,
     too_many_forged_lengths_end_in_a_clean_exit,
-    bodies_of_unknown_length_are_refused_and_never_taken_for_requests,
-    unusual_headers_are_refused,
+    a_chunked_body_is_taken_up_to_1024_bytes,
+    a_chunked_body_is_never_taken_for_a_request,
+    a_connection_goes_on_after_a_chunked_body,
+    an_expected_body_is_asked_for_with_100,
+    an_offer_of_an_upgrade_is_ignored,
+    the_refusal_of_a_long_body_reaches_its_client,
+    a_body_that_comes_slowly_holds_up_nobody,
     headers_that_make_tiny_http_panic_cost_no_worker,
 ];
 
@@ -65,26 +73,114 @@ fn too_many_forged_lengths_end_in_a_clean_exit(world: &World) {
     service.wait_for_line("too many requests with forged lengths");
 }
 
-fn bodies_of_unknown_length_are_refused_and_never_taken_for_requests(world: &World) {
+/// A POST to acquire whose body comes in these chunks.
+fn chunked(headers: &str, chunks: &[&str]) -> String {
+    let chunks = chunks.iter().map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len()));
+    format!(
+        "POST /v1/acquire HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n{headers}\r\n{}0\r\n\r\n",
+        chunks.collect::<String>()
+    )
+}
+
+fn a_chunked_body_is_taken_up_to_1024_bytes(world: &World) {
+    let ask = |headers: &str, chunks: &[&str]| world.service.endpoint.ask(chunked(headers, chunks));
+    let session = Session::new();
+    let body = session.with(json!({})).to_string();
+    let (first, second) = body.split_at(20);
+    let granted = ask(CLOSE, &[first, second]);
+    assert!(granted.starts_with("HTTP/1.1 200 "), "{granted}");
+    assert!(world.stored(&session).is_some());
+    let longest = format!("{body:1024}");
+    assert_refusal(&ask(CLOSE, &[&longest]), 409, "held");
+    assert_refusal(&ask("", &[&longest, " "]), 413, "too_large");
+    let endless = chunked("", &[longest.as_str(); 4_000]);
+    assert_refusal(&world.service.endpoint.ask(endless), 413, "too_large");
+    let broken = chunked(CLOSE, &[&body]).replace("\r\n\r\n", "\r\n\r\nx");
+    assert_refusal(&world.service.endpoint.ask(broken), 400, "chunks");
+}
+
+fn a_chunked_body_is_never_taken_for_a_request(world: &World) {
     let session = Session::new();
     let inner = raw_post("/v1/acquire", "", session.with(json!({})));
-    let chunked = format!(
-        "POST /v1/acquire HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{inner}\r\n0\r\n\r\n",
-        inner.len()
-    );
-    let answered = world.service.endpoint.ask(chunked);
-    assert_refusal(&answered, 411, "length_required");
+    let answered = world.service.endpoint.ask(chunked(CLOSE, &[&inner]));
+    assert_refusal(&answered, 400, "invalid_request");
     assert_eq!(answered.matches("HTTP/1.1 ").count(), 1, "{answered}");
+    let both = chunked("Content-Length: 3\r\n", &[&inner]);
+    assert_refusal(&world.service.endpoint.ask(both), 400, "invalid_request");
     let none = "POST /v1/acquire HTTP/1.1\r\nHost: x\r\n\r\n";
     assert_refusal(&world.service.endpoint.ask(none), 411, "length_required");
     assert_eq!(world.stored(&session), None);
 }
 
-fn unusual_headers_are_refused(world: &World) {
-    for header in ["Expect: 100-continue\r\n", "Connection: upgrade\r\n"] {
-        let answer = world.service.endpoint.ask(raw_post("/v1/acquire", header, "{}"));
-        assert_refusal(&answer, 400, "invalid_request");
+fn a_connection_goes_on_after_a_chunked_body(world: &World) {
+    let session = Session::new();
+    let body = session.with(json!({})).to_string();
+    let answered = world.service.endpoint.ask(chunked("", &[&body]) + &raw_get("/healthz", CLOSE));
+    assert_eq!(answered.matches("HTTP/1.1 200 ").count(), 2, "{answered}");
+}
+
+fn an_expected_body_is_asked_for_with_100(world: &World) {
+    let body = Session::new().with(json!({})).to_string();
+    let head = acquire_head(body.len(), &format!("Expect: 100-continue\r\n{CLOSE}"));
+    let mut stream = world.service.endpoint.send(head);
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(body.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    // Of a body that is too large, none is asked for.
+    let refused = world.service.endpoint.ask(acquire_head(1025, "Expect: 100-continue\r\n"));
+    assert_refusal(&refused, 413, "too_large");
+}
+
+/// What the JDK's HTTP client sends with every request.
+const UPGRADE: &str = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n";
+
+fn an_offer_of_an_upgrade_is_ignored(world: &World) {
+    let ask = |request: String| world.service.endpoint.ask(request);
+    assert!(ask(raw_get("/healthz", UPGRADE)).starts_with("HTTP/1.1 200 "));
+    let session = Session::new();
+    let body = session.with(json!({})).to_string();
+    let granted = ask(raw_post("/v1/acquire", UPGRADE, &body));
+    assert!(granted.starts_with("HTTP/1.1 200 "), "{granted}");
+    assert_refusal(&ask(raw_post("/v1/acquire", UPGRADE, &body)), 409, "held");
+    let (first, second) = body.split_at(20);
+    assert_refusal(&ask(chunked(UPGRADE, &[first, second])), 409, "held");
+    assert_refusal(&ask(raw_post("/v1/acquire", UPGRADE, "{}")), 400, "invalid_request");
+}
+
+/// A client that sends first and reads then sees the refusal, however much it sends.
+fn the_refusal_of_a_long_body_reaches_its_client(world: &World) {
+    for _ in 0..20 {
+        for length in [1_025, 200_000, 2_000_000] {
+            let request = raw_post("/v1/acquire", "", "x".repeat(length));
+            let mut stream = world.service.endpoint.connect();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert_refusal(&answer, 413, "too_large");
+        }
     }
+}
+
+fn a_body_that_comes_slowly_holds_up_nobody(world: &World) {
+    let service = world.serve(&["--workers", "1"]);
+    let slow = chunked("", &["{"]).replace("0\r\n\r\n", "");
+    let slow: Vec<_> = (0..200).map(|_| service.endpoint.send(&slow)).collect();
+    let began = Instant::now();
+    for _ in 0..10 {
+        let body = Session::new().with(json!({})).to_string();
+        let granted = service.endpoint.ask(chunked(CLOSE, &[&body]));
+        assert!(granted.starts_with("HTTP/1.1 200 "), "{granted}");
+        service.hold(&Session::new());
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let mut last = slow.into_iter().next_back().unwrap();
+    let mut answer = String::new();
+    last.read_to_string(&mut answer).unwrap();
+    assert_refusal(&answer, 400, "not complete");
 }
 
 fn headers_that_make_tiny_http_panic_cost_no_worker(world: &World) {

@@ -1,0 +1,121 @@
+//! Fault: `tiny_http` reads a body before a worker sees the request only if its length is declared and small,
+//! and the client does not wait for `100 Continue` or offer an upgrade. Whoever reads any other body waits for
+//! the client.
+//!
+//! So such a body is read by a thread of its own, within [`BODY_TIMEOUT`]. There are few of these threads: if
+//! all are taken, the client that has taken longest is cut off.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chunked_transfer::Decoder;
+use rustix::net::Shutdown;
+
+use super::body::{BODY_MAX_BYTES, Unreadable, is_chunked, is_upgrade};
+use crate::net::shut_down;
+
+/// How long a client may take to send its body: an honest one sends it with the head, or when it is told to
+/// continue.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bodies that are read at the same time. An honest one takes milliseconds.
+const READERS_MAX: usize = 64;
+
+/// Reads the body of a request that `tiny_http` has not read. Waits for the client, on a TCP connection at most
+/// until [`Readers::end_late`] ends it.
+///
+/// # Errors
+/// If the body is malformed, too large or not complete in time.
+pub fn read(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable> {
+    let until = Instant::now() + BODY_TIMEOUT;
+    let (is_chunked, is_upgrade) = (is_chunked(request), is_upgrade(request));
+    let length = if is_chunked { None } else { request.body_length() };
+    // Sends 100 Continue if the client waits for it.
+    let reader = request.as_reader();
+    // After an offer of an upgrade, `tiny_http` gives the connection as it is.
+    let mut reader: Box<dyn Read> = match length {
+        None if is_upgrade => Box::new(Decoder::new(reader)),
+        None => Box::new(reader),
+        Some(length) => Box::new(reader.take(u64::try_from(length).unwrap_or(u64::MAX))),
+    };
+    let incomplete = |error: &io::Error| {
+        Unreadable::Invalid(format!("the body is not complete or its chunks are wrong: {error}"))
+    };
+    let mut body = Vec::new();
+    let mut buffer = [0; BODY_MAX_BYTES + 1];
+    loop {
+        let read = reader.read(&mut buffer).map_err(|error| incomplete(&error))?;
+        body.extend_from_slice(&buffer[..read]);
+        if body.len() > BODY_MAX_BYTES {
+            return Err(Unreadable::TooLarge);
+        }
+        if read == 0 || length == Some(body.len()) {
+            break;
+        }
+        if Instant::now() > until {
+            return Err(incomplete(&io::ErrorKind::TimedOut.into()));
+        }
+    }
+    match length {
+        Some(length) if body.len() < length => {
+            Err(incomplete(&io::ErrorKind::UnexpectedEof.into()))
+        }
+        _ => Ok(body),
+    }
+}
+
+/// The threads that read bodies, by their clients, and when each began.
+#[derive(Clone, Default)]
+pub struct Readers(Arc<Mutex<HashMap<SocketAddr, Instant>>>);
+
+impl Readers {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
+        // Nothing that could panic happens under it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a job that reads the body of this client's request, in a thread of its own.
+    pub fn run(&self, peer: SocketAddr, job: impl FnOnce() + Send + 'static) {
+        let mut began = self.lock();
+        let longest = began.iter().min_by_key(|(_, began)| **began).map(|(peer, _)| *peer);
+        if began.len() >= READERS_MAX
+            && let Some(longest) = longest
+        {
+            began.remove(&longest);
+            shut_down(Some(longest), Shutdown::Both);
+        }
+        began.insert(peer, Instant::now());
+        drop(began);
+        let running = Running { readers: self.clone(), peer };
+        let builder = thread::Builder::new().name("body-reader".to_owned());
+        let started = builder.spawn(move || {
+            let _running = running;
+            job();
+        });
+        started.expect("the unit allows more threads than these");
+    }
+
+    /// Ends the bodies that take too long.
+    pub fn end_late(&self) {
+        let is_late = |_: &SocketAddr, began: &mut Instant| began.elapsed() > BODY_TIMEOUT;
+        let late: Vec<_> = self.lock().extract_if(is_late).collect();
+        for (peer, _) in late {
+            shut_down(Some(peer), Shutdown::Read);
+        }
+    }
+}
+
+struct Running {
+    readers: Readers,
+    peer: SocketAddr,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.readers.lock().remove(&self.peer);
+    }
+}
