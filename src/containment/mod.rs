@@ -6,6 +6,7 @@
 //! | `body` | it reads the rest of a dropped request's body into a buffer of the declared size |
 //! | `late_body` | it makes whoever reads a chunked or expected body wait for the client |
 //! | `linger` | it closes a connection so early that the client loses the answer |
+//! | `early_close` | it does not tell a client that it closes the connection |
 //! | `answer_order` | the answer to a pipelined request blocks its writer until the ones before are written |
 //! | `blocked_writer` | the same on a Unix socket, where nothing tells whose a request is |
 //! | `endless_head` | it keeps a request's head in memory, however long, and nothing cuts off a client of a Unix socket that does not read |
@@ -19,6 +20,7 @@ pub mod answer_order;
 pub mod blocked_writer;
 pub mod body;
 pub mod dead_acceptor;
+pub mod early_close;
 pub mod endless_head;
 pub mod forgotten_connection;
 pub mod late_body;

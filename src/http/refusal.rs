@@ -7,6 +7,7 @@ use tiny_http::Header;
 
 use super::json::Invalid;
 use crate::containment::body::{BODY_MAX_BYTES, Unreadable};
+use crate::containment::early_close::{Connection, server_header};
 use crate::lease::{OwnerToken, Record};
 use crate::store::StoreError;
 
@@ -67,9 +68,9 @@ impl Response {
         format!("{}\n", self.body.trim_end())
     }
 
-    /// The response as `tiny_http` sends it.
-    pub fn to_http(&self) -> tiny_http::Response<Cursor<Vec<u8>>> {
-        let mut headers = vec![("Content-Type", self.content_type), ("Server", "session-lock")];
+    /// The response as `tiny_http` sends it; `connection` says what follows.
+    pub fn to_http(&self, connection: Connection) -> tiny_http::Response<Cursor<Vec<u8>>> {
+        let mut headers = vec![("Content-Type", self.content_type)];
         let retry_after = self.retry_after_s.map(|seconds| seconds.to_string());
         headers.extend(retry_after.as_deref().map(|seconds| ("Retry-After", seconds)));
         headers.extend(self.allow.map(|methods| ("Allow", methods)));
@@ -79,8 +80,10 @@ impl Response {
         if self.status == 401 {
             headers.push(("WWW-Authenticate", "Bearer"));
         }
-        let response = tiny_http::Response::from_string(self.line());
-        headers.into_iter().fold(response.with_status_code(self.status), |response, header| {
+        let response = tiny_http::Response::from_string(self.line())
+            .with_status_code(self.status)
+            .with_header(server_header("session-lock", connection));
+        headers.into_iter().fold(response, |response, header| {
             let (name, value) = header;
             response.with_header(Header::from_bytes(name, value).expect("ours are ASCII"))
         })

@@ -18,6 +18,7 @@ use super::routes::{self, Lane, Request, Routed};
 use super::shared::{Arrived, Shared, lock};
 use crate::containment::answer_order::Admission;
 use crate::containment::body::{self, Body, Rest, Unreadable};
+use crate::containment::early_close::Connection;
 use crate::containment::linger::Lingering;
 use crate::containment::{dead_acceptor, late_body};
 use crate::metrics::METRICS;
@@ -218,9 +219,10 @@ impl Shared {
         let peer = unanswered.peer;
         self.write(peer, move |shared| {
             let socket = Lingering::hold(peer);
-            let refused = body::refuse(request, rest, response.to_http(), &response.line());
+            let refused =
+                body::refuse(request, rest, response.to_http(Connection::Closes), &response.line());
             if let Some(Some(request)) = shared.end_if_failed(refused) {
-                shared.send(request, &response);
+                shared.send(request, &response, Connection::Closes);
             }
             shared.lingering.add(socket);
             drop(unanswered);
@@ -253,7 +255,8 @@ impl Shared {
         let shared = Arc::clone(self);
         let send = move |response: Response| {
             shared.write(peer, move |shared| {
-                shared.send(request, &response);
+                let connection = Connection::after(&request);
+                shared.send(request, &response, connection);
                 METRICS.answered(route, arrived.elapsed());
                 drop(unanswered);
             });
@@ -281,10 +284,10 @@ impl Shared {
         self.end_if_failed(self.writers.run(move || job(&shared)));
     }
 
-    fn send(&self, request: tiny_http::Request, response: &Response) {
+    fn send(&self, request: tiny_http::Request, response: &Response, connection: Connection) {
         let peer = request.remote_addr().copied();
         // tiny_http panics on some `TE` headers; a worker must live on.
-        let sent = catch_unwind(AssertUnwindSafe(|| request.respond(response.to_http())));
+        let sent = catch_unwind(AssertUnwindSafe(|| request.respond(response.to_http(connection))));
         if !matches!(sent, Ok(Ok(()))) {
             debug!("a client did not take its answer: {sent:?}");
             // The answers to its other requests would block as long, each time; and after a panic it
