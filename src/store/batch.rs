@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::operation::{Answer, Attempt, Operation, Sharing, StoreError};
+use super::attempt::{Answer, Attempt, Operation, Sharing, StoreError};
 use super::packet::Statements;
 use super::{BATCH_TIMEOUT, Store};
 use crate::db::ConnectionId;

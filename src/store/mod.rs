@@ -15,9 +15,9 @@
 //! | `ids` | the ids of new rows |
 //! | `scan` | pages of the table: list, watch, sweep |
 
+mod attempt;
 mod batch;
 mod ids;
-mod operation;
 mod packet;
 mod reply;
 mod scan;
@@ -33,7 +33,7 @@ use crate::doctor::{self, Finding, Messages, Report, Verdict, Writes};
 use crate::lease::Session;
 use crate::metrics::METRICS;
 
-pub use operation::{Answer, FirstPacket, Operation, StoreError};
+pub use attempt::{Answer, FirstPacket, Operation, StoreError};
 use packet::Statements;
 pub use scan::Page;
 

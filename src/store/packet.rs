@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::attempt::{Attempt, Next, Operation, Sharing};
 use super::ids::Ids;
-use super::operation::{Attempt, Next, Operation, Sharing};
 use super::reply::{Layout, Reads};
 use crate::db::Table;
 use crate::db::{Connection, ErrorKind, Packet, Statement, Value};

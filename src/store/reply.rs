@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::operation::Attempt;
+use super::attempt::Attempt;
 use crate::db::Table;
 use crate::db::{Reply, columns};
 use crate::lease::{Read, Row, StoredRecord};
