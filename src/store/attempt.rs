@@ -1,13 +1,10 @@
 //! One operation on its way to its answer: which packet comes next, and what may have become of
 //! the packets before. What rows mean is said in [`crate::lease`]; no connection is used here.
 
-use std::fmt;
 use std::time::Instant;
 
-use crate::lease::{
-    Acquire, Acquired, Commit, Committed, Force, ForceStep, Forced, Found, Holding, MessageId,
-    Read, Release, Released, Renew, Renewed, Replace, Row, Sent, Session, Step,
-};
+use super::operation::{Answer, FirstPacket, Operation, StoreError};
+use crate::lease::{Acquire, Acquired, ForceStep, Forced, Read, Release, Replace, Row, Sent, Step};
 
 /// Ids that are tried for a new row: enough to find one free if nine tenths of those that may be
 /// used are taken.
@@ -16,100 +13,6 @@ const ID_TRIES_MAX: u32 = 20;
 /// So many packets are sent for one operation, then it is answered with `unavailable`. None needs half as
 /// many, unless a trigger undoes what it writes.
 const PACKETS_MAX: u32 = 50;
-
-/// Something to do to one session's lease.
-#[derive(Clone, Debug)]
-pub enum Operation {
-    Acquire(Acquire, FirstPacket),
-    /// Find out whether the owner token holds the session already, or its message is answered.
-    Find(Acquire),
-    Renew(Renew),
-    Commit(Commit),
-    Release(Release),
-    Force(Force),
-    Read(Session),
-}
-
-/// How an acquire begins. Either way its answer rests on what it reads then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FirstPacket {
-    /// With a write: the session is probably free.
-    Write,
-    /// With a read: somebody probably holds the session. A read locks nothing, and costs the
-    /// database half as much as a write that changes nothing.
-    Read,
-}
-
-impl Operation {
-    /// The session it is about.
-    pub fn session(&self) -> &Session {
-        match self {
-            Self::Acquire(acquire, _) | Self::Find(acquire) => &acquire.session,
-            Self::Commit(commit) => &commit.session,
-            Self::Release(release) => &release.session,
-            Self::Renew(renew) => &renew.session,
-            Self::Force(force) => &force.session,
-            Self::Read(session) => session,
-        }
-    }
-
-    /// The message that it names.
-    pub fn message_id(&self) -> Option<&MessageId> {
-        match self {
-            Self::Acquire(acquire, _) | Self::Find(acquire) => acquire.message_id.as_ref(),
-            Self::Commit(commit) => Some(&commit.message.id),
-            Self::Release(release) => release.message.as_ref().map(|message| &message.id),
-            Self::Renew(_) | Self::Force(_) | Self::Read(_) => None,
-        }
-    }
-}
-
-/// What came of an [`Operation`] of the same name.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    Acquire(Acquired),
-    Find(Found),
-    Commit(Committed),
-    Release(Released),
-    Renew(Renewed),
-    Force(Forced),
-    Read(Option<Holding>),
-}
-
-/// Why there is no answer. None of these says anything about who holds what.
-#[derive(Clone, Debug)]
-pub enum StoreError {
-    /// The database cannot be reached, or refused; nothing was written.
-    Unavailable(String),
-    /// Another program held a lock on the row or the table for longer than we wait; nothing was
-    /// written.
-    RowLocked,
-    IdsExhausted,
-    /// The database vanished in the middle of a write and could not be asked what became of it.
-    OutcomeUnknown(String),
-    /// A bug of ours.
-    Internal,
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unavailable(cause) => write!(f, "the database is not available ({cause}); nothing was written, try again"),
-            Self::RowLocked => f.write_str(
-                "another program holds a database lock on this session's row or on the table; nothing was written, try again",
-            ),
-            Self::Internal => f.write_str("a bug in session-lock; its log has a line about it"),
-            Self::IdsExhausted => f.write_str(
-                "no free id was found in the lock table, whose lowest ids are nearly all taken; nothing was written; \
-                 the operator can delete rows that hold nothing any more",
-            ),
-            Self::OutcomeUnknown(cause) => write!(
-                f,
-                "the database vanished during the write ({cause}); repeat the same request with the same owner_token"
-            ),
-        }
-    }
-}
 
 /// The packet that an operation needs next.
 pub(crate) enum Next {
@@ -403,7 +306,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::lease::{Id, OwnerToken, TokenOrigin, Ttl};
+    use crate::lease::{Id, OwnerToken, Session, TokenOrigin, Ttl};
 
     const OWNER: &str = "48210000000000000007";
 

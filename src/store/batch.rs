@@ -7,7 +7,8 @@
 
 use std::time::Instant;
 
-use super::attempt::{Answer, Attempt, Operation, Sharing, StoreError};
+use super::attempt::{Attempt, Sharing};
+use super::operation::{Answer, Operation, StoreError};
 use super::packet::Statements;
 use super::{BATCH_TIMEOUT, Store};
 use crate::db::ConnectionId;

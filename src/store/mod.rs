@@ -8,7 +8,8 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `operation` | one operation: which packet comes next, and what may have become of the one before |
+//! | `operation` | one operation and its answer |
+//! | `attempt` | the state of one operation: its next packet, and whether an earlier one may have taken effect |
 //! | `packet` | operations as statements |
 //! | `reply` | which of the rows and counts that came back are whose |
 //! | `batch` | the loop: packets, retries, isolation of the one that fails |
@@ -18,6 +19,7 @@
 mod attempt;
 mod batch;
 mod ids;
+mod operation;
 mod packet;
 mod reply;
 mod scan;
@@ -33,7 +35,7 @@ use crate::doctor::{self, Finding, Messages, Report, Verdict, Writes};
 use crate::lease::Session;
 use crate::metrics::METRICS;
 
-pub use attempt::{Answer, FirstPacket, Operation, StoreError};
+pub use operation::{Answer, FirstPacket, Operation, StoreError};
 use packet::Statements;
 pub use scan::Page;
 

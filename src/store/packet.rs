@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::attempt::{Attempt, Next, Operation, Sharing};
+use super::attempt::{Attempt, Next, Sharing};
 use super::ids::Ids;
+use super::operation::Operation;
 use super::reply::{Layout, Reads};
 use crate::db::Table;
 use crate::db::{Connection, ErrorKind, Packet, Statement, Value};
