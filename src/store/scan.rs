@@ -48,8 +48,10 @@ struct ListedRow {
 impl ListedRow {
     fn read(row: SqlRow) -> mysql::Result<Self> {
         let (key, stored, age_us, clock_us, id_prospect, id_device, is_meant) = columns(row)?;
-        let session =
-            Session { id_device: Id::stored(id_device), id_prospect: Id::stored(id_prospect) };
+        let session = Session {
+            id_device: Id::from_column(id_device),
+            id_prospect: Id::from_column(id_prospect),
+        };
         let row = Row::new(key, stored, age_us, clock_us);
         Ok(Self { session, is_meant, row })
     }
