@@ -1,51 +1,49 @@
-//! One operation on its way to its answer: which packet comes next, and what may have become of
-//! the packets before. What rows mean is said in [`crate::lease`]; no connection is used here.
+//! The state of one operation in its batch: which packet comes next, and whether an earlier one may
+//! have taken effect. [`crate::lease`] decides what rows mean; no connection is used here.
 
 use std::time::Instant;
 
 use super::operation::{Answer, FirstPacket, Operation, StoreError};
-use crate::lease::{Acquire, Acquired, ForceStep, Forced, Read, Release, Replace, Row, Sent, Step};
+use crate::lease::{Acquired, ForceStep, Forced, Read, Release, Replace, Row, Sent, Step};
 
-/// Ids that are tried for a new row: enough to find one free if nine tenths of those that may be
-/// used are taken.
+/// Most ids that are tried for a new row: enough to find a free one if nine tenths are taken.
 const ID_TRIES_MAX: u32 = 20;
 
-/// So many packets are sent for one operation, then it is answered with `unavailable`. None needs half as
-/// many, unless a trigger undoes what it writes.
+/// Most packets that one operation may send; after that it is answered `unavailable`. No operation
+/// needs half as many, unless a trigger undoes what it writes.
 const PACKETS_MAX: u32 = 50;
 
 /// The packet that an operation needs next.
-pub(crate) enum Next {
+pub(super) enum Next {
     Read,
     Write,
     Replace(Replace),
     Delete(Row),
 }
 
-/// Whether an operation shares its statements.
+/// What an operation shares with the others of its batch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Sharing {
-    /// With others of its kind.
+pub(super) enum Sharing {
+    /// Statements with others of its kind.
     Statements,
-    /// It has statements of its own, among others in the packet.
+    /// The packet. It has statements of its own there.
     Packet,
-    /// It has a packet of its own: something went wrong with several, and it is not known whose fault
-    /// that was.
+    /// Nothing. When a packet for several has failed, any of them may be the cause.
     Nothing,
 }
 
-/// An operation on its way to its answer.
-pub(crate) struct Attempt<'a> {
+/// An operation and how far it has come.
+pub(super) struct Attempt<'a> {
     pub operation: &'a Operation,
     pub next: Next,
     pub sharing: Sharing,
-    /// Whether an acquire was sent as one INSERT alone. If its count was no answer, the row is read from
-    /// now on.
+    /// Whether an acquire was sent as a single INSERT. If its count was not conclusive, later
+    /// packets read the row.
     insert_tried: bool,
     /// When the first packet was sent that may have taken effect without an answer.
     lost_at: Option<Instant>,
     /// The row that such a packet was to delete.
-    tried: Option<Row>,
+    lost_delete: Option<Row>,
     ids_tried: u32,
     packets: u32,
     outcome: Option<Result<Answer, StoreError>>,
@@ -63,18 +61,15 @@ impl<'a> Attempt<'a> {
             | Operation::Force(_)
             | Operation::Read(_) => Next::Read,
         };
-        let sharing = match operation {
-            // Its ids are taken as stored, and may compare like another's of the batch.
-            Operation::Force(_) => Sharing::Nothing,
-            _ => Sharing::Statements,
-        };
+        // The ids of a forced release may be of any spelling, so they may equal another's.
+        let is_forced = matches!(operation, Operation::Force(_));
         Self {
             operation,
             next,
-            sharing,
+            sharing: if is_forced { Sharing::Nothing } else { Sharing::Statements },
             insert_tried: false,
             lost_at: None,
-            tried: None,
+            lost_delete: None,
             ids_tried: 0,
             packets: 0,
             outcome: None,
@@ -93,8 +88,16 @@ impl<'a> Attempt<'a> {
         self.is_open() && !matches!(self.next, Next::Read)
     }
 
-    /// The release whose answer is the count of one statement.
-    pub fn only_deletes(&self) -> Option<&Release> {
+    /// The row that the next packet replaces.
+    pub fn replaced(&self) -> Option<&Replace> {
+        match &self.next {
+            Next::Replace(replaced) => Some(replaced),
+            _ => None,
+        }
+    }
+
+    /// The release, if the number of rows that it deletes is its answer.
+    pub fn plain_release(&self) -> Option<&Release> {
         match self.operation {
             Operation::Release(release) if release.message.is_none() && self.lost_at.is_none() => {
                 Some(release)
@@ -103,19 +106,15 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The acquire whose answer may be the count of one INSERT.
-    pub fn only_inserts(&self) -> Option<&Acquire> {
-        match (self.operation, &self.next) {
-            (Operation::Acquire(acquire, _), Next::Write)
-                if acquire.message_id.is_none() && self.lost_at.is_none() && !self.insert_tried =>
-            {
-                Some(acquire)
-            }
-            _ => None,
-        }
+    /// Whether the count of a single INSERT may be the answer.
+    pub fn is_plain_insert(&self) -> bool {
+        let (Operation::Acquire(acquire, _), Next::Write) = (self.operation, &self.next) else {
+            return false;
+        };
+        acquire.message_id.is_none() && self.lost_at.is_none() && !self.insert_tried
     }
 
-    /// Whether the answer to its write is in the session's row.
+    /// Whether the answer to the write is in the session's row.
     pub fn reads_row(&self) -> bool {
         match self.operation {
             Operation::Acquire(..) | Operation::Renew(_) => true,
@@ -124,26 +123,16 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn needs_packet_clock(&self) -> bool {
-        matches!(self.operation, Operation::Acquire(acquire, _) if acquire.needs_packet_clock())
-    }
-
-    /// Whether it is an answer that a read finds nothing.
+    /// Whether the answer may be that a read found nothing.
     pub fn answers_from_absence(&self) -> bool {
         matches!(self.operation, Operation::Force(_) | Operation::Read(_))
     }
 
-    /// What was read, as of the operation's first packet.
-    fn as_of_first_packet(&self, mut read: Read) -> Read {
-        if let (Some(row), Some(lost_at)) = (&read.row, self.lost_at) {
-            let since_us = u64::try_from(lost_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-            read.began_us = row.clock_us.saturating_sub(since_us);
-        } else if !self.needs_packet_clock() {
-            read.began_us = 0;
-        }
-        read
+    fn needs_packet_clock(&self) -> bool {
+        matches!(self.operation, Operation::Acquire(acquire, _) if acquire.needs_packet_clock())
     }
 
+    /// Counts a packet that has been answered.
     fn sent(&mut self, at: Instant) -> Sent {
         self.packets += 1;
         if self.packets > PACKETS_MAX {
@@ -152,19 +141,17 @@ impl<'a> Attempt<'a> {
         Sent { at, again: self.lost_at.is_some() }
     }
 
-    /// Decides after a read that was sent then.
+    /// Decides after a packet that only read.
     pub fn after_read(&mut self, mut read: Read, sent_at: Instant) {
         let sent = self.sent(sent_at);
         if !read.takes_writes && !self.answers_from_absence() {
-            // The write will tell.
+            // The row may be out of date; the write reads it again.
             read.row = None;
         }
         match self.operation {
-            Operation::Acquire(acquire, _) => {
-                self.acquired(acquire.after_read(read, sent), sent_at);
-            }
+            Operation::Acquire(acquire, _) => self.follow(acquire.after_read(read, sent), sent_at),
             Operation::Find(acquire) => self.answer(Answer::Find(acquire.find(read, sent))),
-            Operation::Force(force) => match force.after_read(read, self.tried.as_ref()) {
+            Operation::Force(force) => match force.after_read(read, self.lost_delete.as_ref()) {
                 ForceStep::Answer(forced) => self.answer(Answer::Force(forced)),
                 ForceStep::Delete(row) => self.next = Next::Delete(row),
             },
@@ -176,18 +163,19 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Decides after a write that was sent then and is committed.
-    pub fn after_write(&mut self, read: Read, sent_at: Instant) {
-        let read = self.as_of_first_packet(read);
+    /// Decides after a packet that wrote and was committed.
+    pub fn after_write(&mut self, mut read: Read, sent_at: Instant) {
+        if let (Some(row), Some(lost_at)) = (&read.row, self.lost_at) {
+            // The packet's clock is too late: the operation began with the lost packet.
+            let since_us = u64::try_from(lost_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+            read.began_us = row.clock_us.saturating_sub(since_us);
+        } else if !self.needs_packet_clock() {
+            read.began_us = 0;
+        }
         let sent = self.sent(sent_at);
         match self.operation {
             Operation::Acquire(acquire, _) => {
-                let replaced = match &self.next {
-                    Next::Replace(replaced) => Some(replaced),
-                    _ => None,
-                };
-                let step = acquire.after_write(read, sent, replaced);
-                self.acquired(step, sent_at);
+                self.follow(acquire.after_write(read, sent, self.replaced()), sent_at);
             }
             Operation::Renew(renew) => self.answer(Answer::Renew(renew.answer(&read, sent))),
             Operation::Commit(commit) => self.answer(Answer::Commit(commit.answer(read, sent))),
@@ -198,36 +186,34 @@ impl<'a> Attempt<'a> {
                 Next::Delete(row) if read.changed > 0 => {
                     self.answer(Answer::Force(Forced::Released(row.holder())));
                 }
-                // It changed meanwhile.
+                // The row changed since it was read.
                 _ => {}
             },
             Operation::Find(_) | Operation::Read(_) => {}
         }
     }
 
-    /// Decides after one INSERT, which wrote a row with this id and fencing token, or nothing.
+    /// Decides after a single INSERT: `row` is the id and the fencing token that it wrote, if any.
     pub fn after_insert(&mut self, row: Option<(u64, u64)>, sent_at: Instant) {
         let sent = self.sent(sent_at);
         let Operation::Acquire(acquire, _) = self.operation else {
             return;
         };
         self.insert_tried = true;
-        match row {
-            Some((key, fencing_us)) => match acquire.after_insert(key, fencing_us, sent) {
-                Some(lease) => self.answer(Answer::Acquire(Acquired::Granted(lease))),
-                // The next packet finds it as its own.
-                None => self.lost(sent_at),
-            },
+        match row.map(|(key, fencing_us)| acquire.after_insert(key, fencing_us, sent)) {
+            Some(Some(lease)) => self.answer(Answer::Acquire(Acquired::Granted(lease))),
+            // The next packet finds the lease as its own.
+            Some(None) => self.mark_lost(sent_at),
             None => self.next = Next::Read,
         }
     }
 
-    fn acquired(&mut self, step: Step, sent_at: Instant) {
+    fn follow(&mut self, step: Step, sent_at: Instant) {
         match step {
             Step::Answer(acquired) => self.answer(Answer::Acquire(acquired)),
             Step::Write(Some(replace)) => {
                 if replace.redates > 0 {
-                    // The lease stands, and nobody was told of it yet.
+                    // The lease is in the table, but no answer has named it yet.
                     self.lost_at.get_or_insert(sent_at);
                 }
                 self.next = Next::Replace(replace);
@@ -243,7 +229,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether it was told that another session's row has the id.
+    /// Whether an id that it tried belonged to another session's row.
     pub fn needs_new_id(&self) -> bool {
         self.ids_tried > 0
     }
@@ -252,38 +238,38 @@ impl<'a> Attempt<'a> {
         self.outcome = Some(Ok(answer));
     }
 
-    /// A packet that was sent then may have taken effect, and nobody knows. With the same owner token it
-    /// is sent again.
-    pub fn lost(&mut self, sent_at: Instant) {
+    /// Notes that a packet may have taken effect without an answer. It is sent again, with the same
+    /// owner token.
+    pub fn mark_lost(&mut self, sent_at: Instant) {
         self.lost_at.get_or_insert(sent_at);
         if let Next::Delete(row) = &self.next {
-            self.tried = Some(row.clone());
+            self.lost_delete = Some(row.clone());
             self.next = Next::Read;
         }
     }
 
-    /// A packet that was sent then is committed, but its answer cannot be told from others'.
-    pub fn lose_among_others(&mut self, sent_at: Instant) {
-        self.lost(sent_at);
+    /// Notes that a packet is committed, but that its reply to this operation cannot be told from
+    /// the replies to others.
+    pub fn mark_ambiguous(&mut self, sent_at: Instant) {
+        self.mark_lost(sent_at);
         self.sharing = Sharing::Nothing;
     }
 
-    /// Nothing was written, and it is not known whose fault that was: it begins anew, with a read if
-    /// that can be its answer.
+    /// Begins again, alone, after a failed packet that wrote nothing: any operation in it may be
+    /// the cause. Begins with a read if the read can give the answer.
     pub fn restart(&mut self) {
         self.sharing = Sharing::Nothing;
         match self.operation {
             Operation::Renew(_) | Operation::Commit(_) | Operation::Release(_) => {}
-            // After a lost packet its own lease would seem to be an earlier one.
+            // A read would take the lease of the lost packet for an earlier one.
             Operation::Acquire(..) if self.lost_at.is_some() => {}
             _ => self.next = Next::Read,
         }
     }
 
-    /// Ends without an answer, but not without a word if something may have been written.
+    /// Ends with an error, which must not deny a write that may have taken effect.
     pub fn fail(&mut self, error: StoreError) {
         self.outcome = Some(Err(match (self.lost_at, error) {
-            // That nothing was written is not known here.
             (Some(_), StoreError::Unavailable(cause)) => StoreError::OutcomeUnknown(cause),
             (Some(_), StoreError::RowLocked) => {
                 StoreError::OutcomeUnknown("then another program held a database lock".to_owned())
@@ -292,6 +278,7 @@ impl<'a> Attempt<'a> {
         }));
     }
 
+    /// The outcome. If there is none yet, time is up, and `cause` is the last error.
     pub fn finish(mut self, cause: &str) -> Result<Answer, StoreError> {
         if self.outcome.is_none() {
             let cause = if cause.is_empty() { "it answers too slowly" } else { cause };
@@ -306,66 +293,46 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::lease::{Id, OwnerToken, Session, TokenOrigin, Ttl};
-
-    const OWNER: &str = "48210000000000000007";
+    use crate::lease::cases::{self, NOW_US, OWNER};
 
     fn acquire() -> Operation {
-        let id = |text| Id::new(text).unwrap();
-        let acquire = Acquire {
-            session: Session { id_device: id("bot1"), id_prospect: id("60123456789") },
-            owner_token: OwnerToken::new(OWNER).unwrap(),
-            origin: TokenOrigin::Callers,
-            ttl: Ttl::new(30_000, 900_000).unwrap(),
-            message_id: None,
-        };
-        Operation::Acquire(acquire, FirstPacket::Write)
-    }
-
-    /// A row of the owner that was granted at this time, by the clock that is 1,760,432,405 s.
-    fn row(fencing_us: u64) -> Row {
-        let stored = format!("2025-10-14 09:00:00.000000{fencing_us}{OWNER}");
-        Row::new(7, stored.into(), Some(0), 1_760_432_405_000_000)
-    }
-
-    fn how(attempt: Attempt) -> &'static str {
-        match attempt.finish("") {
-            Ok(Answer::Acquire(Acquired::Granted(lease))) => lease.how.word(),
-            other => panic!("{other:?}"),
-        }
+        Operation::Acquire(cases::acquire(), FirstPacket::Write)
     }
 
     #[test]
-    fn a_lease_from_a_lost_packet_is_new_and_one_from_before_it_is_told_again() {
+    fn a_lease_of_a_lost_packet_is_new_and_an_older_one_is_granted_again() {
         let operation = acquire();
-        let now_us = 1_760_432_405_000_000;
-        // By the clock of the second packet, all of these were granted earlier.
-        for (granted_us, expected) in [(now_us - 500_000, "new"), (now_us - 5_000_000, "again")] {
+        // By the clock of the second packet, both were granted before it.
+        for (granted_us, expected) in [(NOW_US - 500_000, "new"), (NOW_US - 5_000_000, "again")] {
             let mut attempt = Attempt::new(&operation);
             let now = Instant::now();
-            attempt.lost(now.checked_sub(Duration::from_secs(1)).unwrap());
-            let read =
-                Read { row: Some(row(granted_us)), began_us: now_us - 100, ..Read::default() };
-            attempt.after_write(read, now);
-            assert_eq!(how(attempt), expected);
+            attempt.mark_lost(now.checked_sub(Duration::from_secs(1)).unwrap());
+            let row = cases::lease(OWNER, granted_us, 30_000);
+            attempt.after_write(Read { row, began_us: NOW_US - 100, ..Read::default() }, now);
+            match attempt.finish("") {
+                Ok(Answer::Acquire(Acquired::Granted(lease))) => {
+                    assert_eq!(lease.how.word(), expected);
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 
     #[test]
-    fn nobody_is_told_that_nothing_was_written_when_that_is_not_known() {
+    fn an_error_after_a_lost_packet_does_not_say_that_nothing_was_written() {
         let operation = acquire();
         for error in [StoreError::Unavailable("gone".to_owned()), StoreError::RowLocked] {
             let mut attempt = Attempt::new(&operation);
-            attempt.lost(Instant::now());
+            attempt.mark_lost(Instant::now());
             attempt.fail(error);
-            let told = attempt.finish("").expect_err("it failed").to_string();
-            assert!(told.contains("during the write"), "{told}");
-            assert!(!told.contains("nothing was written"), "{told}");
+            let text = attempt.finish("").expect_err("it failed").to_string();
+            assert!(text.contains("during the write"), "{text}");
+            assert!(!text.contains("nothing was written"), "{text}");
         }
     }
 
     #[test]
-    fn so_many_ids_are_tried_and_no_more() {
+    fn the_tries_for_a_free_id_are_limited() {
         let operation = acquire();
         let mut attempt = Attempt::new(&operation);
         for _ in 0..ID_TRIES_MAX {

@@ -1,17 +1,18 @@
-//! One operation of a batch and its answer.
+//! The operations on leases, their answers and errors.
 
 use std::fmt;
 
+use crate::db::cause;
 use crate::lease::{
     Acquire, Acquired, Commit, Committed, Force, Forced, Found, Holding, MessageId, Release,
     Released, Renew, Renewed, Session,
 };
 
-/// Something to do to one session's lease.
+/// An operation on one session's lease.
 #[derive(Clone, Debug)]
 pub enum Operation {
     Acquire(Acquire, FirstPacket),
-    /// Find out whether the owner token holds the session already, or its message is answered.
+    /// Find out whether the owner token holds the session already or its message is answered.
     Find(Acquire),
     Renew(Renew),
     Commit(Commit),
@@ -20,18 +21,17 @@ pub enum Operation {
     Read(Session),
 }
 
-/// How an acquire begins. Either way its answer rests on what it reads then.
+/// How an acquire begins. Its answer is the same either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstPacket {
     /// With a write: the session is probably free.
     Write,
-    /// With a read: somebody probably holds the session. A read locks nothing, and costs the
-    /// database half as much as a write that changes nothing.
+    /// With a read: the session is probably held. A read locks nothing and costs the database half
+    /// as much as a write that changes nothing.
     Read,
 }
 
 impl Operation {
-    /// The session it is about.
     pub fn session(&self) -> &Session {
         match self {
             Self::Acquire(acquire, _) | Self::Find(acquire) => &acquire.session,
@@ -43,7 +43,6 @@ impl Operation {
         }
     }
 
-    /// The message that it names.
     pub fn message_id(&self) -> Option<&MessageId> {
         match self {
             Self::Acquire(acquire, _) | Self::Find(acquire) => acquire.message_id.as_ref(),
@@ -54,7 +53,7 @@ impl Operation {
     }
 }
 
-/// What came of an [`Operation`] of the same name.
+/// The answer to the [`Operation`] of the same name.
 #[derive(Clone, Debug)]
 pub enum Answer {
     Acquire(Acquired),
@@ -66,19 +65,25 @@ pub enum Answer {
     Read(Option<Holding>),
 }
 
-/// Why there is no answer. None of these says anything about who holds what.
+/// Why there is no answer. No error says who holds a session.
 #[derive(Clone, Debug)]
 pub enum StoreError {
-    /// The database cannot be reached, or refused; nothing was written.
+    /// The database does not answer or refuses; nothing was written. The text is the cause.
     Unavailable(String),
-    /// Another program held a lock on the row or the table for longer than we wait; nothing was
-    /// written.
+    /// Another program held a lock on the row or the table for longer than the lock wait timeout;
+    /// nothing was written.
     RowLocked,
     IdsExhausted,
-    /// The database vanished in the middle of a write and could not be asked what became of it.
+    /// The connection was lost during a write, and the outcome could not be read afterwards.
     OutcomeUnknown(String),
-    /// A bug of ours.
+    /// A bug of this program.
     Internal,
+}
+
+impl From<mysql::Error> for StoreError {
+    fn from(error: mysql::Error) -> Self {
+        Self::Unavailable(cause(&error))
+    }
 }
 
 impl fmt::Display for StoreError {
