@@ -148,7 +148,7 @@ impl Acquire {
             return Step::Write(None);
         };
         match (row.holding(sent.at), row.lease_of(&self.owner_token)) {
-            (Some(holding), Some(lease)) => self.granted_again(lease, &holding),
+            (Some(holding), Some(lease)) => self.granted_again(lease.fencing_token, &holding),
             (Some(holding), None) => Step::Answer(Acquired::Held(holding)),
             (None, _) => Step::Write(Some(Replace::stale(row))),
         }
@@ -166,16 +166,16 @@ impl Acquire {
         let Some(holding) = row.holding(sent.at) else {
             return Step::Write(Some(Replace::stale(row)));
         };
-        let Some(lease) = row.lease_of(&self.owner_token) else {
+        let Some(&StoredLease { fencing_token, .. }) = row.lease_of(&self.owner_token) else {
             return Step::Answer(Acquired::Held(holding));
         };
-        if lease.fencing_token.0 < read.began_us {
-            return self.granted_again(lease, &holding);
+        if fencing_token.0 < read.began_us {
+            return self.granted_again(fencing_token, &holding);
         }
         let (how, redates) = replaced.map_or((How::New, 0), |row| (row.how, row.redates));
-        let mut granted = self.lease(lease, how, &holding);
         // The stored expiry is rounded up; promise no more than the ttl.
-        granted.expires = granted.expires.min(sent.at + self.ttl.as_duration());
+        let expires = holding.expires.min(sent.at + self.ttl.as_duration());
+        let granted = self.lease(fencing_token, how, expires, holding.row);
         if granted.is_too_short() && redates < REDATES_MAX {
             // The packet waited for a lock. No answer has named this lease yet, so date it anew.
             return Step::Write(Some(Replace::new(row, how, redates + 1)));
@@ -186,14 +186,9 @@ impl Acquire {
     /// The lease that a single INSERT wrote, from its `LAST_INSERT_ID`. `None` if the INSERT waited
     /// for a lock so long that the lease must be dated anew.
     pub(crate) fn after_insert(&self, key: u64, fencing_us: u64, sent: Sent) -> Option<Lease> {
-        let lease = Lease {
-            owner_token: self.owner_token.clone(),
-            fencing_token: FencingToken(fencing_us),
-            how: How::New,
-            ttl: self.ttl,
-            expires: sent.at + self.ttl.as_duration(),
-            row: RowVersion::unread(key),
-        };
+        let expires = sent.at + self.ttl.as_duration();
+        let row = RowVersion::unread(key);
+        let lease = self.lease(FencingToken(fencing_us), How::New, expires, row);
         (!lease.is_too_short()).then_some(lease)
     }
 
@@ -206,19 +201,20 @@ impl Acquire {
         }
     }
 
-    fn granted_again(&self, stored: &StoredLease, holding: &Holding) -> Step {
-        Step::Answer(Acquired::Granted(self.lease(stored, How::Again, holding)))
+    fn granted_again(&self, fencing_token: FencingToken, holding: &Holding) -> Step {
+        let lease = self.lease(fencing_token, How::Again, holding.expires, holding.row);
+        Step::Answer(Acquired::Granted(lease))
     }
 
-    fn lease(&self, stored: &StoredLease, how: How, holding: &Holding) -> Lease {
-        Lease {
-            owner_token: stored.owner_token.clone(),
-            fencing_token: stored.fencing_token,
-            how,
-            ttl: self.ttl,
-            expires: holding.expires,
-            row: holding.row,
-        }
+    fn lease(
+        &self,
+        fencing_token: FencingToken,
+        how: How,
+        expires: Instant,
+        row: RowVersion,
+    ) -> Lease {
+        let (owner_token, ttl) = (self.owner_token.clone(), self.ttl);
+        Lease { owner_token, fencing_token, how, ttl, expires, row }
     }
 }
 
@@ -332,14 +328,9 @@ mod tests {
             (How::Takeover(Stale::Lease), 0, true),
             (How::Again, 4_000, false),
         ] {
-            let lease = Lease {
-                owner_token: owner_token(),
-                fencing_token: FencingToken(2),
-                how,
-                ttl: ttl(10_000),
-                expires: Instant::now() + Duration::from_millis(left_ms),
-                row: RowVersion::unread(1),
-            };
+            let expires = Instant::now() + Duration::from_millis(left_ms);
+            let acquire = Acquire { ttl: ttl(10_000), ..acquire() };
+            let lease = acquire.lease(FencingToken(2), how, expires, RowVersion::unread(1));
             assert_eq!(lease.is_too_short(), expected, "{how:?} {left_ms}");
         }
     }

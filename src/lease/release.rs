@@ -25,8 +25,9 @@ impl Release {
         if read.changed > 0 {
             return Released::Released;
         }
-        // Not if another lease was granted before the first packet: it had replaced this one already.
-        // Nor if the message has no record: a packet that releases also records.
+        // A lost packet cannot have released it if another lease was granted before the first
+        // packet, which had replaced this one, nor if the message has no record, which it would
+        // have made.
         let next = read.row.as_ref().and_then(|row| row.lease.as_ref());
         let may_have_been_released = next.is_none_or(|next| next.fencing_token.0 >= read.began_us)
             && (self.message.is_none() || read.record.is_some());
@@ -68,7 +69,8 @@ impl Force {
         match (row, tried) {
             // Renewed or not, the lease is still there: the lost packet did nothing.
             (Some(row), Some(tried)) if is_same_lease(&row, tried) => ForceStep::Delete(row),
-            // It is gone. If another lease holds the session now, the operator did not mean that one.
+            // It is gone. If another lease holds the session now, the operator did not mean that
+            // one.
             (_, Some(tried)) => ForceStep::Answer(Forced::Released(tried.holder())),
             (Some(row), None) => ForceStep::Delete(row),
             (None, None) => ForceStep::Answer(Forced::NotHeld),

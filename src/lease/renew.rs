@@ -20,7 +20,8 @@ pub enum Renewed {
         /// On this machine's monotonic clock.
         expires: Instant,
     },
-    /// The lease is not the caller's any more, or it has expired: an expired lease is never revived.
+    /// The lease is not the caller's any more, or it has expired: an expired lease is never
+    /// revived.
     Lost,
     /// It has been held for the longest time that a lease may be held.
     MaxHold,

@@ -13,10 +13,8 @@ const OWNER_TOKENS: u128 = 10_u128.pow(20);
 pub struct OwnerToken(String);
 
 impl OwnerToken {
-    /// Draws a token from the system's random numbers.
-    ///
-    /// # Panics
-    /// If the system has no random numbers: without them nothing is safe.
+    /// Draws a token from the system's random numbers. Panics if there are none: without them
+    /// nothing is safe.
     pub fn draw() -> Self {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).expect("the system gives random numbers");
