@@ -1,6 +1,6 @@
--- Find rows that cannot be leases: rows dated further ahead of the clock than the longest lease, and
--- rows of old programs that are dated ahead at all, because their clock or time zone is wrong. Each
--- of them holds its session until its date.
+-- Find rows that cannot be leases: rows dated further ahead of the clock than the longest lease,
+-- and rows of old programs that are dated ahead at all, because their clock or time zone is wrong.
+-- Each of them holds its session until its date.
 --   :lease_chars   length of a stored lease, in characters
 --   :ahead_s       how far ahead the longest lease can be dated, in seconds
 --   :clock_s       tolerated difference between two clocks, in seconds

@@ -1,7 +1,7 @@
--- The version, time zone and clock of the database server. Old programs on the same table write
+-- The version, time zone and clock of the database server. Old programs that use the table write
 -- local time in this zone.
--- Columns: version | name of the time zone | its present offset from UTC, in minutes, NULL if
--- unknown | clock, in microseconds since 1970
+-- Columns: version | name of the time zone | its current offset from UTC in minutes, NULL if
+-- unknown | clock in microseconds since 1970
 SELECT
     VERSION(),
     IF(@@global.time_zone = 'SYSTEM', @@system_time_zone, @@global.time_zone),

@@ -1,7 +1,7 @@
 -- The unique keys of a table, one row each, the primary key first.
 --   :table   its name, in the connection's database
--- Columns: name of the key | its columns in alphabetical order, joined by commas | whether only the
--- beginning of a column counts (0/1)
+-- Columns: name of the key | its columns in alphabetical order, joined by commas | whether the key
+-- has only a prefix of a column (0/1)
 SELECT index_name, GROUP_CONCAT(COALESCE(column_name, '(expression)') ORDER BY column_name), MAX(sub_part IS NOT NULL)
 FROM information_schema.statistics
 WHERE table_schema = DATABASE() AND table_name = :table AND non_unique = 0

@@ -1,2 +1,2 @@
--- READ COMMITTED: fewer gap locks, and MariaDB from 11.6.2 answers 1020 under REPEATABLE READ.
+-- READ COMMITTED takes fewer gap locks. Under REPEATABLE READ, MariaDB from 11.6.2 fails with 1020.
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED

@@ -1,3 +1,4 @@
--- How long the server has been running: a connection that is older was to another life of it.
+-- How long the server has been running: a connection that is older was lost when the server
+-- restarted.
 -- Columns: name | seconds
 SHOW GLOBAL STATUS LIKE 'Uptime'

@@ -1,20 +1,23 @@
--- Acquire sessions: insert each as a claim, and date the claim; or replace a row that was read stale.
---   :key                      the id of a new row, drawn by us; of a stale row, its own. So no
---                             request uses up an AUTO_INCREMENT id
+-- Acquire sessions. For each, insert a claim and date it, or replace a row that was read stale.
+--   :key                      the id of a new row, drawn by session-lock, so that no request uses
+--                             up an AUTO_INCREMENT id; or the id of the stale row
 --   :id_prospect :id_device   the session
---   :claim                    62 characters: :mark, the ttl in milliseconds as 7 digits, and the owner
---                             token. Its date of 2000 holds nothing
---   :mark                     the first 35 characters of all claims of this process. No other program
---                             writes them, and no claim outlives this statement
---   :stored                     the stored bytes of a row that was read stale, else NULL
---   :shift_us :fencing_floor :owner_token   of the lease that replaces it: ttl - 30 s, in microseconds,
---                             rounded up to whole seconds by adding 999999; the lowest fencing token
--- Every row stands here twice: the first mention inserts the claim, and the second finds it and dates
--- it. In ON DUPLICATE KEY UPDATE, SYSDATE(6) is read behind the row's lock; in VALUES it would be read
--- before a wait for another server's insert or delete of the session, and fencing tokens could sink.
--- The guards name the session, or its claim: if another session's row has the id, nothing changes.
--- The rows are read back with read.sql in the same transaction. One acquire alone needs no read: affected
--- rows are 3 if its row was inserted (1) and dated (2), and LAST_INSERT_ID() is its fencing token then.
+--   :claim                    62 characters: :mark, the ttl in milliseconds as 7 digits, and the
+--                             owner token. Its date is in 2000, so it holds nothing
+--   :mark                     the first 35 characters of all claims of this process. No other
+--                             program writes them, and no claim exists after this statement
+--   :stored                   the stored bytes of the stale row; NULL for a new row
+--   :shift_us :fencing_floor :owner_token   for the lease that replaces a stale row: ttl - 30 s, in
+--                             microseconds, rounded up to whole seconds by adding 999999; the
+--                             lowest fencing token that it may have
+-- Every row is in VALUES twice: the first inserts the claim, and the second finds it and dates it.
+-- In ON DUPLICATE KEY UPDATE, SYSDATE(6) is read after the wait for the row's lock. In VALUES it
+-- would be read before a wait for another server's insert or delete of the session, and the fencing
+-- tokens of a session could decrease.
+-- The guards name the session or its claim: if another session's row has the id, nothing changes.
+-- The rows are read back with read.sql in the same transaction. A single acquire needs no read: if
+-- its row was inserted (1) and dated (2), there are 3 affected rows, and LAST_INSERT_ID() is the
+-- fencing token.
 INSERT INTO {table} ({key}, id_prospect, id_device, timestamp)
 VALUES /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/,
     /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/

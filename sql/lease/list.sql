@@ -1,9 +1,12 @@
--- A page of rows, in the order of the primary key: nothing is sorted and no index is needed.
---   :after       the primary key that the page begins behind
---   :limit       rows of the page
---   :id_device   whose rows are meant, NULL for everybody's
--- Columns: the first four of read.sql | id_prospect | id_device | whether the row is meant (0/1). Rows that
--- are not meant are in the page too, so that a page costs the same whatever is meant.
+-- Read a page of rows in the order of the primary key, which needs neither a sort nor another
+-- index.
+--   :after       the page begins after this primary key
+--   :limit       most rows on the page
+--   :id_device   the device whose rows match; NULL for all devices
+-- Columns: primary key | stored bytes | age of the stored date in microseconds, NULL if it is no
+-- date | the database's clock in microseconds since 1970 | id_prospect | id_device | whether the
+-- row matches (0/1). The page also has the rows that do not match, so that its cost does not depend
+-- on how many do.
 SELECT
     {key},
     CAST(timestamp AS BINARY),

@@ -1,3 +1,3 @@
--- Remember the clock at which a packet of acquires begins. A lease with a lower fencing token was
--- granted before; release_answered.sql and read.sql compare.
+-- Store the clock at the beginning of a packet of acquires. A lease with a lower fencing token was
+-- granted before the packet; release_answered.sql and read.sql compare them.
 SET @packet_clock_us = CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED)

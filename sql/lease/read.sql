@@ -1,12 +1,12 @@
--- Read the rows of some sessions: at most one row comes back for each.
---   :id_device :id_prospects   the sessions of one device; each device has its own
--- Columns: primary key | stored bytes | id_prospect | id_device | four words: age of the stored date in
--- microseconds, "-" for what is no date; the database's clock, in microseconds since 1970; the clock of
--- packet_clock.sql, 0 without one; whether the server takes writes (0/1): if not, it may be a replica that
--- lags behind. A column for each would cost a tenth of a refusal.
--- Date arithmetic on stored text has its place here and in no statement that writes: a SELECT gives NULL
--- for garbage, where a strict write fails with 1292, on every later try too.
--- The index is named to spare the database the choice, which takes longer than the read.
+-- Read the rows of some sessions: at most one row per session.
+--   :id_device :id_prospects   the sessions of one device; repeated for each device
+-- Columns: primary key | stored bytes | id_prospect | id_device | four words: the age of the stored
+-- date in microseconds, "-" if it is no date; the database's clock in microseconds since 1970; the
+-- clock of packet_clock.sql, 0 without one; whether the server takes writes (0/1): if not, it may
+-- be a replica that lags. Four columns instead of the words would make a refusal cost a tenth more.
+-- Only statements that do not write may compute with the stored date: for garbage, a SELECT returns
+-- NULL, but a write in strict mode fails with 1292, and would fail again on every retry.
+-- The index is named because choosing it would take the database longer than the read.
 SELECT
     {key},
     CAST(timestamp AS BINARY),

@@ -1,8 +1,8 @@
--- Release several leases as release.sql does one.
---   :id_device        one device; each has its own of the lists below
---   :id_prospects     the sessions of that device
---   :owners           the same with their owner tokens, in pairs: with separate lists, a token that is
---                     used for two sessions could release the other one
+-- Release several leases, each like release.sql.
+--   :id_device      one device; repeated for each, with its own lists
+--   :id_prospects   the sessions of that device
+--   :owners         the same sessions, each in a pair with its owner token: with separate lists, a
+--                   token that is used for two sessions could release the wrong one
 -- Affected rows: how many leases were released. See all_released.sql.
 DELETE {table} FROM {table} FORCE INDEX ({session_key})
 WHERE (/*each OR*/ (id_device = :id_device AND id_prospect IN (:id_prospects)

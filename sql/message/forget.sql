@@ -1,4 +1,4 @@
--- Delete one record of an answered message, by its primary key and as it was seen.
+-- Delete one record of an answered message, if it has not changed since it was read.
 --   :id_prospect :id_device   the session
 --   :message_id               the message
 --   :committed_us             when it was committed

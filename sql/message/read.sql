@@ -1,7 +1,7 @@
--- Read the records of some messages: at most one row comes back for each.
+-- Read the records of some messages: at most one row per message.
 --   :id_prospect :id_device   the session
 --   :message_id               the message
--- Columns: owner token that committed it | time since then in microseconds | result, may be NULL
+-- Columns: owner token of the commit | time since the commit in microseconds | result, may be NULL
 -- | id_prospect | id_device | message_id
 SELECT
     owner_token,

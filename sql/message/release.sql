@@ -1,8 +1,8 @@
--- Record that a message is answered, right after lease/release.sql has released its lease.
---   :id_prospect :id_device   the session
+-- Record that a message is answered, right after lease/release.sql has released the lease.
+--   :id_prospect :id_device            the session
 --   :message_id :owner_token :result   what to record
--- ROW_COUNT() is that of lease/release.sql: without a lease there is nothing to record. A
--- record that is there already stays as it is.
+-- ROW_COUNT() is that of lease/release.sql: if no lease was released, nothing is recorded. An
+-- existing record is not changed.
 INSERT INTO session_lock_message (id_prospect, id_device, message_id, owner_token, committed_us, result)
 SELECT
     :id_prospect, :id_device, :message_id, :owner_token,

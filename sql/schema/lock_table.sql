@@ -1,4 +1,4 @@
--- Create the lock table as it is in production. An existing table stays as it is.
+-- Create the lock table as it is in production. An existing table is not changed.
 CREATE TABLE IF NOT EXISTS {table} (
     id_sessionX INT(11) NOT NULL AUTO_INCREMENT PRIMARY KEY,
     id_prospect VARCHAR(255) NOT NULL,

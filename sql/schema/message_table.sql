@@ -1,7 +1,7 @@
--- Create the table of answered messages. An existing table stays as it is.
--- The primary key names the message, so that no message can be recorded twice. It begins with the
--- customer: commits of different conversations then write to different pages and do not wait for a
--- common counter, and commits of one conversation find their page in memory.
+-- Create the table of answered messages. An existing table is not changed.
+-- The primary key names the message, so no message can be recorded twice. It begins with the
+-- customer: commits of different conversations write to different pages and share no counter that
+-- they would wait for, and commits of one conversation find their page in memory.
 -- The ids are copied from the lock table, so that both tables compare them alike. Message ids are
 -- bytes and compare exactly. The key on committed_us finds old records: reading all records for
 -- that would push the lock table out of the database's memory.

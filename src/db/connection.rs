@@ -15,23 +15,23 @@ use super::statement::{Packet, Statement, Values};
 use crate::metrics::METRICS;
 use crate::net::sockets;
 
-/// How long to wait for an answer: above the lock waits of `sql/connection/session.sql`, so that these end
-/// in a clean error first, and far below the time a client would wait.
+/// How long to wait for an answer: longer than the lock waits of `sql/connection/session.sql`, so
+/// that these end in a clean error first, and much shorter than a client would wait.
 pub(super) const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What one statement of a packet gave.
+/// The reply to one statement of a packet.
 #[derive(Debug)]
 pub struct Reply {
     pub rows: Vec<Row>,
     pub affected: u64,
-    /// What the statement called `LAST_INSERT_ID` with.
+    /// The argument with which the statement called `LAST_INSERT_ID`.
     pub last_insert_id: u64,
 }
 
-/// A packet of which a statement failed.
+/// A statement of a packet failed.
 #[derive(Debug)]
 pub struct PacketError {
-    /// Whether that was the last one of several, the `COMMIT` of a transaction.
+    /// Whether it was the last one of several: the `COMMIT` of a transaction.
     pub is_commit: bool,
     pub error: mysql::Error,
 }
@@ -45,21 +45,21 @@ pub struct Connection {
     health: Arc<Health>,
 }
 
-/// When `SYSDATE()` reads the clock.
+/// When the server's `SYSDATE()` reads the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sysdate {
-    /// When it is called, as our statements need it behind a row's lock.
+    /// When it is called. Our statements need this: they call it after the wait for a row's lock.
     AtTheCall,
     /// At the statement's start, as `NOW()` does: the server runs with `--sysdate-is-now`.
     AtTheStart,
 }
 
-/// What is wrong with a server whose [`Sysdate`] is `AtTheStart`, and what to do.
+/// The problem with [`Sysdate::AtTheStart`], and its remedy.
 pub const SYSDATE_IS_NOW: &str = "the server runs with --sysdate-is-now, so a lease that waits for a \
     lock would be dated too early: take sysdate-is-now out of my.cnf and restart the server";
 
 impl Connection {
-    /// Opens a connection and asks which server it is to.
+    /// Opens a connection and reads which server it is to.
     pub(super) fn open(
         manager: &MySqlConnectionManager,
         health: Arc<Health>,
@@ -69,48 +69,42 @@ impl Connection {
         let id = ConnectionId { server: 0, number: conn.connection_id(), opened: Instant::now() };
         let mut connection =
             Self { conn, id, is_usable: true, sysdate: Sysdate::AtTheCall, health };
-        let identity =
-            Statement::new(include_str!("../../sql/connection/server_identity.sql"), &[]);
-        let identity = connection.query(&identity, &[])?.pop().map(columns);
-        let (server, is_at_the_call): (_, Option<bool>) =
-            identity.transpose()?.unwrap_or((0, None));
-        connection.id.server = server;
-        if is_at_the_call == Some(false) {
-            connection.sysdate = Sysdate::AtTheStart;
+        let sql = Statement::new(include_str!("../../sql/connection/server_identity.sql"), &[]);
+        if let Some(row) = connection.query(&sql, &[])?.pop() {
+            let (server, is_at_the_call): (_, Option<bool>) = columns(row)?;
+            connection.id.server = server;
+            if is_at_the_call == Some(false) {
+                connection.sysdate = Sysdate::AtTheStart;
+            }
         }
         Ok(connection)
     }
 
-    /// How the database knows this connection.
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// Whether it may be used again.
     pub fn is_usable(&self) -> bool {
         self.is_usable
     }
 
-    /// Whether the database has closed it while it was idle.
+    /// Whether the database closed the connection while it was idle.
     pub fn is_closed(&self) -> bool {
         sockets::is_closed_by_peer(self.conn.as_raw_fd())
     }
 
-    /// Asks for an answer, whichever.
     pub fn ping(&mut self) -> mysql::Result<()> {
         self.conn.ping()
     }
 
-    /// Runs the statements of a packet, one reply each.
-    ///
-    /// # Errors
-    /// The first statement's that failed. If the connection failed, it is not used again.
+    /// Runs the statements of a packet: one reply each, or the error of the first that fails. A
+    /// connection that is lost is not used again.
     pub fn run(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
         let replies = self.run_uncounted(packet);
         replies.inspect_err(|failed| ErrorKind::of(&failed.error).count())
     }
 
-    /// As [`Connection::run`], for packets whose errors are answers: the metrics do not count them.
+    /// Like [`Connection::run`], for packets whose errors are answers: no metric counts them.
     pub fn run_uncounted(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
         let mut replies = Vec::with_capacity(packet.len());
         let sent_at = Instant::now();
@@ -118,7 +112,7 @@ impl Connection {
             if ErrorKind::of(&error) == ErrorKind::ConnectionLost {
                 self.discard();
                 if sent_at.elapsed() >= SOCKET_TIMEOUT {
-                    // The network between may be down.
+                    // If the network is down, all connections are dead.
                     self.health.suspect_all_connections();
                 } else {
                     self.health.suspect();
@@ -151,14 +145,14 @@ impl Connection {
         Ok(replies.pop().map(|reply| reply.rows).unwrap_or_default())
     }
 
-    /// Gives the connection up in the middle of a write that may still take effect, and has it killed.
+    /// Gives up the connection during a write that may still take effect, and has it killed.
     pub fn give_up(&mut self) -> ConnectionId {
         self.discard();
         self.health.add_lost(self.id);
         self.id
     }
 
-    /// Ends the connection instead of giving it back to the pool.
+    /// Closes the connection instead of returning it to the pool.
     pub fn discard(&mut self) {
         self.is_usable = false;
     }

@@ -1,32 +1,32 @@
-//! What an error of the database means for what comes next.
+//! Kinds of database errors.
 
 use crate::metrics::METRICS;
 
-/// The kinds of errors that are handled differently.
+/// Errors that are handled differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The connection is gone; whether the last statement took effect is unknown.
+    /// The connection is lost, and the last statement may have taken effect.
     ConnectionLost,
-    /// The database rolled the transaction back to end a deadlock; the same again may well succeed.
+    /// The database rolled the transaction back to end a deadlock; a retry may succeed.
     Deadlock,
-    /// Another transaction held a lock on the row or the table for longer than the lock wait timeout.
+    /// Another transaction held a lock on the row or the table for longer than the lock timeout.
     RowLocked,
-    /// Some of the leases were not there to be released: `sql/lease/all_released.sql`.
+    /// `sql/lease/all_released.sql`: some of the leases to release were not found.
     NotAllReleased,
-    /// A text cannot be compared with the column's character set, so no row can have it.
+    /// The column's character set cannot represent a text, so no row can have it.
     Incomparable,
-    /// The server takes no writes at present: a replica, or a failover under way.
+    /// The server takes no writes now: it is a replica, or a failover is under way.
     ReadOnly,
-    /// User, password or right: nothing that time mends.
+    /// Wrong user, password or grants: a retry does not help.
     Denied,
     /// Any other error of the server.
     Refused,
 }
 
-/// The server's error numbers, as MySQL and MariaDB document them, and the word for each kind in the
-/// metrics; none for what is an answer rather than an error.
+/// The label of each kind in the metrics (none if the error is an answer), and the error numbers as
+/// MySQL and MariaDB document them.
 const KINDS: [(ErrorKind, Option<&str>, &[u16]); 7] = [
-    // Shutdown, network, in the middle of a COMMIT, interrupted, killed, idle for too long.
+    // Shutdown, network failure, failure during COMMIT, interrupted, killed, idle for too long.
     (
         ErrorKind::ConnectionLost,
         Some("lost"),
@@ -48,7 +48,6 @@ const KINDS: [(ErrorKind, Option<&str>, &[u16]); 7] = [
 ];
 
 impl ErrorKind {
-    /// The kind of an error.
     pub fn of(error: &mysql::Error) -> Self {
         let mysql::Error::MySqlError(server) = error else {
             return Self::ConnectionLost;
@@ -57,18 +56,17 @@ impl ErrorKind {
         known.map_or(Self::Refused, |(kind, ..)| *kind)
     }
 
-    /// Counts an error of this kind.
     pub(super) fn count(self) {
         let known = KINDS.iter().find(|(kind, ..)| *kind == self);
-        if let Some(word) = known.map_or(Some("refused"), |(_, word, _)| *word) {
-            METRICS.database_errors.with_label_values(&[word]).inc();
+        if let Some(label) = known.map_or(Some("refused"), |(_, label, _)| *label) {
+            METRICS.database_errors.with_label_values(&[label]).inc();
         }
     }
 }
 
-/// What went wrong, in the database's words.
+/// The text of an error, as short as possible.
 pub fn cause(error: &mysql::Error) -> String {
-    /// EAGAIN, which is how a socket reports a timeout.
+    /// EAGAIN: how a socket reports a timeout.
     const TIMED_OUT: &str = "(os error 11)";
     if ErrorKind::of(error) == ErrorKind::RowLocked {
         return "another program holds a database lock".to_owned();
@@ -80,8 +78,5 @@ pub fn cause(error: &mysql::Error) -> String {
         mysql::Error::DriverError(driver) => driver.to_string(),
         other => other.to_string(),
     };
-    if text.contains(TIMED_OUT) {
-        return "no answer came in time".to_owned();
-    }
-    text
+    if text.contains(TIMED_OUT) { "no answer came in time".to_owned() } else { text }
 }

@@ -1,6 +1,6 @@
 //! Whether the database answers. While it does not, requests are refused at once instead of each
-//! waiting for a timeout. One thread checks until it answers again, and first ends the connections
-//! that were lost in the middle of a write, so that nothing they sent can still take effect.
+//! waiting for a timeout. The health thread checks until it answers again, and then ends the
+//! connections that were lost during a write, so that nothing they sent can still take effect.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -10,28 +10,27 @@ use log::{info, warn};
 
 use crate::metrics::METRICS;
 
-/// A check takes a few milliseconds if the database lives, and requests wait for that. If it takes
-/// longer, they are refused.
+/// How long requests wait for a check. If the database answers, a check takes a few milliseconds;
+/// if it takes longer than this, requests are refused.
 const SUSPECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between two checks of a database that does not answer: recovery is noticed so much later.
+/// Pause between two checks of a database that does not answer: delays the end of the refusals.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A lost connection is given up after this: the requests that waited for its end were answered long
-/// ago.
+/// How long the health thread tries to end a lost connection. Requests that wait for its end give
+/// up much earlier.
 const KILL_GIVE_UP: Duration = Duration::from_secs(60);
 
-/// How the database knows a connection.
+/// The identity of a connection in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId {
-    /// Which server it is to: after a failover, the address leads to another.
+    /// Which server it is to: after a failover, the same address leads to another.
     pub server: u64,
-    /// Its number there, until that server restarts.
+    /// Its number on that server, until the server restarts.
     pub number: u32,
     pub opened: Instant,
 }
 
-/// The database's health.
 pub struct Health {
     state: Mutex<State>,
     changed: Condvar,
@@ -39,18 +38,19 @@ pub struct Health {
 
 struct State {
     status: Status,
-    since: Instant,
-    /// Connections that were lost in the middle of a write, and when.
+    /// When the status was last changed from up to suspect.
+    suspect_since: Instant,
+    /// Connections that were lost during a write, and when.
     lost: Vec<(ConnectionId, Instant)>,
-    /// Connections that were opened before this may be as dead as the one that timed out.
+    /// Connections that were opened before this may be dead: the network may have been down.
     trusted_since: Instant,
 }
 
 enum Status {
     Up,
-    /// Something went wrong with a connection; a check is due.
+    /// A connection failed; a check is due.
     Suspect,
-    /// The database does not answer, and the cause.
+    /// The database does not answer; the text is the cause.
     Down(String),
 }
 
@@ -63,28 +63,29 @@ impl State {
 impl Default for Health {
     fn default() -> Self {
         let now = Instant::now();
-        let state = State { status: Status::Up, since: now, lost: Vec::new(), trusted_since: now };
+        let state =
+            State { status: Status::Up, suspect_since: now, lost: Vec::new(), trusted_since: now };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
 
 impl Health {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that could panic happens under it.
+        // No code that holds this lock can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection failed or could not be had: the database itself may be gone.
+    /// Reports a connection that failed or could not be opened: the database may be down.
     pub fn suspect(&self) {
         let mut state = self.lock();
         if matches!(state.status, Status::Up) {
             state.status = Status::Suspect;
-            state.since = Instant::now();
+            state.suspect_since = Instant::now();
             self.changed.notify_all();
         }
     }
 
-    /// As [`Health::suspect`], and all older connections may be dead, too.
+    /// Like [`Health::suspect`]; all connections that are open now may be dead, too.
     pub fn suspect_all_connections(&self) {
         self.lock().trusted_since = Instant::now();
         self.suspect();
@@ -95,16 +96,13 @@ impl Health {
         self.lock().trusted_since
     }
 
-    /// A connection was lost in the middle of a write, and must be ended.
+    /// Reports a connection that was lost during a write and must be ended.
     pub fn add_lost(&self, connection: ConnectionId) {
         self.lock().lost.push((connection, Instant::now()));
         self.suspect();
     }
 
-    /// Waits until the database is known to answer, at most until `until`.
-    ///
-    /// # Errors
-    /// The cause, if the database does not answer.
+    /// Waits until the database answers, at most until `until`; the error says why it does not.
     pub fn wait_until_up(&self, until: Instant) -> Result<(), String> {
         let mut state = self.lock();
         loop {
@@ -113,32 +111,28 @@ impl Health {
                 Status::Suspect => "it does not answer",
                 Status::Down(cause) => cause,
             };
-            let until = until.min(state.since + SUSPECT_TIMEOUT);
+            let until = until.min(state.suspect_since + SUSPECT_TIMEOUT);
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(cause.to_owned());
             }
-            state = self.wait(state, left);
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Waits until a lost connection is known to have ended.
-    ///
-    /// # Errors
-    /// If it has not ended by then.
+    /// Waits until a lost connection has ended; an error if it has not by `until`.
     pub fn wait_until_ended(&self, connection: ConnectionId, until: Instant) -> Result<(), String> {
-        let mut state = self.lock();
-        while state.lost.iter().any(|(lost, _)| *lost == connection) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err("a lost connection has not ended".to_owned());
-            }
-            state = self.wait(state, left);
+        let timeout = until.saturating_duration_since(Instant::now());
+        let is_lost = |state: &mut State| state.lost.iter().any(|(lost, _)| *lost == connection);
+        let waited = self.changed.wait_timeout_while(self.lock(), timeout, is_lost);
+        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            return Err("a lost connection has not ended".to_owned());
         }
         Ok(())
     }
 
-    /// The cause, while the database does not answer.
+    /// Why the database does not answer, if it does not.
     pub fn cause(&self) -> Option<String> {
         match &self.lock().status {
             Status::Down(cause) => Some(cause.clone()),
@@ -146,13 +140,8 @@ impl Health {
         }
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, timeout: Duration) -> MutexGuard<'a, State> {
-        let waited = self.changed.wait_timeout(state, timeout);
-        waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    /// Waits until a check is due, at most `timeout`, and checks once: `connect` finds out whether the
-    /// database answers, and `kill` ends lost connections there and returns those that have ended.
+    /// Waits at most `timeout` until a check is due, and checks once: `connect` finds out whether
+    /// the database answers, `kill` ends lost connections there and returns those that have ended.
     pub fn check_when_due<C>(
         &self,
         timeout: Duration,
@@ -169,42 +158,42 @@ impl Health {
         drop(state);
         match connect() {
             Ok(connection) => {
-                // Requests that did not use a lost connection need not wait for its end.
-                self.set_up();
-                let ended = kill(connection, &lost);
-                self.remove_lost(&ended);
+                // Before the kills: requests that did not use a lost connection need not wait for
+                // its end.
+                let (before, since) = self.replace_status(Status::Up);
+                if let Status::Down(_) = before {
+                    let lasted_ms = since.elapsed().as_millis();
+                    info!("the database answers again, after {lasted_ms} ms");
+                }
+                self.remove_lost(&kill(connection, &lost));
             }
-            Err(cause) => self.set_down(&cause),
+            Err(cause) => {
+                let (before, _) = self.replace_status(Status::Down(cause.clone()));
+                if !matches!(before, Status::Down(_)) {
+                    warn!(
+                        "the database does not answer, and requests are refused until it does: {cause}"
+                    );
+                }
+            }
         }
         if !self.lock().is_well() {
             thread::sleep(CHECK_INTERVAL);
         }
     }
 
-    fn set_up(&self) {
+    /// Sets the status; returns the previous one with its `suspect_since`.
+    fn replace_status(&self, status: Status) -> (Status, Instant) {
+        let is_up = matches!(status, Status::Up);
         let mut state = self.lock();
-        let before = std::mem::replace(&mut state.status, Status::Up);
-        let lasted_ms = state.since.elapsed().as_millis();
+        let before = (std::mem::replace(&mut state.status, status), state.suspect_since);
         drop(state);
-        METRICS.database_up.set(1);
+        METRICS.database_up.set(is_up.into());
         self.changed.notify_all();
-        if let Status::Down(_) = before {
-            info!("the database answers again, after {lasted_ms} ms");
-        }
+        before
     }
 
-    fn set_down(&self, cause: &str) {
-        let mut state = self.lock();
-        let before = std::mem::replace(&mut state.status, Status::Down(cause.to_owned()));
-        drop(state);
-        METRICS.database_up.set(0);
-        self.changed.notify_all();
-        if !matches!(before, Status::Down(_)) {
-            warn!("the database does not answer, and requests are refused until it does: {cause}");
-        }
-    }
-
-    /// Removes connections that have ended, and gives up those that could not be ended for long.
+    /// Removes connections that have ended, and those that could not be ended within
+    /// [`KILL_GIVE_UP`].
     fn remove_lost(&self, ended: &[ConnectionId]) {
         let mut state = self.lock();
         state.lost.retain(|(lost, _)| !ended.contains(lost));

@@ -1,5 +1,5 @@
-//! `KILL` for connections that were lost in the middle of a write: a packet that was delayed on its way
-//! must not take effect after the operation was sent again.
+//! `KILL` for connections that were lost during a write: a packet that is delayed in the network
+//! must not take effect after its operation was sent again.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use super::connection::{Connection, columns};
 use super::health::ConnectionId;
 use super::statement::{Statement, Value};
 
-/// How long to wait for the database to end lost connections in one attempt.
+/// How long one attempt waits for the database to end lost connections.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between two attempts to kill one connection: it ends when its statement does.
+/// Pause before the next `KILL` of a connection, which ends only when its statement does.
 const KILL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// No such thread, or another user's that has been given its number since.
+/// There is no such thread any more, or its number now belongs to another user's.
 const GONE: [u16; 2] = [1094, 1095];
 
-/// Ends lost connections; returns those that have ended within [`KILL_TIMEOUT`].
+/// Ends lost connections; returns those that ended within [`KILL_TIMEOUT`].
 pub(super) fn kill_all(connection: &mut Connection, lost: &[ConnectionId]) -> Vec<ConnectionId> {
     let until = Instant::now() + KILL_TIMEOUT;
     let mut ended = lost.to_vec();
@@ -25,10 +25,10 @@ pub(super) fn kill_all(connection: &mut Connection, lost: &[ConnectionId]) -> Ve
     ended
 }
 
-/// Ends one lost connection; whether it has ended.
+/// Ends one lost connection; returns whether it has ended.
 fn kill(connection: &mut Connection, lost: ConnectionId, until: Instant) -> mysql::Result<bool> {
     if lost.server != connection.id().server {
-        // On this server, the number belongs to somebody else.
+        // On this server the number belongs to another connection.
         return Ok(true);
     }
     let uptime = Statement::new(include_str!("../../sql/connection/server_uptime.sql"), &[]);
@@ -36,7 +36,7 @@ fn kill(connection: &mut Connection, lost: ConnectionId, until: Instant) -> mysq
     let uptime: Option<(String, u64)> = uptime.transpose()?;
     let age_s = lost.opened.elapsed().as_secs();
     if uptime.is_some_and(|(_, uptime_s)| uptime_s + 1 < age_s) {
-        // The server has restarted since, and may have given the number to somebody else.
+        // The server has restarted since, so the number may belong to another connection.
         return Ok(true);
     }
     let kill = Statement::new(include_str!("../../sql/connection/kill.sql"), &[]);

@@ -1,4 +1,4 @@
-//! The database: pooled connections, statements from `sql/`, kinds of errors, and its health.
+//! The database: pooled connections, statements from `sql/`, kinds of errors, health.
 
 mod connection;
 mod error;

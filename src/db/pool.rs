@@ -13,18 +13,18 @@ use super::health::Health;
 use super::kill::kill_all;
 use super::statement::{Packet, Statement, Value};
 
-/// How long to wait for the database to accept a connection: beside the bot or in its data
-/// centre, one that takes longer is down.
+/// How long to wait for the database to accept a connection. It runs beside the bot or in the same
+/// data centre; if it takes longer, it is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long to wait for a connection of the pool. The pool tries again after half of that at most.
+/// How long to wait for a connection of the pool, which retries after at most half of this.
 const POOL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a health check waits for an answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Opens the pool's connections. `r2d2_mysql`'s own manager asks the database whether a connection lives
-/// each time one is given back; this one remembers whether it failed.
+/// Opens the pool's connections. The manager of `r2d2_mysql` pings the database each time a
+/// connection is returned; this one remembers whether the connection failed.
 #[derive(Clone)]
 pub struct Manager {
     manager: MySqlConnectionManager,
@@ -42,7 +42,7 @@ impl ManageConnection for Manager {
     type Error = mysql::Error;
 
     fn connect(&self) -> mysql::Result<Connection> {
-        // The pool retries soon.
+        // Do not wait for a timeout: the pool retries soon.
         if let Some(cause) = self.health.cause() {
             return Err(std::io::Error::other(cause).into());
         }
@@ -62,21 +62,21 @@ impl ManageConnection for Manager {
     }
 }
 
-/// A connection that goes back to the pool when it is dropped.
+/// A connection that returns to the pool when it is dropped.
 pub type Pooled = r2d2::PooledConnection<Manager>;
 
 /// The database: a pool of connections, all with the same settings.
 pub struct Database {
     pool: r2d2::Pool<Manager>,
     manager: Manager,
-    /// Opens connections for health checks.
+    /// With the shorter timeout of health checks.
     checks: Manager,
     health: Arc<Health>,
 }
 
 impl Database {
-    /// At most `size` connections, with the given fixed offset as their time zone. Nothing is
-    /// connected yet, and the database need not be there.
+    /// A pool of at most `size` connections with this fixed offset as their time zone. Does not
+    /// connect yet.
     pub fn new(url: &Opts, time_zone: &str, size: u32) -> Self {
         let mut session = Packet::default();
         let time_zone = [("time_zone", Value::Text(time_zone))];
@@ -86,12 +86,12 @@ impl Database {
         let health = Arc::new(Health::default());
         let manager = |timeout| {
             let options = OptsBuilder::from_opts(url.clone())
-                // Only with these does every call end; the crate's defaults wait for ever.
+                // The crate's defaults wait for ever.
                 .tcp_connect_timeout(Some(CONNECT_TIMEOUT.min(timeout)))
                 .read_timeout(Some(timeout))
                 .write_timeout(Some(timeout))
-                // The crate would move from TCP on 127.0.0.1 to the server's Unix socket, around a
-                // proxy.
+                // Otherwise the crate replaces TCP to 127.0.0.1 by the server's Unix socket, which
+                // bypasses a proxy.
                 .prefer_socket(false)
                 .init(vec!["SET NAMES utf8mb4".to_owned(), session.text().to_owned()]);
             Manager { manager: MySqlConnectionManager::new(options), health: Arc::clone(&health) }
@@ -99,26 +99,23 @@ impl Database {
         let pool = r2d2::Pool::builder()
             .max_size(size)
             .min_idle(Some(1))
-            // A ping before each use would be one more round trip; an operation whose connection turns
-            // out to be dead is sent again.
+            // A ping before each use would cost a round trip. If the connection is lost, the
+            // operation is sent again.
             .test_on_check_out(false)
             .connection_timeout(POOL_TIMEOUT)
-            // The requests that wait for a connection report the cause.
+            // The requests that wait for a connection report the error.
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(manager(SOCKET_TIMEOUT));
         Self { pool, manager: manager(SOCKET_TIMEOUT), checks: manager(CHECK_TIMEOUT), health }
     }
 
-    /// The database's health.
     pub fn health(&self) -> &Health {
         &self.health
     }
 
-    /// A connection of the pool. One that the database, or a proxy, has closed is not used: a release
-    /// could not tell its own delete from somebody else's.
-    ///
-    /// # Errors
-    /// The cause, if there is no connection within [`POOL_TIMEOUT`].
+    /// A connection of the pool that neither the database nor a proxy has closed: on a closed one,
+    /// a release could not tell its own delete from another program's. The error says why there is
+    /// no connection within [`POOL_TIMEOUT`].
     pub fn pooled(&self) -> Result<Pooled, String> {
         loop {
             let mut pooled = self.pool.get().map_err(|error| {
@@ -132,32 +129,31 @@ impl Database {
         }
     }
 
-    /// A connection outside of the pool. Its error is the database's own; the pool's would only say
-    /// that time ran out.
+    /// A connection outside the pool. Its error is the database's; the pool would only report a
+    /// timeout.
     pub fn connect(&self) -> mysql::Result<Connection> {
         self.manager.open()
     }
 
-    /// Waits until a health check is due, at most `timeout`, and makes it.
+    /// Waits at most `timeout` until a health check is due, and runs it.
     pub fn check_health(&self, timeout: Duration) {
         self.health.check_when_due(
             timeout,
             || self.connect_to_check().map_err(|error| cause(&error)),
-            |connection, lost| match connection {
-                Some(mut connection) => kill_all(&mut connection, lost),
-                None => Vec::new(),
+            |connection, lost| {
+                connection.map_or_else(Vec::new, |mut connection| kill_all(&mut connection, lost))
             },
         );
     }
 
-    /// Finds out whether the database answers; a connection, if there is one to be had.
+    /// Finds out whether the database answers; `None` if it does but accepts no connection.
     fn connect_to_check(&self) -> mysql::Result<Option<Connection>> {
         match self.checks.open() {
             Ok(mut connection) => {
                 connection.ping()?;
                 Ok(Some(connection))
             }
-            // It answers, if only that it has no connection for us: those in the pool may be good.
+            // The database answers that it has no connection left: those in the pool may be good.
             Err(mysql::Error::MySqlError(_)) if self.pool.state().connections > 0 => Ok(None),
             Err(error) => Err(error),
         }

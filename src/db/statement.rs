@@ -1,11 +1,11 @@
-//! Statements from `sql/`, ready for their values, and packets of several statements.
+//! Statements from `sql/`, and packets of several statements.
 
 /// A statement from `sql/`, ready for its values.
 ///
-/// Statements travel as text, so that several go in one packet and one round trip. Every value is
-/// written as a number, in hexadecimal, or, if it has nothing but letters, digits and a few harmless
-/// signs, in quotes: nothing that a caller sends can be read as SQL, whatever quoting the server's
-/// mode prescribes.
+/// Statements are sent as text, so that several fit in one packet and one round trip. Every value
+/// is written as a number, in hexadecimal or, if it has only letters, digits and a few harmless
+/// signs, in quotes: the server cannot read a caller's text as SQL, whatever quoting its mode
+/// prescribes.
 #[derive(Clone, Debug)]
 pub struct Statement(Vec<Piece>);
 
@@ -13,34 +13,33 @@ pub struct Statement(Vec<Piece>);
 enum Piece {
     Sql(String),
     Parameter(String),
-    /// Written once for every row, with this in between; or only for those with this value.
+    /// Written once for every row with this separator; or only for rows that have this value.
     Each(String, Option<String>, Vec<Piece>),
 }
 
 /// A value in a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// Text, compared by the collation of the column it meets.
+    /// Text, compared by the column's collation.
     Text(&'a str),
-    /// Bytes, compared as they are.
+    /// Bytes, compared exactly.
     Bytes(&'a [u8]),
     Number(u64),
-    /// A number that may be negative.
     Signed(i64),
     List(&'a [Value<'a>]),
-    /// Several that are compared together, in parentheses.
+    /// Values that are compared together, in parentheses.
     Tuple(&'a [Value<'a>]),
     Null,
 }
 
-/// The values of a statement by the names of its parameters.
+/// The values of a statement, by the names of its parameters.
 pub type Values<'a> = [(&'static str, Value<'a>)];
 
 impl Statement {
-    /// Reads a file of `sql/`: comments go, `{name}` becomes a quoted identifier, `:name` a
-    /// place for a value. What is between `/*each X*/` and `/*end*/` is written once for every row
-    /// of values, with X in between; after `/*each-with name*/` only for those whose `:name` is not
-    /// NULL.
+    /// Parses a file of `sql/`: drops comments, replaces `{name}` by a quoted identifier, and takes
+    /// `:name` for a parameter. Text between `/*each X*/` and `/*end*/` is written once for every
+    /// row of values, with the separator X; after `/*each-with name*/`, only for rows whose `:name`
+    /// is not NULL.
     pub fn new(file: &str, identifiers: &[(&str, &str)]) -> Self {
         let code = file.lines().filter(|line| !line.starts_with("--"));
         let sql = code.map(str::trim).collect::<Vec<_>>().join(" ");
@@ -60,20 +59,14 @@ impl Statement {
         Self(pieces)
     }
 
-    /// Appends the statement to a packet, with one row of values.
-    ///
-    /// # Panics
-    /// If a parameter of the file is not among the values: a mistake of ours that every use of
-    /// the statement would show.
+    /// Appends the statement to a packet, with one row of values. Panics if a value is missing: a
+    /// bug that the first use of the statement shows.
     pub fn write(&self, packet: &mut Packet, values: &Values) {
         self.write_rows(packet, &[values]);
     }
 
-    /// Appends the statement to a packet, with some rows of values. What is outside of the
-    /// repeated parts is the first row's.
-    ///
-    /// # Panics
-    /// As [`Statement::write`] does, or if there is no row.
+    /// Like [`Statement::write`], with one or more rows of values. The parts that are not repeated
+    /// take the values of the first row.
     pub fn write_rows<'a>(&self, packet: &mut Packet, rows: &[impl AsRef<Values<'a>>]) {
         if packet.statements > 0 {
             packet.text.push(';');
@@ -111,7 +104,7 @@ impl Piece {
                 let (_, value) = value.unwrap_or_else(|| panic!("no value for :{name}"));
                 value.write(text);
             }
-            Self::Each(..) => unreachable!("what is repeated does not repeat anything"),
+            Self::Each(..) => unreachable!("repeated parts are not nested"),
         }
     }
 }
@@ -139,7 +132,7 @@ fn is_name(c: char) -> bool {
     c.is_ascii_lowercase() || c == '_'
 }
 
-/// Splits at the first `:name`; the colons of a time format are followed by something else.
+/// Splits at the first `:name`. The colons of a time format are followed by something else.
 fn split_at_parameter(sql: &str) -> Option<(&str, &str)> {
     sql.match_indices(':')
         .map(|(at, _)| (&sql[..at], &sql[at + 1..]))
@@ -149,13 +142,13 @@ fn split_at_parameter(sql: &str) -> Option<(&str, &str)> {
 impl Value<'_> {
     fn write(self, sql: &mut String) {
         match self {
-            Self::Text(text) if is_plain(text.as_bytes()) => write_plain(sql, text),
+            Self::Text(text) if is_plain(text.as_bytes()) => sql.extend(["'", text, "'"]),
             Self::Text(text) => {
                 sql.push_str("_utf8mb4 ");
                 write_hex(sql, text.as_bytes());
             }
             Self::Bytes(bytes) => match str::from_utf8(bytes) {
-                Ok(text) if is_plain(bytes) => write_plain(sql, text),
+                Ok(text) if is_plain(bytes) => sql.extend(["'", text, "'"]),
                 _ => write_hex(sql, bytes),
             },
             Self::Number(number) => sql.push_str(&number.to_string()),
@@ -178,15 +171,10 @@ impl Value<'_> {
     }
 }
 
-/// Whether it means the same in quotes, whatever the server's mode: most ids, and all leases.
+/// Whether every mode of the server reads the same text in quotes. True for most ids and all
+/// leases.
 fn is_plain(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b" -.:_@+".contains(byte))
-}
-
-fn write_plain(sql: &mut String, text: &str) {
-    sql.push('\'');
-    sql.push_str(text);
-    sql.push('\'');
 }
 
 fn write_hex(sql: &mut String, bytes: &[u8]) {
@@ -199,8 +187,8 @@ fn write_hex(sql: &mut String, bytes: &[u8]) {
     sql.push('\'');
 }
 
-/// Statements that go to the database in one round trip. At the first one that fails the database
-/// leaves the rest undone.
+/// Statements that are sent to the database in one round trip. If one fails, the database skips the
+/// rest.
 #[derive(Debug, Default)]
 pub struct Packet {
     text: String,
@@ -208,17 +196,17 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// How many statements it has.
+    /// The number of statements.
     pub fn len(&self) -> usize {
         self.statements
     }
 
-    /// The statements, with semicolons in between.
+    /// The statements, separated by semicolons.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// Appends a statement that has no values, `COMMIT` for instance.
+    /// Appends a statement without values, such as `COMMIT`.
     pub fn push(&mut self, sql: &str) {
         Statement::new(sql, &[]).write(self, &[]);
     }

@@ -1,17 +1,17 @@
-//! The lock table as the checks found it, and the name of the table of messages.
+//! The lock table and the message table.
 
-/// The table of answered messages, which is our own.
+/// The table of answered messages, which only this program uses.
 pub const MESSAGE_TABLE: &str = "session_lock_message";
 
-/// The lock table as the checks found it.
+/// The lock table, as `doctor` found it.
 #[derive(Clone, Debug)]
 pub struct Table {
     pub name: String,
-    /// The column that is its primary key: `id_sessionX` in production.
+    /// The column of the primary key: `id_sessionX` in production.
     pub key: String,
     /// The unique key on a session's ids.
     pub session_key: String,
-    /// The highest id that the primary key can hold.
+    /// The highest value of the primary key.
     pub max_key: u64,
     /// The next AUTO_INCREMENT id.
     pub next_id: u64,
@@ -21,17 +21,17 @@ pub struct Table {
 }
 
 impl Table {
-    /// The identifiers that the files of `sql/` take in braces.
+    /// The identifiers for the names in braces in the files of `sql/`.
     pub fn names(&self) -> [(&'static str, &str); 3] {
         [("table", &self.name), ("key", &self.key), ("session_key", &self.session_key)]
     }
 
-    /// A session's ids in one spelling: in lower case where the table ignores letter case.
+    /// A session's ids in one spelling: in lower case if the table ignores letter case.
     pub fn name(&self, prospect: &str, device: &str) -> (String, String) {
         (self.prospect_case.fold(prospect), self.device_case.fold(device))
     }
 
-    /// The used share of its ids, from 0 to 1.
+    /// The share of ids that are used up, from 0 to 1.
     #[allow(clippy::cast_precision_loss)] // A share needs no more digits.
     pub fn ids_used(&self) -> f64 {
         self.next_id.saturating_sub(1) as f64 / self.max_key as f64
@@ -41,14 +41,14 @@ impl Table {
 /// Whether a column's collation distinguishes letter case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterCase {
-    /// As in production: `A` and `a` are one id.
+    /// `A` and `a` are one id, as in production.
     Ignored,
     /// `A` and `a` are two ids.
     Distinguished,
 }
 
 impl LetterCase {
-    /// The same text for all ids that the column takes for equal.
+    /// The same text for all ids that the column compares equal.
     pub fn fold(self, id: &str) -> String {
         match self {
             Self::Ignored => id.to_lowercase(),

@@ -83,7 +83,7 @@ fn failed(details: String, refusal: Refusal) -> Told {
 
 fn granted(lease: &Lease) -> Told {
     let Lease { owner_token, fencing_token: FencingToken(fencing_token), how, .. } = lease;
-    if lease.is_worn() {
+    if lease.is_too_short() {
         // This process was paused since. A requester that repeats its request gets what is left.
         let message = "the lease was granted too long ago to be handed out; repeat the same request with this owner_token";
         let refusal = Refusal::Unavailable(message.to_owned(), Some(owner_token.clone()));

@@ -6,8 +6,8 @@ use super::{
     StoredLease, TokenOrigin, Ttl,
 };
 
-/// A lease that waited for a lock is dated anew so many times: each wait takes a second at most, and
-/// whoever is told `unavailable` after that asks again.
+/// Most times that a lease is dated anew because its packet waited for a lock. Each wait takes at
+/// most a second; after that the caller is answered `unavailable` and asks again.
 const REDATES_MAX: u32 = 2;
 
 /// Take the lease of a session.
@@ -17,11 +17,11 @@ pub struct Acquire {
     pub owner_token: OwnerToken,
     pub origin: TokenOrigin,
     pub ttl: Ttl,
-    /// To answer this message, if it is not answered already.
+    /// The message to answer. If it is answered already, there is no lease.
     pub message_id: Option<MessageId>,
 }
 
-/// The answer to an acquire.
+/// The answer to an [`Acquire`].
 #[derive(Clone, Debug)]
 pub enum Acquired {
     Granted(Lease),
@@ -29,7 +29,7 @@ pub enum Acquired {
     Duplicate(Record),
 }
 
-/// What an acquire finds that may only look.
+/// The answer to an [`Acquire`] that only reads.
 #[derive(Clone, Debug)]
 pub enum Found {
     Lease(Lease),
@@ -44,31 +44,30 @@ pub struct Lease {
     pub fencing_token: FencingToken,
     pub how: How,
     pub ttl: Ttl,
-    /// No later than its true expiry, on this machine's steady clock.
+    /// No later than the stored expiry, on this machine's monotonic clock.
     pub expires: Instant,
     pub row: RowVersion,
 }
 
-/// How a lease came about.
+/// How a lease was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     New,
     Takeover(Stale),
-    /// The same owner token holds it already: an answer was lost and asked for again.
+    /// The same owner token holds it already: the caller lost the first answer and asks again.
     Again,
 }
 
 /// What a takeover replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stale {
-    /// A lease: its holder crashed or overran.
+    /// An expired lease: its holder crashed or took too long.
     Lease,
-    /// An old program's row: such programs may leave all of theirs behind.
+    /// An old program's row. Such programs may never delete theirs, so it says nothing of a crash.
     Legacy,
 }
 
 impl How {
-    /// The word in the answer.
     pub fn word(self) -> &'static str {
         match self {
             Self::New => "new",
@@ -79,30 +78,29 @@ impl How {
 }
 
 impl Lease {
-    /// Time until the expiry, on this machine's steady clock.
     pub fn remaining(&self) -> Duration {
         self.expires.saturating_duration_since(Instant::now())
     }
 
-    /// Whether too little is left to hand it out: less than half of what was asked for. A lease
-    /// that was only found again is its owner's business.
-    pub fn is_worn(&self) -> bool {
+    /// Whether less than half of the ttl is left, which is too little to grant. A lease that its
+    /// owner asks for again is never too short: the owner has it already.
+    pub fn is_too_short(&self) -> bool {
         self.how != How::Again && self.remaining() < self.ttl.as_duration() / 2
     }
 
-    /// What everybody else may know of it.
+    /// The view of everybody but its owner.
     pub fn holding(&self) -> Holding {
         let holder = Holder::Leased { fencing_token: self.fencing_token, held_ms: 0 };
         Holding { expires: self.expires, holder, row: self.row }
     }
 }
 
-/// What follows from the rows that were read.
+/// What an acquire does after a packet.
 pub(crate) enum Step {
     Answer(Acquired),
-    /// The packet that writes, which replaces this row if it is still as it was read.
+    /// Send the packet that writes. It replaces this row if the row has not changed.
     Write(Option<Replace>),
-    /// Another session's row has the id: the packet that writes, with another id.
+    /// Send the packet that writes with another id: another session's row has this one.
     NewId,
 }
 
@@ -113,7 +111,7 @@ pub(crate) struct Replace {
     pub stored: Vec<u8>,
     pub fencing_floor: u64,
     how: How,
-    /// How often the lease was dated anew before.
+    /// How often the lease has been dated anew.
     pub redates: u32,
 }
 
@@ -129,21 +127,19 @@ impl Replace {
     }
 
     fn stale(row: Row) -> Self {
-        let stale = match row.lease {
-            Some(_) => Stale::Lease,
-            None => Stale::Legacy,
-        };
+        let stale = if row.lease.is_some() { Stale::Lease } else { Stale::Legacy };
         Self::new(row, How::Takeover(stale), 0)
     }
 }
 
 impl Acquire {
-    /// Whether it matters when its packet began: only a caller can have used the token before.
+    /// Whether the answer depends on when the packet began. Without a message it does only if the
+    /// caller can have used the owner token before.
     pub(crate) fn needs_packet_clock(&self) -> bool {
         self.origin == TokenOrigin::Callers || self.message_id.is_some()
     }
 
-    /// What follows from a read before any write.
+    /// Decides after a read, before any write.
     pub(crate) fn after_read(&self, read: Read, sent: Sent) -> Step {
         if let Some(stored) = read.record {
             return Step::Answer(Acquired::Duplicate(stored.record));
@@ -152,17 +148,14 @@ impl Acquire {
             return Step::Write(None);
         };
         match (row.holding(sent.at), row.lease_of(&self.owner_token)) {
-            (Some(holding), Some(lease)) => {
-                let lease = self.lease(lease, How::Again, &holding);
-                Step::Answer(Acquired::Granted(lease))
-            }
+            (Some(holding), Some(lease)) => self.granted_again(lease.fencing_token, &holding),
             (Some(holding), None) => Step::Answer(Acquired::Held(holding)),
             (None, _) => Step::Write(Some(Replace::stale(row))),
         }
     }
 
-    /// What follows from the rows behind the write, in its transaction; `replaced` is the row that it
-    /// was to replace.
+    /// Decides after a write, from the rows that its transaction read back; `replaced` is the row
+    /// that the write was to replace.
     pub(crate) fn after_write(&self, read: Read, sent: Sent, replaced: Option<&Replace>) -> Step {
         if let Some(stored) = read.record {
             return Step::Answer(Acquired::Duplicate(stored.record));
@@ -173,40 +166,33 @@ impl Acquire {
         let Some(holding) = row.holding(sent.at) else {
             return Step::Write(Some(Replace::stale(row)));
         };
-        let Some(lease) = row.lease_of(&self.owner_token) else {
+        let Some(&StoredLease { fencing_token, .. }) = row.lease_of(&self.owner_token) else {
             return Step::Answer(Acquired::Held(holding));
         };
-        if lease.fencing_token.0 < read.began_us {
-            let lease = self.lease(lease, How::Again, &holding);
-            return Step::Answer(Acquired::Granted(lease));
+        if fencing_token.0 < read.began_us {
+            return self.granted_again(fencing_token, &holding);
         }
-        let how = replaced.map_or(How::New, |replaced| replaced.how);
-        let mut granted = self.lease(lease, how, &holding);
-        // The stored expiry is rounded up; what was asked for is the honest promise.
-        granted.expires = granted.expires.min(sent.at + self.ttl.as_duration());
-        let redates = replaced.map_or(0, |replaced| replaced.redates);
-        if granted.is_worn() && redates < REDATES_MAX {
-            // The packet waited for a lock. Nobody was told of this lease yet, so it starts afresh.
+        let (how, redates) = replaced.map_or((How::New, 0), |row| (row.how, row.redates));
+        // The stored expiry is rounded up; promise no more than the ttl.
+        let expires = holding.expires.min(sent.at + self.ttl.as_duration());
+        let granted = self.lease(fencing_token, how, expires, holding.row);
+        if granted.is_too_short() && redates < REDATES_MAX {
+            // The packet waited for a lock. No answer has named this lease yet, so date it anew.
             return Step::Write(Some(Replace::new(row, how, redates + 1)));
         }
         Step::Answer(Acquired::Granted(granted))
     }
 
-    /// The lease that one INSERT wrote, as its count and `LAST_INSERT_ID` say it. `None` if it waited for a
-    /// lock for so long that it is to start afresh.
+    /// The lease that a single INSERT wrote, from its `LAST_INSERT_ID`. `None` if the INSERT waited
+    /// for a lock so long that the lease must be dated anew.
     pub(crate) fn after_insert(&self, key: u64, fencing_us: u64, sent: Sent) -> Option<Lease> {
-        let lease = Lease {
-            owner_token: self.owner_token.clone(),
-            fencing_token: FencingToken(fencing_us),
-            how: How::New,
-            ttl: self.ttl,
-            expires: sent.at + self.ttl.as_duration(),
-            row: RowVersion::unread(key),
-        };
-        (!lease.is_worn()).then_some(lease)
+        let expires = sent.at + self.ttl.as_duration();
+        let row = RowVersion::unread(key);
+        let lease = self.lease(FencingToken(fencing_us), How::New, expires, row);
+        (!lease.is_too_short()).then_some(lease)
     }
 
-    /// What a look that may not be followed by a write shows.
+    /// Answers from a read that no write may follow.
     pub(crate) fn find(&self, read: Read, sent: Sent) -> Found {
         match self.after_read(read, sent) {
             Step::Answer(Acquired::Granted(lease)) => Found::Lease(lease),
@@ -215,15 +201,20 @@ impl Acquire {
         }
     }
 
-    fn lease(&self, stored: &StoredLease, how: How, holding: &Holding) -> Lease {
-        Lease {
-            owner_token: stored.owner_token.clone(),
-            fencing_token: stored.fencing_token,
-            how,
-            ttl: self.ttl,
-            expires: holding.expires,
-            row: holding.row,
-        }
+    fn granted_again(&self, fencing_token: FencingToken, holding: &Holding) -> Step {
+        let lease = self.lease(fencing_token, How::Again, holding.expires, holding.row);
+        Step::Answer(Acquired::Granted(lease))
+    }
+
+    fn lease(
+        &self,
+        fencing_token: FencingToken,
+        how: How,
+        expires: Instant,
+        row: RowVersion,
+    ) -> Lease {
+        let (owner_token, ttl) = (self.owner_token.clone(), self.ttl);
+        Lease { owner_token, fencing_token, how, ttl, expires, row }
     }
 }
 
@@ -232,18 +223,7 @@ mod tests {
     use super::*;
     use crate::lease::cases::*;
 
-    fn acquire() -> Acquire {
-        Acquire {
-            session: session(),
-            owner_token: owner_token(),
-            origin: TokenOrigin::Callers,
-            ttl: ttl(30_000),
-            message_id: None,
-        }
-    }
-
-    /// The step in a word or two.
-    fn word(step: Step) -> String {
+    fn describe(step: Step) -> String {
         match step {
             Step::Answer(Acquired::Granted(lease)) => format!("granted {}", lease.how.word()),
             Step::Answer(Acquired::Held(_)) => "held".to_owned(),
@@ -257,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_look() {
+    fn step_after_a_read() {
         for (row, record_by, expected) in [
             (None, None, "write"),
             (lease(OTHER, BEFORE_US, 10_000), None, "held"),
@@ -272,12 +252,12 @@ mod tests {
             (lease(OWNER, BEFORE_US, 10_000), Some(OWNER), "duplicate"),
         ] {
             let read = read(row, record_by.and_then(record), 0);
-            assert_eq!(word(acquire().after_read(read, sent())), expected);
+            assert_eq!(describe(acquire().after_read(read, sent())), expected);
         }
     }
 
     #[test]
-    fn after_a_write() {
+    fn step_after_a_write() {
         let stale = || Some(Replace::stale(foreign(None).unwrap()));
         for (row, record_by, replaced, expected) in [
             (lease(OWNER, NOW_US, 30_000), None, None, "granted new"),
@@ -297,30 +277,29 @@ mod tests {
         ] {
             let read = read(row, record_by.and_then(record), 0);
             let step = acquire().after_write(read, sent(), replaced.as_ref());
-            assert_eq!(word(step), expected);
+            assert_eq!(describe(step), expected);
         }
     }
 
     #[test]
-    fn a_worn_lease_is_dated_anew_twice_and_keeps_how_it_came_about() {
-        let worn = || read(lease(OWNER, NOW_US, 14_000), None, 0);
+    fn a_short_lease_is_dated_anew_twice_and_keeps_how_it_was_granted() {
         let mut replaced = Some(Replace::stale(lease(OTHER, BEFORE_US, -1).unwrap()));
         for expected in ["replace takeover 1", "replace takeover 2", "granted takeover"] {
-            let step = acquire().after_write(worn(), sent(), replaced.as_ref());
+            let short = read(lease(OWNER, NOW_US, 14_000), None, 0);
+            let step = acquire().after_write(short, sent(), replaced.as_ref());
             if let Step::Write(next) = &step {
                 replaced.clone_from(next);
                 let floor = replaced.as_ref().map(|replaced| replaced.fencing_floor);
                 assert_eq!(floor, Some(NOW_US + 1));
             }
-            assert_eq!(word(step), expected);
+            assert_eq!(describe(step), expected);
         }
         let read = read(lease(OWNER, BEFORE_US, 14_000), None, 0);
-        let again = acquire().after_write(read, sent(), None);
-        assert_eq!(word(again), "granted again");
+        assert_eq!(describe(acquire().after_write(read, sent(), None)), "granted again");
     }
 
     #[test]
-    fn what_is_promised_leaves_the_rounding_of_the_stored_expiry_out() {
+    fn a_grant_promises_no_more_than_the_ttl() {
         let sent = sent();
         let read = read(lease(OWNER, NOW_US, 30_999), None, 0);
         let Step::Answer(Acquired::Granted(granted)) = acquire().after_write(read, sent, None)
@@ -331,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_alone_finds_a_lease_or_a_record_or_nothing() {
+    fn find_answers_a_lease_a_record_or_nothing() {
         let find = |row, record| acquire().find(read(row, record, 0), sent());
         let own = lease(OWNER, BEFORE_US, 1);
         assert!(matches!(find(own, None), Found::Lease(_)));
@@ -342,21 +321,17 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_worn_once_half_of_it_is_gone_unless_its_owner_asks_again() {
-        let is_worn = |how, left_ms| {
-            Lease {
-                owner_token: OwnerToken::draw(),
-                fencing_token: FencingToken(2),
-                how,
-                ttl: ttl(10_000),
-                expires: Instant::now() + Duration::from_millis(left_ms),
-                row: RowVersion::new(1, b""),
-            }
-            .is_worn()
-        };
-        assert!(!is_worn(How::New, 9_000));
-        assert!(is_worn(How::New, 4_000));
-        assert!(is_worn(How::Takeover(Stale::Lease), 0));
-        assert!(!is_worn(How::Again, 4_000));
+    fn a_lease_is_too_short_after_half_of_its_ttl_unless_its_owner_asks_again() {
+        for (how, left_ms, expected) in [
+            (How::New, 9_000, false),
+            (How::New, 4_000, true),
+            (How::Takeover(Stale::Lease), 0, true),
+            (How::Again, 4_000, false),
+        ] {
+            let expires = Instant::now() + Duration::from_millis(left_ms);
+            let acquire = Acquire { ttl: ttl(10_000), ..acquire() };
+            let lease = acquire.lease(FencingToken(2), how, expires, RowVersion::unread(1));
+            assert_eq!(lease.is_too_short(), expected, "{how:?} {left_ms}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 use super::{Message, OwnerToken, Read, Record, Sent, Session};
 
-/// Record that a message is answered, as the one worker that may answer it.
+/// Record that a message is answered. Only the holder of the session's lease may.
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub session: Session,
@@ -8,19 +8,19 @@ pub struct Commit {
     pub message: Message,
 }
 
-/// The answer to a commit.
+/// The answer to a [`Commit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
     New,
-    /// The caller has committed it before: an answer was lost and asked for again.
+    /// The caller committed it before, lost the answer and asks again.
     Again,
-    /// The lease is not the caller's any more, or it expired; nothing was recorded.
+    /// The lease has expired or is not the caller's any more; nothing was recorded.
     Lost,
     Duplicate(Record),
 }
 
 impl Commit {
-    /// What the record behind the write says, and whether the write made it.
+    /// Answers from the record that was read after the write, and from whether the write made it.
     pub(crate) fn answer(&self, read: Read, sent: Sent) -> Committed {
         match read.record {
             Some(stored) if !stored.is_by(&self.owner_token) => Committed::Duplicate(stored.record),
@@ -37,19 +37,20 @@ mod tests {
     use crate::lease::cases::*;
 
     #[test]
-    fn the_record_behind_the_write_is_the_answer() {
+    fn the_answer_is_the_record_that_was_read_after_the_write() {
         let commit = Commit { session: session(), owner_token: owner_token(), message: message() };
-        let answer = |by: Option<&str>, changed, sent| {
-            commit.answer(read(None, by.and_then(record), changed), sent)
-        };
-        assert_eq!(answer(Some(OWNER), 1, sent()), Committed::New);
-        assert_eq!(answer(Some(OWNER), 0, sent()), Committed::Again);
-        assert_eq!(answer(Some(OWNER), 0, sent_again()), Committed::New);
-        assert_eq!(answer(None, 0, sent()), Committed::Lost);
-        assert_eq!(answer(None, 0, sent_again()), Committed::Lost);
-        for sent in [sent(), sent_again()] {
-            let by_another = answer(Some(OTHER), 0, sent);
-            assert!(matches!(by_another, Committed::Duplicate(_)));
+        let other = || Committed::Duplicate(record(OTHER).unwrap().record);
+        for (record_by, changed, sent, expected) in [
+            (Some(OWNER), 1, sent(), Committed::New),
+            (Some(OWNER), 0, sent(), Committed::Again),
+            (Some(OWNER), 0, sent_again(), Committed::New),
+            (None, 0, sent(), Committed::Lost),
+            (None, 0, sent_again(), Committed::Lost),
+            (Some(OTHER), 0, sent(), other()),
+            (Some(OTHER), 0, sent_again(), other()),
+        ] {
+            let read = read(None, record_by.and_then(record), changed);
+            assert_eq!(commit.answer(read, sent), expected);
         }
     }
 }

@@ -5,11 +5,11 @@ use super::OwnerToken;
 /// Longest message id: what the table holds. Providers' ids have some 30 to 130 characters.
 pub const MESSAGE_ID_MAX_CHARS: usize = 255;
 
-/// Longest result of an answered message, in bytes: a reference to the reply, such as its id at
-/// the provider, and not the reply itself.
+/// Longest result of an answered message, in bytes: enough for a reference to the reply, such as
+/// its id at the provider, but not for the reply itself.
 pub const RESULT_MAX_BYTES: usize = 512;
 
-/// The message that a lease is for, by the name that its provider gave it. Compared exactly.
+/// The provider's id of the message that a lease is for. Ids compare byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageId(String);
 
@@ -24,28 +24,27 @@ impl MessageId {
         }
     }
 
-    /// The id's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A message that is answered, and what its worker leaves for those who bring it again.
+/// An answered message, with a result for those who deliver it again.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub id: MessageId,
-    /// JSON text of at most [`RESULT_MAX_BYTES`], given back byte for byte.
+    /// JSON text of at most [`RESULT_MAX_BYTES`], returned byte for byte.
     pub result: Option<String>,
 }
 
-/// Everybody's view of an answered message.
+/// The record of an answered message, as every caller may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub committed_ago: Duration,
     pub result: Option<String>,
 }
 
-/// A message's record, as it was read.
+/// The record of an answered message, as it was read.
 pub(crate) struct StoredRecord {
     owner_token: Vec<u8>,
     pub record: Record,
@@ -54,7 +53,7 @@ pub(crate) struct StoredRecord {
 impl StoredRecord {
     pub fn new(owner_token: Vec<u8>, age_us: i64, result: Option<Vec<u8>>) -> Self {
         let committed_ago = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
-        // The API takes nothing but JSON, which is UTF-8.
+        // The API accepts only JSON, which is UTF-8.
         let result = result.and_then(|result| String::from_utf8(result).ok());
         Self { owner_token, record: Record { committed_ago, result } }
     }

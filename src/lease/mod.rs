@@ -1,16 +1,16 @@
-//! The words and the rules of leases. No input or output happens here: the store sends a packet of
-//! statements, and the function of a verb says what the rows that came back mean.
+//! The types and the rules of leases, without input or output: the store sends a packet of
+//! statements, and each operation decides here what the rows that came back mean.
 //!
-//! A lease lives in the one column `timestamp` of its row, so that whoever overwrites or deletes
-//! the row ends the lease in one atom, even a program that knows nothing of owner tokens:
+//! The one column `timestamp` of a row contains the whole lease. A program that overwrites or
+//! deletes the row therefore ends the lease atomically, even if it does not know owner tokens:
 //!
 //! ```text
 //! 2025-10-14 09:00:00.000000 1760432400123456 48210000000000000007    (stored without the spaces)
 //! └  expiry minus 30 s     ┘ └ fencing token┘ └   owner token    ┘
 //! ```
 //!
-//! The first part is what an old program reads: a datetime that holds the session for 30 s. The
-//! digits behind it read as more digits of its fraction, on MySQL and MariaDB alike.
+//! An old program reads the first part: a datetime that holds the session for 30 s. Both MySQL and
+//! MariaDB take the digits that follow for more digits of its fraction.
 
 mod acquire;
 mod commit;
@@ -27,7 +27,9 @@ use std::time::Instant;
 pub use acquire::{Acquire, Acquired, Found, How, Lease, Stale};
 pub(crate) use acquire::{Replace, Step};
 pub use commit::{Commit, Committed};
+pub(crate) use message::StoredRecord;
 pub use message::{MESSAGE_ID_MAX_CHARS, Message, MessageId, RESULT_MAX_BYTES, Record};
+pub(crate) use release::ForceStep;
 pub use release::{Force, Forced, Release, Released};
 pub use renew::{Renew, Renewed};
 pub use row::{Holder, Holding, RowVersion, STORED_CHARS, StoredLease};
@@ -37,39 +39,39 @@ pub use token::{FencingToken, OWNER_TOKEN_DIGITS, OwnerToken, TokenOrigin};
 pub(crate) use ttl::date_shift_us;
 pub use ttl::{HOLD_MS, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Ttl};
 
-pub(crate) use message::StoredRecord;
-pub(crate) use release::ForceStep;
-
-/// What one packet read back for one operation, in the transaction of its write.
+/// What a packet read for one operation; after a write, in the same transaction.
 #[derive(Default)]
 pub(crate) struct Read {
     pub row: Option<Row>,
-    /// Whether that came from a server that takes writes. Any other may be a replica that lags.
+    /// Whether the row came from a server that takes writes. Any other may be a replica that lags.
     pub takes_writes: bool,
     pub record: Option<StoredRecord>,
-    /// How many rows the operation's own statement changed.
+    /// Rows that the operation's own statement changed.
     pub changed: u64,
-    /// The database's clock when the operation's first packet began, in microseconds since 1970, or
-    /// a little earlier. A lease with a lower fencing token was granted before that.
+    /// The database's clock, in microseconds since 1970, when the operation's first packet began or
+    /// a little earlier. A lease with a lower fencing token was granted before the operation.
     pub began_us: u64,
 }
 
-/// A packet, as the machine's steady clock and the network have it.
+/// When a packet was sent.
 #[derive(Clone, Copy)]
 pub(crate) struct Sent {
     pub at: Instant,
-    /// Whether an earlier one of the same operation was lost, and may have taken effect.
+    /// Whether an earlier packet of the operation was lost and may have taken effect.
     pub again: bool,
 }
 
 #[cfg(test)]
-#[allow(clippy::unnecessary_wraps)] // as they stand in the tables
-mod cases {
-    //! Rows and records for the tables of cases of the verbs.
+#[allow(clippy::unnecessary_wraps)] // the tables of cases need options
+pub(crate) mod cases {
+    //! Values for tables of test cases.
 
     use std::time::Instant;
 
-    use super::{Id, Message, MessageId, OwnerToken, Read, Row, Sent, Session, StoredRecord, Ttl};
+    use super::{
+        Acquire, Id, Message, MessageId, OwnerToken, Read, Row, Sent, Session, StoredRecord,
+        TokenOrigin, Ttl,
+    };
 
     pub const OWNER: &str = "48210000000000000007";
     pub const OTHER: &str = "99990000000000000009";
@@ -77,7 +79,7 @@ mod cases {
     /// The database's clock in all cases.
     pub const NOW_US: u64 = 1_760_432_405_000_000;
 
-    /// The fencing token of leases that were granted before the operation began.
+    /// The fencing token of a lease that was granted before the operation began.
     pub const BEFORE_US: u64 = 1_760_432_400_123_456;
 
     pub fn session() -> Session {
@@ -93,18 +95,28 @@ mod cases {
         Ttl::new(ms, u64::MAX).unwrap()
     }
 
+    pub fn acquire() -> Acquire {
+        Acquire {
+            session: session(),
+            owner_token: owner_token(),
+            origin: TokenOrigin::Callers,
+            ttl: ttl(30_000),
+            message_id: None,
+        }
+    }
+
     pub fn message() -> Message {
         Message { id: MessageId::new("wamid.1").unwrap(), result: None }
     }
 
-    /// A lease's row, with so many milliseconds left.
+    /// The row of a lease with this much time left.
     pub fn lease(owner: &str, fencing_us: u64, left_ms: i64) -> Option<Row> {
         let stored = format!("2025-10-14 09:00:00.000000{fencing_us}{owner}");
         let age_us = (30_000 - left_ms) * 1_000;
         Some(Row::new(7, stored.into(), Some(age_us), NOW_US))
     }
 
-    /// An old program's row, or one that is no date.
+    /// An old program's row; without a valid date if `left_ms` is `None`.
     pub fn foreign(left_ms: Option<i64>) -> Option<Row> {
         let age_us = left_ms.map(|left_ms| (30_000 - left_ms) * 1_000);
         Some(Row::new(7, b"2025-10-14 09:00:00".to_vec(), age_us, NOW_US))

@@ -6,27 +6,28 @@ use super::{FencingToken, Holder, Message, OwnerToken, Read, Sent, Session};
 pub struct Release {
     pub session: Session,
     pub owner_token: OwnerToken,
-    /// And record that this message is answered.
+    /// The answered message to record.
     pub message: Option<Message>,
 }
 
-/// The answer to a release.
+/// The answer to a [`Release`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
     Released,
-    /// The lease was not the caller's any more, and nothing was deleted.
+    /// The lease has expired or is not the caller's any more; nothing was deleted.
     Lost,
 }
 
 impl Release {
-    /// What the count of deleted rows says. Only after an earlier packet was lost do the row and the
-    /// record matter: that packet may have done it.
+    /// Answers from the number of deleted rows. The row and the record matter only if an earlier
+    /// packet was lost: that packet may have released the lease.
     pub(crate) fn answer(&self, read: &Read, sent: Sent) -> Released {
         if read.changed > 0 {
             return Released::Released;
         }
-        // A lease that was granted before the first packet had replaced this one already. And that packet
-        // would have recorded the message.
+        // A lost packet cannot have released it if another lease was granted before the first
+        // packet, which had replaced this one, nor if the message has no record, which it would
+        // have made.
         let next = read.row.as_ref().and_then(|row| row.lease.as_ref());
         let may_have_been_released = next.is_none_or(|next| next.fencing_token.0 >= read.began_us)
             && (self.message.is_none() || read.record.is_some());
@@ -34,41 +35,42 @@ impl Release {
     }
 }
 
-/// End a lease without being its owner: an operator's release.
+/// End a lease that somebody else owns: an operator's release.
 #[derive(Clone, Debug)]
 pub struct Force {
     pub session: Session,
     pub fencing_token: Option<FencingToken>,
 }
 
-/// The answer to an operator's release.
+/// The answer to a [`Force`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forced {
     Released(Holder),
-    /// Nobody held it, or not by the lease that was named.
+    /// The session is free, or its lease has another fencing token.
     NotHeld,
 }
 
-/// What follows for an operator's release from a read.
+/// What a forced release does after a read.
 pub(crate) enum ForceStep {
     Answer(Forced),
-    /// Delete this row, if it is still as it was read.
+    /// Delete this row if it has not changed.
     Delete(Row),
 }
 
 impl Force {
-    /// What follows from a read; `tried` is the row that an earlier packet, which was lost, was to
+    /// Decides after a read; `tried` is the row that an earlier packet, which was lost, was to
     /// delete.
     pub(crate) fn after_read(&self, read: Read, tried: Option<&Row>) -> ForceStep {
-        let row = read.row.filter(|row| row.remaining().is_some());
-        let meant = row.filter(|row| {
+        let row = read.row.filter(|row| {
             let fencing_token = row.lease.as_ref().map(|lease| lease.fencing_token);
-            self.fencing_token.is_none() || self.fencing_token == fencing_token
+            row.remaining().is_some()
+                && (self.fencing_token.is_none() || self.fencing_token == fencing_token)
         });
-        match (meant, tried) {
-            // Renewed or not, the lease stands: that packet did nothing.
+        match (row, tried) {
+            // Renewed or not, the lease is still there: the lost packet did nothing.
             (Some(row), Some(tried)) if is_same_lease(&row, tried) => ForceStep::Delete(row),
-            // It is gone. Another lease may hold the session, which nobody meant.
+            // It is gone. If another lease holds the session now, the operator did not mean that
+            // one.
             (_, Some(tried)) => ForceStep::Answer(Forced::Released(tried.holder())),
             (Some(row), None) => ForceStep::Delete(row),
             (None, None) => ForceStep::Answer(Forced::NotHeld),
@@ -89,7 +91,7 @@ mod tests {
     use crate::lease::cases::*;
 
     #[test]
-    fn the_count_of_deleted_rows_is_the_answer_unless_an_earlier_packet_was_lost() {
+    fn the_answer_is_the_number_of_deleted_rows_unless_an_earlier_packet_was_lost() {
         let (lost, released) = (Released::Lost, Released::Released);
         let other = |fencing_us| lease(OTHER, fencing_us, 30_000);
         let m = || Some(message());
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operators_release_deletes_the_lease_that_is_meant() {
+    fn a_forced_release_deletes_only_the_lease_that_is_named() {
         let live = || lease(OTHER, BEFORE_US, 1_000);
         let renewed = || lease(OTHER, BEFORE_US, 20_000);
         let next = || lease(OWNER, NOW_US, 20_000);
@@ -136,15 +138,14 @@ mod tests {
             (renewed(), None, live(), "delete"),
             (foreign(Some(1_000)), None, foreign(Some(2_000)), "delete"),
         ] {
-            let force =
-                Force { session: session(), fencing_token: fencing_token.map(FencingToken) };
-            let step = force.after_read(read(row, None, 0), tried.as_ref());
-            let word = match step {
+            let fencing_token = fencing_token.map(FencingToken);
+            let force = Force { session: session(), fencing_token };
+            let step = match force.after_read(read(row, None, 0), tried.as_ref()) {
                 ForceStep::Delete(_) => "delete",
                 ForceStep::Answer(Forced::Released(_)) => "released",
                 ForceStep::Answer(Forced::NotHeld) => "not held",
             };
-            assert_eq!(word, expected);
+            assert_eq!(step, expected);
         }
     }
 }

@@ -8,30 +8,31 @@ pub struct Renew {
     pub session: Session,
     pub owner_token: OwnerToken,
     pub ttl: Ttl,
-    /// But never so that the lease is held for longer than this since its grant.
+    /// The new expiry is at most this long after the grant.
     pub max_hold_ms: u64,
 }
 
-/// The answer to a renew.
+/// The answer to a [`Renew`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewed {
     Renewed {
         fencing_token: FencingToken,
-        /// When it ends now, on this machine's steady clock.
+        /// On this machine's monotonic clock.
         expires: Instant,
     },
-    /// It is not the caller's any more, or it expired: an expired lease is never revived.
+    /// The lease is not the caller's any more, or it has expired: an expired lease is never
+    /// revived.
     Lost,
-    /// It was held for as long as a lease can be.
+    /// It has been held for the longest time that a lease may be held.
     MaxHold,
 }
 
 impl Renew {
-    /// What the row behind the write says. A lease that is live there was live when the write
-    /// reached it, a moment before, so the write gave it its new expiry.
+    /// Answers from the row that was read after the write. If the lease is live there, it was live
+    /// when the write reached it a moment before, so the write gave it its new expiry.
     pub(crate) fn answer(&self, read: &Read, sent: Sent) -> Renewed {
-        let Some((row, lease)) =
-            read.row.as_ref().and_then(|row| Some((row, row.lease_of(&self.owner_token)?)))
+        let row = read.row.as_ref();
+        let Some((row, lease)) = row.and_then(|row| Some((row, row.lease_of(&self.owner_token)?)))
         else {
             return Renewed::Lost;
         };
@@ -58,12 +59,12 @@ mod tests {
     use crate::lease::cases::*;
 
     #[test]
-    fn the_row_behind_the_write_is_the_answer() {
+    fn the_answer_is_the_row_that_was_read_after_the_write() {
         const LOST: Result<u64, Renewed> = Err(Renewed::Lost);
         // The grant was 4,876 ms ago.
         for (row, max_hold_ms, expected) in [
             (lease(OWNER, BEFORE_US, 20_700), 900_000, Ok(20_000)),
-            // Shorter than was asked for, near the longest hold.
+            // Shorter than the ttl, near the longest hold.
             (lease(OWNER, BEFORE_US, 5_900), 10_000, Ok(5_124)),
             (lease(OWNER, BEFORE_US, 1_000), 4_876, Err(Renewed::MaxHold)),
             (lease(OWNER, BEFORE_US, -1), 4_876, Err(Renewed::MaxHold)),
@@ -74,20 +75,16 @@ mod tests {
             (foreign(None), 900_000, LOST),
             (None, 900_000, LOST),
         ] {
-            let renew = Renew {
-                session: session(),
-                owner_token: owner_token(),
-                ttl: ttl(20_000),
-                max_hold_ms,
-            };
+            let (session, owner_token, ttl) = (session(), owner_token(), ttl(20_000));
+            let renew = Renew { session, owner_token, ttl, max_hold_ms };
             let sent = sent();
-            let expected = match expected {
-                Ok(left_ms) => Renewed::Renewed {
+            let expected = expected.map_or_else(
+                |refused| refused,
+                |left_ms| Renewed::Renewed {
                     fencing_token: FencingToken(BEFORE_US),
                     expires: sent.at + Duration::from_millis(left_ms),
                 },
-                Err(refused) => refused,
-            };
+            );
             assert_eq!(renew.answer(&read(row, None, 1), sent), expected);
         }
     }

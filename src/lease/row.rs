@@ -4,35 +4,36 @@ use std::time::{Duration, Instant};
 
 use super::{FencingToken, HOLD_MS, OWNER_TOKEN_DIGITS, OwnerToken};
 
-/// The stored form begins with a datetime; the fencing token and the owner token follow.
-const DATETIME_CHARS: usize = "2025-10-14 09:00:00.000000".len();
+/// The stored form begins with a datetime of this shape, where 9 is any digit. The database decides
+/// what it means as a date. The fencing token and the owner token follow.
+const DATETIME_SHAPE: &[u8] = b"9999-99-99 99:99:99.000000";
 
 /// Microseconds since 1970 have 16 digits from 2001 to 2286.
 const FENCING_DIGITS: usize = 16;
 
 /// Characters of a stored lease: 62.
-pub const STORED_CHARS: usize = DATETIME_CHARS + FENCING_DIGITS + OWNER_TOKEN_DIGITS;
+pub const STORED_CHARS: usize = DATETIME_SHAPE.len() + FENCING_DIGITS + OWNER_TOKEN_DIGITS;
 
-/// Fencing tokens stay below this: MySQL rounds a datetime at the seventh digit of its fraction,
-/// which is the fencing token's first, so that one must not exceed 4. Reached in the year 2128.
+/// Fencing tokens stay below this until the year 2128. MySQL rounds a datetime at the seventh digit
+/// of its fraction, which is the first of the fencing token and so must not exceed 4.
 const FENCING_LIMIT: u64 = 4_999_999_999_999_999;
 
-/// A crashed holder's row is left for so long after its expiry: until then, the next acquire finds
-/// it and says `takeover`, which tells the bot that a worker died.
+/// How long a crashed holder's row stays after its expiry. An acquire that finds it answers
+/// `takeover`, which tells the bot that a worker died.
 const SWEPT_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// How the claims of this process begin: as a datetime long past, for a strict column that is computed
-/// from it, and eight digits that no other process has.
+/// How every claim of this process begins: with a past datetime, because a generated column may
+/// need a valid one, and with eight digits that no other process has.
 pub(crate) fn claim_mark() -> &'static str {
     static MARK: LazyLock<String> = LazyLock::new(|| {
         let token = OwnerToken::draw();
-        // The seventh digit of a fraction must not be rounded up.
+        // The seventh digit of the fraction is 0, so that MySQL does not round up.
         format!("2000-01-01 00:00:00.0000000{}", &token.secret()[..8])
     });
     &MARK
 }
 
-/// What the 62 characters of a lease say, apart from its date.
+/// The content of a stored lease, apart from its date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredLease {
     pub fencing_token: FencingToken,
@@ -40,36 +41,25 @@ pub struct StoredLease {
 }
 
 impl StoredLease {
-    /// Reads the stored bytes. `None` for anything else: an old program's datetime, or garbage.
+    /// `None` for anything but a stored lease: an old program's datetime, or garbage.
     pub fn parse(stored: &[u8]) -> Option<Self> {
         let text = str::from_utf8(stored).ok().filter(|text| text.is_ascii())?;
-        if text.len() != STORED_CHARS || !has_shape(&text[..DATETIME_CHARS]) {
+        let has_shape = text.bytes().zip(DATETIME_SHAPE).all(|(byte, shape)| match shape {
+            b'9' => byte.is_ascii_digit(),
+            shape => byte == *shape,
+        });
+        if text.len() != STORED_CHARS || !has_shape {
             return None;
         }
-        let (fencing, owner) = text[DATETIME_CHARS..].split_at(FENCING_DIGITS);
+        let (fencing, owner) = text[DATETIME_SHAPE.len()..].split_at(FENCING_DIGITS);
         let owner_token = OwnerToken::new(owner).ok()?;
         let all_digits = fencing.bytes().all(|byte| byte.is_ascii_digit());
-        let number: u64 = fencing.parse().ok().filter(|_| all_digits)?;
-        (number < FENCING_LIMIT)
-            .then_some(Self { fencing_token: FencingToken(number), owner_token })
+        let number = fencing.parse().ok().filter(|number| all_digits && *number < FENCING_LIMIT)?;
+        Some(Self { fencing_token: FencingToken(number), owner_token })
     }
 }
 
-/// Whether the text is a datetime with an empty fraction, as this program writes it. What it means
-/// as a date is for the database to say.
-fn has_shape(datetime: &str) -> bool {
-    let shape = "0000-00-00 00:00:00".bytes().map(|byte| match byte {
-        b'0' => None,
-        separator => Some(separator),
-    });
-    let shape = shape.chain(".000000".bytes().map(Some));
-    datetime
-        .bytes()
-        .zip(shape)
-        .all(|(byte, shape)| shape.map_or(byte.is_ascii_digit(), |expected| byte == expected))
-}
-
-/// A row as it was read once: enough to notice that it changed, and nothing more.
+/// A row as it was read once: just enough to notice a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RowVersion {
     pub key: u64,
@@ -77,31 +67,28 @@ pub struct RowVersion {
 }
 
 impl RowVersion {
-    /// The version with these stored bytes.
     pub fn new(key: u64, stored: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
         stored.hash(&mut hasher);
-        let hash = hasher.finish();
-        Self { key, hash }
+        Self { key, hash: hasher.finish() }
     }
 
-    /// The version of a row that was written and not read: whoever watches it takes it for changed.
+    /// The version of a row that was written and not read: a watch reports it as changed.
     pub(super) fn unread(key: u64) -> Self {
         Self::new(key, b"")
     }
 }
 
-/// Everybody's view of a lease but its owner's: it has no owner token.
+/// The view of a lease for everybody but its owner: without the owner token.
 #[derive(Clone, Debug)]
 pub struct Holding {
-    /// When it ends, on this machine's steady clock.
+    /// On this machine's monotonic clock.
     pub expires: Instant,
     pub holder: Holder,
     pub row: RowVersion,
 }
 
 impl Holding {
-    /// Time until the expiry, on this machine's steady clock.
     pub fn remaining(&self) -> Duration {
         self.expires.saturating_duration_since(Instant::now())
     }
@@ -114,7 +101,7 @@ pub enum Holder {
         fencing_token: FencingToken,
         held_ms: u64,
     },
-    /// An old program, whose row says neither who nor since when.
+    /// An old program. Its row contains neither an owner nor a start.
     Legacy,
 }
 
@@ -127,7 +114,7 @@ pub(crate) struct Row {
     pub lease: Option<StoredLease>,
     /// The database's clock, in microseconds since 1970.
     pub clock_us: u64,
-    /// Time until its expiry by that clock: negative when past, `None` for no date.
+    /// Time until the expiry by that clock: negative once it is past, `None` if there is no date.
     remaining_us: Option<i64>,
 }
 
@@ -143,16 +130,15 @@ impl Row {
         }
     }
 
-    /// Time until its expiry; `None` once it is stale.
+    /// Time until the expiry; `None` once the row is stale.
     pub fn remaining(&self) -> Option<Duration> {
         let left_us = u64::try_from(self.remaining_us?).ok()?;
         (left_us > 0).then(|| Duration::from_micros(left_us))
     }
 
-    /// The lease of this owner in it, live or not.
+    /// The lease in this row if it is this owner's, live or not.
     pub fn lease_of(&self, owner_token: &OwnerToken) -> Option<&StoredLease> {
-        let lease = self.lease.as_ref();
-        lease.filter(|lease| lease.owner_token == *owner_token)
+        self.lease.as_ref().filter(|lease| lease.owner_token == *owner_token)
     }
 
     pub fn version(&self) -> RowVersion {
@@ -169,7 +155,7 @@ impl Row {
         }
     }
 
-    /// Who holds the session, if the row does; `read_at` is when the read was sent.
+    /// Who holds the session, unless the row is stale; `read_at` is when the read was sent.
     pub fn holding(&self, read_at: Instant) -> Option<Holding> {
         Some(Holding {
             expires: read_at + self.remaining()?,
@@ -178,7 +164,7 @@ impl Row {
         })
     }
 
-    /// Whether a crashed holder left it, so long ago that nobody is told of a takeover any more.
+    /// Whether a crashed holder left the row so long ago that it may be swept.
     pub fn is_abandoned(&self) -> bool {
         let past_us = self.remaining_us.and_then(|left_us| u64::try_from(-left_us).ok());
         self.lease.is_some()
@@ -193,7 +179,7 @@ mod tests {
     const STORED: &str = "2025-10-14 09:00:00.000000176043240012345648210000000000000007";
 
     #[test]
-    fn a_stored_lease_is_read_back() {
+    fn a_stored_lease_is_parsed() {
         let expected = StoredLease {
             fencing_token: FencingToken(1_760_432_400_123_456),
             owner_token: OwnerToken::new("48210000000000000007").unwrap(),
@@ -203,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_but_a_stored_lease_is_none() {
+    fn anything_else_is_not_a_lease() {
         for at in 0..STORED_CHARS {
             let mut bytes = STORED.as_bytes().to_vec();
             bytes[at] = b'x';
@@ -224,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_has_the_length_that_acquire_sql_counts_on() {
+    fn a_claim_has_the_length_that_acquire_sql_expects() {
         let sql = include_str!("../../sql/lease/acquire.sql");
         let length = claim_mark().len();
         assert!(sql.contains(&format!("LEFT(timestamp, {length}) = :mark")));

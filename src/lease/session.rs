@@ -8,9 +8,9 @@ pub const ID_MAX_CHARS: usize = 255;
 pub struct Id(String);
 
 impl Id {
-    /// An id that a lease can be taken for: 1–255 printable ASCII characters, no blank at either
-    /// end. The table's collation makes all emoji equal and ignores blanks at the end, so
-    /// anything else could name somebody else's session.
+    /// An id that can have a lease: 1–255 printable ASCII characters, no blank at either end. The
+    /// table's collation makes all emoji equal and ignores trailing blanks, so anything else could
+    /// name another customer's session.
     pub fn new(text: &str) -> Result<Self, &'static str> {
         let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         if text.is_empty() || text.len() > ID_MAX_CHARS || !printable || text.trim() != text {
@@ -19,7 +19,7 @@ impl Id {
         Ok(Self(text.to_owned()))
     }
 
-    /// An id for looking and forcing, which must reach old rows of any spelling.
+    /// An id for a read or a forced release, which must reach old rows of any spelling.
     pub fn as_stored(text: &str) -> Result<Self, &'static str> {
         match text.chars().count() {
             1..=ID_MAX_CHARS => Ok(Self(text.to_owned())),
@@ -28,18 +28,17 @@ impl Id {
     }
 
     /// An id that was read from the table.
-    pub fn stored(text: String) -> Self {
+    pub fn from_column(text: String) -> Self {
         Self(text)
     }
 
-    /// The id's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// One conversation: what a lease is for. Displayed as the log lines show it, with anything
-/// unprintable escaped.
+/// One conversation: what a lease is for. Its display form is for log lines and escapes everything
+/// unprintable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Session {
     pub id_device: Id,

@@ -1,22 +1,20 @@
 use std::fmt;
 
-/// Digits of an owner token: as many as make guessing hopeless while the whole still reads as a
-/// datetime. Fixed by the stored form.
+/// Digits of an owner token: enough to make guessing hopeless, few enough that MySQL and MariaDB
+/// still read the stored lease as a datetime. Part of the stored form, so it can never change.
 pub const OWNER_TOKEN_DIGITS: usize = 20;
 
-/// The number of owner tokens: one for every row of digits.
+/// The number of possible owner tokens.
 const OWNER_TOKENS: u128 = 10_u128.pow(20);
 
-/// Proof of ownership, drawn anew for every lease. Displayed and debugged as its last four
-/// digits, so that no log shows it; [`OwnerToken::secret`] is the way to the whole.
+/// Proof of ownership, drawn anew for every lease. Display and debug output show only the last four
+/// digits, so that no log has the token; only [`OwnerToken::secret`] returns it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OwnerToken(String);
 
 impl OwnerToken {
-    /// Draws a token from the system's random numbers.
-    ///
-    /// # Panics
-    /// If the system has no random numbers: nothing safe can be done without.
+    /// Draws a token from the system's random numbers. Panics if there are none: without them
+    /// nothing is safe.
     pub fn draw() -> Self {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).expect("the system gives random numbers");
@@ -33,7 +31,7 @@ impl OwnerToken {
         }
     }
 
-    /// All 20 digits: for the database and for the owner's answer, nothing else.
+    /// All 20 digits: only for the database and for the owner's answer.
     pub fn secret(&self) -> &str {
         &self.0
     }
@@ -51,17 +49,17 @@ impl fmt::Debug for OwnerToken {
     }
 }
 
-/// Where an owner token came from.
+/// Who drew an owner token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenOrigin {
-    /// The caller drew it, and may have used it before.
+    /// The caller, who may have used it before.
     Callers,
-    /// We did, for this request.
+    /// This program, for this request.
     Ours,
 }
 
 /// Rises with every new lease of a session: the database clock's microseconds since 1970 at the
-/// grant. Public; a resource that remembers the highest one seen can refuse a late worker.
+/// grant. Public; a resource that remembers the highest one so far can refuse a late worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FencingToken(pub u64);
 
@@ -70,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drawn_owner_token_is_a_valid_one_and_never_drawn_twice() {
+    fn drawn_owner_tokens_are_valid_and_differ() {
         let drawn: Vec<_> = (0..1_000).map(|_| OwnerToken::draw()).collect();
         for (n, token) in drawn.iter().enumerate() {
             assert_eq!(OwnerToken::new(token.secret()).as_ref(), Ok(token));

@@ -1,33 +1,32 @@
 //! A batch of operations in, a batch of answers out.
 //!
-//! All operations of a batch go through the same loop together: one packet reads for those that begin
-//! with a read, one writes, and the rows that it reads back are the answers. A stale row leads to one
-//! more packet, which takes it over. When something goes wrong with several together, each goes
-//! alone, so that the error of one is not the others'.
+//! All operations of a batch go through the same loop together. One packet reads for those that
+//! begin with a read; one packet writes, and the rows that it reads back are the answers. A stale
+//! row leads to one more packet, which takes it over. When a packet for several operations fails,
+//! each operation goes on alone, so that one's error does not fail the others.
 
 use std::time::Instant;
 
-use super::operation::{Answer, Attempt, Operation, Sharing, StoreError};
+use super::attempt::{Attempt, Sharing};
+use super::operation::{Answer, Operation, StoreError};
 use super::packet::Statements;
 use super::{BATCH_TIMEOUT, Store};
-use crate::db::ConnectionId;
-use crate::db::{Connection, ErrorKind, Packet, PacketError, cause};
+use crate::db::{Connection, ConnectionId, ErrorKind, Packet, PacketError, cause};
 use crate::lease::Read;
 use crate::metrics::METRICS;
 
-/// Why a round ended before every operation had its answer.
+/// Why a round ended before every operation had its answer, with the cause as text.
 enum Interrupted {
-    /// Worth another round.
+    /// Another round may succeed.
     Again(String),
-    /// The database does not answer, to anybody.
+    /// The database does not answer at all.
     DatabaseDown(String),
-    /// The same would happen again.
+    /// The same packet would fail again.
     Refused(String),
 }
 
 impl Store {
-    /// Runs the operations, in one transaction as long as nothing gets in their way, and answers
-    /// each in its place.
+    /// Runs the operations, in one transaction if nothing fails; the answers are in the same order.
     pub fn run(&self, operations: &[Operation]) -> Vec<Result<Answer, StoreError>> {
         let statements = match self.statements() {
             Ok(statements) => statements,
@@ -37,8 +36,7 @@ impl Store {
         let mut round =
             Round { store: self, statements, until: Instant::now() + BATCH_TIMEOUT, lost: None };
         let cause = round.run_all(&mut attempts);
-        let answers = attempts.into_iter();
-        answers.map(|attempt| attempt.finish(&cause)).collect()
+        attempts.into_iter().map(|attempt| attempt.finish(&cause)).collect()
     }
 }
 
@@ -47,23 +45,23 @@ struct Round<'s> {
     store: &'s Store,
     statements: &'s Statements,
     until: Instant,
-    /// The connection that was lost in the middle of a write, until it is known to have ended.
+    /// A connection that was lost during a write, until it is known to have ended.
     lost: Option<ConnectionId>,
 }
 
 impl Round<'_> {
-    /// Rounds until all have their answer, or time is up; what got in the way last.
+    /// Runs rounds until all operations have their answer or time is up; the last error.
     fn run_all(&mut self, attempts: &mut [Attempt]) -> String {
         let mut last_cause = String::new();
         while attempts.iter().any(Attempt::is_open) && self.is_in_time() {
             let open = attempts.iter_mut().filter(|attempt| attempt.is_open());
             let (mut alone, together): (Vec<_>, Vec<_>) =
                 open.partition(|attempt| attempt.sharing == Sharing::Nothing);
-            // The table of messages may be what is in the way: those without one go first.
+            // Operations without a message go first: the table of messages may be what is locked.
             alone.sort_by_key(|attempt| attempt.operation.message_id().is_some());
             let groups = alone.into_iter().map(|attempt| vec![attempt]);
             for mut group in [together].into_iter().chain(groups) {
-                // Each alone may take long to see that the database hangs.
+                // If the database hangs, each group may wait for a timeout.
                 if group.is_empty() || !self.is_in_time() {
                     continue;
                 }
@@ -85,13 +83,12 @@ impl Round<'_> {
         Instant::now() < self.until
     }
 
-    /// One connection, and the packets that these operations need, until all have their answer.
+    /// Sends packets on one connection until these operations have their answer.
     fn run(&mut self, attempts: &mut [&mut Attempt]) -> Result<(), Interrupted> {
         let health = self.store.database.health();
         health.wait_until_up(self.until).map_err(Interrupted::DatabaseDown)?;
         if let Some(connection) = self.lost {
-            let ended = health.wait_until_ended(connection, self.until);
-            ended.map_err(Interrupted::Again)?;
+            health.wait_until_ended(connection, self.until).map_err(Interrupted::Again)?;
             self.lost = None;
         }
         let mut connection = self.store.database.pooled().map_err(Interrupted::Again)?;
@@ -110,7 +107,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Runs the packet that these operations need next, and lets each decide from what it read there.
+    /// Sends the next packet that writes, and lets each operation decide from what it read back.
     fn write(
         &mut self,
         connection: &mut Connection,
@@ -118,7 +115,7 @@ impl Round<'_> {
     ) -> Result<(), Interrupted> {
         let (packet, layout) = self.statements.write_packet(attempts);
         let sent_at = Instant::now();
-        // Nothing is decided before the COMMIT, the packet's last reply, has come back.
+        // Nothing is decided before the last reply: until COMMIT has succeeded, nothing is certain.
         let replies = match connection.run(&packet) {
             Ok(replies) => replies,
             Err(failed) => {
@@ -126,7 +123,7 @@ impl Round<'_> {
                 return Err(self.recover(connection, failed, attempts, sent_at));
             }
         };
-        if let ([attempt], true) = (&mut *attempts, layout.only_inserts) {
+        if let ([attempt], true) = (&mut *attempts, layout.is_plain_insert) {
             let row = layout.inserted(&replies);
             attempt.after_insert(row, sent_at);
             self.statements.ids.confirm(row.map(|(key, _)| key), &layout.new_ids);
@@ -135,29 +132,29 @@ impl Round<'_> {
         let reads = match layout.read(attempts, replies, &self.statements.table) {
             Ok(reads) => reads,
             Err(error) => {
-                // It is committed all the same.
+                // The packet is committed all the same.
                 for attempt in attempts {
-                    attempt.lost(sent_at);
+                    attempt.mark_lost(sent_at);
                 }
                 return Err(Interrupted::Refused(cause(&error)));
             }
         };
-        let keys = reads.iter().flatten();
-        let keys = keys.filter_map(|read| Some(read.row.as_ref()?.key));
+        let keys = reads.iter().flatten().filter_map(|read| Some(read.row.as_ref()?.key));
         self.statements.ids.confirm(keys, &layout.new_ids);
         for (attempt, read) in attempts.iter_mut().zip(reads) {
             match read {
                 Some(read) => attempt.after_write(read, sent_at),
-                None => attempt.lose_among_others(sent_at),
+                None => attempt.mark_ambiguous(sent_at),
             }
             if attempt.is_writing() && attempt.needs_new_id() {
-                self.statements.ids.leap();
+                self.statements.ids.jump();
             }
         }
         Ok(())
     }
 
-    /// Brings the connection and the operations into a state from which another round is safe.
+    /// After a failed write, brings the connection and the operations into a state from which
+    /// another round is safe.
     fn recover(
         &mut self,
         connection: &mut Connection,
@@ -168,21 +165,22 @@ impl Round<'_> {
         let PacketError { is_commit, error } = failed;
         let kind = ErrorKind::of(&error);
         let cause = cause(&error);
-        // A COMMIT that fails has perhaps taken effect all the same.
+        // A COMMIT that fails may have taken effect all the same.
         if kind == ErrorKind::ConnectionLost
             || (is_commit && !matches!(kind, ErrorKind::Deadlock | ErrorKind::RowLocked))
         {
             self.lost = Some(connection.give_up());
             for attempt in attempts {
-                attempt.lost(sent_at);
+                attempt.mark_lost(sent_at);
             }
             return Interrupted::Again(cause);
         }
-        // The transaction may still be open with the earlier rows in it.
+        // The transaction may still be open, with the rows that it has written.
         let mut rollback = Packet::default();
         rollback.push("ROLLBACK");
         if connection.run(&rollback).is_err() {
-            // It ends with its connection, which may take hours to notice that ours is closed.
+            // It ends with its connection, but the database may take hours to notice that we closed
+            // that. So the connection is killed.
             connection.give_up();
             return Interrupted::Again(cause);
         }
@@ -199,7 +197,8 @@ impl Round<'_> {
                 }
             }
             _ => {
-                // Read-only after a failover, for one: the next connection may reach another server.
+                // After a failover the server may be read-only; the next connection may reach
+                // another.
                 connection.discard();
                 return Interrupted::Refused(cause);
             }
@@ -207,7 +206,7 @@ impl Round<'_> {
         Interrupted::Again(cause)
     }
 
-    /// Ends those of these operations whose row another program holds a lock on. The others begin anew.
+    /// Fails the operations whose row another program holds a lock on, and restarts the others.
     fn fail_locked(&self, connection: &mut Connection, attempts: &mut [&mut Attempt]) {
         let sessions = attempts.iter().map(|attempt| attempt.operation.session());
         let locked = self.statements.locked(connection, sessions);
@@ -223,13 +222,12 @@ impl Round<'_> {
 
 fn select<'a, 'g, 'o>(
     attempts: &'g mut [&'a mut Attempt<'o>],
-    is_meant: fn(&Attempt<'o>) -> bool,
+    predicate: fn(&Attempt<'o>) -> bool,
 ) -> Vec<&'g mut Attempt<'o>> {
-    let attempts = attempts.iter_mut().map(|attempt| &mut **attempt);
-    attempts.filter(|attempt| is_meant(attempt)).collect()
+    attempts.iter_mut().map(|attempt| &mut **attempt).filter(|attempt| predicate(attempt)).collect()
 }
 
-/// Reads the rows of all these operations, in one packet, and lets each decide.
+/// Reads the rows of all these operations in one packet, and lets each decide.
 fn read(
     connection: &mut Connection,
     statements: &Statements,
@@ -274,21 +272,17 @@ fn read(
     Ok(())
 }
 
-/// Has each of these begin anew and alone: one of them has an error that is not the others'.
 fn restart(attempts: &mut [&mut Attempt]) {
     for attempt in attempts {
         attempt.restart();
     }
 }
 
-/// The database said no: to one alone, that is the end. Of several, each is asked alone.
+/// The database refused a packet: a single operation fails, each of several goes on alone.
 fn refuse(attempts: &mut [&mut Attempt], cause: &str) {
     match attempts {
         [attempt] if attempt.is_open() => attempt.fail(StoreError::Unavailable(cause.to_owned())),
-        attempts => {
-            for attempt in attempts.iter_mut().filter(|attempt| attempt.is_open()) {
-                attempt.restart();
-            }
-        }
+        // Those that are answered already keep their answer.
+        attempts => restart(attempts),
     }
 }

@@ -1,67 +1,65 @@
-//! The ids of new rows: one sequence in the process, so that no request uses up an AUTO_INCREMENT id.
+//! The ids of new rows: one sequence per process, so that no request uses up an AUTO_INCREMENT id.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Most ids that the sequence runs through: at a thousand leases a second, hours pass before one
-/// is used again.
+/// Most ids in the sequence: at a thousand leases a second, hours pass before one is used again.
 const IDS_MAX: u64 = 1 << 24;
 
-/// The sequence has one in so many of the ids that the column can hold; the others are left to
-/// the programs that use the table's counter.
+/// The sequence uses at most the lowest quarter of the ids that the column can hold. The others are
+/// left to the programs that use the table's counter.
 const SHARE: u64 = 4;
 
-/// Ids that count up to the highest, and go on from a random place.
+/// Ids that count up to the highest, then continue from a random id.
 ///
-/// The highest is also the first: an explicit id lifts the table's counter above it, so that the counter
-/// gives none of ours to another program. While it lags behind, such a program's INSERT could be given
-/// an id that we have just used, and its ON DUPLICATE KEY UPDATE would overwrite our row. They
-/// count up because inserts in descending order deadlock.
+/// The first id is the highest: an explicit id raises the table's counter above it, so that the
+/// counter gives none of ours to another program. If the counter lagged behind, such a program's
+/// INSERT could be given an id that we have just used, and its ON DUPLICATE KEY UPDATE would
+/// overwrite our row. Ids count up because inserts in descending order deadlock.
 pub(super) struct Ids {
     highest: u64,
     next: AtomicU64,
 }
 
 impl Ids {
-    /// The sequence for a column that holds ids up to this one.
+    /// The sequence for a column that holds ids up to `column_max`.
     pub fn new(column_max: u64) -> Self {
         let highest = (column_max / SHARE).clamp(1, IDS_MAX);
         Self { highest, next: highest.into() }
     }
 
-    /// The next id.
     pub fn take(&self) -> u64 {
         let after = |id| Some(if id >= self.highest { self.random() } else { id + 1 });
         let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
         taken.unwrap_or(self.highest)
     }
 
-    /// Another row has an id: goes on from a random place.
-    pub fn leap(&self) {
+    /// Continues from a random id, because another row has the last one.
+    pub fn jump(&self) {
         self.next.store(self.random(), Ordering::Relaxed);
     }
 
-    /// A packet was sent with these ids, and rows were `written` with some of them. The highest comes
-    /// again until a row was written with it: only that lifts the counter.
+    /// A packet was sent with the ids `sent`, and rows were `written` with some of them. The
+    /// highest comes again until a row was written with it: only that raises the counter.
     pub fn confirm(&self, written: impl IntoIterator<Item = u64>, sent: &[u64]) {
         if sent.contains(&self.highest) && !written.into_iter().any(|id| id == self.highest) {
-            self.start_anew();
+            self.restart();
         }
     }
 
-    /// The table's counter gives this id next. If that is one of ours, the highest comes again.
-    pub fn keep_above(&self, next_id: u64) {
+    /// Restarts the sequence if `next_id`, the table's counter, is one of our ids.
+    pub fn keep_below(&self, next_id: u64) {
         if next_id <= self.highest {
-            self.start_anew();
+            self.restart();
         }
     }
 
-    fn start_anew(&self) {
+    fn restart(&self) {
         self.next.store(self.highest, Ordering::Relaxed);
     }
 
     fn random(&self) -> u64 {
         let mut bytes = [0; 8];
-        // Without random numbers, the sequence begins anew.
+        // Without random numbers the sequence begins at 1.
         let _ = getrandom::fill(&mut bytes);
         1 + u64::from_ne_bytes(bytes) % self.highest
     }
@@ -75,27 +73,26 @@ mod tests {
     const TINYINT_MAX: u64 = 127;
 
     #[test]
-    fn the_highest_id_is_first_and_then_they_count_up_from_a_random_place() {
+    fn the_first_id_is_the_highest_and_the_next_ones_count_up_from_a_random_id() {
         for (column_max, highest) in [(INT_MAX, IDS_MAX), (8_388_607, 2_097_151), (TINYINT_MAX, 31)]
         {
-            let starts: Vec<_> = (0..20)
-                .map(|_| {
-                    let ids = Ids::new(column_max);
-                    assert_eq!(ids.take(), highest);
-                    let start = ids.take();
-                    assert!((1..=highest).contains(&start));
-                    if start < highest {
-                        assert_eq!(ids.take(), start + 1);
-                    }
-                    start
-                })
-                .collect();
+            let start = |_| {
+                let ids = Ids::new(column_max);
+                assert_eq!(ids.take(), highest);
+                let start = ids.take();
+                assert!((1..=highest).contains(&start));
+                if start < highest {
+                    assert_eq!(ids.take(), start + 1);
+                }
+                start
+            };
+            let starts: Vec<_> = (0..20).map(start).collect();
             assert!(starts.iter().any(|start| *start != starts[0]), "{starts:?}");
         }
     }
 
     #[test]
-    fn after_the_highest_comes_a_random_place_again() {
+    fn a_random_id_follows_the_highest() {
         let ids = Ids::new(TINYINT_MAX);
         let taken: Vec<_> = (0..1_000).map(|_| ids.take()).collect();
         assert!(taken.iter().all(|id| (1..=31).contains(id)));
@@ -104,26 +101,25 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_comes_again_until_it_was_written_and_when_the_counter_is_not_above_it() {
+    fn the_highest_comes_again_until_it_is_written_and_if_the_counter_is_not_above_it() {
         let ids = Ids::new(INT_MAX);
-        let first = ids.take();
-        let second = ids.take();
+        let (first, second) = (ids.take(), ids.take());
         ids.confirm([], &[second]);
         ids.confirm([first], &[first]);
-        ids.keep_above(IDS_MAX + 1);
+        ids.keep_below(IDS_MAX + 1);
         assert_eq!(ids.take(), second + 1);
         ids.confirm([second], &[first, second]);
         assert_eq!(ids.take(), IDS_MAX);
-        ids.keep_above(IDS_MAX);
+        ids.keep_below(IDS_MAX);
         assert_eq!(ids.take(), IDS_MAX);
     }
 
     #[test]
-    fn a_leap_ends_elsewhere() {
+    fn a_jump_does_not_count_up() {
         let ids = Ids::new(INT_MAX);
         let _ = ids.take();
         let before = ids.take();
-        ids.leap();
+        ids.jump();
         assert_ne!(ids.take(), before + 1);
     }
 }

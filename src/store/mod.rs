@@ -1,20 +1,22 @@
 //! The lock table as a store of leases: a batch of operations in, a batch of answers out.
 //!
-//! Each operation is a packet of statements that carry their own guards: they name the session, the
-//! owner token and the database's clock, never what an earlier request saw. The last statements read
-//! the rows back, in the same transaction, and what was read is the answer; or it is the count of rows
-//! that carried the request's own token. So a grant never rests on the absence of an error, and any packet
-//! may be sent again: with the same owner token it does nothing that it has done already.
+//! Each operation is a packet of statements with their own guards: they name the session, the owner
+//! token and the database's clock, never what an earlier request has read. The last statements read
+//! the rows back in the same transaction, and these rows are the answer; or the answer is the
+//! number of rows with the request's own token. A grant therefore never depends on the absence of
+//! an error, and any packet can be sent again: with the same owner token it repeats nothing.
 //!
-//! | file | what it is |
+//! | file | content |
 //! |---|---|
-//! | `operation` | one operation: which packet comes next, and what may have become of the one before |
+//! | `operation` | operations, answers, errors |
+//! | `attempt` | the state of one operation: its next packet, what an earlier one may have done |
 //! | `packet` | operations as statements |
-//! | `reply` | which of the rows and counts that came back are whose |
-//! | `batch` | the loop: packets, retries, isolation of the one that fails |
+//! | `reply` | which rows and counts of a reply belong to which operation |
+//! | `batch` | the loop: packets, retries, isolation of an operation that fails |
 //! | `ids` | the ids of new rows |
 //! | `scan` | pages of the table: list, watch, sweep |
 
+mod attempt;
 mod batch;
 mod ids;
 mod operation;
@@ -37,14 +39,14 @@ pub use operation::{Answer, FirstPacket, Operation, StoreError};
 use packet::Statements;
 pub use scan::Page;
 
-/// No new packet is sent after this. With the socket's own timeouts on top, every operation ends
+/// A batch sends no new packet after this. With the socket timeouts added, every operation ends
 /// within 10 s, before a webhook's provider gives up.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A message table that was missing is inspected again after this, when somebody needs it.
+/// Least time between two inspections of a message table that is missing or wrong.
 const MESSAGES_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What came of an attempt to open the store.
+/// The result of [`Store::open`].
 #[derive(Debug)]
 pub enum Opened {
     Ready(Vec<Finding>),
@@ -62,7 +64,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store that is not open yet, with at most `connections` connections.
+    /// A store that is not open yet, with at most `connections` connections in its pool.
     pub fn new(
         url: &Opts,
         table_name: &str,
@@ -79,42 +81,41 @@ impl Store {
         }
     }
 
-    /// Inspects what changes slowly: the metrics show it, and acquires depend on triggers and ids.
+    /// Inspects what changes slowly: some metrics, and the triggers and ids that acquires rely on.
     pub fn measure(&self) {
         if let Ok(report) = self.inspect() {
             METRICS.ids_used.set(report.ids_used.unwrap_or_default());
             METRICS.clock_difference.set(report.clock_difference_s.unwrap_or_default());
             if let (Some(statements), Some(table)) = (self.opened.get(), report.table) {
-                let has_triggers = &statements.has_triggers;
-                has_triggers.store(table.has_triggers, Ordering::Relaxed);
-                statements.ids.keep_above(table.next_id);
+                statements.has_triggers.store(table.has_triggers, Ordering::Relaxed);
+                statements.ids.keep_below(table.next_id);
             }
         }
     }
 
-    /// Inspects everything that the promises depend on.
+    /// Inspects everything that the guarantees depend on.
     pub fn inspect(&self) -> Result<Report, String> {
         let inspected = self.database.connect().and_then(|mut connection| {
             doctor::inspect(&mut connection, &self.table_name, self.configured_offset.as_deref())
         });
         inspected.or_else(|error| {
+            let cause = cause(&error);
             if ErrorKind::of(&error) != ErrorKind::Denied {
-                return Err(cause(&error));
+                return Err(cause);
             }
-            let said = cause(&error);
-            let text = format!("the database refuses this login ({said}): check user, password, database and grants in DATABASE_URL");
+            let text = format!("the database refuses this login ({cause}): check user, password, database and grants in DATABASE_URL");
             let finding = Finding { verdict: Verdict::Problem, topic: "login", text, sql: None };
             Ok(Report { findings: vec![finding], ..Report::default() })
         })
     }
 
-    /// Creates what is missing in the database.
+    /// Creates the tables that are missing.
     pub fn migrate(&self) -> Result<(), String> {
         let migrate = |mut connection| doctor::migrate(&mut connection, &self.table_name);
         self.database.connect().and_then(migrate).map_err(|error| cause(&error))
     }
 
-    /// Opens the store, if the database is there and its table is usable.
+    /// Opens the store if the database can be reached and its table is usable.
     pub fn open(&self) -> Opened {
         let report = match self.inspect() {
             Ok(report) => report,
@@ -136,19 +137,19 @@ impl Store {
         }
     }
 
-    /// Whether messages can be recorded: whether their table is as it must be. One that was not may
-    /// have been mended since.
+    /// Whether messages can be recorded: the error says what is wrong with their table. A table
+    /// that was wrong is inspected again, because it may have been repaired since.
     pub fn keeps_messages(&self) -> Result<(), String> {
-        let mut known = self.messages();
-        let Messages::Refused(why) = known.0.clone() else {
-            // What is not known yet, the request itself will show.
+        let mut inspected = self.messages();
+        let Messages::Refused(why) = inspected.0.clone() else {
+            // If the table has not been inspected yet, the request itself shows whether it is good.
             return Ok(());
         };
-        if known.1.elapsed() < MESSAGES_RETRY_INTERVAL {
+        if inspected.1.elapsed() < MESSAGES_RETRY_INTERVAL {
             return Err(why);
         }
-        known.1 = Instant::now();
-        drop(known);
+        inspected.1 = Instant::now();
+        drop(inspected);
         let inspect = |statements: &Statements| {
             let mut connection = self.database.connect()?;
             doctor::inspect_messages(&mut connection, &statements.table)
@@ -164,28 +165,28 @@ impl Store {
     }
 
     fn messages(&self) -> MutexGuard<'_, (Messages, Instant)> {
-        // Nothing that could panic happens under it.
+        // No code that holds this lock can panic.
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether leases could be written now.
+    /// Whether leases can be written now.
     pub fn ready(&self) -> Result<(), StoreError> {
         let mut packet = Packet::default();
         self.statements()?.may_write.write(&mut packet, &[]);
         self.run_again(&packet).map(drop)
     }
 
-    /// One name for all spellings of a session that the table takes for the same.
+    /// One name for all spellings of a session that the table's collation makes equal.
     pub fn name(&self, session: &Session) -> (String, String) {
         let (prospect, device) = (session.id_prospect.as_str(), session.id_device.as_str());
-        // Before the store is open, no operation succeeds, so any name will do.
-        self.opened.get().map_or_else(
-            || (prospect.to_owned(), device.to_owned()),
-            |statements| statements.table.name(prospect, device),
-        )
+        match self.opened.get() {
+            Some(statements) => statements.table.name(prospect, device),
+            // Before the store is open, every operation fails, so the name does not matter.
+            None => (prospect.to_owned(), device.to_owned()),
+        }
     }
 
-    /// Reads from a server that takes writes: any other may be a replica that lags behind.
+    /// Reads from a server that takes writes: any other may be a replica that lags.
     fn query(&self, sql: &Statement, values: &Values) -> Result<Vec<Row>, StoreError> {
         let mut packet = Packet::default();
         self.statements()?.may_write.write(&mut packet, &[]);
@@ -193,27 +194,25 @@ impl Store {
         self.run_again(&packet)
     }
 
-    /// Runs a packet that only reads, again if the connection turns out to be dead; the rows of its last
+    /// Runs a packet that only reads, again if the connection is lost; returns the rows of its last
     /// statement.
     fn run_again(&self, packet: &Packet) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + BATCH_TIMEOUT;
         loop {
             let mut connection = self.pooled(until)?;
             let error = match connection.run(packet) {
-                Ok(mut replies) => {
-                    return Ok(replies.pop().map(|reply| reply.rows).unwrap_or_default());
-                }
+                Ok(mut replies) => return Ok(replies.pop().map_or(vec![], |reply| reply.rows)),
                 Err(failed) => failed.error,
             };
             match ErrorKind::of(&error) {
-                // No row can have a text that its column cannot hold.
+                // The column cannot hold this text, so no row has it.
                 ErrorKind::Incomparable => return Ok(Vec::new()),
                 ErrorKind::ConnectionLost if Instant::now() < until => continue,
                 // The next connection may reach another server.
                 ErrorKind::ReadOnly => connection.discard(),
                 _ => {}
             }
-            return Err(StoreError::Unavailable(cause(&error)));
+            return Err(error.into());
         }
     }
 
@@ -222,11 +221,10 @@ impl Store {
         up.and_then(|()| self.database.pooled()).map_err(StoreError::Unavailable)
     }
 
-    /// Which of these sessions' rows another program holds a lock on, found out without waiting for it.
-    /// None if that cannot be found out: the operations themselves show it then.
+    /// For each session, whether another program holds a lock on its row; does not wait for the
+    /// locks. All `false` without a connection: then the operations themselves meet the locks.
     pub fn locked(&self, sessions: &[&Session]) -> Vec<bool> {
-        let connection = self.pooled(Instant::now());
-        match (self.statements(), connection) {
+        match (self.statements(), self.pooled(Instant::now())) {
             (Ok(statements), Ok(mut connection)) => {
                 statements.locked(&mut connection, sessions.iter().copied())
             }
@@ -234,14 +232,14 @@ impl Store {
         }
     }
 
-    /// Waits until a health check is due, at most `timeout`, and makes it.
+    /// Waits at most `timeout` until a health check is due, and runs it.
     pub fn check_health(&self, timeout: Duration) {
         self.database.check_health(timeout);
     }
 
     fn statements(&self) -> Result<&Statements, StoreError> {
-        let not_yet =
-            || StoreError::Unavailable("it has not been reached since the start".to_owned());
-        self.opened.get().ok_or_else(not_yet)
+        self.opened.get().ok_or_else(|| {
+            StoreError::Unavailable("it has not been reached since the start".to_owned())
+        })
     }
 }

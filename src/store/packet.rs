@@ -1,43 +1,41 @@
 //! Operations as packets of the statements in `sql/`.
 //!
-//! A packet that writes is one transaction: what acquires share, what releases share, the statements
-//! that an operation has for itself, then the reads whose rows are the answers.
+//! A packet that writes is one transaction: the statements that acquires share, those that releases
+//! share, each operation's own, and then the reads whose rows are the answers.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::attempt::{Attempt, Next, Sharing};
 use super::ids::Ids;
-use super::operation::{Attempt, Next, Operation, Sharing};
+use super::operation::Operation;
 use super::reply::{Layout, Reads};
-use crate::db::Table;
-use crate::db::{Connection, ErrorKind, Packet, Statement, Value};
+use crate::db::{Connection, ErrorKind, Packet, Statement, Table, Value};
 use crate::lease::{
-    Acquire, Message, MessageId, OwnerToken, Release, Row, Session, claim_mark, date_shift_us,
+    Acquire, Message, MessageId, OwnerToken, Replace, Row, Session, claim_mark, date_shift_us,
 };
 
-/// When the checks of rows' locks have taken so long, one of them has waited for a lock on the table, and
-/// the next would wait, too.
+/// Longest time for checking the locks of rows. If it is exceeded, a check has waited for a lock on
+/// the whole table, and every other check would wait too.
 const LOCK_CHECKS_MAX: Duration = Duration::from_millis(250);
 
 /// Declares the statements by their files in `sql/`.
 macro_rules! statements {
     ($($name:ident: $file:literal,)+) => {
-        /// The statements, with the table's and its keys' names in them.
+        /// The statements, with the names of the table and its keys filled in.
         pub(super) struct Statements {
             $(pub $name: Statement,)+
             pub table: Table,
             pub ids: Ids,
-            /// Whether triggers could change what an INSERT wrote, so that its count is no answer.
+            /// Whether triggers may change what an INSERT writes, so that its count is no answer.
             pub has_triggers: AtomicBool,
         }
 
         impl Statements {
             pub fn new(table: &Table) -> Self {
                 let names = table.names();
-                let read = |file| Statement::new(file, &names);
                 Self {
-                    $($name: read(include_str!(concat!("../../sql/", $file))),)+
+                    $($name: Statement::new(include_str!(concat!("../../sql/", $file)), &names),)+
                     table: table.clone(),
                     ids: Ids::new(table.max_key),
                     has_triggers: table.has_triggers.into(),
@@ -70,7 +68,7 @@ statements! {
 }
 
 impl Statements {
-    /// A packet that only reads, for all of these.
+    /// A packet that only reads, for all these operations.
     pub fn read_packet(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
         let mut packet = Packet::default();
         if attempts.iter().any(|attempt| attempt.answers_from_absence()) {
@@ -81,19 +79,22 @@ impl Statements {
         (packet, reads)
     }
 
-    /// The packet that does what all of these need next, as one transaction.
+    /// The transaction with the next writes of all these operations.
     pub fn write_packet(&self, attempts: &[&mut Attempt]) -> (Packet, Layout) {
         let mut packet = Packet::default();
         let mut layout = Layout { counts: vec![None; attempts.len()], ..Layout::default() };
         if let [attempt] = attempts
-            && self.append_alone(attempt, &mut packet, &mut layout)
+            && self.append_single(attempt, &mut packet, &mut layout)
         {
             return (packet, layout);
         }
-        // In one order in all packets: two servers that write to the same sessions then hardly ever
-        // deadlock.
+        // With the same order in all packets, two servers that write to the same sessions hardly
+        // ever deadlock.
         let mut order: Vec<_> = (0..attempts.len()).collect();
-        order.sort_unstable_by_key(|at| sort_key(attempts[*at].operation.session()));
+        order.sort_unstable_by_key(|at| {
+            let session = attempts[*at].operation.session();
+            (session.id_prospect.as_str(), session.id_device.as_str())
+        });
         let acquires: Vec<_> = order.iter().filter_map(|at| claim(attempts[*at])).collect();
         if acquires.iter().any(|claim| claim.acquire.needs_packet_clock()) {
             self.packet_clock.write(&mut packet, &[]);
@@ -113,45 +114,39 @@ impl Statements {
         (packet, layout)
     }
 
-    /// Appends the one statement of an operation whose answer is its count; whether there is one. A
-    /// statement is a transaction of its own.
-    fn append_alone(&self, attempt: &Attempt, packet: &mut Packet, layout: &mut Layout) -> bool {
-        let counts = !self.has_triggers.load(Ordering::Relaxed);
-        if let Some(release) = attempt.only_deletes() {
-            self.append_release(release, packet);
+    /// Appends the single statement of an operation if its count is the answer: it needs no
+    /// transaction around it. Returns whether it did.
+    fn append_single(&self, attempt: &Attempt, packet: &mut Packet, layout: &mut Layout) -> bool {
+        if let Some(release) = attempt.plain_release() {
+            self.release.write(packet, &lease_values(&release.session, &release.owner_token));
             layout.counts[0] = Some(0);
-        } else if let (Some(_), true, Some(claim)) =
-            (attempt.only_inserts(), counts, claim(attempt))
-        {
-            self.append_acquires(&[claim], packet, layout);
-            layout.only_inserts = true;
-        } else {
-            return false;
+            return true;
         }
-        true
+        let is_plain = attempt.is_plain_insert() && !self.has_triggers.load(Ordering::Relaxed);
+        if let Some(claim) = claim(attempt).filter(|_| is_plain) {
+            self.append_acquires(&[claim], packet, layout);
+            layout.is_plain_insert = true;
+        }
+        layout.is_plain_insert
     }
 
     fn append_acquires(&self, claims: &[Claim], packet: &mut Packet, layout: &mut Layout) {
         if claims.is_empty() {
             return;
         }
-        let keys = claims.iter().map(|claim| {
-            if let Next::Replace(replaced) = claim.next {
-                return replaced.key;
+        let rows = claims.iter().map(|claim| {
+            let key = claim.replaced.map_or_else(|| self.ids.take(), |replaced| replaced.key);
+            if claim.replaced.is_none() {
+                layout.new_ids.push(key);
             }
-            let id = self.ids.take();
-            layout.new_ids.push(id);
-            id
+            claim.values(key)
         });
-        let keys: Vec<_> = keys.collect();
-        let rows = claims.iter().zip(&keys);
-        let rows: Vec<_> = rows.map(|(claim, key)| claim.values(*key)).collect();
-        self.acquire.write_rows(packet, &rows);
+        self.acquire.write_rows(packet, &rows.collect::<Vec<_>>());
         for Claim { acquire, .. } in claims {
             if let Some(message_id) = &acquire.message_id {
-                let [prospect, device] = session_values(&acquire.session);
-                let owner_token = owner_value(&acquire.owner_token);
-                let values = [prospect, device, owner_token, message_value(message_id)];
+                let [prospect, device, owner] =
+                    lease_values(&acquire.session, &acquire.owner_token);
+                let values = [prospect, device, owner, message_value(message_id)];
                 self.release_answered.write(packet, &values);
             }
         }
@@ -164,57 +159,49 @@ impl Statements {
         packet: &mut Packet,
         layout: &mut Layout,
     ) {
-        let shares = |at: &usize| {
-            let release = attempts[*at].only_deletes()?;
+        let members = order.iter().filter_map(|at| {
+            let release = attempts[*at].plain_release()?;
             (attempts[*at].sharing == Sharing::Statements).then_some((*at, release))
-        };
-        let members: Vec<_> = order.iter().filter_map(shares).collect();
+        });
+        let members: Vec<_> = members.collect();
         if members.len() < 2 {
             return;
         }
-        let owners = members.iter().map(|(_, release)| {
-            let [(_, prospect), _] = session_values(&release.session);
-            [prospect, owner_value(&release.owner_token).1]
-        });
-        let owners: Vec<_> = owners.collect();
-        let devices = by_device(members.iter().map(|(_, release)| &release.session));
-        let lists = devices.into_iter().map(|(device, places)| {
-            let prospects: Vec<_> = places.iter().map(|at| owners[*at][0]).collect();
-            let pairs = places.iter().map(|at| Value::Tuple(&owners[*at]));
-            (device, prospects, pairs.collect::<Vec<_>>())
+        for (at, _) in &members {
+            // Either all rows are deleted or the next statement fails.
+            layout.counts[*at] = Some(packet.len());
+        }
+        let devices = by_device(members.iter().map(|(_, release)| {
+            let [prospect, _, owner] = lease_values(&release.session, &release.owner_token);
+            (&release.session, [prospect.1, owner.1])
+        }));
+        let lists = devices.iter().map(|(device, owners)| {
+            let prospects: Vec<_> = owners.iter().map(|[prospect, _]| *prospect).collect();
+            let owners: Vec<_> = owners.iter().map(|pair| Value::Tuple(pair)).collect();
+            (device, prospects, owners)
         });
         let lists: Vec<_> = lists.collect();
-        let rows = lists.iter().map(|(device, prospects, pairs)| {
+        let rows = lists.iter().map(|(device, prospects, owners)| {
             [
                 ("id_device", Value::Text(device)),
                 ("id_prospects", Value::List(prospects)),
-                ("owners", Value::List(pairs)),
+                ("owners", Value::List(owners)),
             ]
         });
-        for (at, _) in &members {
-            // All of them are deleted, or the check fails.
-            layout.counts[*at] = Some(packet.len());
-        }
         self.release_several.write_rows(packet, &rows.collect::<Vec<_>>());
         let rows = ("rows", Value::Number(members.len() as u64));
         self.all_released.write(packet, &[rows]);
     }
 
-    fn append_release(&self, release: &Release, packet: &mut Packet) {
-        let [prospect, device] = session_values(&release.session);
-        let owner_token = owner_value(&release.owner_token);
-        self.release.write(packet, &[prospect, device, owner_token]);
-    }
-
-    /// Appends what an operation has for itself; the statement whose count is its own.
+    /// Appends an operation's own statements; returns the one whose count is its own.
     fn append_own(&self, attempt: &Attempt, packet: &mut Packet) -> Option<usize> {
         match (attempt.operation, &attempt.next) {
             (Operation::Renew(renew), _) => {
-                let [prospect, device] = session_values(&renew.session);
+                let [prospect, device, owner] = lease_values(&renew.session, &renew.owner_token);
                 let values = [
                     prospect,
                     device,
-                    owner_value(&renew.owner_token),
+                    owner,
                     ("shift_us", shift_us(renew.ttl.as_ms())),
                     ("max_hold_us", Value::Number(renew.max_hold_ms * 1_000)),
                     ("max_shift_us", shift_us(renew.max_hold_ms)),
@@ -222,19 +209,16 @@ impl Statements {
                 self.renew.write(packet, &values);
             }
             (Operation::Commit(commit), _) => {
-                let [prospect, device] = session_values(&commit.session);
-                self.lock.write(packet, &[prospect, device]);
-                let record = record_values(&commit.message, &commit.owner_token);
-                self.commit_message.write(packet, &[&[prospect, device], &record[..]].concat());
+                let lease = lease_values(&commit.session, &commit.owner_token);
+                self.lock.write(packet, &lease);
+                self.commit_message.write(packet, &record_values(lease, &commit.message));
             }
             (Operation::Release(release), _) => {
-                self.append_release(release, packet);
+                let lease = lease_values(&release.session, &release.owner_token);
+                self.release.write(packet, &lease);
                 let deleted_by = packet.len() - 1;
                 if let Some(message) = &release.message {
-                    let [prospect, device] = session_values(&release.session);
-                    let record = record_values(message, &release.owner_token);
-                    let values = [&[prospect, device], &record[..]].concat();
-                    self.release_message.write(packet, &values);
+                    self.release_message.write(packet, &record_values(lease, message));
                 }
                 return Some(deleted_by);
             }
@@ -246,7 +230,7 @@ impl Statements {
         Some(packet.len() - 1)
     }
 
-    /// Appends the deletion of a row that is as it was read.
+    /// Appends the deletion of a row, if it has not changed since it was read.
     pub fn append_delete(&self, session: &Session, row: &Row, packet: &mut Packet) {
         let [prospect, device] = session_values(session);
         let key = ("key", Value::Number(row.key));
@@ -254,7 +238,8 @@ impl Statements {
         self.delete_row.write(packet, &[prospect, device, key, stored]);
     }
 
-    /// Which of these sessions' rows another program holds a lock on, found out without waiting for it.
+    /// For each session, whether another program holds a lock on its row; does not wait for the
+    /// locks.
     pub fn locked<'s>(
         &self,
         connection: &mut Connection,
@@ -267,8 +252,8 @@ impl Statements {
             }
             let mut packet = Packet::default();
             self.try_lock.write(&mut packet, &session_values(session));
-            let tried = connection.run_uncounted(&packet);
-            tried.is_err_and(|failed| ErrorKind::of(&failed.error) == ErrorKind::RowLocked)
+            let result = connection.run_uncounted(&packet);
+            result.is_err_and(|failed| ErrorKind::of(&failed.error) == ErrorKind::RowLocked)
         };
         sessions.map(is_locked).collect()
     }
@@ -283,8 +268,14 @@ impl Statements {
         let mut reads = Reads::default();
         if !rows_of.is_empty() {
             reads.rows = Some(packet.len());
-            let sessions = rows_of.iter().map(|at| attempts[*at].operation.session());
-            write_sessions(&self.read, sessions, packet);
+            let devices = by_device(rows_of.iter().map(|at| {
+                let session = attempts[*at].operation.session();
+                (session, Value::Text(session.id_prospect.as_str()))
+            }));
+            let rows = devices.iter().map(|(device, prospects)| {
+                [("id_device", Value::Text(device)), ("id_prospects", Value::List(prospects))]
+            });
+            self.read.write_rows(packet, &rows.collect::<Vec<_>>());
         }
         let records = members.iter().filter_map(|at| {
             let operation = attempts[*at].operation;
@@ -301,10 +292,13 @@ impl Statements {
     }
 }
 
-/// A lease on its way into the table.
+/// The value of a statement's parameter.
+type NamedValue<'a> = (&'static str, Value<'a>);
+
+/// What an acquire inserts: the lease is not dated yet.
 struct Claim<'a> {
     acquire: &'a Acquire,
-    next: &'a Next,
+    replaced: Option<&'a Replace>,
     text: String,
 }
 
@@ -314,94 +308,66 @@ fn claim<'a>(attempt: &'a Attempt) -> Option<Claim<'a>> {
     };
     let (mark, ttl_ms) = (claim_mark(), acquire.ttl.as_ms());
     let text = format!("{mark}{ttl_ms:07}{}", acquire.owner_token.secret());
-    Some(Claim { acquire, next: &attempt.next, text })
+    Some(Claim { acquire, replaced: attempt.replaced(), text })
 }
 
 impl Claim<'_> {
-    fn values(&self, key: u64) -> [(&'static str, Value<'_>); 9] {
-        let [prospect, device] = session_values(&self.acquire.session);
-        let (stored, fencing_floor) = match self.next {
-            Next::Replace(replaced) => (Value::Bytes(&replaced.stored), replaced.fencing_floor),
-            _ => (Value::Null, 0),
-        };
+    fn values(&self, key: u64) -> [NamedValue<'_>; 9] {
+        let Acquire { session, owner_token, .. } = self.acquire;
+        let [prospect, device, owner] = lease_values(session, owner_token);
+        let stored = self.replaced.map(|replaced| &*replaced.stored);
+        let fencing_floor = self.replaced.map(|replaced| replaced.fencing_floor);
         [
             prospect,
             device,
-            owner_value(&self.acquire.owner_token),
+            owner,
             ("key", Value::Number(key)),
             ("claim", Value::Bytes(self.text.as_bytes())),
             ("mark", Value::Text(claim_mark())),
-            ("stored", stored),
+            ("stored", stored.map_or(Value::Null, Value::Bytes)),
             ("shift_us", shift_us(self.acquire.ttl.as_ms())),
-            ("fencing_floor", Value::Number(fencing_floor)),
+            ("fencing_floor", Value::Number(fencing_floor.unwrap_or(0))),
         ]
     }
 }
 
-/// What a write adds to the clock to get the stored date.
 fn shift_us(lasts_ms: u64) -> Value<'static> {
     Value::Signed(date_shift_us(lasts_ms))
 }
 
-fn sort_key(session: &Session) -> (&str, &str) {
-    (session.id_prospect.as_str(), session.id_device.as_str())
-}
-
-fn session_values(session: &Session) -> [(&'static str, Value<'_>); 2] {
+fn session_values(session: &Session) -> [NamedValue<'_>; 2] {
     [
         ("id_prospect", Value::Text(session.id_prospect.as_str())),
         ("id_device", Value::Text(session.id_device.as_str())),
     ]
 }
 
-fn owner_value(owner_token: &OwnerToken) -> (&'static str, Value<'_>) {
-    ("owner_token", Value::Bytes(owner_token.secret().as_bytes()))
+fn lease_values<'a>(session: &'a Session, owner_token: &'a OwnerToken) -> [NamedValue<'a>; 3] {
+    let [prospect, device] = session_values(session);
+    [prospect, device, ("owner_token", Value::Bytes(owner_token.secret().as_bytes()))]
 }
 
-fn message_value(message_id: &MessageId) -> (&'static str, Value<'_>) {
+fn message_value(message_id: &MessageId) -> NamedValue<'_> {
     ("message_id", Value::Bytes(message_id.as_str().as_bytes()))
 }
 
-fn record_values<'a>(
-    message: &'a Message,
-    owner_token: &'a OwnerToken,
-) -> [(&'static str, Value<'a>); 3] {
-    let result = message.result.as_ref();
-    let result = result.map_or(Value::Null, |result| Value::Bytes(result.as_bytes()));
-    [message_value(&message.id), owner_value(owner_token), ("result", result)]
+fn record_values<'a>(lease: [NamedValue<'a>; 3], message: &'a Message) -> [NamedValue<'a>; 5] {
+    let [prospect, device, owner] = lease;
+    let result = message.result.as_deref().map(str::as_bytes);
+    let result = ("result", result.map_or(Value::Null, Value::Bytes));
+    [prospect, device, owner, message_value(&message.id), result]
 }
 
-/// Sessions by their devices, of which there are few: naming a device once for all its sessions, a
-/// statement is parsed and planned in a fraction of the time.
-fn by_device<'a>(sessions: impl Iterator<Item = &'a Session>) -> Vec<(&'a str, Vec<usize>)> {
-    let mut devices: Vec<(&str, Vec<usize>)> = Vec::new();
-    let mut places = HashMap::new();
-    for (at, session) in sessions.enumerate() {
+/// Groups items by the devices of their sessions. A device has many sessions: a statement that
+/// names it once for all of them is parsed and planned in a fraction of the time.
+fn by_device<'a, T>(items: impl Iterator<Item = (&'a Session, T)>) -> Vec<(&'a str, Vec<T>)> {
+    let mut devices: Vec<(&str, Vec<T>)> = Vec::new();
+    for (session, item) in items {
         let device = session.id_device.as_str();
-        let place = *places.entry(device).or_insert_with(|| {
-            devices.push((device, Vec::new()));
-            devices.len() - 1
-        });
-        devices[place].1.push(at);
+        match devices.iter_mut().find(|(known, _)| *known == device) {
+            Some((_, items)) => items.push(item),
+            None => devices.push((device, vec![item])),
+        }
     }
     devices
-}
-
-/// Writes a statement that names sessions, those of each device together.
-fn write_sessions<'a>(
-    statement: &Statement,
-    sessions: impl Iterator<Item = &'a Session>,
-    packet: &mut Packet,
-) {
-    let sessions: Vec<_> = sessions.collect();
-    let lists = by_device(sessions.iter().copied()).into_iter();
-    let lists = lists.map(|(device, members)| {
-        let prospect = |at: usize| Value::Text(sessions[at].id_prospect.as_str());
-        (device, members.into_iter().map(prospect).collect::<Vec<_>>())
-    });
-    let lists: Vec<_> = lists.collect();
-    let rows = lists.iter().map(|(device, prospects)| {
-        [("id_device", Value::Text(device)), ("id_prospects", Value::List(prospects))]
-    });
-    statement.write_rows(packet, &rows.collect::<Vec<_>>());
 }

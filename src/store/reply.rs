@@ -1,34 +1,33 @@
-//! The replies to a packet: which rows and counts are whose.
+//! The replies to a packet: which rows and counts belong to which operation.
 
 use std::collections::HashMap;
 
-use super::operation::Attempt;
-use crate::db::Table;
-use crate::db::{Reply, columns};
+use super::attempt::Attempt;
+use crate::db::{Reply, Table, columns};
 use crate::lease::{Read, Row, StoredRecord};
 
-/// Where in a packet's replies the rows and the records are.
+/// Which replies to a packet contain the rows and the records.
 #[derive(Default)]
 pub(super) struct Reads {
-    /// The operations that it is about, by their places.
+    /// The indexes of the operations in the packet.
     pub members: Vec<usize>,
     pub rows: Option<usize>,
     pub records: Option<usize>,
 }
 
-/// Where in a packet's replies each operation's own are.
+/// Which replies to a packet belong to which operation.
 #[derive(Default)]
 pub(super) struct Layout {
-    /// The statement whose count is the operation's, if it has one.
+    /// For each operation the statement whose count of rows is its own, if there is one.
     pub counts: Vec<Option<usize>>,
     pub reads: Reads,
     pub new_ids: Vec<u64>,
-    /// Whether it has one INSERT and nothing else.
-    pub only_inserts: bool,
+    /// Whether the packet is a single INSERT.
+    pub is_plain_insert: bool,
 }
 
 impl Layout {
-    /// What came back for each of these operations. `None` for one that cannot be told from others.
+    /// The replies to each of these operations; `None` if they cannot be told from another's.
     pub fn read(
         &self,
         attempts: &[&mut Attempt],
@@ -38,25 +37,20 @@ impl Layout {
         let affected: Vec<_> = replies.iter().map(|reply| reply.affected).collect();
         let mut reads = self.reads.read(attempts, replies, table)?;
         for ((read, count), attempt) in reads.iter_mut().zip(&self.counts).zip(attempts) {
-            // One that several share changed a row of each.
+            // A statement that several operations share has changed a row of each.
             let changed = count.map_or(0, |at| affected[at]);
-            match read {
-                // Its row came back under another spelling of the session.
-                Some(read) if changed > 0 && attempt.reads_row() && read.row.is_none() => {}
-                Some(read) => {
-                    read.changed = changed;
-                    continue;
-                }
-                None => {}
+            // Without a row, it came back under another spelling of the session.
+            read.take_if(|read| changed > 0 && attempt.reads_row() && read.row.is_none());
+            if let Some(read) = read {
+                read.changed = changed;
             }
-            *read = None;
         }
         Ok(reads)
     }
 
-    /// The id and the fencing token of the row that the packet's one INSERT wrote, if it wrote one.
+    /// The id and the fencing token of the row that a single INSERT wrote, if it wrote one.
     pub fn inserted(&self, replies: &[Reply]) -> Option<(u64, u64)> {
-        /// One row inserted, which counts 1, and dated, which counts 2.
+        /// The INSERT of the row counts 1, and its update, which dates it, counts 2.
         const INSERTED_AND_DATED: u64 = 3;
         let reply = replies
             .first()
@@ -66,47 +60,40 @@ impl Layout {
 }
 
 impl Reads {
-    /// What was read for each of these operations. If a row belongs to none of them, or to several
-    /// (the column's collation takes more texts for the same than we do), `None` for those without a row:
-    /// alone, an operation knows that a row is its own.
+    /// What was read for each of these operations. The column's collation may make more texts equal
+    /// than we do, so a row may belong to none or to several of them. In that case `None` for those
+    /// without a row: an operation that runs alone knows that the row is its own.
     pub fn read(
         &self,
         attempts: &[&mut Attempt],
         mut replies: Vec<Reply>,
         table: &Table,
     ) -> mysql::Result<Vec<Option<Read>>> {
-        let owners = Owners::new(attempts, &self.members, table);
+        let operations = BySession::new(attempts, &self.members, table);
         let mut take = |at: Option<usize>| {
             at.map_or_else(Vec::new, |at| std::mem::take(&mut replies[at].rows))
         };
         let mut reads: Vec<_> = attempts.iter().map(|_| Read::default()).collect();
         let (mut has_foreign_row, mut has_foreign_record) = (false, false);
         for row in take(self.rows) {
-            let (key, stored, prospect, device, words): (_, _, String, String, String) =
-                columns(row)?;
-            let Some(at) = owners.find(&prospect, &device) else {
+            let (key, stored, prospect, device, words) =
+                columns::<(_, _, String, String, String)>(row)?;
+            let Some(at) = operations.find(&prospect, &device) else {
                 has_foreign_row = true;
                 continue;
             };
-            let Some((age_us, clock_us, packet_clock_us, takes_writes)) = parse_words(&words)
-            else {
-                let unexpected = format!("the database answers {words:?} to sql/lease/read.sql");
-                return Err(std::io::Error::other(unexpected).into());
-            };
-            reads[at].row = Some(Row::new(key, stored, age_us, clock_us));
-            reads[at].began_us = packet_clock_us;
-            reads[at].takes_writes = takes_writes;
+            let (age_us, clock_us, began_us, takes_writes) =
+                parse_words(&words).ok_or_else(|| {
+                    let text = format!("the database answers {words:?} to sql/lease/read.sql");
+                    std::io::Error::other(text)
+                })?;
+            let row = Some(Row::new(key, stored, age_us, clock_us));
+            reads[at] = Read { row, takes_writes, began_us, ..Read::default() };
         }
         for row in take(self.records) {
-            let (owner_token, age_us, result, prospect, device, message_id): (
-                _,
-                _,
-                _,
-                String,
-                String,
-                Vec<u8>,
-            ) = columns(row)?;
-            let at = owners.find(&prospect, &device);
+            let (owner_token, age_us, result, prospect, device, message_id) =
+                columns::<(_, _, _, String, String, Vec<u8>)>(row)?;
+            let at = operations.find(&prospect, &device);
             let message = at.and_then(|at| attempts[at].operation.message_id());
             match (at, message) {
                 (Some(at), Some(message)) if message.as_str().as_bytes() == message_id => {
@@ -115,18 +102,19 @@ impl Reads {
                 _ => has_foreign_record = true,
             }
         }
-        let told = reads.into_iter().zip(attempts).map(|(read, attempt)| {
+        let reads = reads.into_iter().zip(attempts).map(|(read, attempt)| {
             let needs_row = attempt.is_reading() || attempt.reads_row();
             let needs_record = attempt.operation.message_id().is_some();
-            let is_untold = has_foreign_row && needs_row && read.row.is_none()
+            let is_ambiguous = has_foreign_row && needs_row && read.row.is_none()
                 || has_foreign_record && needs_record && read.record.is_none();
-            (!is_untold).then_some(read)
+            (!is_ambiguous).then_some(read)
         });
-        Ok(told.collect())
+        Ok(reads.collect())
     }
 }
 
-/// The four words of `sql/lease/read.sql`. A row whose age cannot be read must not pass for stale.
+/// Parses the four words of `sql/lease/read.sql`. A row whose age cannot be parsed must not count
+/// as stale.
 fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64, bool)> {
     let mut words = words.split(' ');
     let age_us = match words.next()? {
@@ -135,36 +123,34 @@ fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64, bool)> {
     };
     let clock_us = words.next()?.parse().ok()?;
     let packet_clock_us = words.next()?.parse().ok()?;
-    let takes_writes = words.next()? == "1";
-    Some((age_us, clock_us, packet_clock_us, takes_writes))
+    Some((age_us, clock_us, packet_clock_us, words.next()? == "1"))
 }
 
-/// Which operation a row belongs to, by its ids.
-enum Owners<'t> {
+/// The indexes of operations by their sessions.
+enum BySession<'t> {
     Only(usize),
-    /// By one spelling of the ids; `None` for several operations of one session.
+    /// By one spelling of the ids; `None` if several operations have one session.
     ByIds(&'t Table, HashMap<(String, String), Option<usize>>),
 }
 
-impl<'t> Owners<'t> {
+impl<'t> BySession<'t> {
     fn new(attempts: &[&mut Attempt], members: &[usize], table: &'t Table) -> Self {
         if let [only] = members {
             return Self::Only(*only);
         }
-        let mut owners = HashMap::new();
+        let mut operations = HashMap::new();
         for at in members {
             let session = attempts[*at].operation.session();
             let ids = table.name(session.id_prospect.as_str(), session.id_device.as_str());
-            let owner = owners.entry(ids);
-            owner.and_modify(|owner| *owner = None).or_insert(Some(*at));
+            operations.entry(ids).and_modify(|at| *at = None).or_insert(Some(*at));
         }
-        Self::ByIds(table, owners)
+        Self::ByIds(table, operations)
     }
 
     fn find(&self, prospect: &str, device: &str) -> Option<usize> {
         match self {
             Self::Only(at) => Some(*at),
-            Self::ByIds(table, owners) => *owners.get(&table.name(prospect, device))?,
+            Self::ByIds(table, operations) => *operations.get(&table.name(prospect, device))?,
         }
     }
 }
@@ -174,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_a_row_are_read_whole_or_not_at_all() {
+    fn the_words_of_a_row_are_parsed_completely_or_not_at_all() {
         assert_eq!(parse_words("-5 7 0 1"), Some((Some(-5), 7, 0, true)));
         assert_eq!(parse_words("- 7 9 0"), Some((None, 7, 9, false)));
         for unreadable in ["", "5", "5 7", "5 7 0", "x 7 0 1", "5 - 0 1", "5 7 x 1"] {
