@@ -15,7 +15,7 @@ fn router() -> AssertUnwindSafe<Router> {
     let url = mysql::Opts::from_url("mysql://root@127.0.0.1:1/nowhere").unwrap();
     let store = Store::new(&url, "sessions", None, 1);
     let service = Service::new(store);
-    AssertUnwindSafe(Router { service, max_hold_ms: TTL_MAX_MS, api_token: None })
+    AssertUnwindSafe(Router { service, max_hold_ms: TTL_MAX_MS, api_token: None, origin: None })
 }
 
 fn read(router: &Router, method: &str, target: &str, body: &[u8]) -> Routed {

@@ -112,6 +112,13 @@ const SETTINGS: &[Setting] = &[
         apply: |config, text| ApiToken::new(text).map(|token| config.api_token = Some(token)),
     },
     Setting {
+        flag: "origin",
+        variable: "SESSION_LOCK_ORIGIN",
+        default: Off("none"),
+        help: "the page's address behind a proxy that replaces Host, as https://lock.example.com",
+        apply: |config, text| origin(text).map(|origin| config.origin = Some(origin)),
+    },
+    Setting {
         flag: "max-hold-ms",
         variable: "SESSION_LOCK_MAX_HOLD_MS",
         // 15 minutes: three times the longest work of a worker seen so far, rounded up generously.
@@ -149,6 +156,7 @@ fn nothing_set() -> Config {
         table: String::new(),
         workers: 0,
         api_token: None,
+        origin: None,
         max_hold_ms: 0,
         message_retention_ms: 0,
         time_zone: None,
@@ -235,6 +243,16 @@ fn ms(text: &str, limits: RangeInclusive<u64>) -> Result<u64, String> {
 }
 
 /// Accepts the offsets that both MySQL and MariaDB accept.
+fn origin(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let authority = authority.map(|authority| authority.trim_end_matches('/'));
+    if authority.is_some_and(|authority| !authority.is_empty() && !authority.contains('/')) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be an address without a path, such as https://lock.example.com".to_owned())
+    }
+}
+
 fn time_zone(text: &str) -> Result<String, String> {
     match text.as_bytes() {
         b"+13:00"

@@ -59,9 +59,10 @@ impl<'a> Fields<'a> {
             .map_err(|error| Invalid(format!("the body must be a JSON object: {error}")))
     }
 
+    /// The JSON text of a field; `null` counts as absent.
     fn take(&mut self, name: &str) -> Option<&'a str> {
         let at = self.0.iter().position(|(field, _)| field == name)?;
-        Some(self.0.swap_remove(at).1.get())
+        Some(self.0.swap_remove(at).1.get()).filter(|json| *json != "null")
     }
 
     fn text(&mut self, name: &str) -> Result<Option<String>, Invalid> {
@@ -69,11 +70,27 @@ impl<'a> Fields<'a> {
         text.map_err(|_| Invalid::field(name, "must be a string"))
     }
 
-    /// A field that is a whole number.
+    /// A field that is a string, or an integer, which means its decimal digits: Telegram and Chatwoot
+    /// have such ids.
+    fn id_text(&mut self, name: &str) -> Result<Option<String>, Invalid> {
+        let Some(json) = self.take(name) else { return Ok(None) };
+        let digits = json.strip_prefix('-').unwrap_or(json);
+        if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Some(json.to_owned()));
+        }
+        let text = serde_json::from_str(json);
+        text.map(Some).map_err(|_| Invalid::field(name, "must be a string or an integer"))
+    }
+
+    /// A field that is a whole number. `30000.0` is one, as languages write it that have no integers.
     pub fn integer(&mut self, name: &str) -> Result<Option<u64>, Invalid> {
-        let number = self.take(name).map(serde_json::from_str).transpose();
+        let Some(json) = self.take(name) else { return Ok(None) };
+        let whole = json.split_once('.').filter(|(_, fraction)| {
+            !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0')
+        });
+        let number = serde_json::from_str(whole.map_or(json, |(whole, _)| whole));
         let wrong = "must be a whole number, not negative and without quotes";
-        number.map_err(|_| Invalid::field(name, wrong))
+        number.map(Some).map_err(|_| Invalid::field(name, wrong))
     }
 
     /// `ttl_ms`, or its default.
@@ -96,7 +113,7 @@ impl<'a> Fields<'a> {
     }
 
     fn id(&mut self, name: &str, read: IdReader) -> Result<Id, Invalid> {
-        let text = self.text(name)?.ok_or_else(|| Invalid::field(name, "is missing"))?;
+        let text = self.id_text(name)?.ok_or_else(|| Invalid::field(name, "is missing"))?;
         read(&text).map_err(|wrong| Invalid::field(name, wrong))
     }
 
@@ -121,7 +138,7 @@ impl<'a> Fields<'a> {
 
     /// `message_id`.
     pub fn message_id(&mut self) -> Result<Option<MessageId>, Invalid> {
-        let id = self.text("message_id")?.map(|text| MessageId::new(&text));
+        let id = self.id_text("message_id")?.map(|text| MessageId::new(&text));
         id.transpose().map_err(|wrong| Invalid::field("message_id", wrong))
     }
 

@@ -4,18 +4,20 @@
 //! |---|---|
 //! | `server` | the threads, from the start to the end; what they share is in `shared` |
 //! | `workers` | requests are received, routed and answered |
-//! | `routes` | the table of routes; methods, origins; the API token is in `api_token` |
+//! | `routes` | the table of routes; the API token is in `api_token`, whose pages may ask in `origin` |
 //! | `requests` | the requests of the four verbs, from the fields of their JSON, `json` |
 //! | `lookups` | requests that only read |
 //! | `responses` | an outcome becomes status, JSON, log line and counter |
-//! | `refusal` | requests that get no answer about leases: 400 to 503 |
+//! | `refusal` | requests that get no answer about leases: 400 to 503; their log lines are in `refusal_log` |
 //! | `housekeeping` | keeps connections moving while the workers are busy |
 
 mod api_token;
 mod housekeeping;
 mod json;
 mod lookups;
+mod origin;
 mod refusal;
+mod refusal_log;
 mod requests;
 mod responses;
 mod routes;

@@ -35,6 +35,8 @@ pub struct Response {
     pub body: String,
     pub content_type: &'static str,
     pub retry_after_s: Option<u64>,
+    /// Why a request is refused that its sender must change: 4xx, but not 409.
+    pub refused: Option<String>,
     pub allow: Option<&'static str>,
 }
 
@@ -45,6 +47,7 @@ impl Response {
             body: body.to_string(),
             content_type: JSON,
             retry_after_s: None,
+            refused: None,
             allow: None,
         }
     }
@@ -52,6 +55,11 @@ impl Response {
     /// A 200 with this text.
     pub fn text(body: impl Into<String>, content_type: &'static str) -> Self {
         Self { body: body.into(), content_type, ..Self::new(200, &Value::Null) }
+    }
+
+    /// The answer to OPTIONS.
+    pub fn options(methods: &'static str) -> Self {
+        Self { status: 204, allow: Some(methods), ..Self::text("", JSON) }
     }
 
     /// A 409 because the message is answered, with what its worker left, byte for byte.
@@ -125,7 +133,9 @@ impl Refusal {
             Self::NotFound => {
                 (404, "not_found", "there is no such path; the README has a table of them")
             }
-            Self::MethodNotAllowed("POST") => (405, "method_not_allowed", "this path takes POST"),
+            Self::MethodNotAllowed(methods) if methods.starts_with("POST") => {
+                (405, "method_not_allowed", "this path takes POST")
+            }
             Self::MethodNotAllowed(_) => (405, "method_not_allowed", "this path takes GET"),
             Self::LengthRequired => {
                 (411, "length_required", "send a body with a Content-Length, not chunked")
@@ -151,6 +161,7 @@ impl From<Refusal> for Response {
             body["owner_token"] = json!(token.secret());
         }
         let mut response = Self::new(status, &body);
+        response.refused = (400..500).contains(&status).then_some(message);
         match refusal {
             Refusal::MethodNotAllowed(allow) => response.allow = Some(allow),
             Refusal::Unavailable(..) => response.retry_after_s = Some(RETRY_AFTER_UNAVAILABLE_S),

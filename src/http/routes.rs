@@ -7,6 +7,7 @@ use prometheus::IntCounterVec;
 use super::api_token::ApiToken;
 use super::json::{Fields, Invalid};
 use super::lookups::{self, Ids, Lookup};
+use super::origin;
 use super::refusal::{Refusal, Response};
 use super::requests::{self, Limits, Parsed};
 use crate::metrics::{METRICS, Metrics};
@@ -41,8 +42,8 @@ struct Route {
     handler: Handler,
 }
 
-/// A path that goes on with a device's and a prospect's id.
-const LOCK_PREFIX: &str = "/v1/locks/";
+/// A path with a device's and a prospect's id.
+const LOCK: &str = "/v1/locks/{id_device}/{id_prospect}";
 
 use Access::{Open, Token};
 use Handler::{List, Local, Read, Verb};
@@ -54,7 +55,7 @@ const ROUTES: [Route; 11] = [
     Route { name: "commit",  path: "/v1/commit",    access: Token, handler: Verb(requests::commit, |metrics| &metrics.commits) },
     Route { name: "release", path: "/v1/release",   access: Token, handler: Verb(requests::release, |metrics| &metrics.releases) },
     Route { name: "locks",   path: "/v1/locks",     access: Token, handler: List(lookups::locks) },
-    Route { name: "lock",    path: LOCK_PREFIX,     access: Token, handler: Read(lookups::lock) },
+    Route { name: "lock",    path: LOCK,            access: Token, handler: Read(lookups::lock) },
     Route { name: "readyz",  path: "/readyz",       access: Open,  handler: Read(lookups::readyz) },
     Route { name: "healthz", path: "/healthz",      access: Open,  handler: Local(lookups::healthz) },
     Route { name: "metrics", path: "/metrics",      access: Token, handler: Local(lookups::metrics) },
@@ -63,19 +64,22 @@ const ROUTES: [Route; 11] = [
 ];
 
 impl Route {
-    /// The route of a path, and the ids in it if it has any, still encoded.
+    /// The route of a path, and the ids in it if it has any, still encoded. Repeated and trailing slashes
+    /// do not matter.
     fn find(path: &str) -> Option<(&'static Self, Option<Ids<'_>>)> {
-        let ids = path.strip_prefix(LOCK_PREFIX).and_then(|ids| ids.split_once('/'));
-        let ids = ids.filter(|(_, prospect)| !prospect.contains('/'));
-        let path = if ids.is_some() { LOCK_PREFIX } else { path };
+        let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let (path, ids) = match segments[..] {
+            ["v1", "locks", device, prospect] => (LOCK.to_owned(), Some((device, prospect))),
+            _ => (format!("/{}", segments.join("/")), None),
+        };
         let route = ROUTES.iter().find(|route| route.path == path)?;
-        (route.path != LOCK_PREFIX || ids.is_some()).then_some((route, ids))
+        Some((route, ids))
     }
 
     fn methods(&self) -> &'static str {
         match self.handler {
-            Verb(..) => "POST",
-            Read(_) | List(_) | Local(_) => "GET, HEAD",
+            Verb(..) => "POST, OPTIONS",
+            Read(_) | List(_) | Local(_) => "GET, HEAD, OPTIONS",
         }
     }
 }
@@ -115,18 +119,6 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
-impl Request<'_> {
-    /// Whether a browser sends it for a page that is not ours: any page that an operator looks at
-    /// could otherwise force leases on the operator's own machine.
-    fn is_from_elsewhere(&self) -> bool {
-        let own = |origin: &str| {
-            let authority = origin.split_once("://").map(|(_, authority)| authority);
-            authority.is_some() && authority == self.host
-        };
-        self.origin.is_some_and(|origin| !own(origin))
-    }
-}
-
 /// What a request leads to.
 pub enum Routed {
     /// Something to do to a session.
@@ -140,6 +132,8 @@ pub struct Router {
     pub service: Service,
     pub max_hold_ms: u64,
     pub api_token: Option<ApiToken>,
+    /// The address of the page, if it is not the one in the `Host` header.
+    pub origin: Option<String>,
 }
 
 impl Router {
@@ -160,6 +154,10 @@ impl Router {
         let (path, query) = path_and_query(request.target);
         let found = Route::find(path);
         *name = found.map_or(*name, |(route, _)| route.name);
+        if request.method == "OPTIONS" && (found.is_some() || path == "*") {
+            let methods = found.map_or("GET, HEAD, POST, OPTIONS", |(route, _)| route.methods());
+            return Ok(Routed::Answered(Response::options(methods)));
+        }
         if self.service.is_closed() {
             return Err(Refusal::Unavailable(STOPPING.to_owned(), None));
         }
@@ -175,9 +173,8 @@ impl Router {
         if !methods.split(", ").any(|method| method == request.method) {
             return Err(Refusal::MethodNotAllowed(methods));
         }
-        if request.method == "POST" && request.is_from_elsewhere() {
-            let text = "Origin: a page of another site may not ask this";
-            return Err(Refusal::InvalidRequest(text.to_owned()));
+        if request.method == "POST" {
+            origin::check(request.origin, request.host, self.origin.as_deref())?;
         }
         let is_late = arrived.elapsed() >= QUEUE_TIMEOUT;
         match route.handler {

@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::api_token::ApiToken;
+use super::refusal_log::RefusalLog;
 use super::routes::Router;
 use super::shared::{Ending, Shared, lock};
 use crate::background::{Context, JOBS};
@@ -46,6 +47,8 @@ pub struct Config {
     pub table: String,
     pub workers: usize,
     pub api_token: Option<ApiToken>,
+    /// The address of the page behind a proxy that replaces the `Host` header.
+    pub origin: Option<String>,
     /// Longest hold of a lease, in milliseconds.
     pub max_hold_ms: u64,
     /// How long records of answered messages are kept, in milliseconds.
@@ -96,6 +99,7 @@ impl Server {
                 service: Service::new(store),
                 max_hold_ms: config.max_hold_ms,
                 api_token: config.api_token.clone(),
+                origin: config.origin.clone(),
             },
             listener,
             workers: config.workers,
@@ -122,6 +126,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             clients: Clients::default(),
             writers: Writers::default(),
+            refusals: RefusalLog::default(),
             readers: Readers::default(),
             lingering: Lingering::default(),
             traffic: Traffic::default(),

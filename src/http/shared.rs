@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use signal_hook::iterator::Handle;
 
+use super::refusal_log::RefusalLog;
 use super::routes::Router;
 use crate::containment::answer_order::Clients;
 use crate::containment::blocked_writer::Writers;
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub stopping: AtomicBool,
     pub clients: Clients,
     pub writers: Writers,
+    pub refusals: RefusalLog,
     pub readers: Readers,
     pub lingering: Lingering,
     pub traffic: Traffic,

@@ -286,6 +286,10 @@ impl Shared {
 
     fn send(&self, request: tiny_http::Request, response: &Response, connection: Connection) {
         let peer = request.remote_addr().copied();
+        if let Some(why) = &response.refused {
+            let method = request.method().as_str();
+            self.refusals.note(method, request.url(), response.status, why);
+        }
         // tiny_http panics on some `TE` headers; a worker must live on.
         let sent = catch_unwind(AssertUnwindSafe(|| request.respond(response.to_http(connection))));
         if !matches!(sent, Ok(Ok(()))) {
