@@ -69,5 +69,5 @@ pub mod testing {
         TTL_MAX_MS, TTL_MIN_MS, TokenOrigin, Ttl,
     };
     pub use crate::service::Service;
-    pub use crate::store::{FirstPacket, Opened, Operation, Store};
+    pub use crate::store::{FirstPacket, Locks, Opened, Operation, Store};
 }

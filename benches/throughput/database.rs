@@ -6,8 +6,8 @@ use std::time::Instant;
 use mysql::Opts;
 use mysql::prelude::Queryable;
 use session_lock::testing::{
-    Acquire, FirstPacket, Id, Opened, Operation, OwnerToken, Release, Session, Store, TTL_MAX_MS,
-    TokenOrigin, Ttl,
+    Acquire, FirstPacket, Id, Locks, Opened, Operation, OwnerToken, Release, Session, Store,
+    TTL_MAX_MS, TokenOrigin, Ttl,
 };
 
 use crate::TABLE;
@@ -96,8 +96,8 @@ pub fn raw(url: &str) -> Measured {
                             .map(Operation::Release)
                             .collect();
                         for operations in [acquires, releases] {
-                            errors +=
-                                store.run(&operations).iter().filter(|a| a.is_err()).count() as u64;
+                            let answers = store.run(&operations, Locks::Wait);
+                            errors += answers.iter().filter(|a| a.is_err()).count() as u64;
                         }
                         times_us.extend([us_since(began); RAW_BATCH]);
                     }

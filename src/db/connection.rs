@@ -100,12 +100,18 @@ impl Connection {
     /// Runs the statements of a packet: one reply each, or the error of the first that fails. A
     /// connection that is lost is not used again.
     pub fn run(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
-        let replies = self.run_uncounted(packet);
-        replies.inspect_err(|failed| ErrorKind::of(&failed.error).count())
+        self.send(packet).inspect_err(|failed| ErrorKind::of(&failed.error).count())
     }
 
-    /// Like [`Connection::run`], for packets whose errors are answers: no metric counts them.
-    pub fn run_uncounted(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
+    /// As [`Connection::run`], for a packet that checks a row's lock: that it is locked is no error to count.
+    pub fn run_check(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
+        self.send(packet).inspect_err(|failed| match ErrorKind::of(&failed.error) {
+            ErrorKind::RowLocked => {}
+            kind => kind.count(),
+        })
+    }
+
+    fn send(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
         let mut replies = Vec::with_capacity(packet.len());
         let sent_at = Instant::now();
         self.collect(packet, &mut replies).map_err(|error| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::routes::{self, Lane};
 use super::shared::{Shared, lock};
@@ -14,6 +14,9 @@ use crate::net::Listen;
 /// Requests that are received at a time in place of busy workers: as many as hostile clients can
 /// send meanwhile, or the queue grows. The thread has other work.
 const RECEIVE_MAX: usize = 4_096;
+
+/// How long requests are served at a time: the thread has other work.
+const SERVE_TIMEOUT: Duration = Duration::from_millis(20);
 
 impl Shared {
     /// The thread's life, until the service stops.
@@ -52,6 +55,7 @@ impl Shared {
         let Ok(receiving) = self.receiving.try_lock() else {
             return;
         };
+        let received_at = Instant::now();
         let mut local = Vec::new();
         self.receive(receiving, RECEIVE_MAX, tiny_http::Server::try_recv, |request| {
             if routes::lane(request.url()) == Lane::Any {
@@ -61,8 +65,14 @@ impl Shared {
             }
             true
         });
+        // A client that does not read holds each answer up for a moment.
+        let until = received_at + SERVE_TIMEOUT;
         for request in local {
-            self.serve(request, Instant::now());
+            if Instant::now() < until {
+                self.serve(request, received_at);
+            } else {
+                lock(&self.admitted).push_back((request, received_at));
+            }
         }
         if !lock(&self.admitted).is_empty() {
             self.wake();

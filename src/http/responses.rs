@@ -14,7 +14,7 @@ use crate::lease::{
     Released, Renewed, Session, Stale, TTL_MAX_MS,
 };
 use crate::metrics::METRICS;
-use crate::service::Outcome;
+use crate::service::{Outcome, STOPPING};
 use crate::store::Operation;
 
 /// `Retry-After` of a held session never says more, however long the lease: its holder may
@@ -51,6 +51,7 @@ pub fn respond(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome
             let details = format!(": {cause}");
             failed(details, Refusal::Unavailable(cause, owner_token))
         }
+        Outcome::Stopping => return Refusal::Unavailable(STOPPING.to_owned(), None).into(),
         Outcome::Bug => failed(String::new(), Refusal::Internal),
     };
     if let Some(counters) = counters(operation) {

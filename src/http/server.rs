@@ -145,7 +145,7 @@ impl Server {
                 shared.serve(request, arrived);
             }
         });
-        shared.start("housekeeper", Shared::housekeeping);
+        let housekeeper = shared.start("housekeeper", Shared::housekeeping);
         if systemd::listens() {
             shared.start("reporter", |shared| shared.report());
         }
@@ -156,7 +156,7 @@ impl Server {
             info!("stopping");
             shared.end(Ending::Stopped);
         }
-        shared.stop(&workers, lister)
+        shared.stop(&workers, lister, housekeeper)
     }
 }
 
@@ -196,7 +196,12 @@ impl Shared {
     }
 
     /// Stops with every accepted request answered.
-    fn stop(self: &Arc<Self>, workers: &[JoinHandle<()>], lister: JoinHandle<()>) -> Ending {
+    fn stop(
+        self: &Arc<Self>,
+        workers: &[JoinHandle<()>],
+        lister: JoinHandle<()>,
+        housekeeper: JoinHandle<()>,
+    ) -> Ending {
         systemd::tell_stopping();
         self.listener.close();
         // A connection that was being accepted meanwhile is there now.
@@ -211,7 +216,8 @@ impl Shared {
         }
         let _ = self.lists.send(None);
         let _ = lister.join();
-        // What has become ready since the last worker finished, behind a list.
+        let _ = housekeeper.join();
+        // What has become ready since the last worker finished.
         self.router.service.close();
         loop {
             let Some((request, arrived)) = lock(&self.admitted).pop_front() else {

@@ -9,7 +9,8 @@
 //! row changes.
 //!
 //! If another program holds a database lock on a session's row, the session is blocked: its turns are
-//! parked, and begin with a check of the lock, so that no worker waits for it.
+//! parked and repeated, one blocked session at a time, and check the lock before they write, so that workers
+//! do not wait for it.
 
 mod known_leases;
 mod state;
@@ -92,6 +93,16 @@ impl<T> Queues<T> {
         while turns.len() < limit
             && let Some((name, since)) = state.ready.pop_front()
         {
+            if state.is_blocked_turn(&name) {
+                // Alone: it may wait for a lock.
+                if !turns.is_empty() {
+                    others.push_back((name, since));
+                } else if let Some(ready) = state.begin_turn(name, since) {
+                    turns.push(ready);
+                    break;
+                }
+                continue;
+            }
             let (kind, waits_since) = state.front(&name, since);
             let is_other = batch_kind.is_some_and(|batch_kind| batch_kind != kind);
             if batching == Batching::OneKind && is_other && waits_since.elapsed() < LEAVE_MAX {
@@ -123,9 +134,14 @@ impl<T> Queues<T> {
         None
     }
 
-    /// No other program holds a lock on this session's row any more.
+    /// No other program was in the way of the turn of a blocked session.
     pub fn unblock(&self, name: &SessionName) {
         self.lock().unblock(name);
+    }
+
+    /// The turn of a blocked session is over, and the next one may have its turn.
+    pub fn end_blocked_turn(&self) {
+        self.lock().end_blocked_turn();
     }
 
     /// A turn is over that may have changed who holds the session: the first waiter may try. How long

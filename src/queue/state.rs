@@ -27,7 +27,10 @@ pub(super) struct State<T> {
     /// Sessions with a turn for a worker, and since when somebody waits for it.
     pub ready: VecDeque<(SessionName, Instant)>,
     /// The same of blocked sessions, and when the lock is checked again.
-    pub parked: Vec<(SessionName, Instant, Instant)>,
+    pub parked: VecDeque<(SessionName, Instant, Instant)>,
+    /// The blocked session that is ready or has a turn: one at a time, because a turn may wait for a lock
+    /// that the check does not show.
+    blocked_turn: Option<SessionName>,
     /// Blocked sessions, and until when.
     blocked: HashMap<SessionName, Instant>,
     /// How many acquires are in the queues.
@@ -105,7 +108,8 @@ impl<T> Default for State<T> {
         Self {
             queues: HashMap::new(),
             ready: VecDeque::new(),
-            parked: Vec::new(),
+            parked: VecDeque::new(),
+            blocked_turn: None,
             blocked: HashMap::new(),
             queued: 0,
             is_closed: false,
@@ -139,7 +143,12 @@ impl<T> State<T> {
         match queue.progress {
             Progress::Idle => {
                 queue.progress = Progress::Ready;
-                self.ready.push_back((name.clone(), since));
+                if self.is_blocked(name) {
+                    self.parked.push_back((name.clone(), since, Instant::now()));
+                    self.unpark(Instant::now());
+                } else {
+                    self.ready.push_back((name.clone(), since));
+                }
             }
             Progress::Working => queue.progress = Progress::WorkingThenReady,
             Progress::Ready | Progress::WorkingThenReady => {}
@@ -153,13 +162,30 @@ impl<T> State<T> {
         self.blocked.retain(|_, until| *until > now);
         self.blocked.insert(name.clone(), now + BLOCKED_FOR);
         self.queue(name).progress = Progress::Ready;
-        self.parked.push((name.clone(), since, now + BLOCKED_RETRY_INTERVAL));
+        self.parked.push_back((name.clone(), since, now + BLOCKED_RETRY_INTERVAL));
     }
 
-    /// Makes parked sessions ready whose lock is to be checked again.
+    /// Makes the next parked session ready whose lock is to be checked again, if no other has a turn.
     pub fn unpark(&mut self, now: Instant) {
-        let due = self.parked.extract_if(.., |(_, _, retry_at)| *retry_at <= now);
-        self.ready.extend(due.map(|(name, since, _)| (name, since)));
+        if self.blocked_turn.is_some() {
+            return;
+        }
+        let due = self.parked.iter().position(|(_, _, retry_at)| *retry_at <= now);
+        if let Some((name, since, _)) = due.and_then(|at| self.parked.remove(at)) {
+            self.blocked_turn = Some(name.clone());
+            self.ready.push_back((name, since));
+        }
+    }
+
+    /// The turn of a blocked session is over.
+    pub fn end_blocked_turn(&mut self) {
+        self.blocked_turn = None;
+        self.unpark(Instant::now());
+    }
+
+    /// Whether the turn of this session, which is ready, is that of a blocked one.
+    pub fn is_blocked_turn(&self, name: &SessionName) -> bool {
+        self.blocked_turn.as_ref() == Some(name)
     }
 
     pub fn unblock(&mut self, name: &SessionName) {
@@ -191,6 +217,9 @@ impl<T> State<T> {
         let Some((turn, since)) = direct.or_else(acquire) else {
             queue.progress = Progress::Idle;
             self.remove_if_empty(&name);
+            if self.is_blocked_turn(&name) {
+                self.end_blocked_turn();
+            }
             return None;
         };
         queue.progress = Progress::Working;
@@ -200,7 +229,7 @@ impl<T> State<T> {
         let reads_first = self.blocked_at.is_some_and(|at| at.elapsed() < READ_FIRST_FOR);
         let first_packet =
             if reads_first { FirstPacket::Read } else { self.known_leases.first_packet(&name) };
-        let is_blocked = self.is_blocked(&name);
+        let is_blocked = self.is_blocked_turn(&name);
         Some(Ready { name, turn, since, first_packet, is_blocked })
     }
 

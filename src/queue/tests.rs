@@ -138,6 +138,7 @@ fn a_parked_turn_has_waited_since_it_came() {
         let again = queues.next(Batching::Mixed, BATCH).pop().unwrap();
         assert!(again.is_blocked && again.first_packet == FirstPacket::Read);
         assert_eq!((again.turn.into_pending(), again.since), expected);
+        queues.end_blocked_turn();
     }
 }
 
@@ -155,6 +156,26 @@ fn a_turn_behind_another_has_waited_since_it_came() {
         let _ = queues.finish(&name(), LeaseChange::None);
         assert_eq!(queues.next(Batching::Mixed, BATCH).pop().unwrap().since, since);
     }
+}
+
+#[test]
+fn blocked_sessions_have_their_turns_one_at_a_time_and_alone() {
+    let (queues, names) = (Queues::default(), names::<4>());
+    for name in &names[..2] {
+        queues.submit(name, "blocked", Instant::now());
+    }
+    for Ready { name, turn, since, .. } in queues.next(Batching::Mixed, BATCH) {
+        queues.park(&name, turn, since);
+    }
+    queues.tick(Instant::now() + Duration::from_secs(1));
+    queues.submit(&names[2], "free", Instant::now());
+    assert_eq!(next_batch(&queues, BATCH), ["blocked"]);
+    assert_eq!(next_batch(&queues, BATCH), ["free"]);
+    queues.tick(Instant::now() + Duration::from_secs(1));
+    assert!(next_batch(&queues, BATCH).is_empty());
+    queues.end_blocked_turn();
+    queues.tick(Instant::now() + Duration::from_secs(1));
+    assert_eq!(next_batch(&queues, BATCH), ["blocked"]);
 }
 
 #[test]

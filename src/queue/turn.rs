@@ -74,7 +74,8 @@ pub struct Ready<T> {
     /// Since when somebody waits for it.
     pub since: Instant,
     pub first_packet: FirstPacket,
-    /// Whether another program was found to hold a database lock on the session's row lately.
+    /// Whether another program was found to hold a database lock on the session's row lately. Such a turn
+    /// comes alone.
     pub is_blocked: bool,
 }
 

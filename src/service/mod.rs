@@ -12,7 +12,7 @@ use crate::lease::{
 use crate::logging;
 use crate::metrics::METRICS;
 use crate::queue::{Batching, Queues, Ready, Requester, Turn, Waiter};
-use crate::store::{Answer, FirstPacket, Operation, Page, Store, StoreError};
+use crate::store::{Answer, FirstPacket, Locks, Operation, Page, Store, StoreError};
 
 /// Operations that go to the database in one transaction. More than this gain little, and make all
 /// of them wait for one that fails.
@@ -43,6 +43,8 @@ pub enum Outcome {
         owner_token: Option<OwnerToken>,
     },
     Bug,
+    /// The service stops.
+    Stopping,
 }
 
 impl From<&StoreError> for Outcome {
@@ -116,7 +118,7 @@ impl Service {
     fn pending(&self, operation: Operation, reply: Reply) -> Option<Pending> {
         let pending = Pending { operation, reply };
         if self.is_closed() {
-            pending.answer(stopping());
+            pending.answer(Outcome::Stopping);
             return None;
         }
         Some(pending)
@@ -130,6 +132,7 @@ impl Service {
         }
         let began = Instant::now();
         let in_time = |ready: &Ready<_>| ready.since.elapsed() < QUEUE_TIMEOUT;
+        let had_blocked = ready.iter().any(|ready| ready.is_blocked);
         let (ready, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
         for Ready { name, turn, is_blocked, .. } in late {
             if is_blocked {
@@ -139,13 +142,15 @@ impl Service {
                 turn.into_pending().answer(Outcome::from(&too_slow()));
             }
         }
-        let (blocked, free) = ready.into_iter().partition(|ready: &Ready<_>| ready.is_blocked);
-        self.run_batch(free);
-        self.run_batch(self.unblocked(blocked));
+        let is_blocked = ready.first().is_some_and(|ready| ready.is_blocked);
+        self.run_batch(ready, if is_blocked { Locks::Check } else { Locks::Wait });
+        if had_blocked {
+            self.queues.end_blocked_turn();
+        }
         true
     }
 
-    fn run_batch(&self, turns: Vec<Ready<Pending>>) {
+    fn run_batch(&self, turns: Vec<Ready<Pending>>, locks: Locks) {
         if turns.is_empty() {
             return;
         }
@@ -153,56 +158,35 @@ impl Service {
         let operations: Vec<_> = turns.iter().map(operation).collect();
         #[allow(clippy::cast_precision_loss)] // a few dozen at most
         METRICS.batch_size.observe(operations.len() as f64);
-        let answers = self.run(&operations);
+        let answers = self.run(&operations, locks);
         let _lines = logging::Batch::begin();
-        for (ready, answer) in turns.into_iter().zip(answers) {
-            if let Err(StoreError::RowLocked) = answer {
-                self.park(ready, began);
+        for (Ready { name, turn, since, .. }, answer) in turns.into_iter().zip(answers) {
+            let turn = if let Err(StoreError::RowLocked) = answer {
+                self.queues.park(&name, turn, since)
             } else {
-                self.finish(&ready.name, ready.turn, began, answer);
+                if locks == Locks::Check {
+                    self.queues.unblock(&name);
+                }
+                Some(turn)
+            };
+            if let Some(turn) = turn {
+                self.finish(&name, turn, began, answer);
             }
         }
     }
 
-    /// Those of these turns whose row no other program holds a lock on any more. The others are parked.
-    fn unblocked(&self, blocked: Vec<Ready<Pending>>) -> Vec<Ready<Pending>> {
-        if blocked.is_empty() {
-            return blocked;
-        }
-        let began = Instant::now();
-        let sessions = blocked.iter().map(|ready| ready.turn.pending().operation.session());
-        let locked = self.store.locked(&sessions.collect::<Vec<_>>());
-        let mut unblocked = Vec::new();
-        for (ready, is_locked) in blocked.into_iter().zip(locked) {
-            if is_locked {
-                self.park(ready, began);
-            } else {
-                self.queues.unblock(&ready.name);
-                unblocked.push(ready);
-            }
-        }
-        unblocked
-    }
-
-    /// Repeats a turn later whose row another program holds a lock on.
-    fn park(&self, ready: Ready<Pending>, began: Instant) {
-        let Ready { name, turn, since, .. } = ready;
-        if let Some(turn) = self.queues.park(&name, turn, since) {
-            self.finish(&name, turn, began, Err(StoreError::RowLocked));
-        }
-    }
-
-    fn run(&self, operations: &[Operation]) -> Vec<Result<Answer, StoreError>> {
+    fn run(&self, operations: &[Operation], locks: Locks) -> Vec<Result<Answer, StoreError>> {
         // One request's bug must take neither a worker nor a session away from all others.
-        let ran =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.store.run(operations)));
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            self.store.run(operations, locks)
+        }));
         let internal = |_| operations.iter().map(|_| Err(StoreError::Internal)).collect();
         ran.unwrap_or_else(internal)
     }
 
     /// Who holds a session, and how many wait for it.
     pub fn read(&self, session: &Session) -> Result<(Option<Holding>, usize), StoreError> {
-        let answer = self.run(&[Operation::Read(session.clone())]).pop();
+        let answer = self.run(&[Operation::Read(session.clone())], Locks::Wait).pop();
         match answer.transpose()? {
             Some(Answer::Read(holding)) => Ok((holding, self.waiters(session))),
             _ => Err(StoreError::Internal),
@@ -254,7 +238,7 @@ impl Service {
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         for pending in self.queues.close() {
-            pending.answer(stopping());
+            pending.answer(Outcome::Stopping);
         }
     }
 }
@@ -272,8 +256,4 @@ fn operation(ready: &Ready<Pending>) -> Operation {
 /// The error of a turn that nobody could begin in time.
 pub fn too_slow() -> StoreError {
     StoreError::Unavailable("it answers too slowly".to_owned())
-}
-
-fn stopping() -> Outcome {
-    Outcome::Unavailable { cause: STOPPING.to_owned(), owner_token: None }
 }

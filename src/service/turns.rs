@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Outcome, Pending, Service, stopping};
+use super::{Outcome, Pending, Service};
 use crate::lease::{Acquired, Found, How, Lease, Released, Renewed};
 use crate::metrics::METRICS;
 use crate::queue::{LeaseChange, Refused, SessionName, Turn, Waiter};
@@ -54,11 +54,11 @@ impl Service {
                 METRICS.wait.observe(waiter.arrived.elapsed().as_secs_f64());
                 let same = self.queues.take_same(name, &waiter.requester);
                 let refused = self.queues.finish_held(name, None, began, lease.holding());
+                waiter.pending.answer(Outcome::Granted(lease.clone()));
                 for waiter in same {
                     let again = Lease { how: How::Again, ..lease.clone() };
                     waiter.pending.answer(Outcome::Granted(again));
                 }
-                waiter.pending.answer(Outcome::Granted(lease));
                 self.refuse(refused);
             }
             Answer::Acquire(Acquired::Held(holding)) => {
@@ -82,7 +82,7 @@ impl Service {
             }
             let name = self.store.name(refused.waiter.pending.operation.session());
             if let Some(refused) = self.queues.refuse_in_turn(&name, refused) {
-                refused.waiter.pending.answer(stopping());
+                refused.waiter.pending.answer(Outcome::Stopping);
             }
         }
     }

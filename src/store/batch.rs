@@ -25,16 +25,25 @@ enum Interrupted {
     Refused(String),
 }
 
+/// What to do about locks that other programs hold on rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locks {
+    /// A write waits for a second.
+    Wait,
+    /// Check before each write, and fail at once if there is one.
+    Check,
+}
+
 impl Store {
     /// Runs the operations, in one transaction if nothing fails; the answers are in the same order.
-    pub fn run(&self, operations: &[Operation]) -> Vec<Result<Answer, StoreError>> {
+    pub fn run(&self, operations: &[Operation], locks: Locks) -> Vec<Result<Answer, StoreError>> {
         let statements = match self.statements() {
             Ok(statements) => statements,
             Err(error) => return operations.iter().map(|_| Err(error.clone())).collect(),
         };
         let mut attempts: Vec<_> = operations.iter().map(Attempt::new).collect();
-        let mut round =
-            Round { store: self, statements, until: Instant::now() + BATCH_TIMEOUT, lost: None };
+        let until = Instant::now() + BATCH_TIMEOUT;
+        let mut round = Round { store: self, statements, locks, until, lost: None };
         let cause = round.run_all(&mut attempts);
         attempts.into_iter().map(|attempt| attempt.finish(&cause)).collect()
     }
@@ -44,6 +53,7 @@ impl Store {
 struct Round<'s> {
     store: &'s Store,
     statements: &'s Statements,
+    locks: Locks,
     until: Instant,
     /// A connection that was lost during a write, until it is known to have ended.
     lost: Option<ConnectionId>,
@@ -97,6 +107,9 @@ impl Round<'_> {
             if !reading.is_empty() {
                 read(&mut connection, self.statements, &mut reading)?;
                 continue;
+            }
+            if self.locks == Locks::Check {
+                self.fail_locked(&mut connection, &mut select(attempts, Attempt::is_writing));
             }
             let mut writing = select(attempts, Attempt::is_writing);
             if writing.is_empty() {
@@ -190,7 +203,11 @@ impl Round<'_> {
                 restart(attempts);
             }
             (ErrorKind::RowLocked, [attempt]) => attempt.fail(StoreError::RowLocked),
-            (ErrorKind::RowLocked, attempts) => self.fail_locked(connection, attempts),
+            (ErrorKind::RowLocked, attempts) => {
+                if !self.fail_locked(connection, attempts) {
+                    restart(attempts);
+                }
+            }
             (ErrorKind::NotAllReleased, attempts) => {
                 for attempt in attempts {
                     attempt.sharing = attempt.sharing.max(Sharing::Packet);
@@ -206,17 +223,16 @@ impl Round<'_> {
         Interrupted::Again(cause)
     }
 
-    /// Fails the operations whose row another program holds a lock on, and restarts the others.
-    fn fail_locked(&self, connection: &mut Connection, attempts: &mut [&mut Attempt]) {
+    /// Fails the operations on rows that other programs hold a lock on; whether there are any.
+    fn fail_locked(&self, connection: &mut Connection, attempts: &mut [&mut Attempt]) -> bool {
         let sessions = attempts.iter().map(|attempt| attempt.operation.session());
         let locked = self.statements.locked(connection, sessions);
-        for (attempt, is_locked) in attempts.iter_mut().zip(locked) {
-            if is_locked {
+        for (attempt, is_locked) in attempts.iter_mut().zip(&locked) {
+            if *is_locked {
                 attempt.fail(StoreError::RowLocked);
-            } else {
-                attempt.restart();
             }
         }
+        locked.contains(&true)
     }
 }
 

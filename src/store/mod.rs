@@ -35,6 +35,7 @@ use crate::doctor::{self, Finding, Messages, Report, Verdict, Writes};
 use crate::lease::Session;
 use crate::metrics::METRICS;
 
+pub use batch::Locks;
 pub use operation::{Answer, FirstPacket, Operation, StoreError};
 use packet::Statements;
 pub use scan::Page;
@@ -219,17 +220,6 @@ impl Store {
     fn pooled(&self, until: Instant) -> Result<Pooled, StoreError> {
         let up = self.database.health().wait_until_up(until);
         up.and_then(|()| self.database.pooled()).map_err(StoreError::Unavailable)
-    }
-
-    /// For each session, whether another program holds a lock on its row; does not wait for the
-    /// locks. All `false` without a connection: then the operations themselves meet the locks.
-    pub fn locked(&self, sessions: &[&Session]) -> Vec<bool> {
-        match (self.statements(), self.pooled(Instant::now())) {
-            (Ok(statements), Ok(mut connection)) => {
-                statements.locked(&mut connection, sessions.iter().copied())
-            }
-            _ => vec![false; sessions.len()],
-        }
     }
 
     /// Waits at most `timeout` until a health check is due, and runs it.

@@ -15,9 +15,9 @@ use crate::lease::{
     Acquire, Message, MessageId, OwnerToken, Replace, Row, Session, claim_mark, date_shift_us,
 };
 
-/// Longest time for checking the locks of rows. If it is exceeded, a check has waited for a lock on
-/// the whole table, and every other check would wait too.
-const LOCK_CHECKS_MAX: Duration = Duration::from_millis(250);
+/// A check of a row's lock that takes so long has waited for a lock on the table, and the next check would
+/// wait, too.
+const LOCK_CHECK_MAX: Duration = Duration::from_millis(250);
 
 /// Declares the statements by their files in `sql/`.
 macro_rules! statements {
@@ -245,14 +245,16 @@ impl Statements {
         connection: &mut Connection,
         sessions: impl Iterator<Item = &'s Session>,
     ) -> Vec<bool> {
-        let began = Instant::now();
+        let mut waits = false;
         let is_locked = |session| {
-            if began.elapsed() >= LOCK_CHECKS_MAX {
+            if waits {
                 return true;
             }
             let mut packet = Packet::default();
             self.try_lock.write(&mut packet, &session_values(session));
-            let result = connection.run_uncounted(&packet);
+            let began = Instant::now();
+            let result = connection.run_check(&packet);
+            waits = began.elapsed() >= LOCK_CHECK_MAX;
             result.is_err_and(|failed| ErrorKind::of(&failed.error) == ErrorKind::RowLocked)
         };
         sessions.map(is_locked).collect()

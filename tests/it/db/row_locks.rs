@@ -11,6 +11,8 @@ use crate::world::{Fault, Service, Session, SetOnDrop, TABLE, World, eventually,
 
 tests![
     a_locked_row_is_unavailable_and_holds_up_nobody_else,
+    a_locked_row_still_says_who_holds_the_session,
+    sessions_behind_a_gap_lock_hold_up_nobody_else,
     rows_that_are_locked_for_long_slow_down_their_own_sessions_only,
     a_lease_that_waited_for_a_row_lock_starts_afresh,
     a_lease_whose_commit_stalled_starts_afresh,
@@ -29,6 +31,42 @@ fn a_locked_row_is_unavailable_and_holds_up_nobody_else(world: &World) {
     assert_eq!(world.stored(&session).as_deref(), Some("garbage"));
     other_program.query_drop("ROLLBACK").unwrap();
     world.service.acquire(&session, json!({})).assert_granted("takeover");
+}
+
+fn a_locked_row_still_says_who_holds_the_session(world: &World) {
+    let session = Session::new();
+    let token = world.service.hold(&session);
+    let mut other_program = lock_row_alone(world, &session);
+    world.service.renew(&session, &token, 30_000).assert_refused(503, "unavailable");
+    // Now it is known that the row is locked. What only reads does not mind.
+    let began = Instant::now();
+    world.service.acquire(&session, json!({})).assert_held();
+    world.service.acquire(&session, json!({"owner_token": token})).assert_granted("again");
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    other_program.query_drop("ROLLBACK").unwrap();
+    assert_eq!(world.service.renew(&session, &token, 30_000).status, 200);
+}
+
+/// A lock on the gap where a row would be does not show until it is waited for.
+fn sessions_behind_a_gap_lock_hold_up_nobody_else(world: &World) {
+    let world = &World::start(world.engine);
+    let service = world.serve(&[]);
+    let locked = [(); 12].map(|()| {
+        let session = Session::new();
+        Session { prospect: format!("9{}", session.prospect), ..session }
+    });
+    // The gap begins behind this row.
+    let fence = Session::new();
+    world.store(&Session { prospect: format!("8{}", fence.prospect), ..fence }, "garbage");
+    let mut other_program = world.database.connect();
+    let sql = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+    other_program.query_drop(sql).unwrap();
+    other_program.query_drop("START TRANSACTION").unwrap();
+    let gap = format!("SELECT * FROM {TABLE} WHERE id_prospect > '9' FOR UPDATE");
+    other_program.query_drop(gap).unwrap();
+    let took = time_pairs_beside_locked(&service, &locked);
+    let slow = took.iter().filter(|took| **took > Duration::from_millis(1_500)).count();
+    assert!(slow * 20 < took.len(), "{slow} of {}", took.len());
 }
 
 fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World) {
