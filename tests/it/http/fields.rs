@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use crate::world::{Session, TABLE, World, tests};
 
 tests![
+    null_counts_as_absent,
+    a_whole_number_may_have_a_fraction_of_zeros,
+    an_integer_is_an_id,
     every_wrong_field_is_refused_by_name,
     what_is_no_json_object_is_refused,
     a_body_of_1024_bytes_is_the_longest,
@@ -58,7 +61,6 @@ fn wrong_fields() -> Vec<(&'static str, &'static str, Value)> {
         ("ttl_ms", json!({"ttl_ms": 1e30})),
         ("ttl_ms", json!({"ttl_ms": 30000.5})),
         ("ttl_ms", json!({"ttl_ms": "30000"})),
-        ("ttl_ms", json!({"ttl_ms": null})),
         ("ttl_ms", json!({"ttl_ms": [30000]})),
         ("owner_token", json!({"owner_token": "4821000000000000000"})),
         ("owner_token", json!({"owner_token": "482100000000000000070"})),
@@ -66,7 +68,6 @@ fn wrong_fields() -> Vec<(&'static str, &'static str, Value)> {
         ("owner_token", json!({"owner_token": "+8210000000000000007"})),
         ("owner_token", json!({"owner_token": "٤8210000000000000007"})),
         ("owner_token", json!({"owner_token": 48_210_000_000_000_000_u64})),
-        ("owner_token", json!({"owner_token": null})),
         ("tll_ms", json!({"tll_ms": 30_000})),
         ("wait_ms", json!({"wait_ms": 25_001})),
         ("wait_ms", json!({"wait_ms": "1s"})),
@@ -98,10 +99,50 @@ fn wrong_ids() -> Vec<Value> {
         json!("😀"),
         json!("\u{7f}"),
         json!("x".repeat(256)),
-        json!(60_123_456_789_u64),
+        json!(1.5),
+        json!(1e20),
+        json!(true),
         json!(null),
         json!(["a"]),
     ]
+}
+
+fn null_counts_as_absent(world: &World) {
+    let session = Session::new();
+    let nulls = json!({
+        "ttl_ms": null, "wait_ms": null, "owner_token": null, "message_id": null,
+    });
+    world.service.acquire(&session, nulls).assert_granted("new");
+    let forced = json!({"force": true, "fencing_token": null, "owner_token": null});
+    assert_eq!(world.service.post("/v1/release", session.with(forced)).status, 200);
+    let message = world.service.post("/v1/acquire", json!({"id_device": "b", "id_prospect": null}));
+    let message = message.assert_refused(400, "invalid_request");
+    assert!(message.contains("id_prospect is missing"), "{message}");
+}
+
+/// Languages without integers write numbers so.
+fn a_whole_number_may_have_a_fraction_of_zeros(world: &World) {
+    let session = Session::new();
+    let body =
+        |ttl: &str| session.with(json!({"ttl_ms": "TTL"})).to_string().replace("\"TTL\"", ttl);
+    for wrong in ["30000.5", "30000.01", "-1.0", "3e4.0", "true"] {
+        world.service.post("/v1/acquire", body(wrong)).assert_refused(400, "invalid_request");
+    }
+    let granted = world.service.post("/v1/acquire", body("30000.000"));
+    granted.assert_granted("new");
+}
+
+fn an_integer_is_an_id(world: &World) {
+    let (device, prospect) = (Session::new().device, fastrand::u64(1 << 40..));
+    let body = |id: String| {
+        format!("{{\"id_device\":\"{device}\",\"id_prospect\":{id},\"message_id\":42}}")
+    };
+    world.service.post("/v1/acquire", body(prospect.to_string())).assert_granted("new");
+    world.service.post("/v1/acquire", body(format!("\"{prospect}\""))).assert_held();
+    // Telegram's groups.
+    world.service.post("/v1/acquire", body(format!("-{prospect}"))).assert_granted("new");
+    let read = world.service.get(&format!("/v1/locks/{device}/-{prospect}"));
+    assert_eq!(read.json["id_prospect"], json!(format!("-{prospect}")));
 }
 
 fn what_is_no_json_object_is_refused(world: &World) {
@@ -167,7 +208,7 @@ fn every_wrong_field_of_a_message_is_refused_by_name(world: &World) {
         ("message_id", "/v1/renew", owned(json!({"message_id": "m"}))),
     ];
     for wrong in
-        [json!(""), json!("x".repeat(256)), json!("é"), json!("a\n"), json!(7), json!(null)]
+        [json!(""), json!("x".repeat(256)), json!("é"), json!("a\n"), json!(7.5), json!([7])]
     {
         for path in [acquire, commit, release] {
             let mut fields = owned(json!({"message_id": wrong}));

@@ -1,27 +1,38 @@
 //! Paths, methods, and who may call them.
 
+use std::thread;
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::world::{CLOSE, Session, TIMEOUT, World, http_agent, tests};
 
 tests![
     unknown_paths_and_methods_are_refused,
+    repeated_and_trailing_slashes_do_not_matter,
+    options_is_answered_with_the_methods,
+    a_refused_request_is_logged_once_a_second,
     the_api_token_guards_every_route_with_data,
     paths_are_percent_decoded,
     a_page_of_another_site_may_not_ask,
 ];
 
 fn unknown_paths_and_methods_are_refused(world: &World) {
-    for path in
-        ["/v1", "/v1/", "/v1/acquire/", "/v1/locks/a/b/c", "/v2/acquire", "//", "/healthz/x"]
-    {
+    for path in [
+        "/v1",
+        "/v1/",
+        "/v1/acquire/x",
+        "/v1/locks/a/b/c",
+        "/v2/acquire",
+        "/v1/locks/a",
+        "/healthz/x",
+    ] {
         world.service.get(path).assert_refused(404, "not_found");
     }
     for (method, path, allow) in [
-        ("GET", "/v1/acquire", "POST"),
-        ("PUT", "/v1/release", "POST"),
-        ("DELETE", "/v1/locks/a/b", "GET, HEAD"),
-        ("OPTIONS", "/healthz", "GET, HEAD"),
+        ("GET", "/v1/acquire", "POST, OPTIONS"),
+        ("PUT", "/v1/release", "POST, OPTIONS"),
+        ("DELETE", "/v1/locks/a/b", "GET, HEAD, OPTIONS"),
     ] {
         let answer = world.service.endpoint.ask(format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{CLOSE}\r\n"
@@ -36,6 +47,54 @@ fn unknown_paths_and_methods_are_refused(world: &World) {
     let head =
         world.service.endpoint.ask(format!("HEAD /healthz HTTP/1.1\r\nHost: x\r\n{CLOSE}\r\n"));
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+fn repeated_and_trailing_slashes_do_not_matter(world: &World) {
+    for path in ["//v1/acquire", "/v1/acquire/", "/v1//acquire//"] {
+        let session = Session::new();
+        world.service.post(path, session.with(json!({}))).assert_granted("new");
+        let read = session.path().replace("/v1/", "//v1//") + "/";
+        assert_eq!(world.service.get(&read).json["held"], json!(true));
+    }
+    assert_eq!(world.service.get("/healthz/").status, 200);
+    assert_eq!(world.service.get("//v1/locks/").status, 200);
+}
+
+/// Load balancers ask so, without a token.
+fn options_is_answered_with_the_methods(world: &World) {
+    let service = world.serve(&["--api-token", "s3cret"]);
+    for (path, allow) in [
+        ("/v1/acquire", "POST, OPTIONS"),
+        ("/", "GET, HEAD, OPTIONS"),
+        ("/v1/locks/a/b", "GET, HEAD, OPTIONS"),
+        ("*", "GET, HEAD, POST, OPTIONS"),
+    ] {
+        let answer =
+            service.endpoint.ask(format!("OPTIONS {path} HTTP/1.1\r\nHost: x\r\n{CLOSE}\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+        assert!(answer.contains(&format!("\r\nAllow: {allow}\r\n")), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    let unknown = service.endpoint.ask(format!("OPTIONS /x HTTP/1.1\r\nHost: x\r\n{CLOSE}\r\n"));
+    assert!(unknown.starts_with("HTTP/1.1 401 "), "{unknown}");
+}
+
+fn a_refused_request_is_logged_once_a_second(world: &World) {
+    let service = world.serve(&[]);
+    for _ in 0..50 {
+        service
+            .post("/v1/acquire?x=1", json!({"id_device": "b"}))
+            .assert_refused(400, "invalid_request");
+    }
+    let line =
+        "INFO  Request refused status=400 method=POST path=/v1/acquire: id_prospect is missing";
+    assert_eq!(service.wait_for_line(line), line);
+    let refused = || service.log().iter().filter(|line| line.contains("Request refused")).count();
+    assert!(refused() <= 2, "{:?}", service.log());
+    thread::sleep(Duration::from_millis(1_100));
+    service.get("/nowhere").assert_refused(404, "not_found");
+    let line = service.wait_for_line("status=404 method=GET path=/nowhere");
+    assert!(line.ends_with(" more"), "{line}");
 }
 
 fn the_api_token_guards_every_route_with_data(world: &World) {
@@ -66,7 +125,6 @@ fn paths_are_percent_decoded(world: &World) {
     assert_eq!(world.service.get(&format!("{encoded}?a=b")).json["held"], json!(true));
     let not_utf8 = format!("/v1/locks/{}/%ff", session.device);
     world.service.get(&not_utf8).assert_refused(400, "invalid_request");
-    world.service.get("/v1/locks//x").assert_refused(400, "invalid_request");
 }
 
 fn a_page_of_another_site_may_not_ask(world: &World) {
