@@ -13,4 +13,4 @@ pub use error::{ErrorKind, cause};
 pub use health::ConnectionId;
 pub use pool::{Database, Pooled};
 pub use statement::{Packet, Statement, Value, Values};
-pub use table::{LetterCase, MESSAGE_TABLE, Table};
+pub use table::{MESSAGE_TABLE, Table};

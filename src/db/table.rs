@@ -16,8 +16,8 @@ pub struct Table {
     /// The next AUTO_INCREMENT id.
     pub next_id: u64,
     pub has_triggers: bool,
-    pub device_case: LetterCase,
-    pub prospect_case: LetterCase,
+    pub device_collation: String,
+    pub prospect_collation: String,
 }
 
 impl Table {
@@ -26,33 +26,9 @@ impl Table {
         [("table", &self.name), ("key", &self.key), ("session_key", &self.session_key)]
     }
 
-    /// A session's ids in one spelling: in lower case if the table ignores letter case.
-    pub fn name(&self, prospect: &str, device: &str) -> (String, String) {
-        (self.prospect_case.fold(prospect), self.device_case.fold(device))
-    }
-
     /// The share of ids that are used up, from 0 to 1.
     #[allow(clippy::cast_precision_loss)] // A share needs no more digits.
     pub fn ids_used(&self) -> f64 {
         self.next_id.saturating_sub(1) as f64 / self.max_key as f64
-    }
-}
-
-/// Whether a column's collation distinguishes letter case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LetterCase {
-    /// `A` and `a` are one id, as in production.
-    Ignored,
-    /// `A` and `a` are two ids.
-    Distinguished,
-}
-
-impl LetterCase {
-    /// The same text for all ids that the column compares equal.
-    pub fn fold(self, id: &str) -> String {
-        match self {
-            Self::Ignored => id.to_lowercase(),
-            Self::Distinguished => id.to_owned(),
-        }
     }
 }

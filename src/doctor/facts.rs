@@ -6,8 +6,8 @@ use mysql::prelude::FromRow;
 
 use super::rights::Rights;
 use super::{Messages, Writes};
+use crate::db::Table;
 use crate::db::{self, Connection, Statement, Sysdate, Value};
-use crate::db::{LetterCase, Table};
 use crate::lease;
 
 /// Clocks that differ by more than this get a warning, in seconds. Leases depend only on the
@@ -94,8 +94,8 @@ impl<'a> Facts<'a> {
     pub fn lock_table(&self) -> Option<Table> {
         let found = self.table.as_ref()?;
         let primary = found.primary()?;
-        let letter_case =
-            |name| found.column(name).map_or(LetterCase::Ignored, Column::letter_case);
+        let collation =
+            |name| found.column(name).map(|column| column.collation.clone()).unwrap_or_default();
         Some(Table {
             name: self.table_name.to_owned(),
             key: primary.name.clone(),
@@ -103,8 +103,8 @@ impl<'a> Facts<'a> {
             max_key: primary.max,
             next_id: found.next_id,
             has_triggers: !found.triggers.is_empty(),
-            device_case: letter_case("id_device"),
-            prospect_case: letter_case("id_prospect"),
+            device_collation: collation("id_device"),
+            prospect_collation: collation("id_prospect"),
         })
     }
 }
@@ -184,16 +184,6 @@ impl TableFacts {
     /// The key that makes a session unique.
     pub fn session_key(&self) -> Option<&UniqueKey> {
         self.other_keys().find(|key| key.columns == SESSION_COLUMNS && !key.is_prefix)
-    }
-}
-
-impl Column {
-    pub fn letter_case(&self) -> LetterCase {
-        if self.collation.ends_with("_ci") {
-            LetterCase::Ignored
-        } else {
-            LetterCase::Distinguished
-        }
     }
 }
 

@@ -5,8 +5,8 @@ use super::Verdict::{self, Good, Problem, Warning};
 use super::facts::{CLOCK_TOLERANCE_S, Column, Facts, TableFacts};
 use super::rights::Rights;
 use super::{Finding, Messages, Writes};
+use crate::db::MESSAGE_TABLE;
 use crate::db::{ErrorKind, SYSDATE_IS_NOW, Sysdate};
-use crate::db::{LetterCase, MESSAGE_TABLE};
 use crate::lease;
 
 /// Server time zones that are UTC. `GMT` is not among them: it is also the winter name of
@@ -213,10 +213,8 @@ fn collations(facts: &Facts) -> Vec<Finding> {
     let columns = facts.table.iter().flat_map(|table| &table.columns);
     let ids = columns.filter(|c| c.name.starts_with("id_") && !c.collation.is_empty());
     ids.flat_map(|column| {
-        let does = match column.letter_case() {
-            LetterCase::Ignored => "does not distinguish",
-            LetterCase::Distinguished => "distinguishes",
-        };
+        let is_case_sensitive = !column.collation.ends_with("_ci");
+        let does = if is_case_sensitive { "distinguishes" } else { "does not distinguish" };
         let text = format!("{}: {}, {does} letter case", column.name, column.collation);
         found(Good, "collation", &text, None)
     })

@@ -181,6 +181,7 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Internal => Self::Internal,
+            StoreError::NotStorable(why) => Self::InvalidRequest(why),
             error => Self::Unavailable(error.to_string(), None),
         }
     }

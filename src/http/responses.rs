@@ -52,6 +52,7 @@ pub fn respond(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome
             failed(details, Refusal::Unavailable(cause, owner_token))
         }
         Outcome::Stopping => return Refusal::Unavailable(STOPPING.to_owned(), None).into(),
+        Outcome::Invalid(why) => return Refusal::InvalidRequest(why).into(),
         Outcome::Bug => failed(String::new(), Refusal::Internal),
     };
     if let Some(counters) = counters(operation) {

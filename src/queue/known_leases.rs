@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::SessionName;
-use crate::store::FirstPacket;
+use crate::store::{FirstPacket, SessionName};
 
 /// Far more than are held at once, in two or three megabytes.
 const KNOWN_MAX: usize = 10_000;

@@ -23,6 +23,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::lease::{Holding, RowVersion, TokenOrigin};
+use crate::store::SessionName;
 use state::{AfterTurn, LastRead, Progress, SessionQueue, State};
 pub use turn::{Batching, LeaseChange, Ready, Refused, Requester, Turn, Waiter};
 
@@ -33,9 +34,6 @@ const WAITERS_MAX: usize = 2_000;
 /// Longest time that a turn is left for the next batch because it is of the other kind. A batch takes some
 /// milliseconds; if batches take longer than this, leaving the turn once more could exceed its timeout.
 const LEAVE_MAX: Duration = Duration::from_millis(100);
-
-/// A session's name, the same for all its spellings.
-pub type SessionName = (String, String);
 
 /// The queues of all sessions of this server.
 pub struct Queues<T> {

@@ -3,11 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::SessionName;
 use super::known_leases::KnownLeases;
 use super::turn::{Kind, Ready, Refused, Turn, Waiter};
 use crate::lease::Holding;
-use crate::store::FirstPacket;
+use crate::store::{FirstPacket, SessionName};
 
 /// How long a session stays blocked after another program was last found to hold a lock on its row. Each
 /// turn begins with a check of the lock, instead of a wait of a second.

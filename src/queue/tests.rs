@@ -7,7 +7,7 @@ use crate::store::FirstPacket;
 const BATCH: usize = 10;
 
 fn name() -> SessionName {
-    ("bot1".to_owned(), "60123456789".to_owned())
+    (b"bot1".into(), b"60123456789".into())
 }
 
 fn holding() -> Holding {
@@ -54,7 +54,7 @@ fn everything_in_a_queue_has_its_turn() {
 }
 
 fn names<const N: usize>() -> [SessionName; N] {
-    std::array::from_fn(|number| ("bot1".to_owned(), number.to_string()))
+    std::array::from_fn(|number| (b"bot1".into(), number.to_string().into()))
 }
 
 /// Takes the next batch of one kind.
@@ -127,7 +127,7 @@ fn a_parked_turn_has_waited_since_it_came() {
     patient.until += Duration::from_secs(60);
     let came = [Instant::now(), patient.arrived];
     queues.submit(&name(), "release", came[0]);
-    queues.join(&("bot2".to_owned(), name().1), patient, TokenOrigin::Ours);
+    queues.join(&(b"bot2".into(), name().1), patient, TokenOrigin::Ours);
     let ready = queues.next(Batching::Mixed, BATCH).into_iter();
     for (Ready { name, turn, since, .. }, expected) in
         ready.zip(["release", "acquire"].into_iter().zip(came))

@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use super::SessionName;
 use crate::lease::{Holding, MessageId, OwnerToken};
-use crate::store::FirstPacket;
+use crate::store::{FirstPacket, SessionName};
 
 /// Who wants a lease, and for which message. A worker that asks again is the same requester.
 #[derive(PartialEq)]

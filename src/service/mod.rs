@@ -12,7 +12,7 @@ use crate::lease::{
 use crate::logging;
 use crate::metrics::METRICS;
 use crate::queue::{Batching, Queues, Ready, Requester, Turn, Waiter};
-use crate::store::{Answer, FirstPacket, Locks, Operation, Page, Store, StoreError};
+use crate::store::{Answer, FirstPacket, Locks, Operation, Page, SessionName, Store, StoreError};
 
 /// Operations that go to the database in one transaction. More than this gain little, and make all
 /// of them wait for one that fails.
@@ -43,6 +43,8 @@ pub enum Outcome {
         owner_token: Option<OwnerToken>,
     },
     Bug,
+    /// The request must be changed: why.
+    Invalid(String),
     /// The service stops.
     Stopping,
 }
@@ -51,6 +53,7 @@ impl From<&StoreError> for Outcome {
     fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Internal => Self::Bug,
+            StoreError::NotStorable(why) => Self::Invalid(why.clone()),
             error => Self::Unavailable { cause: error.to_string(), owner_token: None },
         }
     }
@@ -68,6 +71,7 @@ pub struct Service {
 
 /// An operation that waits for its turn, and how to answer it.
 struct Pending {
+    name: SessionName,
     operation: Operation,
     reply: Reply,
 }
@@ -95,33 +99,39 @@ impl Service {
 
     /// Takes an acquire, which waits for at most `wait` if the session is held.
     pub fn acquire(&self, acquire: Acquire, wait: Duration, arrived: Instant, reply: Reply) {
-        let (name, origin) = (self.store.name(&acquire.session), acquire.origin);
+        let origin = acquire.origin;
         let requester = Requester {
             owner_token: acquire.owner_token.clone(),
             message_id: acquire.message_id.clone(),
         };
         let operation = Operation::Acquire(acquire, FirstPacket::Write);
         let Some(pending) = self.pending(operation, reply) else { return };
+        let name = pending.name.clone();
         let waiter = Waiter { requester, arrived, until: arrived + wait, pending };
         self.queues.join(&name, waiter, origin);
     }
 
     /// Takes any other operation on one session.
     pub fn submit(&self, operation: Operation, arrived: Instant, reply: Reply) {
-        let name = self.store.name(operation.session());
         if let Some(pending) = self.pending(operation, reply) {
-            self.queues.submit(&name, pending, arrived);
+            self.queues.submit(&pending.name.clone(), pending, arrived);
         }
     }
 
-    /// The operation with its reply, unless the service has stopped: then it is answered.
+    /// The operation with its session's name and its reply. `None` if it is answered already: the service
+    /// has stopped, or there is no name.
     fn pending(&self, operation: Operation, reply: Reply) -> Option<Pending> {
-        let pending = Pending { operation, reply };
         if self.is_closed() {
-            pending.answer(Outcome::Stopping);
+            reply(&operation, Outcome::Stopping);
             return None;
         }
-        Some(pending)
+        match self.store.session_name(operation.session()) {
+            Ok(name) => Some(Pending { name, operation, reply }),
+            Err(error) => {
+                reply(&operation, Outcome::from(&error));
+                None
+            }
+        }
     }
 
     /// Runs the turns that are ready as one batch; whether there were any.
@@ -200,7 +210,7 @@ impl Service {
 
     /// How many wait for a session.
     pub fn waiters(&self, session: &Session) -> usize {
-        self.queues.waiters(&self.store.name(session))
+        self.store.session_name(session).map_or(0, |name| self.queues.waiters(&name))
     }
 
     /// How many wait for any session.

@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::{Outcome, Pending, Service};
 use crate::lease::{Acquired, Found, How, Lease, Released, Renewed};
 use crate::metrics::METRICS;
-use crate::queue::{LeaseChange, Refused, SessionName, Turn, Waiter};
-use crate::store::{Answer, StoreError};
+use crate::queue::{LeaseChange, Refused, Turn, Waiter};
+use crate::store::{Answer, SessionName, StoreError};
 
 impl Service {
     /// Answers a turn that began at `began`, and tells the queue what follows from it.
@@ -80,7 +80,7 @@ impl Service {
                 waiter.pending.answer(Outcome::Held(holding, waiters));
                 continue;
             }
-            let name = self.store.name(refused.waiter.pending.operation.session());
+            let name = refused.waiter.pending.name.clone();
             if let Some(refused) = self.queues.refuse_in_turn(&name, refused) {
                 refused.waiter.pending.answer(Outcome::Stopping);
             }

@@ -142,7 +142,7 @@ impl Round<'_> {
             self.statements.ids.confirm(row.map(|(key, _)| key), &layout.new_ids);
             return Ok(());
         }
-        let reads = match layout.read(attempts, replies, &self.statements.table) {
+        let reads = match layout.read(attempts, replies, &self.statements.spellings) {
             Ok(reads) => reads,
             Err(error) => {
                 // The packet is committed all the same.
@@ -277,7 +277,7 @@ fn read(
             };
         }
     };
-    let reads = reads.read(attempts, replies, &statements.table);
+    let reads = reads.read(attempts, replies, &statements.spellings);
     let reads = reads.map_err(|error| Interrupted::Refused(cause(&error)))?;
     for (attempt, read) in attempts.iter_mut().zip(reads) {
         match read {

@@ -13,6 +13,7 @@
 //! | `packet` | operations as statements |
 //! | `reply` | which rows and counts of a reply belong to which operation |
 //! | `batch` | the loop: packets, retries, isolation of an operation that fails |
+//! | `spelling` | which spellings of an id are one id |
 //! | `ids` | the ids of new rows |
 //! | `scan` | pages of the table: list, watch, sweep |
 
@@ -23,6 +24,7 @@ mod operation;
 mod packet;
 mod reply;
 mod scan;
+mod spelling;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -39,6 +41,8 @@ pub use batch::Locks;
 pub use operation::{Answer, FirstPacket, Operation, StoreError};
 use packet::Statements;
 pub use scan::Page;
+pub use spelling::SessionName;
+use spelling::Spellings;
 
 /// A batch sends no new packet after this. With the socket timeouts added, every operation ends
 /// within 10 s, before a webhook's provider gives up.
@@ -131,7 +135,16 @@ impl Store {
             }
             Some(table) => {
                 *self.messages() = (report.messages.clone(), Instant::now());
-                self.opened.get_or_init(|| Statements::new(table));
+                if self.opened.get().is_none() {
+                    let spellings = self
+                        .database
+                        .connect()
+                        .and_then(|mut connection| Spellings::load(&mut connection, table));
+                    match spellings {
+                        Ok(spellings) => drop(self.opened.set(Statements::new(table, spellings))),
+                        Err(error) => return Opened::NotYet(cause(&error)),
+                    }
+                }
                 METRICS.database_up.set(1);
                 Opened::Ready(report.of(Verdict::Warning).cloned().collect())
             }
@@ -177,14 +190,22 @@ impl Store {
         self.run_again(&packet).map(drop)
     }
 
-    /// One name for all spellings of a session that the table's collation makes equal.
-    pub fn name(&self, session: &Session) -> (String, String) {
+    /// One name for all spellings of a session that the table's collations make equal. Asks the database
+    /// if it must.
+    ///
+    /// # Errors
+    /// If the database cannot be asked, or cannot store such an id.
+    pub fn session_name(&self, session: &Session) -> Result<SessionName, StoreError> {
         let (prospect, device) = (session.id_prospect.as_str(), session.id_device.as_str());
-        match self.opened.get() {
-            Some(statements) => statements.table.name(prospect, device),
+        let Some(statements) = self.opened.get() else {
             // Before the store is open, every operation fails, so the name does not matter.
-            None => (prospect.to_owned(), device.to_owned()),
+            return Ok((prospect.into(), device.into()));
+        };
+        if let Some(name) = statements.spellings.known_name(prospect, device) {
+            return Ok(name);
         }
+        let mut connection = self.pooled(Instant::now() + BATCH_TIMEOUT)?;
+        statements.spellings.name(session, &mut connection)
     }
 
     /// Reads from a server that takes writes: any other may be a replica that lags.

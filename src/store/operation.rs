@@ -74,6 +74,8 @@ pub enum StoreError {
     /// nothing was written.
     RowLocked,
     IdsExhausted,
+    /// The table cannot store an id: which, and why.
+    NotStorable(String),
     /// The connection was lost during a write, and the outcome could not be read afterwards.
     OutcomeUnknown(String),
     /// A bug of this program.
@@ -94,6 +96,7 @@ impl fmt::Display for StoreError {
                 "another program holds a database lock on this session's row or on the table; nothing was written, try again",
             ),
             Self::Internal => f.write_str("a bug in session-lock; its log has a line about it"),
+            Self::NotStorable(why) => f.write_str(why),
             Self::IdsExhausted => f.write_str(
                 "no free id was found in the lock table, whose lowest ids are nearly all taken; nothing was written; \
                  the operator can delete rows that hold nothing any more",

@@ -10,6 +10,7 @@ use super::attempt::{Attempt, Next, Sharing};
 use super::ids::Ids;
 use super::operation::Operation;
 use super::reply::{Layout, Reads};
+use super::spelling::Spellings;
 use crate::db::{Connection, ErrorKind, Packet, Statement, Table, Value};
 use crate::lease::{
     Acquire, Message, MessageId, OwnerToken, Replace, Row, Session, claim_mark, date_shift_us,
@@ -26,17 +27,19 @@ macro_rules! statements {
         pub(super) struct Statements {
             $(pub $name: Statement,)+
             pub table: Table,
+            pub spellings: Spellings,
             pub ids: Ids,
             /// Whether triggers may change what an INSERT writes, so that its count is no answer.
             pub has_triggers: AtomicBool,
         }
 
         impl Statements {
-            pub fn new(table: &Table) -> Self {
+            pub fn new(table: &Table, spellings: Spellings) -> Self {
                 let names = table.names();
                 Self {
                     $($name: Statement::new(include_str!(concat!("../../sql/", $file)), &names),)+
                     table: table.clone(),
+                    spellings,
                     ids: Ids::new(table.max_key),
                     has_triggers: table.has_triggers.into(),
                 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::attempt::Attempt;
-use crate::db::{Reply, Table, columns};
+use super::spelling::{SessionName, Spellings};
+use crate::db::{Reply, columns};
 use crate::lease::{Read, Row, StoredRecord};
 
 /// Which replies to a packet contain the rows and the records.
@@ -32,10 +33,10 @@ impl Layout {
         &self,
         attempts: &[&mut Attempt],
         replies: Vec<Reply>,
-        table: &Table,
+        spellings: &Spellings,
     ) -> mysql::Result<Vec<Option<Read>>> {
         let affected: Vec<_> = replies.iter().map(|reply| reply.affected).collect();
-        let mut reads = self.reads.read(attempts, replies, table)?;
+        let mut reads = self.reads.read(attempts, replies, spellings)?;
         for ((read, count), attempt) in reads.iter_mut().zip(&self.counts).zip(attempts) {
             // A statement that several operations share has changed a row of each.
             let changed = count.map_or(0, |at| affected[at]);
@@ -60,16 +61,16 @@ impl Layout {
 }
 
 impl Reads {
-    /// What was read for each of these operations. The column's collation may make more texts equal
-    /// than we do, so a row may belong to none or to several of them. In that case `None` for those
+    /// What was read for each of these operations. The spelling of a row may not be known, so a row
+    /// may belong to none or to several of them. In that case `None` for those
     /// without a row: an operation that runs alone knows that the row is its own.
     pub fn read(
         &self,
         attempts: &[&mut Attempt],
         mut replies: Vec<Reply>,
-        table: &Table,
+        spellings: &Spellings,
     ) -> mysql::Result<Vec<Option<Read>>> {
-        let operations = BySession::new(attempts, &self.members, table);
+        let operations = BySession::new(attempts, &self.members, spellings);
         let mut take = |at: Option<usize>| {
             at.map_or_else(Vec::new, |at| std::mem::take(&mut replies[at].rows))
         };
@@ -129,28 +130,32 @@ fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64, bool)> {
 /// The indexes of operations by their sessions.
 enum BySession<'t> {
     Only(usize),
-    /// By one spelling of the ids; `None` if several operations have one session.
-    ByIds(&'t Table, HashMap<(String, String), Option<usize>>),
+    /// By the sessions' names; `None` if several operations have one session.
+    ByName(&'t Spellings, HashMap<SessionName, Option<usize>>),
 }
 
 impl<'t> BySession<'t> {
-    fn new(attempts: &[&mut Attempt], members: &[usize], table: &'t Table) -> Self {
+    fn new(attempts: &[&mut Attempt], members: &[usize], spellings: &'t Spellings) -> Self {
         if let [only] = members {
             return Self::Only(*only);
         }
         let mut operations = HashMap::new();
         for at in members {
             let session = attempts[*at].operation.session();
-            let ids = table.name(session.id_prospect.as_str(), session.id_device.as_str());
-            operations.entry(ids).and_modify(|at| *at = None).or_insert(Some(*at));
+            let (prospect, device) = (session.id_prospect.as_str(), session.id_device.as_str());
+            if let Some(name) = spellings.known_name(prospect, device) {
+                operations.entry(name).and_modify(|at| *at = None).or_insert(Some(*at));
+            }
         }
-        Self::ByIds(table, operations)
+        Self::ByName(spellings, operations)
     }
 
     fn find(&self, prospect: &str, device: &str) -> Option<usize> {
         match self {
             Self::Only(at) => Some(*at),
-            Self::ByIds(table, operations) => *operations.get(&table.name(prospect, device))?,
+            Self::ByName(spellings, operations) => {
+                *operations.get(&spellings.known_name(prospect, device)?)?
+            }
         }
     }
 }

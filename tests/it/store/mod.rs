@@ -1,10 +1,12 @@
-//! Batches, packets of statements, and the ids of rows.
+//! Batches, packets of statements, the ids of rows, and the spellings of ids.
 
 mod batch;
 mod ids;
 mod packet;
+mod spelling;
 mod triggers;
 
 use crate::world::Test;
 
-pub const TESTS: &[&[Test]] = &[batch::TESTS, ids::TESTS, packet::TESTS, triggers::TESTS];
+pub const TESTS: &[&[Test]] =
+    &[batch::TESTS, ids::TESTS, packet::TESTS, spelling::TESTS, triggers::TESTS];

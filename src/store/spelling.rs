@@ -1,0 +1,133 @@
+//! Which spellings of an id are one id: what the table's collations say, in the process as in the database, so
+//! that a queue neither joins nor separates what the table does not.
+//!
+//! A collation gives each text a weight, and two texts with one weight are equal. Nearly all ids are ASCII, and
+//! under nearly all collations their weight is that of their characters, one after the other, which is asked
+//! once. Any other weight is asked of the database, and remembered.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::StoreError;
+use crate::db::{Connection, Packet, Statement, Table, Value, columns};
+use crate::lease::Session;
+
+/// Weights that are remembered for each column: in a megabyte or two, all customers with such ids of a day.
+const KNOWN_MAX: usize = 10_000;
+
+/// The printable characters of ASCII.
+const ASCII: std::ops::RangeInclusive<u8> = b' '..=b'~';
+
+/// A session's name, the same for all its spellings: the weights of its ids.
+pub type SessionName = (Vec<u8>, Vec<u8>);
+
+/// The spellings of both ids.
+pub(super) struct Spellings {
+    prospect: Spelling,
+    device: Spelling,
+}
+
+struct Spelling {
+    field: &'static str,
+    charset: String,
+    weight: Statement,
+    /// The weights of ASCII characters, unless the collation compares some of them in groups.
+    ascii: Option<Vec<Vec<u8>>>,
+    known: Mutex<HashMap<String, Vec<u8>>>,
+}
+
+impl Spellings {
+    /// Asks the database how the table's columns compare.
+    pub fn load(connection: &mut Connection, table: &Table) -> mysql::Result<Self> {
+        Ok(Self {
+            prospect: Spelling::load(connection, "id_prospect", &table.prospect_collation)?,
+            device: Spelling::load(connection, "id_device", &table.device_collation)?,
+        })
+    }
+
+    /// A session's name, if it is known without the database.
+    pub fn known_name(&self, prospect: &str, device: &str) -> Option<SessionName> {
+        Some((self.prospect.known(prospect)?, self.device.known(device)?))
+    }
+
+    /// A session's name; the database is asked for what is not known.
+    pub fn name(
+        &self,
+        session: &Session,
+        connection: &mut Connection,
+    ) -> Result<SessionName, StoreError> {
+        let prospect = self.prospect.find(session.id_prospect.as_str(), connection)?;
+        Ok((prospect, self.device.find(session.id_device.as_str(), connection)?))
+    }
+}
+
+impl Spelling {
+    fn load(
+        connection: &mut Connection,
+        field: &'static str,
+        collation: &str,
+    ) -> mysql::Result<Self> {
+        let charset = collation.split('_').next().unwrap_or_default();
+        let identifiers = [("charset", charset), ("collation", collation)];
+        let weight = Statement::new(include_str!("../../sql/lease/weight.sql"), &identifiers);
+        let mut packet = Packet::default();
+        for character in ASCII {
+            let text = char::from(character).to_string();
+            weight.write(&mut packet, &[("text", Value::Text(&text))]);
+        }
+        // Every pair of characters: the collation of a language may compare "ch" or "dz" as one letter.
+        let pairs = ASCII.flat_map(|one| ASCII.flat_map(move |other| [one, other]));
+        let pairs: String = pairs.map(char::from).collect();
+        weight.write(&mut packet, &[("text", Value::Text(&pairs))]);
+        let replies = connection.run(&packet).map_err(|failed| failed.error)?;
+        let rows = replies.into_iter().filter_map(|reply| reply.rows.into_iter().next());
+        let weights = rows.map(|row| Ok(columns::<(Option<Vec<u8>>, Option<bool>)>(row)?.0));
+        let mut weights: Vec<_> = weights.collect::<mysql::Result<_>>()?;
+        let of_pairs = weights.pop().flatten();
+        let ascii: Option<Vec<_>> = weights.into_iter().collect();
+        let ascii =
+            ascii.filter(|ascii| of_pairs.is_some_and(|whole| weigh(ascii, &pairs) == whole));
+        let charset = charset.to_owned();
+        Ok(Self { field, charset, weight, ascii, known: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<u8>>> {
+        // Nothing that could panic happens under it.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, text: &str) -> Option<Vec<u8>> {
+        match &self.ascii {
+            Some(ascii) if text.bytes().all(|byte| ASCII.contains(&byte)) => {
+                Some(weigh(ascii, text))
+            }
+            _ => self.lock().get(text).cloned(),
+        }
+    }
+
+    fn find(&self, text: &str, connection: &mut Connection) -> Result<Vec<u8>, StoreError> {
+        if let Some(weight) = self.known(text) {
+            return Ok(weight);
+        }
+        let row = connection.query(&self.weight, &[("text", Value::Text(text))])?.pop();
+        let (weight, is_storable): (Option<Vec<u8>>, Option<bool>) =
+            row.map(columns).transpose()?.unwrap_or_default();
+        let Some(weight) = weight.filter(|_| is_storable == Some(true)) else {
+            return Err(StoreError::NotStorable(format!(
+                "{} has characters that the table's character set {} does not have",
+                self.field, self.charset
+            )));
+        };
+        let mut known = self.lock();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(text.to_owned(), weight.clone());
+        Ok(weight)
+    }
+}
+
+/// The weight of an ASCII text.
+fn weigh(ascii: &[Vec<u8>], text: &str) -> Vec<u8> {
+    text.bytes().flat_map(|byte| ascii[usize::from(byte - ASCII.start())].iter().copied()).collect()
+}
