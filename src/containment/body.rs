@@ -2,10 +2,9 @@
 //! a buffer of the declared size. It waits for a body that never comes, and a forged size (10^12) aborts
 //! the process.
 //!
-//! Bodies are therefore read only if `tiny_http` has them already. Before any other request is dropped, its
-//! socket is closed for reading, so that the rest is what has come so far. A request with a forged size is
-//! never dropped: what it holds stays behind, a thread and two descriptors, and after
-//! [`LEFT_BEHIND_MAX`] of them the process ends and is started again.
+//! Bodies are therefore read only if `tiny_http` has them already; all others, those that are refused included,
+//! are for `late_body`. A request with a forged size is never dropped: what it holds stays behind, a thread
+//! and two descriptors, and after [`LEFT_BEHIND_MAX`] of them the process ends and is started again.
 //!
 //! Where the length is malformed, `tiny_http` has taken what follows for the next request already, and it
 //! is answered as one. It comes from the same client, so nothing is gained by it; a proxy that many
@@ -25,7 +24,7 @@ use crate::net::shut_down;
 pub const BODY_MAX_BYTES: usize = 1024;
 
 /// A refused body up to this size is skipped, and nothing stays behind.
-const SKIP_MAX_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const SKIP_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Requests that may stay behind before the process ends; each holds a thread and two descriptors, of
 /// which the unit allows 8,192. Where there are fewer, these run out before, to the same effect.
@@ -42,8 +41,11 @@ pub enum Unreadable {
 /// What may still come on the connection of a request whose body was not read.
 #[derive(Clone, Copy, Debug)]
 pub enum Rest {
-    /// A body of a length that can be skipped, chunks, or nothing.
-    Short,
+    /// Nothing that counts as a body.
+    Nothing,
+    /// A body of a length that can be skipped: `tiny_http` reads it when the request is dropped, and waits
+    /// for the client.
+    Declared,
     /// A body of a forged length.
     Forged,
 }
@@ -66,7 +68,10 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Body, (Unreadable, Rest)
         return Err((Unreadable::TooLarge, Rest::Forged));
     }
     match length {
-        Some(length) if length > BODY_MAX_BYTES => Err((Unreadable::TooLarge, Rest::Short)),
+        Some(length) if length > BODY_MAX_BYTES => {
+            let rest = if expects_continue(request) { Rest::Nothing } else { Rest::Declared };
+            Err((Unreadable::TooLarge, rest))
+        }
         Some(0) => Ok(Body::Read(Vec::new())),
         Some(_) if !expects_continue(request) && !is_upgrade(request) => {
             let mut body = Vec::new();
@@ -74,7 +79,7 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Body, (Unreadable, Rest)
                 Ok(_) => Ok(Body::Read(body)),
                 Err(error) => {
                     let text = format!("the body could not be read: {error}");
-                    Err((Unreadable::Invalid(text), Rest::Short))
+                    Err((Unreadable::Invalid(text), Rest::Nothing))
                 }
             }
         }
@@ -84,11 +89,11 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Body, (Unreadable, Rest)
 
 /// The length of the body; `None` if it is chunked.
 fn declared_length(request: &tiny_http::Request) -> Result<Option<usize>, (Unreadable, Rest)> {
-    let invalid = |text: &str| Err((Unreadable::Invalid(text.to_owned()), Rest::Short));
+    let invalid = |text: &str| Err((Unreadable::Invalid(text.to_owned()), Rest::Nothing));
     let lengths = headers(request, "Content-Length");
     match (&headers(request, "Transfer-Encoding")[..], &lengths[..]) {
         ([], []) if *request.method() == Method::Post => {
-            Err((Unreadable::LengthRequired, Rest::Short))
+            Err((Unreadable::LengthRequired, Rest::Nothing))
         }
         ([], []) => Ok(Some(0)),
         ([], [digits])
@@ -138,10 +143,14 @@ pub fn refuse(
     line: &str,
 ) -> Result<Option<tiny_http::Request>, String> {
     let peer = request.remote_addr().copied();
-    shut_down(peer, Shutdown::Read);
     match rest {
-        Rest::Short => {}
+        // What is still sent must not be taken for the next request.
+        Rest::Nothing => shut_down(peer, Shutdown::Read),
+        // With its socket closed for reading, the system would reset the connection of a client that
+        // goes on sending, and the client would lose the answer.
+        Rest::Declared => {}
         Rest::Forged => {
+            shut_down(peer, Shutdown::Read);
             let mut stream = request.upgrade("none", response);
             let written = stream.write_all(line.as_bytes()).and_then(|()| stream.flush());
             debug!("refused a forged length: {written:?}");

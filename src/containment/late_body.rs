@@ -2,8 +2,8 @@
 //! and the client does not wait for `100 Continue` or offer an upgrade. Whoever reads any other body waits for
 //! the client.
 //!
-//! So such a body is read by a thread of its own, within [`BODY_TIMEOUT`]. There are few of these threads: if
-//! all are taken, the client that has taken longest is cut off.
+//! So such a body is read by a thread of its own, within [`BODY_TIMEOUT`], and so is the rest of a body that is
+//! refused. There are few of these threads: if all are taken, the client that has taken longest is cut off.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -15,12 +15,15 @@ use std::time::{Duration, Instant};
 use chunked_transfer::Decoder;
 use rustix::net::Shutdown;
 
-use super::body::{BODY_MAX_BYTES, Unreadable, is_chunked, is_upgrade};
+use super::body::{BODY_MAX_BYTES, SKIP_MAX_BYTES, Unreadable, is_chunked, is_upgrade};
 use crate::net::shut_down;
 
 /// How long a client may take to send its body: an honest one sends it with the head, or when it is told to
 /// continue.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is read at a time.
+const BUFFER_BYTES: usize = 8 * 1024;
 
 /// Bodies that are read at the same time. An honest one takes milliseconds.
 const READERS_MAX: usize = 64;
@@ -46,14 +49,17 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable> {
         Unreadable::Invalid(format!("the body is not complete or its chunks are wrong: {error}"))
     };
     let mut body = Vec::new();
-    let mut buffer = [0; BODY_MAX_BYTES + 1];
+    let mut discarded = 0;
+    let mut buffer = [0; BUFFER_BYTES];
     loop {
         let read = reader.read(&mut buffer).map_err(|error| incomplete(&error))?;
-        body.extend_from_slice(&buffer[..read]);
-        if body.len() > BODY_MAX_BYTES {
-            return Err(Unreadable::TooLarge);
+        // A client that sends its whole body before it reads sees the refusal only if all of it is read.
+        if discarded > 0 || body.len() + read > BODY_MAX_BYTES {
+            discarded += read;
+        } else {
+            body.extend_from_slice(&buffer[..read]);
         }
-        if read == 0 || length == Some(body.len()) {
+        if read == 0 || length == Some(body.len()) || discarded > SKIP_MAX_BYTES {
             break;
         }
         if Instant::now() > until {
@@ -61,6 +67,7 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable> {
         }
     }
     match length {
+        _ if discarded > 0 => Err(Unreadable::TooLarge),
         Some(length) if body.len() < length => {
             Err(incomplete(&io::ErrorKind::UnexpectedEof.into()))
         }

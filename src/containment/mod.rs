@@ -5,7 +5,6 @@
 //! |---|---|
 //! | `body` | it reads the rest of a dropped request's body into a buffer of the declared size |
 //! | `late_body` | it makes whoever reads a chunked or expected body wait for the client |
-//! | `linger` | it closes a connection so early that the client loses the answer |
 //! | `early_close` | it does not tell a client that it closes the connection |
 //! | `answer_order` | the answer to a pipelined request blocks its writer until the ones before are written |
 //! | `blocked_writer` | the same on a Unix socket, where nothing tells whose a request is |
@@ -24,7 +23,6 @@ pub mod early_close;
 pub mod endless_head;
 pub mod forgotten_connection;
 pub mod late_body;
-pub mod linger;
 mod process;
 
 pub use process::ProcessSize;

@@ -32,7 +32,6 @@ impl Shared {
             nudges.adapt(&size);
             self.receive_for_workers();
             self.readers.end_late();
-            self.lingering.discard();
             let is_crowded = self.writers.is_crowded();
             if checks.are_due(&size, is_crowded) {
                 let active = self.clients.take_active();

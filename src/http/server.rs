@@ -23,7 +23,6 @@ use crate::containment::answer_order::Clients;
 use crate::containment::blocked_writer::Writers;
 use crate::containment::forgotten_connection::Traffic;
 use crate::containment::late_body::Readers;
-use crate::containment::linger::Lingering;
 use crate::net::{Listen, Listener};
 use crate::service::Service;
 use crate::store::Store;
@@ -128,7 +127,6 @@ impl Server {
             writers: Writers::default(),
             refusals: RefusalLog::default(),
             readers: Readers::default(),
-            lingering: Lingering::default(),
             traffic: Traffic::default(),
             admitted: Mutex::default(),
             lists,

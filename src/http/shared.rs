@@ -14,7 +14,6 @@ use crate::containment::answer_order::Clients;
 use crate::containment::blocked_writer::Writers;
 use crate::containment::forgotten_connection::Traffic;
 use crate::containment::late_body::Readers;
-use crate::containment::linger::Lingering;
 use crate::doctor::Finding;
 use crate::net::Listener;
 
@@ -42,7 +41,6 @@ pub(super) struct Shared {
     pub writers: Writers,
     pub refusals: RefusalLog,
     pub readers: Readers,
-    pub lingering: Lingering,
     pub traffic: Traffic,
     /// Requests that were received already and are to be handled now.
     pub admitted: Mutex<VecDeque<Arrived>>,

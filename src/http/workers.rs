@@ -9,6 +9,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use log::debug;
+use rustix::net::Shutdown;
 use tiny_http::Method;
 
 use super::refusal::{Refusal, Response};
@@ -19,9 +20,9 @@ use super::shared::{Arrived, Shared, lock};
 use crate::containment::answer_order::Admission;
 use crate::containment::body::{self, Body, Rest, Unreadable};
 use crate::containment::early_close::Connection;
-use crate::containment::linger::Lingering;
 use crate::containment::{dead_acceptor, late_body};
 use crate::metrics::METRICS;
+use crate::net::shut_down;
 use crate::queue::Batching;
 use crate::service::BATCH_MAX;
 
@@ -190,21 +191,30 @@ impl Shared {
         let unanswered = Unanswered { shared: Arc::clone(self), peer };
         match body::read(&mut request) {
             Ok(Body::Read(body)) => self.follow(request, &body, arrived, unanswered),
-            Ok(Body::Late) => {
-                let shared = Arc::clone(self);
-                let job = move || {
-                    match late_body::read(&mut request) {
-                        Ok(body) => shared.follow(request, &body, Instant::now(), unanswered),
-                        Err(why) => shared.refuse(request, (why, Rest::Short), unanswered),
-                    }
-                    shared.wake_if_ready();
-                };
-                match peer {
-                    Some(peer) => self.readers.run(peer, job),
-                    None => drop(self.end_if_failed(self.writers.run(job))),
+            Ok(Body::Late) => self.run_apart(peer, move |shared| {
+                match late_body::read(&mut request) {
+                    Ok(body) => shared.follow(request, &body, Instant::now(), unanswered),
+                    Err(why) => shared.refuse(request, (why, Rest::Nothing), unanswered),
                 }
-            }
+                shared.wake_if_ready();
+            }),
+            Err((why, Rest::Declared)) => self.run_apart(peer, move |shared| {
+                shared.refuse(request, (why, Rest::Declared), unanswered);
+            }),
             Err(refused) => self.refuse(request, refused, unanswered),
+        }
+    }
+
+    /// Runs a job that reads from this client, and waits for it.
+    fn run_apart(
+        self: &Arc<Self>,
+        peer: Option<SocketAddr>,
+        job: impl FnOnce(&Arc<Self>) + Send + 'static,
+    ) {
+        let shared = Arc::clone(self);
+        match peer {
+            Some(peer) => self.readers.run(peer, move || job(&shared)),
+            None => drop(self.end_if_failed(self.writers.run(move || job(&shared)))),
         }
     }
 
@@ -216,15 +226,14 @@ impl Shared {
         unanswered: Unanswered,
     ) {
         let response = Response::from(Refusal::from(why));
-        let peer = unanswered.peer;
-        self.write(peer, move |shared| {
-            let socket = Lingering::hold(peer);
-            let refused =
-                body::refuse(request, rest, response.to_http(Connection::Closes), &response.line());
+        self.write(unanswered.peer, move |shared| {
+            let http = response.to_http(Connection::Closes);
+            let refused = body::refuse(request, rest, http, &response.line());
             if let Some(Some(request)) = shared.end_if_failed(refused) {
                 shared.send(request, &response, Connection::Closes);
             }
-            shared.lingering.add(socket);
+            // `tiny_http` would wait for another request.
+            shut_down(unanswered.peer, Shutdown::Both);
             drop(unanswered);
         });
     }

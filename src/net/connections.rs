@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::net::{Shutdown, SocketAddrAny};
 
@@ -67,17 +67,6 @@ impl Connections {
             None => address == self.listens_at,
         }
     }
-}
-
-/// The socket of a client's connection, duplicated: it stays open until this is dropped.
-pub fn duplicate(peer: SocketAddr) -> Option<OwnedFd> {
-    let mut found = None;
-    each_socket(|socket, other| {
-        if other == Some(peer) && found.is_none() {
-            found = rustix::io::fcntl_dupfd_cloexec(socket, 0).ok();
-        }
-    });
-    found
 }
 
 /// Shuts down the connection of a client, known by its address, which is unique while it is open.

@@ -4,5 +4,5 @@ mod connections;
 mod listener;
 pub mod sockets;
 
-pub use connections::{Connections, duplicate, shut_down};
+pub use connections::{Connections, shut_down};
 pub use listener::{Listen, Listener, UNIX_PREFIX, set_timeouts};

@@ -24,17 +24,6 @@ pub fn is_closed_by_peer(number: RawFd) -> bool {
 
 /// How many bytes have come on a connection since its start.
 pub fn received_bytes(socket: BorrowedFd) -> Option<u64> {
-    tcp_info(socket).map(|info| info.tcpi_bytes_received)
-}
-
-/// Whether both ends have closed a connection.
-pub fn is_closed_by_both(socket: BorrowedFd) -> bool {
-    /// The kernel's number for it, which no library names.
-    const TCP_CLOSE: u8 = 7;
-    tcp_info(socket).is_none_or(|info| info.tcpi_state == TCP_CLOSE)
-}
-
-fn tcp_info(socket: BorrowedFd) -> Option<libc::tcp_info> {
     // Safety: all zeros is a valid `tcp_info`, of which the kernel fills as much as it knows, and
     // no more than the length that it is given. No library reads it.
     let (info, result) = unsafe {
@@ -49,5 +38,5 @@ fn tcp_info(socket: BorrowedFd) -> Option<libc::tcp_info> {
         );
         (info, result)
     };
-    (result == 0).then_some(info)
+    (result == 0).then_some(info.tcpi_bytes_received)
 }
