@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use serde_json::json;
 
-use super::lossy_proxy::{LossyProxy, RETRY_AFTER, Request};
+use super::http_proxy::{LossyProxy, RETRY_AFTER, Request};
 use super::worker::{CLIENTS, Client, Skill, Worker, command, go_build};
 use crate::world::{Fault, Proxy, Session, World, eventually, tests};
 

@@ -1,7 +1,7 @@
 //! The clients to copy into a bot, each as its own program, against the real server.
 
+mod http_proxy;
 mod languages;
-mod lossy_proxy;
 mod n8n;
 mod old_go_functions;
 mod worker;
