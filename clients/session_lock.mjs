@@ -4,7 +4,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
-const url = process.env.SESSION_LOCK_URL ?? "http://127.0.0.1:7099";
+const url = (process.env.SESSION_LOCK_URL || "http://127.0.0.1:7099").replace(/\/+$/, "");
 const headers = { authorization: `Bearer ${process.env.SESSION_LOCK_API_TOKEN ?? ""}` };
 
 /** Yes or no. Until that comes, the same body again, so with the same owner token. */
@@ -18,7 +18,7 @@ async function ask(operation, fields) {
       const { status } = response;
       const text = await response.text();
       if (status === 200 || status === 409) return JSON.parse(text);
-      problem = status < 500 ? text : status;
+      problem = status < 500 ? `${status} ${text.trim()}` : status;
       if (status < 500) break;
       if (response.headers.has("retry-after")) pause = 1000 * response.headers.get("retry-after");
     } catch (error) {
