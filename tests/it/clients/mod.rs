@@ -4,8 +4,9 @@ mod http_proxy;
 mod languages;
 mod n8n;
 mod old_go_functions;
+mod php;
 mod worker;
 
 use crate::world::Test;
 
-pub const TESTS: &[&[Test]] = &[languages::TESTS, n8n::TESTS, old_go_functions::TESTS];
+pub const TESTS: &[&[Test]] = &[languages::TESTS, n8n::TESTS, old_go_functions::TESTS, php::TESTS];

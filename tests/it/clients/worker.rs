@@ -86,12 +86,12 @@ pub fn acquire_once(program: &[&str], url: &str, options: &[&str]) -> Printed {
     let Session { device, prospect } = &Session::new();
     let mut demo = command(program);
     demo.args([device, prospect]).args(options).env("SESSION_LOCK_URL", url);
+    demo.env("SESSION_LOCK_API_TOKEN", "secret");
     printed(&mut demo, "acquire\n")
 }
 
 /// Runs a program with this input. Returns what it printed until its end.
 pub fn printed(program: &mut Command, input: &str) -> Printed {
-    let program = program.env("SESSION_LOCK_API_TOKEN", "secret");
     let pipes = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = pipes.spawn().unwrap();
     // A program that has ended by then reads nothing.
