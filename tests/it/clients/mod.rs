@@ -3,10 +3,12 @@
 mod http_proxy;
 mod languages;
 mod n8n;
+mod node;
 mod old_go_functions;
 mod php;
 mod worker;
 
 use crate::world::Test;
 
-pub const TESTS: &[&[Test]] = &[languages::TESTS, n8n::TESTS, old_go_functions::TESTS, php::TESTS];
+pub const TESTS: &[&[Test]] =
+    &[languages::TESTS, n8n::TESTS, node::TESTS, old_go_functions::TESTS, php::TESTS];
