@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use serde_json::json;
 
 use super::http_proxy::{HttpProxy, RETRY_AFTER, Request, pass, response};
-use super::worker::{CLIENTS, Client, Skill, Worker, acquire_once, command, go_build};
+use super::worker::{CLIENTS, Client, Skill, Worker, acquire_once, command, go_build, printed};
 use crate::world::{Fault, Proxy, Session, World, assert_says, eventually, tests};
 
 tests![
@@ -17,6 +17,7 @@ tests![
     the_php_client_does_what_a_bot_needs,
     the_python_client_does_what_a_bot_needs,
     the_shell_client_does_what_a_bot_needs,
+    the_shell_client_sends_its_api_token_to_no_proxy,
     a_killed_shell_client_renews_no_longer,
 ];
 
@@ -59,6 +60,7 @@ fn does_what_a_bot_needs(world: &World, client: Client) {
     repeats_requests_until_they_are_answered(world, client);
     takes_a_base_url_with_a_path(world, client);
     fails_at_once_with_the_words_of_a_refusal(world, client);
+    reaches_loopback_without_a_proxy(world, client);
     uses_tls_for_https_urls(client);
     if client.can(Skill::SaysWhetherItIsAlive) {
         is_not_alive_when_its_lease_may_have_expired(world, client);
@@ -183,6 +185,15 @@ fn fails_at_once_with_the_words_of_a_refusal(world: &World, client: Client) {
     }
 }
 
+fn reaches_loopback_without_a_proxy(world: &World, client: Client) {
+    let port = world.service.address.port();
+    for host in ["127.0.0.1", "localhost"] {
+        let url = format!("http://{host}:{port}");
+        let printed = acquire_once(client.program, &url, &[]);
+        assert!(printed.out.contains(r#""granted":"#), "{url}: {printed:?}");
+    }
+}
+
 /// Otherwise anybody on the way could read its API token.
 fn uses_tls_for_https_urls(client: Client) {
     const HANDSHAKE: u8 = 22;
@@ -210,6 +221,25 @@ fn is_not_alive_when_its_lease_may_have_expired(world: &World, client: Client) {
         || "it is not alive, although no answer says so",
         || (worker.tell("alive") == false).then_some(()),
     );
+}
+
+fn the_shell_client_sends_its_api_token_to_no_proxy(_world: &World) {
+    let granted = r#"{"granted":true}"#;
+    let proxy = HttpProxy::start(move |_, _| response("200 OK", "", granted));
+    let proxy_url = format!("http://{}", proxy.address);
+    let is_asked = |scheme: &str| {
+        let mut shell = command(&["sh", "session_lock.sh", "bot1", "60123456789"]);
+        shell.env("SESSION_LOCK_URL", format!("{scheme}://lock.invalid"));
+        shell.env("SESSION_LOCK_API_TOKEN", "secret");
+        shell.envs(["http_proxy", "https_proxy"].map(|variable| (variable, &proxy_url)));
+        printed(&mut shell, "acquire\n");
+        proxy.requests.lock().unwrap().drain(..).any(|Request { text, .. }| {
+            assert!(!text.contains("secret"), "{text}");
+            true
+        })
+    };
+    assert!(!is_asked("http"));
+    assert!(is_asked("https"), "only to connect, for TLS from the client to the server");
 }
 
 fn a_killed_shell_client_renews_no_longer(world: &World) {

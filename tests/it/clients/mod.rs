@@ -10,5 +10,7 @@ mod worker;
 
 use crate::world::Test;
 
+pub use worker::DEAD_PROXY;
+
 pub const TESTS: &[&[Test]] =
     &[languages::TESTS, n8n::TESTS, node::TESTS, old_go_functions::TESTS, php::TESTS];

@@ -11,6 +11,19 @@ use crate::world::{KillOnDrop, Printed, Session};
 
 pub const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
 
+/// An environment with a proxy that nobody reaches.
+pub const DEAD_PROXY: [(&str, &str); 8] = [
+    ("http_proxy", NOWHERE),
+    ("HTTP_PROXY", NOWHERE),
+    ("https_proxy", NOWHERE),
+    ("HTTPS_PROXY", NOWHERE),
+    ("all_proxy", NOWHERE),
+    ("ALL_PROXY", NOWHERE),
+    ("no_proxy", ""),
+    ("NO_PROXY", ""),
+];
+const NOWHERE: &str = "http://127.0.0.1:9";
+
 /// A client for one language.
 #[derive(Clone, Copy)]
 pub struct Client {
@@ -86,7 +99,7 @@ pub fn acquire_once(program: &[&str], url: &str, options: &[&str]) -> Printed {
     let Session { device, prospect } = &Session::new();
     let mut demo = command(program);
     demo.args([device, prospect]).args(options).env("SESSION_LOCK_URL", url);
-    demo.env("SESSION_LOCK_API_TOKEN", "secret");
+    demo.env("SESSION_LOCK_API_TOKEN", "secret").envs(DEAD_PROXY);
     printed(&mut demo, "acquire\n")
 }
 
