@@ -1,5 +1,6 @@
 //! The clients to copy into a bot, each as its own program, against the real server.
 
+mod asyncio;
 mod http_proxy;
 mod languages;
 mod n8n;
@@ -12,5 +13,11 @@ use crate::world::Test;
 
 pub use worker::DEAD_PROXY;
 
-pub const TESTS: &[&[Test]] =
-    &[languages::TESTS, n8n::TESTS, node::TESTS, old_go_functions::TESTS, php::TESTS];
+pub const TESTS: &[&[Test]] = &[
+    asyncio::TESTS,
+    languages::TESTS,
+    n8n::TESTS,
+    node::TESTS,
+    old_go_functions::TESTS,
+    php::TESTS,
+];
