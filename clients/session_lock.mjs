@@ -1,10 +1,11 @@
-// session-lock for Node 18 or later, no packages: copy this file into the bot.
+// session-lock for Node 18 or later, no packages: copy this file into the bot, and session_lock.d.mts
+// for TypeScript. No top-level await and no import.meta, for require() and for bundlers to CommonJS.
 import { randomInt } from "node:crypto";
+import { basename } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 
-const url = process.env.SESSION_LOCK_URL ?? "http://127.0.0.1:7099";
+const url = (process.env.SESSION_LOCK_URL || "http://127.0.0.1:7099").replace(/\/+$/, "");
 const headers = { authorization: `Bearer ${process.env.SESSION_LOCK_API_TOKEN ?? ""}` };
 
 /** Yes or no. Until that comes, the same body again, so with the same owner token. */
@@ -18,7 +19,7 @@ async function ask(operation, fields) {
       const { status } = response;
       const text = await response.text();
       if (status === 200 || status === 409) return JSON.parse(text);
-      problem = status < 500 ? text : status;
+      problem = status < 500 ? `${status} ${text.trim()}` : status;
       if (status < 500) break;
       if (response.headers.has("retry-after")) pause = 1000 * response.headers.get("retry-after");
     } catch (error) {
@@ -69,7 +70,7 @@ export class Lease {
   }
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) { // takes acquire, renew, alive, "commit r-17", release
+async function demonstrate() { // takes acquire, renew, alive, "commit r-17" and release from stdin
   const [idDevice, idProspect, messageId, waitMs, ttlMs] = process.argv.slice(2);
   const lease = new Lease(idDevice, idProspect, messageId, { waitMs, ttlMs });
   for await (const line of createInterface({ input: process.stdin })) {
@@ -77,3 +78,5 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) { // takes acquire, rene
     console.log(JSON.stringify(await lease[method](...words)));
   }
 }
+
+if (basename(process.argv[1] ?? "") === "session_lock.mjs") demonstrate();

@@ -40,27 +40,37 @@ final class Lease
     /** Yes or no. Until that comes, the same body again, so with the same owner token. */
     private function ask(string $operation, array $fields = []): array
     {
-        $url = (getenv('SESSION_LOCK_URL') ?: 'http://127.0.0.1:7099') . "/v1/$operation";
+        if (!ini_get('allow_url_fopen')) {
+            throw new RuntimeException('session-lock: session_lock.php needs allow_url_fopen = On in php.ini');
+        }
+        $url = rtrim(self::setting('SESSION_LOCK_URL') ?: 'http://127.0.0.1:7099', '/') . "/v1/$operation";
         $context = stream_context_create(['http' => [
             'method' => 'POST',
-            'header' => "Content-Type: application/json\r\nAuthorization: Bearer " . getenv('SESSION_LOCK_API_TOKEN'),
+            'header' => "Content-Type: application/json\r\nAuthorization: Bearer " . self::setting('SESSION_LOCK_API_TOKEN'),
             'content' => json_encode(array_filter($this->session + $fields, fn ($value) => $value !== null)),
             'timeout' => $this->waitMs / 1000 + 10,
             'ignore_errors' => true, // a 409 is an answer
         ]]);
         foreach ([0.2, 0.5, 1, 2, 4, 0] as $pause) {
             $stream = @fopen($url, 'r', false, $context);
-            $answer = $stream ? json_decode(stream_get_contents($stream), true) : null;
+            $text = $stream ? stream_get_contents($stream) : '';
+            $answer = json_decode($text, true);
             $head = $stream ? implode("\n", stream_get_meta_data($stream)['wrapper_data']) : '';
             if ($answer !== null && !isset($answer['error'])) {
                 return $answer;
             }
-            if (preg_match('/^\S+ 4/', $head)) {
-                throw new RuntimeException('session-lock: ' . ($answer['error']['message'] ?? $head));
+            if (preg_match('/^\S+ (4\d\d)/', $head, $match)) {
+                throw new RuntimeException("session-lock: $match[1] " . trim($text));
             }
             usleep((int) (1e6 * (preg_match('/^Retry-After: (\d+)/im', $head, $match) ? $match[1] : $pause)));
         }
         throw new RuntimeException("session-lock does not answer at $url");
+    }
+
+    /** From the environment: a framework that reads .env may set $_ENV and $_SERVER only. */
+    private static function setting(string $name): string
+    {
+        return ($_ENV[$name] ?? '') ?: ($_SERVER[$name] ?? '') ?: (string) getenv($name);
     }
 }
 

@@ -4,7 +4,7 @@ from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
-SERVER = urlsplit(os.environ.get("SESSION_LOCK_URL", "http://127.0.0.1:7099"))
+SERVER = urlsplit(os.environ.get("SESSION_LOCK_URL") or "http://127.0.0.1:7099")
 CONNECTION = {"http": HTTPConnection, "https": HTTPSConnection}[SERVER.scheme]
 HEADERS = {"Authorization": f"Bearer {os.environ.get('SESSION_LOCK_API_TOKEN', '')}"}
 
@@ -61,13 +61,13 @@ class Lease:
         for pause in 0.2, 0.5, 1, 2, 4, 0:
             try:
                 with closing(CONNECTION(SERVER.netloc, timeout=wait_ms / 1000 + 10)) as connection:
-                    connection.request("POST", f"/v1/{operation}", body, HEADERS)
+                    connection.request("POST", f"{SERVER.path.rstrip('/')}/v1/{operation}", body, HEADERS)
                     response = connection.getresponse()
                     status, text = response.status, response.read()
                 if status in (200, 409):
                     return json.loads(text)
                 if status < 500:
-                    raise ValueError(text)
+                    raise ValueError(f"session-lock: {status} {text.decode(errors='replace').strip()}")
                 problem, pause = status, float(response.headers.get("Retry-After", pause))
             except (OSError, HTTPException) as error:
                 problem = error

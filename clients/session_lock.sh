@@ -1,7 +1,8 @@
 #!/bin/sh
 # session-lock for POSIX sh, with curl 7.71 or later and no jq: copy this file beside the bot, and
 # source it. Each function puts the answer, JSON, into $session_lock_answer, and returns 0 for yes,
-# 1 for no (held, duplicate, lost), 2 for no answer. A shell has one lease at a time.
+# 1 for no (held, duplicate, lost), 2 for no answer or a refusal, which is printed. A shell has one
+# lease at a time.
 
 # session_lock_acquire DEVICE PROSPECT [MESSAGE_ID [WAIT_MS [TTL_MS]]]; a ttl of 3 s or more
 session_lock_acquire() {
@@ -44,10 +45,17 @@ session_lock_quote() { printf '"%s"' "$(printf %s "$1" | sed 's/[\\"]/\\&/g')"; 
 # session_lock_ask OPERATION [FIELDS [TIMEOUT]]: curl repeats the same body, so the same owner
 # token, until there is an answer. Tokens go through descriptors: others can see arguments.
 session_lock_ask() {
+    session_lock_url=${SESSION_LOCK_URL:-http://127.0.0.1:7099}
+    # A proxy could read the API token of plain HTTP, and has no way to this machine's loopback.
+    case $session_lock_url/ in
+    http:* | https://127.* | https://localhost[:/]* | 'https://[::1]'*) session_lock_direct='*' ;;
+    *) session_lock_direct=${no_proxy-${NO_PROXY-}} ;;
+    esac
     session_lock_file=$(mktemp)
-    session_lock_status=$(curl -sS -m "${3:-10}" --retry 5 --retry-all-errors --retry-delay 1 \
+    session_lock_status=$(curl -sS -m "${3:-10}" --noproxy "$session_lock_direct" \
+        --retry 5 --retry-all-errors --retry-delay 1 \
         -o "$session_lock_file" -w '%{http_code}' -H @/dev/fd/3 --data-binary @- \
-        "${SESSION_LOCK_URL:-http://127.0.0.1:7099}/v1/$1" 3<<HEADER <<BODY
+        "${session_lock_url%/}/v1/$1" 3<<HEADER <<BODY
 Authorization: Bearer ${SESSION_LOCK_API_TOKEN-}
 HEADER
 {$session_lock_session${2-}}
@@ -55,7 +63,12 @@ BODY
     )
     session_lock_answer=$(cat "$session_lock_file")
     rm -f "$session_lock_file"
-    case $session_lock_status in 200) return 0 ;; 409) return 1 ;; *) return 2 ;; esac
+    case $session_lock_status in
+    200) return 0 ;;
+    409) return 1 ;;
+    esac
+    echo "session-lock: ${session_lock_answer:-no answer}" >&2
+    return 2
 }
 
 case $0 in *session_lock.sh) # takes acquire, renew, commit r-17, release from standard input

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -53,7 +55,7 @@ func post(path string, body []byte) (answer Fields, pause time.Duration, err err
 	if url == "" {
 		url = "http://127.0.0.1:7099"
 	}
-	request, err := http.NewRequest(http.MethodPost, url+path, bytes.NewReader(body))
+	request, err := http.NewRequest(http.MethodPost, strings.TrimRight(url, "/")+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -67,11 +69,13 @@ func post(path string, body []byte) (answer Fields, pause time.Duration, err err
 		pause, _ = time.ParseDuration(response.Header.Get("Retry-After") + "s")
 		return nil, pause + 200*time.Millisecond, fmt.Errorf("session-lock: %s", response.Status)
 	}
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
 		return nil, time.Second, err
 	}
-	if refusal, refused := answer["error"]; refused {
-		return nil, 0, fmt.Errorf("session-lock: %v", refusal)
+	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusConflict {
+		return nil, 0, fmt.Errorf("session-lock: %s: %s", response.Status, bytes.TrimSpace(text))
 	}
-	return answer, 0, nil
+	err = json.Unmarshal(text, &answer)
+	return answer, 0, err
 }

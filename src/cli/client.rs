@@ -88,6 +88,9 @@ impl Client {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
+            // A proxy of the environment is for the internet: it could read the API token of plain
+            // HTTP, and has no way to this machine's loopback.
+            .proxy(None)
             .build();
         let (agent, base) = match url.strip_prefix(UNIX_PREFIX) {
             Some(path) => {

@@ -17,7 +17,8 @@ use crate::lease::{OwnerToken, TTL_DEFAULT_MS};
 /// What `--help` says after the name.
 pub const HELP: &str = "--device D --prospect P [--wait 10s] [--ttl 30s] -- CMD ...
       runs CMD under a lease and ends with its status: 128+n for a signal, 126 or 127 if it cannot
-      be started; 75: held by somebody else, 69: no server, 2: wrong flag [--wait 0, --ttl 30s]";
+      be started; 75: held by somebody else, 69: no server, 2: wrong flag; CMD keeps its lease
+      while it is stopped (Ctrl-Z) [--wait 0, --ttl 30s]";
 
 /// When to act within the rest of a lease, in tenths of it: renew, so that two renewals may fail;
 /// tell the command to stop, if none succeeded; kill it, so that it is gone before the lease ends.

@@ -1,14 +1,18 @@
 //! `session-lock list` and `session-lock release --force`.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
-use crate::world::{Session, World, binary, free_port, run, tests, unix_socket};
+use crate::clients::DEAD_PROXY;
+use crate::world::{Printed, Session, World, binary, free_port, run, tests, unix_socket};
 
 tests![
     list_prints_a_table_for_people_and_json_for_programs,
     release_force_ends_a_lease_from_the_command_line,
     commands_say_when_there_is_no_server,
     commands_reach_a_server_on_a_unix_socket,
+    commands_use_no_proxy,
 ];
 
 fn list_prints_a_table_for_people_and_json_for_programs(world: &World) {
@@ -87,4 +91,23 @@ fn commands_reach_a_server_on_a_unix_socket(world: &World) {
     let no_server = run(&["list", "--url", "unix:/nowhere/lock.sock"]);
     assert_eq!(no_server.status, Some(69), "{no_server:?}");
     assert!(no_server.err.contains("unix:/nowhere/lock.sock"), "{no_server:?}");
+}
+
+fn commands_use_no_proxy(world: &World) {
+    let (_folder, listen) = unix_socket();
+    let _service = world.serve(&["--listen", &listen]);
+    for url in [&world.service.http_url(), &listen] {
+        let Session { device, prospect } = &Session::new();
+        let server = ["--url", url, "--device", device];
+        let conversation = ["--prospect", prospect];
+        for (command, status) in [
+            ([&["list"], &server[..]].concat(), 0),
+            ([&["run"], &server[..], &conversation, &["--", "sh", "-c", "exit 7"]].concat(), 7),
+            ([&["release", "--force"], &server[..], &conversation].concat(), 1),
+        ] {
+            let output = Command::new(binary()).args(&command).envs(DEAD_PROXY).output().unwrap();
+            let printed = Printed::from(output);
+            assert_eq!(printed.status, Some(status), "{command:?}: {printed:?}");
+        }
+    }
 }

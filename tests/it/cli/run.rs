@@ -21,13 +21,13 @@ tests![
 ];
 
 /// `session-lock run`, with a shell script in a folder of its own as the command.
-struct Running {
+pub struct Running {
     child: Child,
     folder: TempDir,
 }
 
 impl Running {
-    fn start(url: &str, session: &Session, options: &[&str], script: &str) -> Self {
+    pub fn start(url: &str, session: &Session, options: &[&str], script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(binary());
         let Session { device, prospect } = session;
@@ -46,21 +46,26 @@ impl Running {
         self.folder.path().join(name)
     }
 
-    fn wait_for_file(&self, name: &str) -> String {
+    pub fn wait_for_file(&self, name: &str) -> String {
         eventually(
             || format!("{name} is written"),
             || fs::read_to_string(self.file(name)).ok().filter(|text| text.ends_with('\n')),
         )
     }
 
-    fn finish(self) -> Printed {
+    pub fn finish(self) -> Printed {
         self.child.wait_with_output().unwrap().into()
     }
 }
 
+/// The letter of a process's state in /proc: `T` is stopped, `Z` a zombie.
+pub fn process_state(pid: &str) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 fn is_alive(pid: &str) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    !status.is_empty() && !status.contains(") Z ")
+    process_state(pid).is_some_and(|state| state != 'Z')
 }
 
 fn a_command_runs_under_a_lease_and_its_status_is_ours(world: &World) {

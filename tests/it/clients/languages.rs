@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 
 use serde_json::json;
 
-use super::lossy_proxy::{LossyProxy, RETRY_AFTER, Request};
-use super::worker::{CLIENTS, Client, Skill, Worker, command, go_build};
-use crate::world::{Fault, Proxy, Session, World, eventually, tests};
+use super::http_proxy::{HttpProxy, RETRY_AFTER, Request, pass, response};
+use super::worker::{CLIENTS, Client, Skill, Worker, acquire_once, command, go_build, printed};
+use crate::world::{Fault, Proxy, Session, World, assert_says, eventually, tests};
 
 tests![
     the_go_client_does_what_a_bot_needs,
@@ -17,6 +17,7 @@ tests![
     the_php_client_does_what_a_bot_needs,
     the_python_client_does_what_a_bot_needs,
     the_shell_client_does_what_a_bot_needs,
+    the_shell_client_sends_its_api_token_to_no_proxy,
     a_killed_shell_client_renews_no_longer,
 ];
 
@@ -57,6 +58,9 @@ fn does_what_a_bot_needs(world: &World, client: Client) {
     renews(world, client);
     learns_that_its_lease_is_lost(world, client);
     repeats_requests_until_they_are_answered(world, client);
+    takes_a_base_url_with_a_path(world, client);
+    fails_at_once_with_the_words_of_a_refusal(world, client);
+    reaches_loopback_without_a_proxy(world, client);
     uses_tls_for_https_urls(client);
     if client.can(Skill::SaysWhetherItIsAlive) {
         is_not_alive_when_its_lease_may_have_expired(world, client);
@@ -132,7 +136,7 @@ fn learns_that_its_lease_is_lost(world: &World, client: Client) {
 
 fn repeats_requests_until_they_are_answered(world: &World, client: Client) {
     let session = Session::new();
-    let proxy = LossyProxy::start(world.service.address);
+    let proxy = HttpProxy::lossy(world.service.address);
     let mut worker = Worker::start(client, proxy.address, &session, &["wamid.1"]);
     assert_eq!(worker.tell("acquire")["how"], "again", "the lost answer was a grant");
     assert_eq!(worker.tell("commit r-17")["how"], "new");
@@ -146,6 +150,48 @@ fn repeats_requests_until_they_are_answered(world: &World, client: Client) {
         text.contains("\r\nauthorization: bearer secret\r\n")
     };
     assert!(requests.iter().all(authorized), "{requests:#?}");
+}
+
+fn takes_a_base_url_with_a_path(world: &World, client: Client) {
+    let server = world.service.address;
+    let gateway = HttpProxy::start(move |_, request| match request.strip_prefix("POST /locks/") {
+        Some(rest) => pass(server, &format!("POST /{rest}")),
+        None => response("404 Not Found", "", ""),
+    });
+    let urls = [format!("http://{server}/"), format!("http://{}/locks/", gateway.address)];
+    for url in urls {
+        let session = Session::new();
+        let mut worker = Worker::start_at(client, &url, &session, &[]);
+        assert_eq!(worker.tell("acquire")["granted"], true, "{url}");
+        assert_eq!(worker.tell("release")["released"], true, "{url}");
+    }
+}
+
+/// The client has another API token than the service, or asks for a ttl that is too short, or asks
+/// another server than it should.
+fn fails_at_once_with_the_words_of_a_refusal(world: &World, client: Client) {
+    let guarded = world.serve(&["--api-token", "another"]);
+    let (server, guarded_server) = (world.service.address, guarded.address);
+    let refusals: [(HttpProxy, &str); 3] = [
+        (HttpProxy::start(move |_, request| pass(guarded_server, request)), "API token"),
+        (HttpProxy::start(move |_, request| pass(server, request)), "ttl_ms must be"),
+        (HttpProxy::start(|_, _| response("404 Not Found", "", "<p>no such page")), "no such page"),
+    ];
+    for (proxy, words) in refusals {
+        let url = format!("http://{}", proxy.address);
+        let printed = acquire_once(client.program, &url, &["wamid.1", "0", "5"]);
+        assert_says(&printed.err, &["session-lock", words]);
+        assert_eq!(proxy.requests.lock().unwrap().len(), 1, "{printed:?}");
+    }
+}
+
+fn reaches_loopback_without_a_proxy(world: &World, client: Client) {
+    let port = world.service.address.port();
+    for host in ["127.0.0.1", "localhost"] {
+        let url = format!("http://{host}:{port}");
+        let printed = acquire_once(client.program, &url, &[]);
+        assert!(printed.out.contains(r#""granted":"#), "{url}: {printed:?}");
+    }
 }
 
 /// Otherwise anybody on the way could read its API token.
@@ -175,6 +221,25 @@ fn is_not_alive_when_its_lease_may_have_expired(world: &World, client: Client) {
         || "it is not alive, although no answer says so",
         || (worker.tell("alive") == false).then_some(()),
     );
+}
+
+fn the_shell_client_sends_its_api_token_to_no_proxy(_world: &World) {
+    let granted = r#"{"granted":true}"#;
+    let proxy = HttpProxy::start(move |_, _| response("200 OK", "", granted));
+    let proxy_url = format!("http://{}", proxy.address);
+    let is_asked = |scheme: &str| {
+        let mut shell = command(&["sh", "session_lock.sh", "bot1", "60123456789"]);
+        shell.env("SESSION_LOCK_URL", format!("{scheme}://lock.invalid"));
+        shell.env("SESSION_LOCK_API_TOKEN", "secret");
+        shell.envs(["http_proxy", "https_proxy"].map(|variable| (variable, &proxy_url)));
+        printed(&mut shell, "acquire\n");
+        proxy.requests.lock().unwrap().drain(..).any(|Request { text, .. }| {
+            assert!(!text.contains("secret"), "{text}");
+            true
+        })
+    };
+    assert!(!is_asked("http"));
+    assert!(is_asked("https"), "only to connect, for TLS from the client to the server");
 }
 
 fn a_killed_shell_client_renews_no_longer(world: &World) {

@@ -1,11 +1,23 @@
 //! The clients to copy into a bot, each as its own program, against the real server.
 
+mod asyncio;
+mod http_proxy;
 mod languages;
-mod lossy_proxy;
 mod n8n;
+mod node;
 mod old_go_functions;
+mod php;
 mod worker;
 
 use crate::world::Test;
 
-pub const TESTS: &[&[Test]] = &[languages::TESTS, n8n::TESTS, old_go_functions::TESTS];
+pub use worker::DEAD_PROXY;
+
+pub const TESTS: &[&[Test]] = &[
+    asyncio::TESTS,
+    languages::TESTS,
+    n8n::TESTS,
+    node::TESTS,
+    old_go_functions::TESTS,
+    php::TESTS,
+];

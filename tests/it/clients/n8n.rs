@@ -4,12 +4,17 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::worker::{CLIENTS, command};
-use crate::world::{Session, TABLE, World, tests};
+use crate::world::{Reply, Session, TABLE, World, assert_says, tests};
 
-tests![the_n8n_client_answers_each_message_once];
+tests![
+    the_n8n_client_answers_each_message_once,
+    the_n8n_client_takes_numbers_for_ids,
+    the_n8n_client_fails_when_it_is_refused,
+    the_n8n_client_shows_a_failed_release_after_the_reply,
+];
 
 /// Fills in the expressions of n8n: `$json` is the current item, and `$('Node')` that of a node.
 const FILL_IN: &str = r#"
@@ -28,13 +33,22 @@ fn fill_in(template: &Value, item: &Value, items: &Value) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Runs the workflow for one webhook, as n8n would. Returns the status that the provider is told.
-fn run_workflow(world: &World, session: &Session, message_id: &str, work: impl Fn()) -> Value {
+/// What one webhook led to.
+#[derive(Debug)]
+struct Outcome {
+    /// The status that the provider is told.
+    told: Value,
+    /// The message of a failed execution.
+    failure: Option<String>,
+}
+
+/// Runs the workflow for one webhook, as n8n would. The first function sends a request.
+fn run_workflow(post: impl Fn(&str, String) -> Reply, webhook: &Value, work: impl Fn()) -> Outcome {
     let workflow = fs::read_to_string(Path::new(CLIENTS).join("n8n.json")).unwrap();
     let workflow: Value = serde_json::from_str(&workflow).unwrap();
-    let webhook = json!({"body": session.with(json!({"message_id": message_id}))});
-    let mut items = json!({"Webhook": webhook});
-    let (mut name, mut item) = ("Webhook", webhook);
+    let mut items = json!({});
+    let (mut name, mut item) = ("Webhook", json!({"body": webhook}));
+    let mut outcome = Outcome { told: Value::Null, failure: None };
     loop {
         let mut nodes = workflow["nodes"].as_array().unwrap().iter();
         let node = nodes.find(|node| node["name"] == name).expect(name);
@@ -43,21 +57,23 @@ fn run_workflow(world: &World, session: &Session, message_id: &str, work: impl F
         let mut output = 0;
         match node["type"].as_str().unwrap().rsplit('.').next().unwrap() {
             "webhook" => {}
-            "crypto" => item = json!({"digits": "0f1e2d".repeat(20)}),
+            "set" => {
+                let assignments = parameters["assignments"]["assignments"].as_array().unwrap();
+                let set = |field: &Value| {
+                    let name = field["name"].as_str().unwrap().to_owned();
+                    (name, fill_in(&field["value"], &item, &items).into())
+                };
+                item = assignments.iter().map(set).collect::<Map<_, _>>().into();
+            }
+            "crypto" => item["digits"] = json!("0f1e2d".repeat(20)),
             "noOp" => work(),
             "httpRequest" => {
                 let url = fill_in(&parameters["url"], &item, &items);
                 let path = url.strip_prefix("http://127.0.0.1:7099").unwrap();
-                let reply =
-                    world.service.post(path, fill_in(&parameters["jsonBody"], &item, &items));
-                assert!(matches!(reply.status, 200 | 409), "{name}: {reply:?}");
-                item = reply.json;
-                if options["response"]["response"]["fullResponse"] == true {
-                    let headers = json!({"retry-after": reply.retry_after_s});
-                    item = json!({"body": item, "headers": headers});
-                } else if reply.status == 409 {
-                    assert_eq!(node["onError"], "continueErrorOutput", "{name}");
-                    output = 1;
+                let reply = post(path, fill_in(&parameters["jsonBody"], &item, &items));
+                match read_reply(node, item, reply) {
+                    Ok(read) => (item, output) = read,
+                    Err(error) => return Outcome { failure: Some(error), ..outcome },
                 }
             }
             "if" => {
@@ -69,14 +85,55 @@ fn run_workflow(world: &World, session: &Session, message_id: &str, work: impl F
                 {
                     assert!(fill_in(&header["value"], &item, &items).parse::<u8>().is_ok());
                 }
-                return options["responseCode"].clone();
+                assert!(outcome.told.is_null(), "{name} answers a second time");
+                outcome.told = options["responseCode"].clone();
+            }
+            "stopAndError" => {
+                let failure = Some(fill_in(&parameters["errorMessage"], &item, &items));
+                return Outcome { failure, ..outcome };
             }
             other => panic!("{name} is a {other}"),
         }
         items[name] = item.clone();
-        name = workflow["connections"][name]["main"][output][0]["node"].as_str().expect(name);
+        match workflow["connections"][name]["main"][output][0]["node"].as_str() {
+            Some(next) => name = next,
+            None => return outcome,
+        }
     }
 }
+
+/// What a node makes of a reply: its item and the number of its output, or why the execution fails.
+fn read_reply(node: &Value, mut item: Value, reply: Reply) -> Result<(Value, usize), String> {
+    let Reply { status, json, retry_after_s, .. } = reply;
+    if node["parameters"]["options"]["response"]["response"]["neverError"] == true {
+        let headers = json!({"retry-after": retry_after_s});
+        return Ok((json!({"body": json, "headers": headers, "statusCode": status}), 0));
+    }
+    if status == 200 {
+        return Ok((json, 0));
+    }
+    let error = format!("{status} - {json}");
+    if node["onError"] != "continueErrorOutput" {
+        return Err(error);
+    }
+    item["error"] = json!({"message": error, "status": status});
+    Ok((item, 1))
+}
+
+/// The execution did not fail, and the provider is told this status.
+#[track_caller]
+fn assert_tells(status: u16, outcome: &Outcome) {
+    assert_eq!((&outcome.told, &outcome.failure), (&json!(status), &None));
+}
+
+/// The provider is to deliver the message again, and n8n shows a failed execution with these words.
+#[track_caller]
+fn assert_fails(words: &str, outcome: &Outcome) {
+    assert_eq!(outcome.told, 503, "{outcome:?}");
+    assert_says(outcome.failure.as_deref().unwrap_or_default(), &[words]);
+}
+
+const NO_WORK: fn() = || panic!("no reply to this one");
 
 fn the_n8n_client_answers_each_message_once(world: &World) {
     let session = Session::new();
@@ -85,13 +142,56 @@ fn the_n8n_client_answers_each_message_once(world: &World) {
         world.service.acquire(&session, json!({})).assert_held();
         worked.fetch_add(1, Ordering::Relaxed);
     };
-    assert_eq!(run_workflow(world, &session, "wamid.1", work), 200);
+    let run = |message_id: &str, work: &dyn Fn()| {
+        let webhook = session.with(json!({"message_id": message_id}));
+        run_workflow(|path, body| world.service.post(path, body), &webhook, work)
+    };
+    assert_tells(200, &run("wamid.1", &work));
     assert_eq!(worked.load(Ordering::Relaxed), 2, "found the reply, and sent it");
     let owner_token = world.service.hold(&session);
-    let no_work = || panic!("no reply to this one");
-    assert_eq!(run_workflow(world, &session, "wamid.1", no_work), 200, "a duplicate");
-    assert_eq!(run_workflow(world, &session, "wamid.2", no_work), 503, "held");
+    assert_tells(200, &run("wamid.1", &NO_WORK)); // a duplicate
+    assert_tells(503, &run("wamid.2", &NO_WORK)); // held
     assert_eq!(world.service.release(&session, &owner_token).status, 200);
     let overruns = || world.sql(format!("DELETE FROM {TABLE} WHERE {session}"));
-    assert_eq!(run_workflow(world, &session, "wamid.2", overruns), 503, "lost");
+    assert_tells(503, &run("wamid.2", &overruns)); // lost
+}
+
+fn the_n8n_client_takes_numbers_for_ids(world: &World) {
+    let session = Session::new();
+    let number: u64 = session.prospect.parse().unwrap();
+    let webhook = json!({"id_device": session.device, "id_prospect": number, "message_id": 42});
+    let post = |path: &str, body| world.service.post(path, body);
+    let is_held = || world.service.acquire(&session, json!({})).assert_held();
+    assert_tells(200, &run_workflow(post, &webhook, is_held));
+    let webhook = session.with(json!({"message_id": "42"}));
+    assert_tells(200, &run_workflow(post, &webhook, NO_WORK));
+}
+
+fn the_n8n_client_fails_when_it_is_refused(world: &World) {
+    let (session, guarded) = (Session::new(), world.serve(&["--api-token", "secret"]));
+    let post = |path: &str, body| world.service.post(path, body);
+    let no_message_id = session.with(json!({}));
+    assert_fails("message_id must be", &run_workflow(post, &no_message_id, NO_WORK));
+
+    let webhook = session.with(json!({"message_id": "wamid.1"}));
+    let without_token = |path: &str, body| guarded.post(path, body);
+    assert_fails("API token", &run_workflow(without_token, &webhook, NO_WORK));
+    // Two of the three nodes lack the token.
+    let with_one_token = |path: &str, body| match path {
+        "/v1/acquire" => world.service.post(path, body),
+        _ => guarded.post(path, body),
+    };
+    assert_fails("API token", &run_workflow(with_one_token, &webhook, || {}));
+}
+
+fn the_n8n_client_shows_a_failed_release_after_the_reply(world: &World) {
+    let (session, guarded) = (Session::new(), world.serve(&["--api-token", "secret"]));
+    let post = |path: &str, body| match path {
+        "/v1/release" => guarded.post(path, body),
+        _ => world.service.post(path, body),
+    };
+    let webhook = session.with(json!({"message_id": "wamid.1"}));
+    let outcome = run_workflow(post, &webhook, || {});
+    assert_eq!(outcome.told, 200, "{outcome:?}");
+    assert_says(&outcome.failure.unwrap(), &["API token"]);
 }

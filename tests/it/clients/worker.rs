@@ -7,9 +7,22 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::world::{KillOnDrop, Session};
+use crate::world::{KillOnDrop, Printed, Session};
 
 pub const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
+
+/// An environment with a proxy that nobody reaches.
+pub const DEAD_PROXY: [(&str, &str); 8] = [
+    ("http_proxy", NOWHERE),
+    ("HTTP_PROXY", NOWHERE),
+    ("https_proxy", NOWHERE),
+    ("HTTPS_PROXY", NOWHERE),
+    ("all_proxy", NOWHERE),
+    ("ALL_PROXY", NOWHERE),
+    ("no_proxy", ""),
+    ("NO_PROXY", ""),
+];
+const NOWHERE: &str = "http://127.0.0.1:9";
 
 /// A client for one language.
 #[derive(Clone, Copy)]
@@ -42,9 +55,13 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(client: Client, address: SocketAddr, session: &Session, options: &[&str]) -> Self {
+        Self::start_at(client, &format!("http://{address}"), session, options)
+    }
+
+    pub fn start_at(client: Client, url: &str, session: &Session, options: &[&str]) -> Self {
         let mut demo = command(client.program);
         demo.args([&session.device, &session.prospect]).args(options);
-        Self::spawn(demo.env("SESSION_LOCK_URL", format!("http://{address}")))
+        Self::spawn(demo.env("SESSION_LOCK_URL", url))
     }
 
     pub fn spawn(command: &mut Command) -> Self {
@@ -75,6 +92,24 @@ impl Worker {
         self.send(command);
         self.answer()
     }
+}
+
+/// Tells a client's demonstration to acquire. Returns what it printed until its end.
+pub fn acquire_once(program: &[&str], url: &str, options: &[&str]) -> Printed {
+    let Session { device, prospect } = &Session::new();
+    let mut demo = command(program);
+    demo.args([device, prospect]).args(options).env("SESSION_LOCK_URL", url);
+    demo.env("SESSION_LOCK_API_TOKEN", "secret").envs(DEAD_PROXY);
+    printed(&mut demo, "acquire\n")
+}
+
+/// Runs a program with this input. Returns what it printed until its end.
+pub fn printed(program: &mut Command, input: &str) -> Printed {
+    let pipes = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().unwrap();
+    // A program that has ended by then reads nothing.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap().into()
 }
 
 /// A program with its first arguments, in the clients' folder.

@@ -1,4 +1,4 @@
-//! A proxy in front of the service that loses answers.
+//! A proxy in front of the service that loses, makes up or rewrites answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the 503 asks for.
+/// What the 503 of a lossy proxy asks for.
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Loses the first answer, answers the second request with 503, and passes on all that follows.
-pub struct LossyProxy {
+/// Answers each request, on a connection of its own, as its function says.
+pub struct HttpProxy {
     pub address: SocketAddr,
     pub requests: Arc<Mutex<Vec<Request>>>,
 }
@@ -21,8 +21,9 @@ pub struct Request {
     pub text: String,
 }
 
-impl LossyProxy {
-    pub fn start(server: SocketAddr) -> Self {
+impl HttpProxy {
+    /// The function takes the number of a request and its text.
+    pub fn start(mut answer: impl FnMut(usize, &str) -> String + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -30,23 +31,7 @@ impl LossyProxy {
         thread::spawn(move || {
             for (number, client) in listener.incoming().map_while(Result::ok).enumerate() {
                 let text = read_message(&client);
-                let pass = || {
-                    let mut server = TcpStream::connect(server).unwrap();
-                    server.write_all(text.as_bytes()).unwrap();
-                    read_message(&server)
-                };
-                let answer = match number {
-                    0 => {
-                        pass();
-                        String::new()
-                    }
-                    1 => format!(
-                        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {}\r\n\
-                         Content-Length: 0\r\nConnection: close\r\n\r\n",
-                        RETRY_AFTER.as_secs()
-                    ),
-                    _ => pass().replacen("\r\n", "\r\nConnection: close\r\n", 1),
-                };
+                let answer = answer(number, &text);
                 let came = Instant::now();
                 received.lock().unwrap().push(Request { came, text });
                 let _ = (&client).write_all(answer.as_bytes());
@@ -54,6 +39,36 @@ impl LossyProxy {
         });
         Self { address, requests }
     }
+
+    /// Loses the first answer, answers the second request with 503, and passes on all that follows.
+    pub fn lossy(server: SocketAddr) -> Self {
+        Self::start(move |number, request| match number {
+            0 => {
+                pass(server, request);
+                String::new()
+            }
+            1 => {
+                let retry_after = RETRY_AFTER.as_secs();
+                response("503 Service Unavailable", &format!("Retry-After: {retry_after}\r\n"), "")
+            }
+            _ => pass(server, request),
+        })
+    }
+}
+
+/// Passes a request on. Returns the answer.
+pub fn pass(server: SocketAddr, request: &str) -> String {
+    let mut server = TcpStream::connect(server).unwrap();
+    server.write_all(request.as_bytes()).unwrap();
+    read_message(&server).replacen("\r\n", "\r\nConnection: close\r\n", 1)
+}
+
+/// An answer with this status, these headers and this body.
+pub fn response(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
 }
 
 /// Reads a request or an answer, as long as its `Content-Length` says.

@@ -1,0 +1,39 @@
+// Types of session_lock.mjs, for TypeScript 4.7 or later: copy this file beside it.
+
+export interface LeaseOptions {
+  /** How long to stand in line for a session that is held, 0 to 25,000 ms. Default 0. */
+  waitMs?: number;
+  /** How long the lease lasts without a renewal, from 1,000 ms on. Default 30,000. */
+  ttlMs?: number;
+}
+
+/** Any JSON of up to 512 bytes, such as the id of the reply. */
+export type Result = unknown;
+
+export type Acquired =
+  | { granted: true; owner_token: string; fencing_token: number; remaining_ms: number; how: "new" | "takeover" | "again" }
+  | { granted: false; reason: "held"; remaining_ms: number; waiters: number }
+  | { granted: false; reason: "duplicate"; message_id: string; committed_ms_ago: number; result: Result };
+
+export type Renewed =
+  | { renewed: true; remaining_ms: number; fencing_token: number }
+  | { renewed: false; reason: "lost" | "max_hold" };
+
+export type Committed =
+  | { committed: true; how: "new" | "again" }
+  | { committed: false; reason: "lost" }
+  | { committed: false; reason: "duplicate"; result: Result };
+
+export type Released = { released: true } | { released: false; reason: "lost" };
+
+/** One attempt at one conversation. A timer renews it until the release. */
+export class Lease {
+  constructor(idDevice: string, idProspect: string, messageId?: string, options?: LeaseOptions);
+  acquire(): Promise<Acquired>;
+  renew(): Promise<Renewed>;
+  /** When this is false, somebody else may have the conversation: stop. */
+  alive: () => boolean;
+  /** Right before the sending. Unless it is `committed`, send nothing. */
+  commit(result?: Result, messageId?: string): Promise<Committed>;
+  release(): Promise<Released>;
+}
