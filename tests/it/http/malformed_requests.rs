@@ -1,5 +1,6 @@
 //! Forged lengths, bodies of unknown length, unusual headers.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
@@ -157,10 +158,15 @@ fn an_offer_of_an_upgrade_is_ignored(world: &World) {
 /// A client that sends first and reads then sees the refusal, however much it sends.
 fn the_refusal_of_a_long_body_reaches_its_client(world: &World) {
     for _ in 0..20 {
-        for length in [1_025, 200_000, 2_000_000] {
-            let request = raw_post("/v1/acquire", "", "x".repeat(length));
+        let chunk = "x".repeat(1_024);
+        let declared = [1_025, 200_000, 2_000_000]
+            .map(|length| raw_post("/v1/acquire", "", "x".repeat(length)));
+        let chunked = [2, 60, 1_000].map(|count| chunked("", &vec![chunk.as_str(); count]));
+        for request in declared.into_iter().chain(chunked) {
             let mut stream = world.service.endpoint.connect();
-            stream.write_all(request.as_bytes()).unwrap();
+            for part in request.as_bytes().chunks(10_000) {
+                stream.write_all(part).unwrap();
+            }
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             assert_refusal(&answer, 413, "too_large");
@@ -180,12 +186,22 @@ fn a_body_that_comes_slowly_holds_up_nobody(world: &World) {
         service.hold(&Session::new());
     }
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(body_readers(&service) < 100);
     // The first were cut off for the others, which were told why in the end.
     let told = slow.into_iter().filter_map(|mut stream| {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok().filter(|_| answer.contains("not complete"))
     });
     assert!(told.count() > 20);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+/// How many threads of the service read bodies.
+fn body_readers(service: &Service) -> usize {
+    let threads = fs::read_dir(format!("/proc/{}/task", service.pid())).unwrap();
+    let names =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "body-reader").count()
 }
 
 fn headers_that_make_tiny_http_panic_cost_no_worker(world: &World) {
