@@ -52,13 +52,9 @@ fn a_locked_row_still_says_who_holds_the_session(world: &World) {
 fn sessions_behind_a_gap_lock_hold_up_nobody_else(world: &World) {
     let world = &World::start(world.engine);
     let service = world.serve(&[]);
-    let locked = [(); 12].map(|()| {
-        let session = Session::new();
-        Session { prospect: format!("9{}", session.prospect), ..session }
-    });
+    let locked = [(); 12].map(|()| session_with_prefix('9'));
     // The gap begins behind this row.
-    let fence = Session::new();
-    world.store(&Session { prospect: format!("8{}", fence.prospect), ..fence }, "garbage");
+    world.store(&session_with_prefix('8'), "garbage");
     let mut other_program = world.database.connect();
     let sql = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
     other_program.query_drop(sql).unwrap();
@@ -71,24 +67,29 @@ fn sessions_behind_a_gap_lock_hold_up_nobody_else(world: &World) {
 }
 
 fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World) {
-    const SLOW: Duration = Duration::from_millis(300);
+    assert_others_are_fast::<12>(world, &[], Duration::from_millis(300));
+}
+
+fn locked_rows_do_not_hold_up_the_only_worker(world: &World) {
+    assert_others_are_fast::<3>(world, &["--workers", "1"], Duration::from_millis(500));
+}
+
+/// Locks the rows of some sessions, and makes sure that others take no longer than this.
+fn assert_others_are_fast<const LOCKED: usize>(world: &World, options: &[&str], slow: Duration) {
     // On MySQL, a request that waits for a locked row locks the adjacent index entries, too.
     let world = &World::start(world.engine);
     let mut shares = Vec::new();
     // It tries again, because a busy machine may stall.
     for _ in 0..4 {
-        let service = world.serve(&[]);
+        let service = world.serve(options);
         // All other rows are in the gap before the first of these.
-        let locked = [(); 12].map(|()| {
-            let session = Session::new();
-            Session { prospect: format!("9{}", session.prospect), ..session }
-        });
+        let locked = [(); LOCKED].map(|()| session_with_prefix('9'));
         let _other_programs = locked.each_ref().map(|session| {
             world.store(session, "garbage");
             lock_row_alone(world, session)
         });
         let took = time_pairs_beside_locked(&service, &locked);
-        let slow = took.iter().filter(|took| **took > SLOW).count();
+        let slow = took.iter().filter(|took| **took > slow).count();
         if slow == 0 {
             return;
         }
@@ -97,28 +98,10 @@ fn rows_that_are_locked_for_long_slow_down_their_own_sessions_only(world: &World
     panic!("slow, and all: {shares:?}");
 }
 
-fn locked_rows_do_not_hold_up_the_only_worker(world: &World) {
-    let world = &World::start(world.engine);
-    let mut shares = Vec::new();
-    // It tries again, because a busy machine may stall.
-    for _ in 0..4 {
-        let service = world.serve(&["--workers", "1"]);
-        let locked = [(); 3].map(|()| {
-            let session = Session::new();
-            Session { prospect: format!("9{}", session.prospect), ..session }
-        });
-        let _other_programs = locked.each_ref().map(|session| {
-            world.store(session, "garbage");
-            lock_row_alone(world, session)
-        });
-        let took = time_pairs_beside_locked(&service, &locked);
-        let slow = took.iter().filter(|took| **took > Duration::from_millis(500)).count();
-        if slow == 0 {
-            return;
-        }
-        shares.push((slow, took.len()));
-    }
-    panic!("slow, and all: {shares:?}");
+/// A session whose row is behind all those with a lower first digit.
+fn session_with_prefix(digit: char) -> Session {
+    let session = Session::new();
+    Session { prospect: format!("{digit}{}", session.prospect), ..session }
 }
 
 /// Another program, which locks a row by its primary key: the row alone, and no gap.

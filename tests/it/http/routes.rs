@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::world::{CLOSE, Session, TIMEOUT, World, http_agent, tests};
+use crate::world::{CLOSE, Session, TIMEOUT, World, http_agent, raw_post, tests};
 
 tests![
     unknown_paths_and_methods_are_refused,
@@ -15,6 +15,7 @@ tests![
     the_api_token_guards_every_route_with_data,
     paths_are_percent_decoded,
     a_page_of_another_site_may_not_ask,
+    the_page_may_ask_behind_a_proxy_that_replaces_the_host,
 ];
 
 fn unknown_paths_and_methods_are_refused(world: &World) {
@@ -143,6 +144,21 @@ fn a_page_of_another_site_may_not_ask(world: &World) {
         assert!(refused.starts_with("HTTP/1.1 400 ") && refused.contains("Origin"), "{refused}");
     }
     assert_eq!(world.service.renew(&session, &token, 30_000).status, 200);
-    let allowed = post("http://localhost:7099");
+    let allowed = post("http://LOCALHOST:7099");
     assert!(allowed.starts_with("HTTP/1.1 200 "), "{allowed}");
+}
+
+fn the_page_may_ask_behind_a_proxy_that_replaces_the_host(world: &World) {
+    let service = world.serve(&["--origin", "https://lock.example.com"]);
+    for (origin, status) in [
+        ("https://lock.example.com", 409),
+        ("https://LOCK.example.com:443", 409),
+        ("http://lock.example.com", 400),
+        ("https://evil.example", 400),
+    ] {
+        let body = Session::new().with(json!({"force": true}));
+        let headers = format!("Origin: {origin}\r\n{CLOSE}");
+        let answer = service.endpoint.ask(raw_post("/v1/release", &headers, body));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{origin}: {answer}");
+    }
 }
