@@ -41,7 +41,7 @@
 //! 4. The rows are told apart (`store/reply.rs`), and the file of the verb decides what they mean
 //!    (`lease/acquire.rs`, `renew.rs`, `commit.rs`, `release.rs`).
 //! 5. The queue learns what follows: the next waiter has its turn, or waits on (`service/turns.rs`).
-//! 6. The outcome becomes status, JSON, log line and counter (`http/responses.rs`), and is sent.
+//! 6. The outcome becomes status, JSON, log line and counter (`http/outcomes.rs`), and is sent.
 
 mod background;
 mod cli;

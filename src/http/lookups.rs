@@ -4,8 +4,8 @@ use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::json::Invalid;
-use super::refusal::{HTML, JSON, Refusal, Response};
-use super::responses::describe;
+use super::outcomes::describe;
+use super::response::{HTML, JSON, Refusal, Response};
 use crate::lease::{Id, Session};
 use crate::metrics::METRICS;
 use crate::service::Service;

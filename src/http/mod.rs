@@ -7,19 +7,19 @@
 //! | `routes` | the table of routes; the API token is in `api_token`, whose pages may ask in `origin` |
 //! | `requests` | the requests of the four verbs, from the fields of their JSON, `json` |
 //! | `lookups` | requests that only read |
-//! | `responses` | an outcome becomes status, JSON, log line and counter |
-//! | `refusal` | requests that get no answer about leases: 400 to 503; their log lines are in `refusal_log` |
+//! | `outcomes` | an outcome becomes status, JSON, log line and counter |
+//! | `response` | responses, and refusals of requests that get no answer about leases, 400 to 503; the log lines are in `client_error_log` |
 //! | `housekeeping` | keeps connections moving while the workers are busy |
 
 mod api_token;
+mod client_error_log;
 mod housekeeping;
 mod json;
 mod lookups;
 mod origin;
-mod refusal;
-mod refusal_log;
+mod outcomes;
 mod requests;
-mod responses;
+mod response;
 mod routes;
 mod server;
 mod shared;
@@ -27,8 +27,8 @@ mod workers;
 
 pub use api_token::ApiToken;
 pub use lookups::LIST_MAX;
-pub use refusal::Response;
 pub use requests::{Parsed, WAIT_MAX_MS};
+pub use response::Response;
 pub use routes::{Request, Routed, Router};
 pub use server::{Config, Server};
 pub use shared::Ending;

@@ -1,7 +1,7 @@
 //! Which pages may send requests. Any page that an operator looks at could otherwise force leases on the
 //! operator's own machine: a browser sends the page's address in the `Origin` header.
 
-use super::refusal::Refusal;
+use super::response::Refusal;
 
 /// Refuses a request that a browser sends for a page of another site. `host` is the `Host` header, and
 /// `configured` the page's address behind a proxy that replaces that header.

@@ -8,8 +8,8 @@ use super::api_token::ApiToken;
 use super::json::{Fields, Invalid};
 use super::lookups::{self, Ids, Lookup};
 use super::origin;
-use super::refusal::{Refusal, Response};
 use super::requests::{self, Limits, Parsed};
+use super::response::{Refusal, Response};
 use crate::metrics::{METRICS, Metrics};
 use crate::service::{QUEUE_TIMEOUT, STOPPING, Service, too_slow};
 

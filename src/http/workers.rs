@@ -12,9 +12,9 @@ use log::debug;
 use rustix::net::Shutdown;
 use tiny_http::Method;
 
-use super::refusal::{Refusal, Response};
+use super::outcomes::respond;
 use super::requests::Parsed;
-use super::responses::respond;
+use super::response::{Refusal, Response};
 use super::routes::{self, Lane, Request, Routed};
 use super::shared::{Arrived, Shared, lock};
 use crate::containment::answer_order::Admission;
@@ -297,7 +297,7 @@ impl Shared {
         let peer = request.remote_addr().copied();
         if let Some(why) = &response.refused {
             let method = request.method().as_str();
-            self.refusals.note(method, request.url(), response.status, why);
+            self.client_errors.note(method, request.url(), response.status, why);
         }
         // tiny_http panics on some `TE` headers; a worker must live on.
         let sent = catch_unwind(AssertUnwindSafe(|| request.respond(response.to_http(connection))));

@@ -10,13 +10,13 @@ use std::time::Instant;
 use super::attempt::{Attempt, Sharing};
 use super::operation::{Answer, Operation, StoreError};
 use super::packet::Statements;
+use super::retry::refuse;
 use super::{BATCH_TIMEOUT, Store};
-use crate::db::{Connection, ConnectionId, ErrorKind, Packet, PacketError, cause};
+use crate::db::{Connection, ConnectionId, ErrorKind, PacketError, cause};
 use crate::lease::Read;
-use crate::metrics::METRICS;
 
 /// Why a round ended before every operation had its answer, with the cause as text.
-enum Interrupted {
+pub(super) enum Interrupted {
     /// Another round may succeed.
     Again(String),
     /// The database does not answer at all.
@@ -50,13 +50,13 @@ impl Store {
 }
 
 /// What the rounds of one batch share.
-struct Round<'s> {
+pub(super) struct Round<'s> {
     store: &'s Store,
-    statements: &'s Statements,
+    pub statements: &'s Statements,
     locks: Locks,
     until: Instant,
     /// A connection that was lost during a write, until it is known to have ended.
-    lost: Option<ConnectionId>,
+    pub lost: Option<ConnectionId>,
 }
 
 impl Round<'_> {
@@ -165,75 +165,6 @@ impl Round<'_> {
         }
         Ok(())
     }
-
-    /// After a failed write, brings the connection and the operations into a state from which
-    /// another round is safe.
-    fn recover(
-        &mut self,
-        connection: &mut Connection,
-        failed: PacketError,
-        attempts: &mut [&mut Attempt],
-        sent_at: Instant,
-    ) -> Interrupted {
-        let PacketError { is_commit, error } = failed;
-        let kind = ErrorKind::of(&error);
-        let cause = cause(&error);
-        // A COMMIT that fails may have taken effect all the same.
-        if kind == ErrorKind::ConnectionLost
-            || (is_commit && !matches!(kind, ErrorKind::Deadlock | ErrorKind::RowLocked))
-        {
-            self.lost = Some(connection.give_up());
-            for attempt in attempts {
-                attempt.mark_lost(sent_at);
-            }
-            return Interrupted::Again(cause);
-        }
-        // The transaction may still be open, with the rows that it has written.
-        let mut rollback = Packet::default();
-        rollback.push("ROLLBACK");
-        if connection.run(&rollback).is_err() {
-            // It ends with its connection, but the database may take hours to notice that we closed
-            // that. So the connection is killed.
-            connection.give_up();
-            return Interrupted::Again(cause);
-        }
-        match (kind, attempts) {
-            (ErrorKind::Deadlock, attempts) => {
-                METRICS.deadlock_retries.inc();
-                restart(attempts);
-            }
-            (ErrorKind::RowLocked, [attempt]) => attempt.fail(StoreError::RowLocked),
-            (ErrorKind::RowLocked, attempts) => {
-                if !self.fail_locked(connection, attempts) {
-                    restart(attempts);
-                }
-            }
-            (ErrorKind::NotAllReleased, attempts) => {
-                for attempt in attempts {
-                    attempt.sharing = attempt.sharing.max(Sharing::Packet);
-                }
-            }
-            _ => {
-                // After a failover the server may be read-only; the next connection may reach
-                // another.
-                connection.discard();
-                return Interrupted::Refused(cause);
-            }
-        }
-        Interrupted::Again(cause)
-    }
-
-    /// Fails the operations on rows that other programs hold a lock on; whether there are any.
-    fn fail_locked(&self, connection: &mut Connection, attempts: &mut [&mut Attempt]) -> bool {
-        let sessions = attempts.iter().map(|attempt| attempt.operation.session());
-        let locked = self.statements.locked(connection, sessions);
-        for (attempt, is_locked) in attempts.iter_mut().zip(&locked) {
-            if *is_locked {
-                attempt.fail(StoreError::RowLocked);
-            }
-        }
-        locked.contains(&true)
-    }
 }
 
 fn select<'a, 'g, 'o>(
@@ -286,19 +217,4 @@ fn read(
         }
     }
     Ok(())
-}
-
-fn restart(attempts: &mut [&mut Attempt]) {
-    for attempt in attempts {
-        attempt.restart();
-    }
-}
-
-/// The database refused a packet: a single operation fails, each of several goes on alone.
-fn refuse(attempts: &mut [&mut Attempt], cause: &str) {
-    match attempts {
-        [attempt] if attempt.is_open() => attempt.fail(StoreError::Unavailable(cause.to_owned())),
-        // Those that are answered already keep their answer.
-        attempts => restart(attempts),
-    }
 }

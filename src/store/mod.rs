@@ -14,6 +14,7 @@
 //! | `reply` | which rows and counts of a reply belong to which operation |
 //! | `batch` | the loop: packets, retries, isolation of an operation that fails |
 //! | `spelling` | which spellings of an id are one id |
+//! | `retry` | what follows when a packet fails: a deadlock, a lock, a lost connection |
 //! | `ids` | the ids of new rows |
 //! | `scan` | pages of the table: list, watch, sweep |
 
@@ -23,6 +24,7 @@ mod ids;
 mod operation;
 mod packet;
 mod reply;
+mod retry;
 mod scan;
 mod spelling;
 

@@ -64,7 +64,7 @@ statements! {
     list: "lease/list.sql",
     watch: "lease/watch.sql",
     commit_message: "message/commit.sql",
-    release_message: "message/release.sql",
+    record_on_release: "message/record_on_release.sql",
     read_message: "message/read.sql",
     old_messages: "message/old.sql",
     forget_message: "message/forget.sql",
@@ -221,7 +221,7 @@ impl Statements {
                 self.release.write(packet, &lease);
                 let deleted_by = packet.len() - 1;
                 if let Some(message) = &release.message {
-                    self.release_message.write(packet, &record_values(lease, message));
+                    self.record_on_release.write(packet, &record_values(lease, message));
                 }
                 return Some(deleted_by);
             }

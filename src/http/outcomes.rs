@@ -8,7 +8,7 @@ use log::{log, warn};
 use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 
-use super::refusal::{Refusal, Response};
+use super::response::{Refusal, Response};
 use crate::lease::{
     Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, MessageId, Record,
     Released, Renewed, Session, Stale, TTL_MAX_MS,

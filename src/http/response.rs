@@ -138,7 +138,7 @@ impl Refusal {
             }
             Self::MethodNotAllowed(_) => (405, "method_not_allowed", "this path takes GET"),
             Self::LengthRequired => {
-                (411, "length_required", "send a body with a Content-Length, not chunked")
+                (411, "length_required", "send a body, with a Content-Length or chunked")
             }
             Self::TooLarge => {
                 let message = format!("the body may have {BODY_MAX_BYTES} bytes at most");

@@ -14,9 +14,9 @@ const PATH_MAX_CHARS: usize = 100;
 
 /// When the last line was written, and how many requests were refused since.
 #[derive(Default)]
-pub struct RefusalLog(Mutex<(Option<Instant>, u64)>);
+pub struct ClientErrorLog(Mutex<(Option<Instant>, u64)>);
 
-impl RefusalLog {
+impl ClientErrorLog {
     /// Logs that a request is refused, at most once a second.
     pub fn note(&self, method: &str, target: &str, status: u16, why: &str) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
