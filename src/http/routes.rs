@@ -67,6 +67,10 @@ impl Route {
     /// The route of a path, and the ids in it if it has any, still encoded. Repeated and trailing slashes
     /// do not matter.
     fn find(path: &str) -> Option<(&'static Self, Option<Ids<'_>>)> {
+        let is_exact = |route: &&Self| route.path == path && path != LOCK;
+        if let Some(route) = ROUTES.iter().find(is_exact) {
+            return Some((route, None));
+        }
         let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
         let (path, ids) = match segments[..] {
             ["v1", "locks", device, prospect] => (LOCK.to_owned(), Some((device, prospect))),

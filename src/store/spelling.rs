@@ -129,5 +129,9 @@ impl Spelling {
 
 /// The weight of an ASCII text.
 fn weigh(ascii: &[Vec<u8>], text: &str) -> Vec<u8> {
-    text.bytes().flat_map(|byte| ascii[usize::from(byte - ASCII.start())].iter().copied()).collect()
+    let mut weight = Vec::with_capacity(text.len() * ascii[0].len());
+    for byte in text.bytes() {
+        weight.extend_from_slice(&ascii[usize::from(byte - ASCII.start())]);
+    }
+    weight
 }

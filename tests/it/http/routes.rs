@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::world::{CLOSE, Session, TIMEOUT, World, http_agent, raw_post, tests};
+use crate::world::{CLOSE, Session, TIMEOUT, World, http_agent, raw_get, raw_post, tests};
 
 tests![
     unknown_paths_and_methods_are_refused,
@@ -124,6 +124,9 @@ fn paths_are_percent_decoded(world: &World) {
     let encoded = format!("/v1/locks/{}/60%2012+%25%2fx", session.device);
     assert_eq!(world.service.get(&encoded).json["id_prospect"], json!("60 12+%/x"));
     assert_eq!(world.service.get(&format!("{encoded}?a=b")).json["held"], json!(true));
+    let literal = "/v1/locks/{id_device}/{id_prospect}";
+    let braces = world.service.endpoint.ask(raw_get(literal, CLOSE));
+    assert!(braces.contains("{\"held\":false}"), "{braces}");
     let not_utf8 = format!("/v1/locks/{}/%ff", session.device);
     world.service.get(&not_utf8).assert_refused(400, "invalid_request");
 }
