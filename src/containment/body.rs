@@ -24,7 +24,11 @@ use crate::net::shut_down;
 pub const BODY_MAX_BYTES: usize = 1024;
 
 /// A refused body up to this size is skipped, and nothing stays behind.
-pub(super) const SKIP_MAX_BYTES: usize = 64 * 1024 * 1024;
+const SKIP_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// A refused body up to this size is read, so that its client sees the refusal. Longer ones are not worth the
+/// work.
+pub(super) const DRAIN_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Requests that may stay behind before the process ends; each holds a thread and two descriptors, of
 /// which the unit allows 8,192. Where there are fewer, these run out before, to the same effect.
@@ -41,9 +45,9 @@ pub enum Unreadable {
 /// What may still come on the connection of a request whose body was not read.
 #[derive(Clone, Copy, Debug)]
 pub enum Rest {
-    /// Nothing that counts as a body.
+    /// Nothing that is worth reading.
     Nothing,
-    /// A body of a length that can be skipped: `tiny_http` reads it when the request is dropped, and waits
+    /// A body of at most [`DRAIN_MAX_BYTES`]: `tiny_http` reads it when the request is dropped, and waits
     /// for the client.
     Declared,
     /// A body of a forged length.
@@ -69,8 +73,8 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Body, (Unreadable, Rest)
     }
     match length {
         Some(length) if length > BODY_MAX_BYTES => {
-            let rest = if expects_continue(request) { Rest::Nothing } else { Rest::Declared };
-            Err((Unreadable::TooLarge, rest))
+            let is_read = length <= DRAIN_MAX_BYTES && !expects_continue(request);
+            Err((Unreadable::TooLarge, if is_read { Rest::Declared } else { Rest::Nothing }))
         }
         Some(0) => Ok(Body::Read(Vec::new())),
         Some(_) if !expects_continue(request) && !is_upgrade(request) => {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use chunked_transfer::Decoder;
 use rustix::net::Shutdown;
 
-use super::body::{BODY_MAX_BYTES, SKIP_MAX_BYTES, Unreadable, is_chunked, is_upgrade};
+use super::body::{BODY_MAX_BYTES, DRAIN_MAX_BYTES, Unreadable, is_chunked, is_upgrade};
 use crate::net::shut_down;
 
 /// How long a client may take to send its body: an honest one sends it with the head, or when it is told to
@@ -59,7 +59,7 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable> {
         } else {
             body.extend_from_slice(&buffer[..read]);
         }
-        if read == 0 || length == Some(body.len()) || discarded > SKIP_MAX_BYTES {
+        if read == 0 || length == Some(body.len()) || discarded > DRAIN_MAX_BYTES {
             break;
         }
         if Instant::now() > until {
