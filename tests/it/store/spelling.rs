@@ -40,8 +40,14 @@ fn an_id_may_have_the_letters_of_any_language(world: &World) {
         assert_eq!(world.service.renew(&session, &token, 30_000).status, 200);
         world.service.wait_for_line(&format!("id_device={device:?}"));
         assert_eq!(world.service.release(&session, &token).status, 200);
-        assert_eq!(world.stored(&session), None);
+        assert_eq!(world.service.get(&session.path()).json["held"], json!(false));
     }
+}
+
+/// A text as MySQL's process list can show it: it fails for all while a statement with an emoji runs.
+fn literal(text: &str) -> String {
+    let hex: Vec<_> = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("_utf8mb4 x'{}'", hex.concat())
 }
 
 /// What people's languages have, and what looks like something else.
@@ -92,9 +98,11 @@ fn two_spellings_are_one_session_if_the_table_compares_them_equal(world: &World)
         };
         let names: Vec<_> = all.iter().map(|text| name(text)).collect();
         let mut equal = 0;
-        for (at, one) in all.iter().enumerate().skip(1) {
-            let alike =
-                all[..at].iter().map(|other| format!("'{one}' COLLATE {collation} = '{other}'"));
+        for (at, text) in all.iter().enumerate().skip(1) {
+            let one = literal(text);
+            let alike = all[..at]
+                .iter()
+                .map(|other| format!("{one} COLLATE {collation} = {}", literal(other)));
             let alike = alike.collect::<Vec<_>>().join(", ");
             let alike: Vec<String> = schema.rows(&format!("SELECT CONCAT({alike})"));
             for (other, is_equal) in alike[0].bytes().map(|digit| digit == b'1').enumerate() {
@@ -102,7 +110,7 @@ fn two_spellings_are_one_session_if_the_table_compares_them_equal(world: &World)
                 assert_eq!(
                     names[at] == names[other],
                     is_equal,
-                    "{collation}: {one:?} {:?}, seed {seed}",
+                    "{collation}: {text:?} {:?}, seed {seed}",
                     all[other]
                 );
             }
