@@ -105,6 +105,10 @@ metrics! {
     clock_difference: Gauge = float_gauge(
         "clock_difference_seconds", "The database's clock less this machine's, updated each minute.",
     );
+    zone_difference: IntGauge = gauge(
+        "time_zone_difference_seconds",
+        "The database's own time zone less SESSION_LOCK_TIME_ZONE, updated each minute. If it is not 0, old programs' rows are dated in another zone than ours.",
+    );
     left_behind: IntGauge = gauge(
         "connections_left_behind",
         "Connections with forged lengths, which are freed by a restart only; when there are too many, it happens by itself.",

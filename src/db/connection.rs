@@ -11,6 +11,7 @@ use r2d2_mysql::MySqlConnectionManager;
 
 use super::error::ErrorKind;
 use super::health::{ConnectionId, Health};
+use super::pool::Slot;
 use super::statement::{Packet, Statement, Values};
 use crate::metrics::METRICS;
 use crate::net::sockets;
@@ -43,6 +44,8 @@ pub struct Connection {
     is_usable: bool,
     pub sysdate: Sysdate,
     health: Arc<Health>,
+    /// Its place in the pool.
+    pub(super) slot: Option<Slot>,
 }
 
 /// When the server's `SYSDATE()` reads the clock.
@@ -68,7 +71,7 @@ impl Connection {
         METRICS.connections_opened.inc();
         let id = ConnectionId { server: 0, number: conn.connection_id(), opened: Instant::now() };
         let mut connection =
-            Self { conn, id, is_usable: true, sysdate: Sysdate::AtTheCall, health };
+            Self { conn, id, is_usable: true, sysdate: Sysdate::AtTheCall, health, slot: None };
         let sql = Statement::new(include_str!("../../sql/connection/server_identity.sql"), &[]);
         if let Some(row) = connection.query(&sql, &[])?.pop() {
             let (server, is_at_the_call): (_, Option<bool>) = columns(row)?;
@@ -97,6 +100,17 @@ impl Connection {
         self.conn.ping()
     }
 
+    /// Whether the server is read-only, whatever this user may do.
+    pub fn is_read_only(&mut self) -> mysql::Result<bool> {
+        let mut packet = Packet::for_writable_server();
+        packet.push("DO 0");
+        match self.send(&packet) {
+            Ok(_) => Ok(false),
+            Err(failed) if ErrorKind::of(&failed.error) == ErrorKind::ReadOnly => Ok(true),
+            Err(failed) => Err(failed.error),
+        }
+    }
+
     /// Runs the statements of a packet: one reply each, or the error of the first that fails. A
     /// connection that is lost is not used again.
     pub fn run(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
@@ -115,14 +129,22 @@ impl Connection {
         let mut replies = Vec::with_capacity(packet.len());
         let sent_at = Instant::now();
         self.collect(packet, &mut replies).map_err(|error| {
-            if ErrorKind::of(&error) == ErrorKind::ConnectionLost {
-                self.discard();
-                if sent_at.elapsed() >= SOCKET_TIMEOUT {
-                    // If the network is down, all connections are dead.
-                    self.health.suspect_all_connections();
-                } else {
-                    self.health.suspect();
+            match ErrorKind::of(&error) {
+                ErrorKind::ConnectionLost => {
+                    self.discard();
+                    if sent_at.elapsed() >= SOCKET_TIMEOUT {
+                        // If the network is down, all connections are dead.
+                        self.health.suspect_all_connections();
+                    } else {
+                        self.health.suspect();
+                    }
                 }
+                ErrorKind::ReadOnly => {
+                    // All connections may be to this server; a new one may reach the primary.
+                    self.discard();
+                    self.health.suspect_all_connections();
+                }
+                _ => {}
             }
             PacketError { is_commit: packet.len() > 1 && replies.len() + 1 == packet.len(), error }
         })?;
@@ -130,7 +152,14 @@ impl Connection {
     }
 
     fn collect(&mut self, packet: &Packet, replies: &mut Vec<Reply>) -> mysql::Result<()> {
-        let mut result = self.conn.query_iter(packet.text())?;
+        let sent = self.conn.query_iter(packet.text());
+        let mut result = if packet.is_guarded() {
+            let mut result = sent.map_err(read_only)?;
+            result.iter().into_iter().flatten().for_each(drop);
+            result
+        } else {
+            sent?
+        };
         while let Some(mut set) = result.iter() {
             let affected = set.affected_rows();
             let last_insert_id = set.last_insert_id().unwrap_or_default();
@@ -154,13 +183,28 @@ impl Connection {
     /// Gives up the connection during a write that may still take effect, and has it killed.
     pub fn give_up(&mut self) -> ConnectionId {
         self.discard();
-        self.health.add_lost(self.id);
+        self.health.add_lost(self.id, self.slot.take());
         self.id
     }
 
     /// Closes the connection instead of returning it to the pool.
     pub fn discard(&mut self) {
         self.is_usable = false;
+    }
+}
+
+/// The error of a guarded packet's first statement. `sql/connection/takes_writes.sql` fails with 1690
+/// on a read-only server; this gives it the number that such servers refuse writes with.
+fn read_only(error: mysql::Error) -> mysql::Error {
+    const OUT_OF_RANGE: u16 = 1690;
+    const READ_ONLY: u16 = 1290;
+    match error {
+        mysql::Error::MySqlError(error) if error.code == OUT_OF_RANGE => {
+            let message = "the server is read-only: it is a replica, or a failover is under way";
+            let message = message.to_owned();
+            mysql::Error::MySqlError(mysql::MySqlError { code: READ_ONLY, message, ..error })
+        }
+        error => error,
     }
 }
 

@@ -19,13 +19,15 @@ pub enum ErrorKind {
     ReadOnly,
     /// Wrong user, password or grants: a retry does not help.
     Denied,
+    /// A table, a column or a key is not what it was when the table was inspected.
+    TableChanged,
     /// Any other error of the server.
     Refused,
 }
 
 /// The label of each kind in the metrics (none if the error is an answer), and the error numbers as
 /// MySQL and MariaDB document them.
-const KINDS: [(ErrorKind, Option<&str>, &[u16]); 7] = [
+const KINDS: [(ErrorKind, Option<&str>, &[u16]); 8] = [
     // Shutdown, network failure, failure during COMMIT, interrupted, killed, idle for too long.
     (
         ErrorKind::ConnectionLost,
@@ -45,6 +47,8 @@ const KINDS: [(ErrorKind, Option<&str>, &[u16]); 7] = [
         Some("denied"),
         &[1044, 1045, 1049, 1142, 1143, 1227, 1251, 1698, 1820, 3118, 4151],
     ),
+    // Unknown column, table or key; a column without a default, or too short; a lost tablespace.
+    (ErrorKind::TableChanged, Some("refused"), &[1048, 1054, 1146, 1176, 1364, 1406, 1812, 1932]),
 ];
 
 impl ErrorKind {
@@ -54,6 +58,16 @@ impl ErrorKind {
         };
         let known = KINDS.iter().find(|(_, _, numbers)| numbers.contains(&server.code));
         known.map_or(Self::Refused, |(kind, ..)| *kind)
+    }
+
+    /// Whether the cause may be a table or a right that has changed.
+    pub fn is_about_table(self) -> bool {
+        matches!(self, Self::Denied | Self::TableChanged)
+    }
+
+    /// Whether the operation may succeed once another server is reached, or the table is inspected.
+    pub fn needs_verifying(self) -> bool {
+        self == Self::ReadOnly || self.is_about_table()
     }
 
     pub(super) fn count(self) {

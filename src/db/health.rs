@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::pool::Slot;
 use crate::metrics::METRICS;
 
 /// How long requests wait for a check. If the database answers, a check takes a few milliseconds;
@@ -20,6 +21,14 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the health thread tries to end a lost connection. Requests that wait for its end give
 /// up much earlier.
 const KILL_GIVE_UP: Duration = Duration::from_secs(60);
+
+/// A lost connection ends within milliseconds of its `KILL`. If it is still there after this, the
+/// server cannot finish its write, and the next write would wait as well.
+const HUNG_AFTER: Duration = Duration::from_secs(2);
+
+/// Why a server does not finish a write, and the remedy.
+pub const HANGING_WRITES: &str =
+    "has its cluster lost its quorum, or is its disk full? Restore the cluster, or free disk space";
 
 /// The identity of a connection in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +49,27 @@ struct State {
     status: Status,
     /// When the status was last changed from up to suspect.
     suspect_since: Instant,
-    /// Connections that were lost during a write, and when.
-    lost: Vec<(ConnectionId, Instant)>,
+    lost: Vec<Lost>,
     /// Connections that were opened before this may be dead: the network may have been down.
     trusted_since: Instant,
+}
+
+/// A connection that was lost during a write.
+struct Lost {
+    id: ConnectionId,
+    since: Instant,
+    /// Whether it was killed and is there all the same.
+    is_hung: bool,
+    /// Its place among the connections that may be open.
+    _slot: Option<Slot>,
+}
+
+/// What became of lost connections.
+#[derive(Default)]
+pub(super) struct Kills {
+    pub ended: Vec<ConnectionId>,
+    /// Killed, but still in their statement.
+    pub hung: Vec<ConnectionId>,
 }
 
 enum Status {
@@ -57,6 +83,15 @@ enum Status {
 impl State {
     fn is_well(&self) -> bool {
         matches!(self.status, Status::Up) && self.lost.is_empty()
+    }
+
+    /// Why the database takes no writes, if killed connections do not end.
+    fn hung_cause(&self) -> Option<String> {
+        let is_hung = |lost: &&Lost| lost.is_hung && lost.since.elapsed() > HUNG_AFTER;
+        let hung = self.lost.iter().filter(is_hung).count();
+        (hung > 0).then(|| {
+            format!("it does not finish writes, and {hung} connections wait for one although they were killed: {HANGING_WRITES}")
+        })
     }
 }
 
@@ -97,8 +132,9 @@ impl Health {
     }
 
     /// Reports a connection that was lost during a write and must be ended.
-    pub fn add_lost(&self, connection: ConnectionId) {
-        self.lock().lost.push((connection, Instant::now()));
+    pub fn add_lost(&self, id: ConnectionId, slot: Option<Slot>) {
+        let lost = Lost { id, since: Instant::now(), is_hung: false, _slot: slot };
+        self.lock().lost.push(lost);
         self.suspect();
     }
 
@@ -124,7 +160,7 @@ impl Health {
     /// Waits until a lost connection has ended; an error if it has not by `until`.
     pub fn wait_until_ended(&self, connection: ConnectionId, until: Instant) -> Result<(), String> {
         let timeout = until.saturating_duration_since(Instant::now());
-        let is_lost = |state: &mut State| state.lost.iter().any(|(lost, _)| *lost == connection);
+        let is_lost = |state: &mut State| state.lost.iter().any(|lost| lost.id == connection);
         let waited = self.changed.wait_timeout_while(self.lock(), timeout, is_lost);
         if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
             return Err("a lost connection has not ended".to_owned());
@@ -140,13 +176,12 @@ impl Health {
         }
     }
 
-    /// Waits at most `timeout` until a check is due, and checks once: `connect` finds out whether
-    /// the database answers, `kill` ends lost connections there and returns those that have ended.
-    pub fn check_when_due<C>(
+    /// Waits at most `timeout` until a check is due, and checks once: `check` finds out whether
+    /// leases can be written, and ends lost connections.
+    pub(super) fn check_when_due(
         &self,
         timeout: Duration,
-        connect: impl FnOnce() -> Result<C, String>,
-        kill: impl FnOnce(C, &[ConnectionId]) -> Vec<ConnectionId>,
+        check: impl FnOnce(&[ConnectionId]) -> (Kills, Result<(), String>),
     ) {
         let is_well = |state: &mut State| state.is_well();
         let waited = self.changed.wait_timeout_while(self.lock(), timeout, is_well);
@@ -154,18 +189,18 @@ impl Health {
         if state.is_well() {
             return;
         }
-        let lost: Vec<_> = state.lost.iter().map(|(lost, _)| *lost).collect();
+        let lost: Vec<_> = state.lost.iter().map(|lost| lost.id).collect();
         drop(state);
-        match connect() {
-            Ok(connection) => {
-                // Before the kills: requests that did not use a lost connection need not wait for
-                // its end.
+        let (kills, checked) = check(&lost);
+        self.note_kills(&kills);
+        let hung_cause = self.lock().hung_cause();
+        match hung_cause.map_or(checked, Err) {
+            Ok(()) => {
                 let (before, since) = self.replace_status(Status::Up);
                 if let Status::Down(_) = before {
                     let lasted_ms = since.elapsed().as_millis();
                     info!("the database answers again, after {lasted_ms} ms");
                 }
-                self.remove_lost(&kill(connection, &lost));
             }
             Err(cause) => {
                 let (before, _) = self.replace_status(Status::Down(cause.clone()));
@@ -192,13 +227,16 @@ impl Health {
         before
     }
 
-    /// Removes connections that have ended, and those that could not be ended within
+    /// Removes connections that have ended, and those that could not be killed within
     /// [`KILL_GIVE_UP`].
-    fn remove_lost(&self, ended: &[ConnectionId]) {
+    fn note_kills(&self, kills: &Kills) {
         let mut state = self.lock();
-        state.lost.retain(|(lost, _)| !ended.contains(lost));
+        state.lost.retain(|lost| !kills.ended.contains(&lost.id));
+        for lost in &mut state.lost {
+            lost.is_hung = kills.hung.contains(&lost.id);
+        }
         let before = state.lost.len();
-        state.lost.retain(|(_, at)| at.elapsed() < KILL_GIVE_UP);
+        state.lost.retain(|lost| lost.is_hung || lost.since.elapsed() < KILL_GIVE_UP);
         let given_up = before - state.lost.len();
         drop(state);
         self.changed.notify_all();

@@ -5,11 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, columns};
-use super::health::ConnectionId;
+use super::health::{ConnectionId, Kills};
 use super::statement::{Statement, Value};
 
 /// How long one attempt waits for the database to end lost connections.
-const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Pause before the next `KILL` of a connection, which ends only when its statement does.
 const KILL_INTERVAL: Duration = Duration::from_millis(5);
@@ -17,12 +17,18 @@ const KILL_INTERVAL: Duration = Duration::from_millis(5);
 /// There is no such thread any more, or its number now belongs to another user's.
 const GONE: [u16; 2] = [1094, 1095];
 
-/// Ends lost connections; returns those that ended within [`KILL_TIMEOUT`].
-pub(super) fn kill_all(connection: &mut Connection, lost: &[ConnectionId]) -> Vec<ConnectionId> {
+/// Ends lost connections, within [`KILL_TIMEOUT`].
+pub(super) fn kill_all(connection: &mut Connection, lost: &[ConnectionId]) -> Kills {
     let until = Instant::now() + KILL_TIMEOUT;
-    let mut ended = lost.to_vec();
-    ended.retain(|lost| kill(connection, *lost, until).unwrap_or(false));
-    ended
+    let mut kills = Kills::default();
+    for lost in lost {
+        match kill(connection, *lost, until) {
+            Ok(true) => kills.ended.push(*lost),
+            Ok(false) => kills.hung.push(*lost),
+            Err(_) => {}
+        }
+    }
+    kills
 }
 
 /// Ends one lost connection; returns whether it has ended.

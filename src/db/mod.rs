@@ -10,7 +10,7 @@ mod table;
 
 pub use connection::{Connection, PacketError, Reply, SYSDATE_IS_NOW, Sysdate, columns};
 pub use error::{ErrorKind, cause};
-pub use health::ConnectionId;
+pub use health::{ConnectionId, HANGING_WRITES};
 pub use pool::{Database, Pooled};
 pub use statement::{Packet, Statement, Value, Values};
 pub use table::{MESSAGE_TABLE, Table};

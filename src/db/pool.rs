@@ -1,6 +1,7 @@
 //! The pool of connections.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mysql::{Opts, OptsBuilder};
@@ -9,7 +10,7 @@ use r2d2_mysql::MySqlConnectionManager;
 
 use super::connection::{Connection, SOCKET_TIMEOUT, SYSDATE_IS_NOW, Sysdate};
 use super::error::cause;
-use super::health::Health;
+use super::health::{Health, Kills};
 use super::kill::kill_all;
 use super::statement::{Packet, Statement, Value};
 
@@ -27,13 +28,39 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// connection is returned; this one remembers whether the connection failed.
 #[derive(Clone)]
 pub struct Manager {
-    manager: MySqlConnectionManager,
+    inner: MySqlConnectionManager,
     health: Arc<Health>,
+    slots: Slots,
+}
+
+/// The connections that may be open at once. One that was lost during a write keeps its slot until the
+/// database has ended it.
+#[derive(Clone)]
+struct Slots {
+    taken: Arc<AtomicU32>,
+    size: u32,
+}
+
+/// One connection of [`Slots`], until this is dropped.
+pub struct Slot(Arc<AtomicU32>);
+
+impl Slots {
+    fn take(&self) -> Option<Slot> {
+        let more = |taken| (taken < self.size).then_some(taken + 1);
+        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.ok().map(|_| Slot(Arc::clone(&self.taken)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Manager {
     fn open(&self) -> mysql::Result<Connection> {
-        Connection::open(&self.manager, Arc::clone(&self.health))
+        Connection::open(&self.inner, Arc::clone(&self.health))
     }
 }
 
@@ -46,7 +73,12 @@ impl ManageConnection for Manager {
         if let Some(cause) = self.health.cause() {
             return Err(std::io::Error::other(cause).into());
         }
-        let connection = self.open()?;
+        let Some(slot) = self.slots.take() else {
+            let cause = "connections that were lost during a write have not ended";
+            return Err(std::io::Error::other(cause).into());
+        };
+        let mut connection = self.open()?;
+        connection.slot = Some(slot);
         match connection.sysdate {
             Sysdate::AtTheCall => Ok(connection),
             Sysdate::AtTheStart => Err(std::io::Error::other(SYSDATE_IS_NOW).into()),
@@ -84,6 +116,7 @@ impl Database {
             .write(&mut session, &time_zone);
         session.push(include_str!("../../sql/connection/isolation.sql"));
         let health = Arc::new(Health::default());
+        let slots = Slots { taken: Arc::default(), size };
         let manager = |timeout| {
             let options = OptsBuilder::from_opts(url.clone())
                 // The crate's defaults wait for ever.
@@ -94,7 +127,11 @@ impl Database {
                 // bypasses a proxy.
                 .prefer_socket(false)
                 .init(vec!["SET NAMES utf8mb4".to_owned(), session.text().to_owned()]);
-            Manager { manager: MySqlConnectionManager::new(options), health: Arc::clone(&health) }
+            Manager {
+                inner: MySqlConnectionManager::new(options),
+                health: Arc::clone(&health),
+                slots: slots.clone(),
+            }
         };
         let pool = r2d2::Pool::builder()
             .max_size(size)
@@ -135,15 +172,21 @@ impl Database {
         self.manager.open()
     }
 
-    /// Waits at most `timeout` until a health check is due, and runs it.
-    pub fn check_health(&self, timeout: Duration) {
-        self.health.check_when_due(
-            timeout,
-            || self.connect_to_check().map_err(|error| cause(&error)),
-            |connection, lost| {
-                connection.map_or_else(Vec::new, |mut connection| kill_all(&mut connection, lost))
-            },
-        );
+    /// Waits at most `timeout` until a health check is due, and runs it: it connects, ends lost
+    /// connections, and lets `verify` find out whether leases can be written.
+    pub fn check_health(
+        &self,
+        timeout: Duration,
+        verify: impl FnOnce(&mut Connection) -> Result<(), String>,
+    ) {
+        self.health.check_when_due(timeout, |lost| match self.connect_to_check() {
+            Ok(Some(mut connection)) => {
+                let kills = kill_all(&mut connection, lost);
+                (kills, verify(&mut connection))
+            }
+            Ok(None) => (Kills::default(), Ok(())),
+            Err(error) => (Kills::default(), Err(cause(&error))),
+        });
     }
 
     /// Finds out whether the database answers; `None` if it does but accepts no connection.

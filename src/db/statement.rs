@@ -1,5 +1,7 @@
 //! Statements from `sql/`, and packets of several statements.
 
+use std::sync::LazyLock;
+
 /// A statement from `sql/`, ready for its values.
 ///
 /// Statements are sent as text, so that several fit in one packet and one round trip. Every value
@@ -193,9 +195,26 @@ fn write_hex(sql: &mut String, bytes: &[u8]) {
 pub struct Packet {
     text: String,
     statements: usize,
+    is_guarded: bool,
 }
 
 impl Packet {
+    /// A packet that a read-only server refuses with 1290 before it runs any of the statements,
+    /// even a `SELECT` and even for a superuser.
+    pub fn for_writable_server() -> Self {
+        static GUARD: LazyLock<String> = LazyLock::new(|| {
+            let mut packet = Packet::default();
+            packet.push(include_str!("../../sql/connection/takes_writes.sql"));
+            packet.text + ";"
+        });
+        Self { text: GUARD.clone(), statements: 0, is_guarded: true }
+    }
+
+    /// Whether a statement precedes those of [`Packet::len`] that fails on a read-only server.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.is_guarded
+    }
+
     /// The number of statements.
     pub fn len(&self) -> usize {
         self.statements

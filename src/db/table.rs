@@ -4,7 +4,7 @@
 pub const MESSAGE_TABLE: &str = "session_lock_message";
 
 /// The lock table, as `doctor` found it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     pub name: String,
     /// The column of the primary key: `id_sessionX` in production.
@@ -24,6 +24,11 @@ impl Table {
     /// The identifiers for the names in braces in the files of `sql/`.
     pub fn names(&self) -> [(&'static str, &str); 3] {
         [("table", &self.name), ("key", &self.key), ("session_key", &self.session_key)]
+    }
+
+    /// Whether the same statements fit both.
+    pub fn is_like(&self, other: &Self) -> bool {
+        *self == Self { next_id: self.next_id, ..other.clone() }
     }
 
     /// The share of ids that are used up, from 0 to 1.

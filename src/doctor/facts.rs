@@ -86,6 +86,16 @@ impl<'a> Facts<'a> {
         if self.clock_us < self.local_clock_us { -apart.as_secs_f64() } else { apart.as_secs_f64() }
     }
 
+    /// The server's own time zone minus the configured one, in minutes.
+    pub fn zone_difference_minutes(&self) -> i64 {
+        let minutes = |offset: &str| {
+            let (hours, minutes) = offset.split_once(':')?;
+            let sign = if hours.starts_with('-') { -1 } else { 1 };
+            Some(hours.parse::<i64>().ok()? * 60 + sign * minutes.parse::<i64>().ok()?)
+        };
+        self.offset_minutes - self.configured_offset.and_then(minutes).unwrap_or(0)
+    }
+
     pub fn writes(&self) -> Writes {
         self.rights.as_ref().map_or(Writes::Accepted, |rights| rights.writes)
     }

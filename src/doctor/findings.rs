@@ -6,7 +6,7 @@ use super::facts::{CLOCK_TOLERANCE_S, Column, Facts, TableFacts};
 use super::rights::Rights;
 use super::{Finding, Messages, Writes};
 use crate::db::MESSAGE_TABLE;
-use crate::db::{ErrorKind, SYSDATE_IS_NOW, Sysdate};
+use crate::db::{ErrorKind, HANGING_WRITES, SYSDATE_IS_NOW, Sysdate};
 use crate::lease;
 
 /// Server time zones that are UTC. `GMT` is not among them: it is also the winter name of
@@ -39,6 +39,10 @@ const MESSAGE_KEY: &str = "id_device,id_prospect,message_id";
 /// The topic of the one problem that passes without a change to the server or the table.
 const WRITES: &str = "writes";
 
+/// The topic of the one problem that does not stop a service which is running: it knows how old
+/// programs' rows were dated before.
+pub const TIME_ZONE: &str = "time zone";
+
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// In the order in which findings are printed.
@@ -53,7 +57,8 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
 
 /// Whether leases hold in this table, as soon as the server accepts writes.
 pub fn is_usable(findings: &[Finding]) -> bool {
-    findings.iter().all(|finding| finding.verdict != Problem || finding.topic == WRITES)
+    let is_elsewhere = |finding: &Finding| [WRITES, TIME_ZONE].contains(&finding.topic);
+    findings.iter().all(|finding| finding.verdict != Problem || is_elsewhere(finding))
 }
 
 fn found(verdict: Verdict, topic: &'static str, text: &str, sql: Option<String>) -> Vec<Finding> {
@@ -93,7 +98,7 @@ fn time_zone(facts: &Facts) -> Vec<Finding> {
             ),
         ),
     };
-    found(verdict, "time zone", &text, None)
+    found(verdict, TIME_ZONE, &text, None)
 }
 
 fn clock(facts: &Facts) -> Vec<Finding> {
@@ -322,11 +327,12 @@ fn messages(facts: &Facts) -> Vec<Finding> {
 }
 
 fn writes(facts: &Facts) -> Vec<Finding> {
-    if facts.writes() == Writes::Accepted {
-        return vec![];
-    }
-    let text = "the server is read-only: point DATABASE_URL at the primary, or wait for the failover to end";
-    found(Problem, WRITES, text, None)
+    let text = match facts.writes() {
+        Writes::Accepted => return vec![],
+        Writes::ReadOnly => "the server is read-only: point DATABASE_URL at the primary, or wait for the failover to end".to_owned(),
+        Writes::Hang => format!("a write did not end within seconds: {HANGING_WRITES}"),
+    };
+    found(Problem, WRITES, &text, None)
 }
 
 /// What is wrong with the shape of the message table, and what to do. `lock_table` is the name of

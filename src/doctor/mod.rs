@@ -9,8 +9,8 @@ mod rights;
 
 use std::fmt;
 
-use crate::db::{Connection, Statement};
-use crate::db::{MESSAGE_TABLE, Table};
+use crate::db::{Connection, ErrorKind, MESSAGE_TABLE, Packet, Statement, Table, Value};
+use crate::lease::OwnerToken;
 
 use facts::{Facts, TableFacts};
 use rights::{LEASE_STATEMENTS, MESSAGE_STATEMENTS, Rights};
@@ -62,6 +62,8 @@ pub enum Writes {
     Accepted,
     /// The server is a replica, or a failover is under way.
     ReadOnly,
+    /// A write did not end in time.
+    Hang,
 }
 
 /// Whether answered messages can be recorded.
@@ -80,7 +82,7 @@ pub enum Messages {
 pub struct Report {
     /// In the order of the checks.
     pub findings: Vec<Finding>,
-    /// `None` if there is a problem other than a read-only server.
+    /// `None` if there is a problem other than a read-only server or its time zone.
     pub table: Option<Table>,
     pub messages: Messages,
     pub writes: Writes,
@@ -88,6 +90,8 @@ pub struct Report {
     pub ids_used: Option<f64>,
     /// The database's clock minus this machine's, in seconds.
     pub clock_difference_s: Option<f64>,
+    /// The server's own time zone minus the configured one, in minutes.
+    pub zone_difference_minutes: i64,
 }
 
 impl Report {
@@ -96,6 +100,16 @@ impl Report {
         let text = format!("cannot be reached: {cause}; is it running, and DATABASE_URL right?");
         let finding = Finding { verdict: Verdict::Problem, topic: "server", text, sql: None };
         Self { findings: vec![finding], ..Self::default() }
+    }
+
+    /// Whether the server's time zone is no problem for a service that starts.
+    pub fn has_usable_zone(&self) -> bool {
+        self.of(Verdict::Problem).all(|finding| finding.topic != findings::TIME_ZONE)
+    }
+
+    /// The topics of the findings with this verdict.
+    pub fn topics(&self, verdict: Verdict) -> Vec<&'static str> {
+        self.of(verdict).map(|finding| finding.topic).collect()
     }
 
     /// The findings with this verdict.
@@ -122,6 +136,12 @@ pub fn inspect(
         }
         facts.rights = Some(rights);
         facts.messages = inspect_messages(connection, &table)?;
+        if let (Some(rights), Messages::Kept) = (&mut facts.rights, &facts.messages)
+            && rights.writes == Writes::Accepted
+            && hangs(connection)
+        {
+            rights.writes = Writes::Hang;
+        }
     }
     let findings = findings::all(&facts);
     let table = facts.lock_table();
@@ -130,9 +150,42 @@ pub fn inspect(
         table: table.filter(|_| findings::is_usable(&findings)),
         writes: facts.writes(),
         clock_difference_s: Some(facts.clock_difference_s()),
+        zone_difference_minutes: facts.zone_difference_minutes(),
         messages: facts.messages,
         findings,
     })
+}
+
+/// Whether the server does not finish a write. Writes and deletes a record of a message; the
+/// connection is lost if this is true.
+fn hangs(connection: &mut Connection) -> bool {
+    let token = OwnerToken::draw();
+    let values = [
+        ("id_prospect", Value::Text("session-lock check")),
+        ("id_device", Value::Text("session-lock check")),
+        ("message_id", Value::Bytes(token.secret().as_bytes())),
+        ("committed_us", Value::Number(0)),
+    ];
+    let mut packet = Packet::default();
+    packet.push("START TRANSACTION");
+    for file in [
+        include_str!("../../sql/check/try_write.sql"),
+        include_str!("../../sql/message/forget.sql"),
+    ] {
+        Statement::new(file, &[]).write(&mut packet, &values);
+    }
+    packet.push("COMMIT");
+    match connection.run(&packet) {
+        Err(failed) if ErrorKind::of(&failed.error) == ErrorKind::ConnectionLost => {
+            connection.give_up();
+            true
+        }
+        // Any other error is an answer.
+        Ok(_) | Err(_) => {
+            connection.discard();
+            false
+        }
+    }
 }
 
 /// Checks whether answered messages can be recorded; leases work without. Fails if the database

@@ -18,11 +18,12 @@ pub const MESSAGE_STATEMENTS: [&str; 3] = [
     include_str!("../../sql/message/forget.sql"),
 ];
 
-const NOBODY: [(&str, Value); 8] = [
+const NOBODY: [(&str, Value); 9] = [
     ("id_prospect", Value::Text("")),
     ("id_device", Value::Text("")),
     ("after", Value::Number(0)),
     ("limit", Value::Number(1)),
+    ("server_zone", Value::Number(0)),
     ("message_id", Value::Bytes(b"")),
     ("owner_token", Value::Bytes(b"")),
     ("committed_us", Value::Number(0)),
@@ -53,15 +54,19 @@ impl Rights {
         is_sound: bool,
     ) -> mysql::Result<Self> {
         let mut rights = Self { is_readable: true, ..Self::default() };
+        if db.is_read_only()? {
+            // Even if this user could write.
+            rights.writes = Writes::ReadOnly;
+        }
         for (number, file) in statements.iter().enumerate() {
             let statement = Statement::new(file, &lock_table.names());
             let Err(error) = db.query(&statement, &NOBODY) else { continue };
             match ErrorKind::of(&error) {
                 ErrorKind::ReadOnly => rights.writes = Writes::ReadOnly,
-                ErrorKind::Refused if !is_sound => {
+                ErrorKind::Refused | ErrorKind::TableChanged if !is_sound => {
                     return Ok(Self { writes: rights.writes, ..Self::default() });
                 }
-                kind @ (ErrorKind::Denied | ErrorKind::Refused) => {
+                kind @ (ErrorKind::Denied | ErrorKind::Refused | ErrorKind::TableChanged) => {
                     rights.is_readable &= number > 0;
                     rights.denied.push((kind, cause(&error)));
                 }

@@ -8,16 +8,16 @@
 //! | `requests` | the requests of the four verbs, from the fields of their JSON, `json` |
 //! | `lookups` | requests that only read |
 //! | `outcomes` | an outcome becomes status, JSON, log line and counter |
-//! | `response` | responses, and refusals of requests that get no answer about leases, 400 to 503; the log lines are in `client_error_log` |
+//! | `response` | responses, and refusals of requests that get no answer about leases, 400 to 503; the log lines are in `refusal_log` |
 //! | `housekeeping` | keeps connections moving while the workers are busy |
 
 mod api_token;
-mod client_error_log;
 mod housekeeping;
 mod json;
 mod lookups;
 mod origin;
 mod outcomes;
+mod refusal_log;
 mod requests;
 mod response;
 mod routes;

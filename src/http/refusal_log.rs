@@ -1,27 +1,53 @@
-//! The log lines about refused requests: somebody who writes a bot sees why, and a bot that repeats a refused
-//! request for ever does not fill the log.
+//! The log lines about refused requests: somebody who writes a bot sees why, an operator sees that requests
+//! are not served, and a bot that repeats a refused request for ever does not fill the log.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::info;
+use log::{info, warn};
 
-/// Between two lines.
-const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two lines about client errors.
+const CLIENT_ERROR_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two lines about requests that were not served: a failure lasts until somebody ends it.
+const UNAVAILABLE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Requests that are not served for less than this get no line: most are served when they are repeated.
+const UNAVAILABLE_LASTS: Duration = Duration::from_secs(5);
 
 /// What is shown of a path: enough to know it again.
 const PATH_MAX_CHARS: usize = 100;
 
-/// When the last line was written, and how many requests were refused since.
+/// When the last lines were written, and how many requests were refused since.
 #[derive(Default)]
-pub struct ClientErrorLog(Mutex<(Option<Instant>, u64)>);
+pub struct RefusalLog {
+    client_errors: Mutex<(Option<Instant>, u64)>,
+    unavailable: Mutex<Option<Unavailable>>,
+}
 
-impl ClientErrorLog {
-    /// Logs that a request is refused, at most once a second.
+/// Requests that were answered 503, one not long after the other.
+struct Unavailable {
+    /// When the next line is due.
+    due: Instant,
+    last: Instant,
+    /// How many since the last line.
+    unlogged: u64,
+}
+
+impl RefusalLog {
+    /// Logs that a request is refused, if a line is due.
     pub fn note(&self, method: &str, target: &str, status: u16, why: &str) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if status == 503 {
+            self.note_unavailable(why);
+        } else {
+            self.note_client_error(method, target, status, why);
+        }
+    }
+
+    fn note_client_error(&self, method: &str, target: &str, status: u16, why: &str) {
+        let mut last = lock(&self.client_errors);
         let (at, unlogged) = *last;
-        if at.is_some_and(|at| at.elapsed() < LINE_INTERVAL) {
+        if at.is_some_and(|at| at.elapsed() < CLIENT_ERROR_INTERVAL) {
             last.1 += 1;
             return;
         }
@@ -32,4 +58,26 @@ impl ClientErrorLog {
         let more = if unlogged == 0 { String::new() } else { format!(", and {unlogged} more") };
         info!("Request refused status={status} method={method} path={path}: {why}{more}");
     }
+
+    fn note_unavailable(&self, why: &str) {
+        let now = Instant::now();
+        let mut guard = lock(&self.unavailable);
+        let goes_on = |before: &Unavailable| now - before.last < UNAVAILABLE_INTERVAL;
+        let before = guard.take().filter(goes_on);
+        let due = now + UNAVAILABLE_LASTS;
+        let mut unavailable = before.unwrap_or(Unavailable { due, last: now, unlogged: 0 });
+        unavailable.last = now;
+        unavailable.unlogged += 1;
+        if now >= unavailable.due {
+            let count = std::mem::take(&mut unavailable.unlogged);
+            warn!("{count} requests were not served (503), the last one because {why}");
+            unavailable.due = now + UNAVAILABLE_INTERVAL;
+        }
+        *guard = Some(unavailable);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that holds these locks can panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

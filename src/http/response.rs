@@ -9,6 +9,7 @@ use super::json::Invalid;
 use crate::containment::body::{BODY_MAX_BYTES, Unreadable};
 use crate::containment::early_close::{Connection, server_header};
 use crate::lease::{OwnerToken, Record};
+use crate::service::STOPPING;
 use crate::store::StoreError;
 
 pub const JSON: &str = "application/json";
@@ -35,7 +36,7 @@ pub struct Response {
     pub body: String,
     pub content_type: &'static str,
     pub retry_after_s: Option<u64>,
-    /// Why a request is refused that its sender must change: 4xx, but not 409.
+    /// Why a request is refused, for the log: 4xx, but not 409; and 503.
     pub refused: Option<String>,
     pub allow: Option<&'static str>,
 }
@@ -161,7 +162,8 @@ impl From<Refusal> for Response {
             body["owner_token"] = json!(token.secret());
         }
         let mut response = Self::new(status, &body);
-        response.refused = (400..500).contains(&status).then_some(message);
+        let is_logged = (400..500).contains(&status) || status == 503 && message != STOPPING;
+        response.refused = is_logged.then_some(message);
         match refusal {
             Refusal::MethodNotAllowed(allow) => response.allow = Some(allow),
             Refusal::Unavailable(..) => response.retry_after_s = Some(RETRY_AFTER_UNAVAILABLE_S),

@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::api_token::ApiToken;
-use super::client_error_log::ClientErrorLog;
+use super::refusal_log::RefusalLog;
 use super::routes::Router;
 use super::shared::{Ending, Shared, lock};
 use crate::background::{Context, JOBS};
@@ -125,7 +125,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             clients: Clients::default(),
             writers: Writers::default(),
-            client_errors: ClientErrorLog::default(),
+            refusals: RefusalLog::default(),
             readers: Readers::default(),
             traffic: Traffic::default(),
             admitted: Mutex::default(),

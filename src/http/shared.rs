@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use signal_hook::iterator::Handle;
 
-use super::client_error_log::ClientErrorLog;
+use super::refusal_log::RefusalLog;
 use super::routes::Router;
 use crate::containment::answer_order::Clients;
 use crate::containment::blocked_writer::Writers;
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     pub stopping: AtomicBool,
     pub clients: Clients,
     pub writers: Writers,
-    pub client_errors: ClientErrorLog,
+    pub refusals: RefusalLog,
     pub readers: Readers,
     pub traffic: Traffic,
     /// Requests that were received already and are to be handled now.

@@ -297,7 +297,7 @@ impl Shared {
         let peer = request.remote_addr().copied();
         if let Some(why) = &response.refused {
             let method = request.method().as_str();
-            self.client_errors.note(method, request.url(), response.status, why);
+            self.refusals.note(method, request.url(), response.status, why);
         }
         // tiny_http panics on some `TE` headers; a worker must live on.
         let sent = catch_unwind(AssertUnwindSafe(|| request.respond(response.to_http(connection))));

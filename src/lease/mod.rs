@@ -43,8 +43,6 @@ pub use ttl::{HOLD_MS, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Ttl};
 #[derive(Default)]
 pub(crate) struct Read {
     pub row: Option<Row>,
-    /// Whether the row came from a server that takes writes. Any other may be a replica that lags.
-    pub takes_writes: bool,
     pub record: Option<StoredRecord>,
     /// Rows that the operation's own statement changed.
     pub changed: u64,
@@ -127,7 +125,7 @@ pub(crate) mod cases {
     }
 
     pub fn read(row: Option<Row>, record: Option<StoredRecord>, changed: u64) -> Read {
-        Read { row, takes_writes: true, record, changed, began_us: NOW_US - 1_000 }
+        Read { row, record, changed, began_us: NOW_US - 1_000 }
     }
 
     pub fn sent() -> Sent {

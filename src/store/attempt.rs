@@ -123,11 +123,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether the answer may be that a read found nothing.
-    pub fn answers_from_absence(&self) -> bool {
-        matches!(self.operation, Operation::Force(_) | Operation::Read(_))
-    }
-
     fn needs_packet_clock(&self) -> bool {
         matches!(self.operation, Operation::Acquire(acquire, _) if acquire.needs_packet_clock())
     }
@@ -142,12 +137,8 @@ impl<'a> Attempt<'a> {
     }
 
     /// Decides after a packet that only read.
-    pub fn after_read(&mut self, mut read: Read, sent_at: Instant) {
+    pub fn after_read(&mut self, read: Read, sent_at: Instant) {
         let sent = self.sent(sent_at);
-        if !read.takes_writes && !self.answers_from_absence() {
-            // The row may be out of date; the write reads it again.
-            read.row = None;
-        }
         match self.operation {
             Operation::Acquire(acquire, _) => self.follow(acquire.after_read(read, sent), sent_at),
             Operation::Find(acquire) => self.answer(Answer::Find(acquire.find(read, sent))),

@@ -5,6 +5,7 @@
 //! row leads to one more packet, which takes it over. When a packet for several operations fails,
 //! each operation goes on alone, so that one's error does not fail the others.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::attempt::{Attempt, Sharing};
@@ -43,7 +44,8 @@ impl Store {
         };
         let mut attempts: Vec<_> = operations.iter().map(Attempt::new).collect();
         let until = Instant::now() + BATCH_TIMEOUT;
-        let mut round = Round { store: self, statements, locks, until, lost: None };
+        let mut round =
+            Round { store: self, statements, locks, until, lost: None, is_verified: false };
         let cause = round.run_all(&mut attempts);
         attempts.into_iter().map(|attempt| attempt.finish(&cause)).collect()
     }
@@ -52,9 +54,11 @@ impl Store {
 /// What the rounds of one batch share.
 pub(super) struct Round<'s> {
     store: &'s Store,
-    pub statements: &'s Statements,
+    pub statements: Arc<Statements>,
     locks: Locks,
     until: Instant,
+    /// Whether the server and its tables were verified after an error: the same error is final then.
+    is_verified: bool,
     /// A connection that was lost during a write, until it is known to have ended.
     pub lost: Option<ConnectionId>,
 }
@@ -102,10 +106,13 @@ impl Round<'_> {
             self.lost = None;
         }
         let mut connection = self.store.database.pooled().map_err(Interrupted::Again)?;
+        if self.is_verified {
+            self.use_verified_tables(attempts);
+        }
         while self.is_in_time() {
             let mut reading = select(attempts, Attempt::is_reading);
             if !reading.is_empty() {
-                read(&mut connection, self.statements, &mut reading)?;
+                self.read(&mut connection, &mut reading)?;
                 continue;
             }
             if self.locks == Locks::Check {
@@ -116,6 +123,69 @@ impl Round<'_> {
                 return Ok(());
             }
             self.write(&mut connection, &mut writing)?;
+        }
+        Ok(())
+    }
+
+    /// Continues with the tables as they were found when they were inspected again.
+    fn use_verified_tables(&mut self, attempts: &mut [&mut Attempt]) {
+        if let Some(statements) = self.store.opened() {
+            self.statements = statements;
+        }
+        if let Err(why) = self.store.keeps_messages() {
+            let of_messages = attempts.iter_mut().filter(|a| a.operation.message_id().is_some());
+            for attempt in of_messages.filter(|attempt| attempt.is_open()) {
+                attempt.fail(StoreError::NotStorable(format!("message_id is refused: {why}")));
+            }
+        }
+    }
+
+    /// The database refused a packet, and nothing was written. Once, the server and its tables are
+    /// verified; the second time, the error is final.
+    pub(super) fn verify(&mut self, kind: ErrorKind, cause: String) -> Interrupted {
+        if !kind.needs_verifying() || std::mem::replace(&mut self.is_verified, true) {
+            return Interrupted::Refused(cause);
+        }
+        self.store.suspect(kind);
+        Interrupted::Again(cause)
+    }
+
+    /// Reads the rows of all these operations in one packet, and lets each decide.
+    fn read(
+        &mut self,
+        connection: &mut Connection,
+        attempts: &mut [&mut Attempt],
+    ) -> Result<(), Interrupted> {
+        let sent_at = Instant::now();
+        let (packet, reads) = self.statements.read_packet(attempts);
+        let replies = match connection.run(&packet) {
+            Ok(replies) => replies,
+            Err(PacketError { error, .. }) => {
+                let cause = cause(&error);
+                return match (ErrorKind::of(&error), attempts) {
+                    (ErrorKind::Incomparable, [attempt]) => {
+                        // No row can have these ids.
+                        attempt.after_read(Read::default(), sent_at);
+                        Ok(())
+                    }
+                    (ErrorKind::ConnectionLost | ErrorKind::Deadlock, _) => {
+                        Err(Interrupted::Again(cause))
+                    }
+                    (ErrorKind::RowLocked, [attempt]) => {
+                        attempt.fail(StoreError::RowLocked);
+                        Err(Interrupted::Again(cause))
+                    }
+                    (kind, _) => Err(self.verify(kind, cause)),
+                };
+            }
+        };
+        let reads = reads.read(attempts, replies, &self.statements.spellings);
+        let reads = reads.map_err(|error| Interrupted::Refused(cause(&error)))?;
+        for (attempt, read) in attempts.iter_mut().zip(reads) {
+            match read {
+                Some(read) => attempt.after_read(read, sent_at),
+                None => attempt.restart(),
+            }
         }
         Ok(())
     }
@@ -172,49 +242,4 @@ fn select<'a, 'g, 'o>(
     predicate: fn(&Attempt<'o>) -> bool,
 ) -> Vec<&'g mut Attempt<'o>> {
     attempts.iter_mut().map(|attempt| &mut **attempt).filter(|attempt| predicate(attempt)).collect()
-}
-
-/// Reads the rows of all these operations in one packet, and lets each decide.
-fn read(
-    connection: &mut Connection,
-    statements: &Statements,
-    attempts: &mut [&mut Attempt],
-) -> Result<(), Interrupted> {
-    let sent_at = Instant::now();
-    let (packet, reads) = statements.read_packet(attempts);
-    let replies = match connection.run(&packet) {
-        Ok(replies) => replies,
-        Err(PacketError { error, .. }) => {
-            let cause = cause(&error);
-            return match (ErrorKind::of(&error), attempts) {
-                (ErrorKind::Incomparable, [attempt]) => {
-                    // No row can have these ids.
-                    attempt.after_read(Read::default(), sent_at);
-                    Ok(())
-                }
-                (ErrorKind::ConnectionLost | ErrorKind::Deadlock, _) => {
-                    Err(Interrupted::Again(cause))
-                }
-                (ErrorKind::ReadOnly, _) => {
-                    // The next connection may reach another server.
-                    connection.discard();
-                    Err(Interrupted::Refused(cause))
-                }
-                (ErrorKind::RowLocked, [attempt]) => {
-                    attempt.fail(StoreError::RowLocked);
-                    Err(Interrupted::Again(cause))
-                }
-                _ => Err(Interrupted::Refused(cause)),
-            };
-        }
-    };
-    let reads = reads.read(attempts, replies, &statements.spellings);
-    let reads = reads.map_err(|error| Interrupted::Refused(cause(&error)))?;
-    for (attempt, read) in attempts.iter_mut().zip(reads) {
-        match read {
-            Some(read) => attempt.after_read(read, sent_at),
-            None => attempt.restart(),
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,6 @@
 //! A packet that writes is one transaction: the statements that acquires share, those that releases
 //! share, each operation's own, and then the reads whose rows are the answers.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::attempt::{Attempt, Next, Sharing};
@@ -29,19 +28,19 @@ macro_rules! statements {
             pub table: Table,
             pub spellings: Spellings,
             pub ids: Ids,
-            /// Whether triggers may change what an INSERT writes, so that its count is no answer.
-            pub has_triggers: AtomicBool,
+            /// Whether old programs write the time zone of the server.
+            server_zone: bool,
         }
 
         impl Statements {
-            pub fn new(table: &Table, spellings: Spellings) -> Self {
+            pub fn new(table: &Table, spellings: Spellings, server_zone: bool) -> Self {
                 let names = table.names();
                 Self {
                     $($name: Statement::new(include_str!(concat!("../../sql/", $file)), &names),)+
                     table: table.clone(),
                     spellings,
                     ids: Ids::new(table.max_key),
-                    has_triggers: table.has_triggers.into(),
+                    server_zone,
                 }
             }
         }
@@ -73,10 +72,7 @@ statements! {
 impl Statements {
     /// A packet that only reads, for all these operations.
     pub fn read_packet(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
-        let mut packet = Packet::default();
-        if attempts.iter().any(|attempt| attempt.answers_from_absence()) {
-            self.may_write.write(&mut packet, &[]);
-        }
+        let mut packet = Packet::for_writable_server();
         let all: Vec<_> = (0..attempts.len()).collect();
         let reads = self.append_reads(attempts, all.clone(), &all, &mut packet);
         (packet, reads)
@@ -84,7 +80,7 @@ impl Statements {
 
     /// The transaction with the next writes of all these operations.
     pub fn write_packet(&self, attempts: &[&mut Attempt]) -> (Packet, Layout) {
-        let mut packet = Packet::default();
+        let mut packet = Packet::for_writable_server();
         let mut layout = Layout { counts: vec![None; attempts.len()], ..Layout::default() };
         if let [attempt] = attempts
             && self.append_single(attempt, &mut packet, &mut layout)
@@ -125,7 +121,7 @@ impl Statements {
             layout.counts[0] = Some(0);
             return true;
         }
-        let is_plain = attempt.is_plain_insert() && !self.has_triggers.load(Ordering::Relaxed);
+        let is_plain = attempt.is_plain_insert() && !self.table.has_triggers;
         if let Some(claim) = claim(attempt).filter(|_| is_plain) {
             self.append_acquires(&[claim], packet, layout);
             layout.is_plain_insert = true;
@@ -263,6 +259,15 @@ impl Statements {
         sessions.map(is_locked).collect()
     }
 
+    pub fn server_zone(&self) -> NamedValue<'static> {
+        ("server_zone", Value::Number(self.server_zone.into()))
+    }
+
+    /// Whether old programs wrote the server's time zone when these statements were made.
+    pub fn has_server_zone(&self) -> bool {
+        self.server_zone
+    }
+
     fn append_reads(
         &self,
         attempts: &[&mut Attempt],
@@ -278,7 +283,11 @@ impl Statements {
                 (session, Value::Text(session.id_prospect.as_str()))
             }));
             let rows = devices.iter().map(|(device, prospects)| {
-                [("id_device", Value::Text(device)), ("id_prospects", Value::List(prospects))]
+                [
+                    ("id_device", Value::Text(device)),
+                    ("id_prospects", Value::List(prospects)),
+                    self.server_zone(),
+                ]
             });
             self.read.write_rows(packet, &rows.collect::<Vec<_>>());
         }
@@ -298,7 +307,7 @@ impl Statements {
 }
 
 /// The value of a statement's parameter.
-type NamedValue<'a> = (&'static str, Value<'a>);
+pub(super) type NamedValue<'a> = (&'static str, Value<'a>);
 
 /// What an acquire inserts: the lease is not dated yet.
 struct Claim<'a> {

@@ -83,13 +83,12 @@ impl Reads {
                 has_foreign_row = true;
                 continue;
             };
-            let (age_us, clock_us, began_us, takes_writes) =
-                parse_words(&words).ok_or_else(|| {
-                    let text = format!("the database answers {words:?} to sql/lease/read.sql");
-                    std::io::Error::other(text)
-                })?;
+            let (age_us, clock_us, began_us) = parse_words(&words).ok_or_else(|| {
+                let text = format!("the database answers {words:?} to sql/lease/read.sql");
+                std::io::Error::other(text)
+            })?;
             let row = Some(Row::new(key, stored, age_us, clock_us));
-            reads[at] = Read { row, takes_writes, began_us, ..Read::default() };
+            reads[at] = Read { row, began_us, ..Read::default() };
         }
         for row in take(self.records) {
             let (owner_token, age_us, result, prospect, device, message_id) =
@@ -114,9 +113,9 @@ impl Reads {
     }
 }
 
-/// Parses the four words of `sql/lease/read.sql`. A row whose age cannot be parsed must not count
+/// Parses the three words of `sql/lease/read.sql`. A row whose age cannot be parsed must not count
 /// as stale.
-fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64, bool)> {
+fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64)> {
     let mut words = words.split(' ');
     let age_us = match words.next()? {
         "-" => None,
@@ -124,7 +123,7 @@ fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64, bool)> {
     };
     let clock_us = words.next()?.parse().ok()?;
     let packet_clock_us = words.next()?.parse().ok()?;
-    Some((age_us, clock_us, packet_clock_us, words.next()? == "1"))
+    Some((age_us, clock_us, packet_clock_us))
 }
 
 /// The indexes of operations by their sessions.
@@ -166,9 +165,9 @@ mod tests {
 
     #[test]
     fn the_words_of_a_row_are_parsed_completely_or_not_at_all() {
-        assert_eq!(parse_words("-5 7 0 1"), Some((Some(-5), 7, 0, true)));
-        assert_eq!(parse_words("- 7 9 0"), Some((None, 7, 9, false)));
-        for unreadable in ["", "5", "5 7", "5 7 0", "x 7 0 1", "5 - 0 1", "5 7 x 1"] {
+        assert_eq!(parse_words("-5 7 0"), Some((Some(-5), 7, 0)));
+        assert_eq!(parse_words("- 7 9"), Some((None, 7, 9)));
+        for unreadable in ["", "5", "5 7", "x 7 0", "5 - 0", "5 7 x"] {
             assert_eq!(parse_words(unreadable), None, "{unreadable:?}");
         }
     }

@@ -57,10 +57,9 @@ impl Round<'_> {
                 }
             }
             _ => {
-                // After a failover the server may be read-only; the next connection may reach
-                // another.
+                // The next connection may reach another server.
                 connection.discard();
-                return Interrupted::Refused(cause);
+                return self.verify(kind, cause);
             }
         }
         Interrupted::Again(cause)

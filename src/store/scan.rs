@@ -7,7 +7,6 @@ use mysql::Row as SqlRow;
 
 use super::{Store, StoreError};
 use crate::db::{Packet, Value, columns};
-use crate::doctor::Messages;
 use crate::lease::{Holding, Id, Row, RowVersion, Session};
 
 /// Rows on a page of a sweep, or of a list for one device: a millisecond or two of the database's
@@ -88,22 +87,24 @@ impl Store {
     }
 
     fn rows(&self, device: Option<&Id>, after: u64, limit: u64) -> Result<Vec<SqlRow>, StoreError> {
+        let statements = self.statements()?;
         let values = [
             ("id_device", device.map_or(Value::Null, |id| Value::Text(id.as_str()))),
             ("after", Value::Number(after)),
             ("limit", Value::Number(limit)),
+            statements.server_zone(),
         ];
-        self.query(&self.statements()?.list, &values)
+        self.query(&statements.list, &values)
     }
 
     /// Those of these rows that have changed.
     pub fn changed(&self, rows: &[RowVersion]) -> Result<Vec<RowVersion>, StoreError> {
-        let watch = &self.statements()?.watch;
+        let statements = self.statements()?;
         let mut changed = Vec::new();
         for rows in rows.chunks(WATCH_ROWS) {
             let keys: Vec<_> = rows.iter().map(|row| Value::Number(row.key)).collect();
             let mut unchanged = HashSet::new();
-            for row in self.query(watch, &[("keys", Value::List(&keys))])? {
+            for row in self.query(&statements.watch, &[("keys", Value::List(&keys))])? {
                 let (key, stored): (_, Vec<u8>) = columns(row)?;
                 unchanged.insert(RowVersion::new(key, &stored));
             }
@@ -124,7 +125,7 @@ impl Store {
             swept.next = Some(row.key);
             if row.is_abandoned() {
                 // One row per transaction, so that no other operation waits for its lock.
-                let mut packet = Packet::default();
+                let mut packet = Packet::for_writable_server();
                 statements.append_delete(&session, &row, &mut packet);
                 let Ok(mut connection) = self.pooled(Instant::now()) else {
                     break;
@@ -143,7 +144,7 @@ impl Store {
     /// Deletes some of the records that are older than `kept`; returns how many.
     pub fn forget_messages(&self, kept: Duration) -> Result<u64, StoreError> {
         let statements = self.statements()?;
-        if self.messages().0 != Messages::Kept {
+        if !self.kept_messages() {
             return Ok(0);
         }
         let kept_us = u64::try_from(kept.as_micros()).unwrap_or(u64::MAX);
@@ -154,7 +155,7 @@ impl Store {
             return Ok(0);
         }
         // These locks delay no commit: nobody delivers messages this old any more.
-        let mut packet = Packet::default();
+        let mut packet = Packet::for_writable_server();
         packet.push("START TRANSACTION");
         for row in old {
             let (prospect, device, message_id, committed_us): (String, String, Vec<u8>, u64) =

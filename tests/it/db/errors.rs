@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::world::{Session, TABLE, World, tests};
+use crate::world::{Session, TABLE, World, eventually, tests};
 
 tests![an_error_of_the_database_is_never_a_grant];
 
@@ -31,6 +31,10 @@ fn an_error_of_the_database_is_never_a_grant(world: &World) {
         } else {
             schema.sql(&format!("ALTER TABLE {TABLE} {undo}"));
         }
+        eventually(
+            || "the table is in use again",
+            || (service.get("/readyz").status == 200).then_some(()),
+        );
         let owner_token = service.hold(&session);
         assert_eq!(service.release(&session, &owner_token).status, 200);
     }

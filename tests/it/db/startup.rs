@@ -8,8 +8,8 @@ use serde_json::json;
 use session_lock::testing::DATABASE;
 
 use crate::world::{
-    DatabaseServer, Service, Session, TIMEOUT, World, assert_says, free_port, migrate, run_check,
-    tests,
+    DatabaseServer, Service, Session, TIMEOUT, World, assert_says, eventually, free_port, migrate,
+    run_check, tests,
 };
 
 tests![a_database_that_is_not_there_yet_is_waited_for, a_read_only_database_is_waited_for,];
@@ -65,6 +65,6 @@ fn a_read_only_database_is_waited_for(world: &World) {
     service.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
     service.release(&session, &owner_token).assert_refused(503, "unavailable");
     root("SET GLOBAL read_only = 0");
-    assert_eq!(service.get("/readyz").status, 200);
+    eventually(|| "it is ready", || (service.get("/readyz").status == 200).then_some(()));
     assert_eq!(service.release(&session, &owner_token).status, 200);
 }

@@ -4,9 +4,16 @@ mod batch;
 mod ids;
 mod packet;
 mod spelling;
+mod table_changes;
 mod triggers;
 
 use crate::world::Test;
 
-pub const TESTS: &[&[Test]] =
-    &[batch::TESTS, ids::TESTS, packet::TESTS, spelling::TESTS, triggers::TESTS];
+pub const TESTS: &[&[Test]] = &[
+    batch::TESTS,
+    ids::TESTS,
+    packet::TESTS,
+    spelling::TESTS,
+    table_changes::TESTS,
+    triggers::TESTS,
+];

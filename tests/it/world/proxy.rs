@@ -57,6 +57,11 @@ fn is_write(packet: &[u8]) -> bool {
     /// The protocol's header: length, sequence number and command.
     const HEAD_BYTES: usize = 5;
     let text = packet.get(HEAD_BYTES..).unwrap_or_default();
+    // The guard against read-only servers.
+    let text = match text.iter().position(|byte| *byte == b';') {
+        Some(end) if text.starts_with(b"SET @takes_writes") => &text[end + 1..],
+        _ => text,
+    };
     let clock = text.starts_with(b"SET @packet_clock_us");
     clock || WRITES.iter().any(|write| text.starts_with(write.as_bytes()))
 }

@@ -1,0 +1,233 @@
+//! What was found out about the server and its tables, and what follows when they change: tables are
+//! inspected at the start, each minute, and when the database refuses a statement because of them.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use super::Store;
+use super::packet::Statements;
+use super::spelling::Spellings;
+use crate::db::{Connection, ErrorKind, HANGING_WRITES, Packet, cause};
+use crate::doctor::{self, Finding, Messages, Report, Verdict, Writes};
+use crate::metrics::METRICS;
+
+/// Least time between two inspections of a table that is missing or wrong.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The result of [`Store::open`].
+#[derive(Debug)]
+pub enum Opened {
+    Ready(Vec<Finding>),
+    NotYet(String),
+    Unusable(Vec<Finding>),
+}
+
+/// The last inspection.
+pub(super) struct Inspection {
+    at: Instant,
+    messages: Messages,
+    /// Why no lease can be written, until the table is inspected again.
+    problem: Option<String>,
+    /// Whether a table may have changed since.
+    is_outdated: bool,
+    /// The topics of its warnings.
+    warned: Vec<&'static str>,
+}
+
+impl Default for Inspection {
+    fn default() -> Self {
+        Self {
+            at: Instant::now(),
+            messages: Messages::default(),
+            problem: None,
+            is_outdated: false,
+            warned: Vec::new(),
+        }
+    }
+}
+
+impl Store {
+    fn inspection(&self) -> MutexGuard<'_, Inspection> {
+        // No code that holds this lock can panic.
+        self.inspection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Inspects everything that the guarantees depend on.
+    pub fn inspect(&self) -> Result<Report, String> {
+        if let Some(cause) = self.database.health().cause() {
+            // Each inspection of a server that does not finish writes would leave a connection behind.
+            return Err(cause);
+        }
+        let inspected = self.database.connect().and_then(|mut db| self.inspect_on(&mut db));
+        inspected.or_else(|error| {
+            let cause = cause(&error);
+            if ErrorKind::of(&error) != ErrorKind::Denied {
+                return Err(cause);
+            }
+            let text = format!("the database refuses this login ({cause}): check user, password, database and grants in DATABASE_URL");
+            let finding = Finding { verdict: Verdict::Problem, topic: "login", text, sql: None };
+            Ok(Report { findings: vec![finding], ..Report::default() })
+        })
+    }
+
+    fn inspect_on(&self, connection: &mut Connection) -> mysql::Result<Report> {
+        doctor::inspect(connection, &self.table_name, self.configured_offset.as_deref())
+    }
+
+    /// Opens the store if the database can be reached and its table is usable.
+    pub fn open(&self) -> Opened {
+        let report = match self.inspect() {
+            Ok(report) => report,
+            Err(cause) => {
+                return Opened::NotYet(format!("the database cannot be reached: {cause}"));
+            }
+        };
+        if report.table.is_none() || !report.has_usable_zone() {
+            return Opened::Unusable(report.of(Verdict::Problem).cloned().collect());
+        }
+        let adopted = self.database.connect().map_err(|error| cause(&error));
+        if let Err(cause) = adopted.and_then(|mut connection| self.adopt(&report, &mut connection))
+        {
+            return Opened::NotYet(cause);
+        }
+        METRICS.database_up.set(1);
+        self.inspection().warned = report.topics(Verdict::Warning);
+        Opened::Ready(report.of(Verdict::Warning).cloned().collect())
+    }
+
+    /// Goes on with the tables as they are in this report. The error says why no lease can be written.
+    fn adopt(&self, report: &Report, connection: &mut Connection) -> Result<(), String> {
+        let Some(table) = &report.table else {
+            let problem = report.of(Verdict::Problem).next();
+            return Err(problem.map_or_else(String::new, |problem| problem.text.clone()));
+        };
+        match report.writes {
+            Writes::Accepted => {}
+            Writes::ReadOnly => return Err("the database is read-only".to_owned()),
+            Writes::Hang => {
+                return Err(format!("the database does not finish writes: {HANGING_WRITES}"));
+            }
+        }
+        self.inspection().messages = report.messages.clone();
+        let before = self.opened();
+        if before.as_ref().is_none_or(|before| !before.table.is_like(table)) {
+            let spellings = Spellings::load(connection, table).map_err(|error| cause(&error))?;
+            let server_zone = before
+                .map_or(report.zone_difference_minutes == 0, |before| before.has_server_zone());
+            if self.opened().is_some() {
+                info!("the lock table has changed; continuing with it as it is now");
+            }
+            let statements = Statements::new(table, spellings, server_zone);
+            let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+            *opened = Some(Arc::new(statements));
+        }
+        Ok(())
+    }
+
+    /// Has the tables inspected: one of them may have changed.
+    pub(super) fn suspect_tables(&self) {
+        self.inspection().is_outdated = true;
+        self.database.health().suspect();
+    }
+
+    /// Inspects what changes slowly or without an error: some metrics, the server's settings, and the
+    /// tables.
+    pub fn measure(&self) {
+        let (Ok(report), Some(statements)) = (self.inspect(), self.opened()) else { return };
+        METRICS.ids_used.set(report.ids_used.unwrap_or_default());
+        METRICS.clock_difference.set(report.clock_difference_s.unwrap_or_default());
+        METRICS.zone_difference.set(report.zone_difference_minutes * 60);
+        let is_usable =
+            |table| statements.table.is_like(table) && report.writes == Writes::Accepted;
+        match &report.table {
+            Some(table) if is_usable(table) => {
+                statements.ids.keep_below(table.next_id);
+                self.inspection().messages = report.messages.clone();
+            }
+            _ => self.suspect_tables(),
+        }
+        self.log_new_warnings(&report);
+    }
+
+    /// Logs the findings on which the last inspection had nothing to say.
+    fn log_new_warnings(&self, report: &Report) {
+        let serious = report.findings.iter().filter(|finding| finding.verdict != Verdict::Good);
+        let topics = serious.clone().map(|finding| finding.topic).collect();
+        let before = std::mem::replace(&mut self.inspection().warned, topics);
+        for finding in serious.filter(|finding| !before.contains(&finding.topic)) {
+            warn!("{} {}", finding.topic, finding.text);
+        }
+    }
+
+    /// Waits at most `timeout` until a health check is due, and runs it.
+    pub fn check_health(&self, timeout: Duration) {
+        self.database.check_health(timeout, |connection| self.verify(connection));
+    }
+
+    /// Whether leases can be written on this connection; the error says why not. Tables that may
+    /// have changed are inspected.
+    fn verify(&self, connection: &mut Connection) -> Result<(), String> {
+        let Some(statements) = self.opened() else {
+            // The sweeper opens the store.
+            return Ok(());
+        };
+        if !self.is_outdated()? {
+            let mut packet = Packet::for_writable_server();
+            statements.may_write.write(&mut packet, &[]);
+            let Err(failed) = connection.run(&packet) else { return Ok(()) };
+            if !ErrorKind::of(&failed.error).is_about_table() {
+                return Err(cause(&failed.error));
+            }
+        }
+        self.inspection().at = Instant::now();
+        let inspected = self.inspect_on(connection).map_err(|error| cause(&error));
+        let adopted = inspected.and_then(|report| self.adopt(&report, connection));
+        let mut inspection = self.inspection();
+        inspection.is_outdated = adopted.is_err();
+        inspection.problem = adopted.clone().err();
+        adopted
+    }
+
+    /// Whether the tables must be inspected; the error is what was wrong with them a moment ago.
+    fn is_outdated(&self) -> Result<bool, String> {
+        let inspection = self.inspection();
+        match &inspection.problem {
+            Some(problem) if inspection.at.elapsed() < RETRY_INTERVAL => Err(problem.clone()),
+            _ => Ok(inspection.is_outdated),
+        }
+    }
+
+    /// Whether messages can be recorded: the error says what is wrong with their table. A table
+    /// that was wrong is inspected again, because it may have been repaired since.
+    pub fn keeps_messages(&self) -> Result<(), String> {
+        let mut inspection = self.inspection();
+        let Messages::Refused(why) = inspection.messages.clone() else {
+            // If the table has not been inspected yet, the request itself shows whether it is good.
+            return Ok(());
+        };
+        if inspection.at.elapsed() < RETRY_INTERVAL {
+            return Err(why);
+        }
+        inspection.at = Instant::now();
+        drop(inspection);
+        let inspect = |statements: Arc<Statements>| {
+            let mut connection = self.database.connect()?;
+            doctor::inspect_messages(&mut connection, &statements.table)
+        };
+        let Some(Ok(messages)) = self.opened().map(inspect) else {
+            return Err(why);
+        };
+        self.inspection().messages = messages.clone();
+        match messages {
+            Messages::Refused(why) => Err(why),
+            Messages::Kept | Messages::Unknown => Ok(()),
+        }
+    }
+
+    /// Whether the message table was good when it was last inspected.
+    pub(super) fn kept_messages(&self) -> bool {
+        self.inspection().messages == Messages::Kept
+    }
+}
