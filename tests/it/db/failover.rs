@@ -16,6 +16,7 @@ tests![
     a_failover_ends_nobody_elses_connection,
     an_asynchronous_failover_forgets_what_the_replica_had_not_received,
     a_read_only_replica_that_lags_behind_is_no_answer,
+    a_failover_with_old_connections_costs_at_most_one_request,
 ];
 
 /// A connection that was lost in the middle of a write is ended with `KILL` and its id. On another
@@ -118,8 +119,9 @@ fn a_read_only_replica_that_lags_behind_is_no_answer(world: &World) {
     let (primary, replica) = start_replicas(world.engine);
     primary.create_bot();
     let proxy = Proxy::start(primary.address());
-    let url = proxy.url(DATABASE).replace("root@", "bot@");
-    let service = Service::start(&url, &[]);
+    // A superuser could write to the replica.
+    let superusers = Service::start(&proxy.url(DATABASE), &[]);
+    let service = Service::start(&proxy.url(DATABASE).replace("root@", "bot@"), &[]);
     let (kept, ended, missed) = (Session::new(), Session::new(), Session::new());
     service.acquire(&kept, json!({"ttl_ms": 600_000}));
     let ended_token = service.hold_for(&ended, "m");
@@ -136,11 +138,14 @@ fn a_read_only_replica_that_lags_behind_is_no_answer(world: &World) {
         proxy.set(Fault::None);
         eventually(
             || "the database is reached",
-            || (service.get("/healthz").status == 200).then_some(()),
+            || {
+                let answers = |service: &Service| service.get("/healthz").status == 200;
+                (answers(&service) && answers(&superusers)).then_some(())
+            },
         );
     };
     redirect(&replica);
-    for _ in 0..3 {
+    for service in [&service, &superusers, &service, &superusers] {
         for reply in [
             service.renew(&missed, &token, 30_000),
             service.commit(&missed, &token, "m"),
@@ -163,4 +168,38 @@ fn a_read_only_replica_that_lags_behind_is_no_answer(world: &World) {
     service.acquire(&missed, json!({})).assert_held();
     service.acquire(&ended, json!({})).assert_granted("new");
     assert_eq!(service.release(&missed, &token).status, 200);
+}
+
+/// The address leads to the new primary, but the service's connections are still to the old one.
+fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
+    let [first, second] = [(); 2].map(|()| DatabaseServer::start_migrated(world.engine, &[]));
+    let proxy = Proxy::start(first.address());
+    for server in [&first, &second] {
+        server.create_bot();
+    }
+    let superusers = Service::start(&proxy.url(DATABASE), &[]);
+    let service = Service::start(&proxy.url(DATABASE).replace("root@", "bot@"), &[]);
+    for service in [&service, &superusers] {
+        thread::scope(|scope| {
+            for _ in 0..40 {
+                scope.spawn(|| service.acquire(&Session::new(), json!({})));
+            }
+        });
+    }
+    first.connect().query_drop("SET GLOBAL read_only = 1").unwrap();
+    for service in [&service, &superusers] {
+        service.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
+        service.get("/readyz").assert_refused(503, "unavailable");
+    }
+    let row = format!("SELECT COUNT(*) FROM {DATABASE}.{TABLE}");
+    let rows: Option<u64> = first.connect().query_first(row).unwrap();
+    assert_eq!(rows, Some(80), "leases of a read-only server");
+    proxy.redirect(second.address());
+    thread::sleep(Duration::from_secs(1));
+    for service in [&service, &superusers] {
+        let requests = [(); 20].map(|()| service.acquire(&Session::new(), json!({})).status);
+        let refused = requests.iter().filter(|status| **status != 200).count();
+        assert!(refused <= 1, "{requests:?}");
+        assert_eq!(service.get("/readyz").status, 200);
+    }
 }

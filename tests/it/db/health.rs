@@ -10,7 +10,8 @@ use serde_json::json;
 use session_lock::testing::DATABASE;
 
 use crate::world::{
-    CLOSE, DatabaseServer, Fault, Service, Session, SetOnDrop, World, eventually, raw_get, tests,
+    CLOSE, DatabaseServer, Fault, Service, Session, SetOnDrop, World, assert_says, eventually,
+    raw_get, run_check, tests,
 };
 
 tests![
@@ -19,6 +20,8 @@ tests![
     healthz_answers_while_all_workers_wait_for_the_database,
     while_the_database_hangs_requests_are_refused_at_once,
     a_frozen_database_is_not_a_frozen_service,
+    writes_that_do_not_end_make_the_service_unavailable_and_few_connections,
+    a_failure_that_lasts_is_logged_with_a_count,
 ];
 
 /// The longest that a request takes, whatever happens.
@@ -229,4 +232,61 @@ fn a_frozen_database_is_not_a_frozen_service(world: &World) {
         }
         server.thaw();
     });
+}
+
+fn writes_that_do_not_end_make_the_service_unavailable_and_few_connections(world: &World) {
+    let (proxy, service) = world.serve_through_proxy(&["--workers", "3"]);
+    proxy.set(Fault::HangWrites);
+    let done = AtomicBool::new(false);
+    let connections = || {
+        let metrics = service.text("/metrics");
+        let opened = "session_lock_database_connections_opened_total ";
+        metrics.lines().find_map(|line| line.strip_prefix(opened)?.parse::<u64>().ok()).unwrap()
+    };
+    thread::scope(|scope| {
+        let _stop = SetOnDrop(&done);
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    service.acquire(&Session::new(), json!({}));
+                    thread::sleep(Duration::from_millis(100));
+                }
+            });
+        }
+        let unready = || (service.get("/readyz").status == 503).then_some(());
+        eventually(|| "it is not ready", unready);
+        service.wait_for_line("does not finish writes");
+        let printed = run_check(&proxy.url(DATABASE));
+        assert_eq!(printed.status, Some(1), "{printed:?}");
+        assert_says(&printed.out, &["problem  writes", "quorum"]);
+        for _ in 0..5 {
+            service.get("/readyz").assert_refused(503, "unavailable");
+            thread::sleep(Duration::from_millis(200));
+        }
+    });
+    assert!(connections() < 60, "{} connections", connections());
+    proxy.set(Fault::None);
+    service.recovery();
+}
+
+fn a_failure_that_lasts_is_logged_with_a_count(world: &World) {
+    let session = Session::new();
+    world.store(&session, "garbage");
+    let service = world.serve(&[]);
+    let mut other_program = world.lock_row(&session);
+    let lines = || {
+        let log = service.log();
+        log.into_iter().filter(|line| line.contains("were not served")).collect::<Vec<_>>()
+    };
+    let began = Instant::now();
+    while lines().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(20), "no line");
+        service.acquire(&session, json!({})).assert_refused(503, "unavailable");
+    }
+    for _ in 0..3 {
+        service.acquire(&session, json!({})).assert_refused(503, "unavailable");
+    }
+    let [line] = &lines()[..] else { panic!("{:?}", lines()) };
+    assert!(line.contains("WARN") && line.contains("another program holds"), "{line}");
+    other_program.query_drop("ROLLBACK").unwrap();
 }

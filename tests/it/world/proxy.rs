@@ -17,6 +17,9 @@ pub enum Fault {
     Hold,
     /// Writes arrive when the fault ends; all other bytes pass.
     HoldWrites,
+    /// Transactions that write are held, and `KILL` is said to have succeeded but ends nothing: a
+    /// server that cannot finish a write.
+    HangWrites,
     /// Bytes are discarded, and so is all that follows on the connection; neither end is told.
     Discard,
     /// The same, for what the database sends only.
@@ -52,14 +55,21 @@ struct Shared {
 /// What the text of a packet that writes begins with.
 const WRITES: [&str; 3] = ["START TRANSACTION", "INSERT INTO", "DELETE `"];
 
-/// Whether these bytes begin with a packet that writes.
-fn is_write(packet: &[u8]) -> bool {
+/// The text of a packet of statements.
+fn text_of(packet: &[u8]) -> &[u8] {
     /// The protocol's header: length, sequence number and command.
     const HEAD_BYTES: usize = 5;
-    let text = packet.get(HEAD_BYTES..).unwrap_or_default();
-    // The guard against read-only servers.
+    packet.get(HEAD_BYTES..).unwrap_or_default()
+}
+
+/// How a packet begins that read-only servers refuse.
+const GUARD: &[u8] = b"SET @takes_writes";
+
+/// Whether these bytes begin with a packet that writes.
+fn is_write(packet: &[u8]) -> bool {
+    let text = text_of(packet);
     let text = match text.iter().position(|byte| *byte == b';') {
-        Some(end) if text.starts_with(b"SET @takes_writes") => &text[end + 1..],
+        Some(end) if text.starts_with(GUARD) => &text[end + 1..],
         _ => text,
     };
     let clock = text.starts_with(b"SET @packet_clock_us");
@@ -180,13 +190,27 @@ impl Shared {
                 thread::sleep(delay);
             }
             let is_write = direction == Direction::Requests && is_write(&buffer[..length]);
+            let is_transaction = is_write && {
+                let text = text_of(&buffer[..length]);
+                text.starts_with(GUARD) || text.starts_with(b"START TRANSACTION")
+            };
             let holds = |fault: &mut Fault| match fault {
                 Fault::Hold => true,
                 Fault::HoldWrites => is_write,
+                Fault::HangWrites => is_transaction,
                 _ => false,
             };
             let fault = self.fault.lock().unwrap();
             let fault = *self.changed.wait_while(fault, holds).unwrap();
+            if fault == Fault::HangWrites
+                && direction == Direction::Requests
+                && text_of(&buffer[..length]).starts_with(b"KILL ")
+            {
+                // The protocol's packet for a statement that succeeded.
+                const OK: [u8; 11] = [7, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0];
+                let _ = from.write_all(&OK);
+                continue;
+            }
             is_lost |= number < self.forgotten.load(Ordering::SeqCst);
             is_lost |= match fault {
                 Fault::Reset => break,
