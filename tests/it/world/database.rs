@@ -83,6 +83,11 @@ impl DatabaseServer {
     /// Kills the server, as a crash of the machine does.
     pub fn crash(&self) {
         self.signal("-KILL");
+        std::fs::remove_file(self.pid_file()).unwrap();
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.pid_file().exists()
     }
 
     /// Starts it again after it was killed.
@@ -91,8 +96,13 @@ impl DatabaseServer {
     }
 
     fn signal(&self, name: &str) {
-        let pid = std::fs::read_to_string(self.private.folder().join("pid")).unwrap();
+        let pid = std::fs::read_to_string(self.pid_file()).unwrap();
         signal(pid.trim(), name);
+    }
+
+    /// A server that ends removes it, and so does [`Self::crash`].
+    fn pid_file(&self) -> PathBuf {
+        self.private.folder().join("pid")
     }
 
     pub fn address(&self) -> SocketAddr {
