@@ -22,7 +22,7 @@ use mysql::prelude::{FromRow, Queryable};
 use session_lock::testing::DATABASE;
 
 pub use command::{Printed, assert_says, binary, migrate, openssl, run, run_check, run_serve};
-pub use database::{DatabaseServer, Engine};
+pub use database::{DatabaseServer, Engine, MariaDb};
 pub use endpoint::{Endpoint, Stream, connect_from, free_port, unix_socket};
 pub use group::{Group, member_states};
 pub use process::{KillOnDrop, signal};
