@@ -6,7 +6,8 @@
 # make bench   how fast it is, beside others: a table (a quarter of an hour, on a quiet machine)
 # make mutants  break each promise on purpose and see the tests notice (hours)
 # make torture [SECONDS=3600] [SEED=7]  everything fails at once, and what the clients saw is checked;
-#               then a Galera cluster loses its node, for a quarter of the time
+#               then a Galera cluster, and a group of Group Replication, lose their first node, for a
+#               quarter of the time each
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.
 
 # A file is read in one go.
@@ -53,6 +54,7 @@ mutants:
 torture: export SECONDS := $(or $(SECONDS),3600)
 torture: export SEED := $(SEED)
 torture: export GALERA := $(or $(GALERA),$(shell expr $(SECONDS) / 4))
+torture: export GROUP := $(or $(GROUP),$(shell expr $(SECONDS) / 4))
 torture:
 	tests/install $(needed) galera
 	cargo test --test torture

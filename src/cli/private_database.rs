@@ -137,9 +137,13 @@ fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
     let version = version.map_err(|error| format!("cannot run {}: {error}", program.display()))?;
     let is_mariadb = String::from_utf8_lossy(&version.stdout).contains("MariaDB");
     let (installer, options): (_, &[&str]) = if is_mariadb {
-        let installer = find_program("mariadb-install-db");
+        // That of the server's own version, if it is beside the server.
+        let own = program.with_file_name("mariadb-install-db");
+        let installer = Some(own).filter(|own| own.is_file());
         (
-            installer.ok_or("mariadb-install-db is missing: apt-get install mariadb-server")?,
+            installer
+                .or_else(|| find_program("mariadb-install-db"))
+                .ok_or("mariadb-install-db is missing: apt-get install mariadb-server")?,
             // --force skips the lookup of the machine's own name.
             &["--auth-root-authentication-method=normal", "--force", "--skip-test-db"],
         )

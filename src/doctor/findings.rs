@@ -2,6 +2,7 @@
 //! however long, so that a search finds them.
 
 use super::Verdict::{self, Good, Problem, Warning};
+use super::engines;
 use super::facts::{CLOCK_TOLERANCE_S, Column, Facts, TableFacts};
 use super::rights::Rights;
 use super::{Finding, Messages, Writes};
@@ -46,9 +47,26 @@ pub const TIME_ZONE: &str = "time zone";
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// In the order in which findings are printed.
-const CHECKS: [Check; 17] = [
-    server, sysdate, time_zone, clock, binlog, durability, engine, columns, collations, keys,
-    triggers, primary, headroom, rights, rows_ahead, messages, writes,
+const CHECKS: [Check; 19] = [
+    server,
+    engines::group,
+    engines::lock_waits,
+    sysdate,
+    time_zone,
+    clock,
+    binlog,
+    durability,
+    engine,
+    columns,
+    collations,
+    keys,
+    triggers,
+    primary,
+    headroom,
+    rights,
+    rows_ahead,
+    messages,
+    writes,
 ];
 
 pub fn all(facts: &Facts) -> Vec<Finding> {

@@ -107,6 +107,11 @@ type Case = (Check, fn(&mut Facts), &'static [(&'static str, &'static str)]);
 
 #[rustfmt::skip]
 const CASES: &[Case] = &[
+    (engines::group, |f| set(f, "group_replication_consistency", "BEFORE_ON_PRIMARY_FAILOVER"), &[]),
+    (engines::group, |f| set(f, "group_replication_consistency", "EVENTUAL"), &[("warning group group_replication_consistency is EVENTUAL", ": SET GLOBAL group_replication_consistency = 'BEFORE_ON_PRIMARY_FAILOVER';")]),
+    (engines::lock_waits, |f| f.version = "10.5.29-MariaDB-0+deb11u1".to_owned(), &[("warning lock waits MariaDB before 10.6 waits up to 2 s", "longer")]),
+    (engines::lock_waits, |f| f.version = "10.6.0-MariaDB".to_owned(), &[]),
+    (engines::lock_waits, |f| f.version = "8.0.45-Debian".to_owned(), &[]),
     (sysdate, |f| f.sysdate = Sysdate::AtTheStart, &[("problem clock the server runs with --sysdate-is-now", "restart the server")]),
     (time_zone, |f| f.zone = "GMT".to_owned(), &[("problem time zone the database's own zone is GMT (now +00:00)", "if no other program minds")]),
     (time_zone, |f| (f.configured_offset, f.offset_minutes) = (Some("+02:00"), -90), &[("warning time zone +02:00 is configured, but the database's own zone UTC is at -01:30 now", "all servers alike")]),

@@ -3,6 +3,7 @@
 //!
 //! `facts` and `rights` read everything, `findings` says what it means.
 
+mod engines;
 mod facts;
 mod findings;
 mod rights;

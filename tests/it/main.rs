@@ -1,4 +1,5 @@
 //! Every test of the service, run on MariaDB and on MySQL through the real binary and real HTTP.
+//! `DATABASES=mariadb-10.5,mariadb-11.8` in the environment chooses other versions.
 //! The folders and files have the names of the modules in `src` that they test.
 //!
 //! A test is a function that takes a [`World`](world::World): the service on one of the two
@@ -53,7 +54,7 @@ fn main() {
     ];
     let mut trials = Vec::new();
     let mut worlds = Vec::new();
-    for engine in [Engine::MariaDb, Engine::MySql] {
+    for engine in Engine::tested() {
         let world = Arc::new(LazyLock::new(move || World::start(engine)));
         for (name, run) in modules.iter().copied().flatten().copied().flatten() {
             let world = Arc::clone(&world);

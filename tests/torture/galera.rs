@@ -1,29 +1,17 @@
-//! A Galera cluster of three nodes, all of whose traffic goes to one of them. That node is killed, or
-//! hangs and is expelled, and the servers are pointed at the next.
+//! A Galera cluster of three nodes.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fastrand::Rng;
-use mysql::prelude::Queryable;
-use session_lock::testing::DATABASE;
-
-use crate::run::run;
-use crate::world::{Proxy, migrate, signal};
-
-/// How long the clients ask before and after a node of the cluster fails.
-const PHASE: Duration = Duration::from_secs(10);
-
-/// The longest until the operator points the servers at the next node.
-const REACTION_MS: u64 = 3_000;
+use crate::cluster::Cluster;
+use crate::world::signal;
 
 /// Without it a node may not have applied yet what was committed at the one before it.
 const SETTINGS: &str = "--wsrep-sync-wait=1";
 
-struct Cluster {
+pub struct Galera {
     child: Child,
     nodes: Vec<Node>,
     _folder: tempfile::TempDir,
@@ -34,7 +22,11 @@ struct Node {
     pid: String,
 }
 
-impl Cluster {
+impl Cluster for Galera {
+    const NAME: &str = "galera";
+
+    const RECOVERS_WITHIN: Duration = Duration::from_secs(10);
+
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/galera"))
@@ -57,51 +49,20 @@ impl Cluster {
         assert_eq!(nodes.len(), 3, "the cluster says above what is wrong");
         Self { child, nodes, _folder: folder }
     }
+
+    fn address(&self, node: usize) -> SocketAddr {
+        ([127, 0, 0, 1], self.nodes[node].port).into()
+    }
+
+    fn signal_first(&self, name: &str) {
+        signal(&self.nodes[0].pid, name);
+    }
 }
 
-impl Drop for Cluster {
+impl Drop for Galera {
     fn drop(&mut self) {
         // It ends the nodes when its input ends.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
-    }
-}
-
-impl Node {
-    fn address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.port).into()
-    }
-
-    fn signal(&self, name: &str) {
-        signal(&self.pid, name);
-    }
-}
-
-/// One cluster after the other.
-pub fn torture(lasts: Duration, seed: u64) {
-    let began = Instant::now();
-    let mut rng = Rng::with_seed(seed);
-    while began.elapsed() < lasts {
-        let cluster = Cluster::start();
-        let url = format!("mysql://root@{}/", cluster.nodes[0].address());
-        let mut conn = mysql::Conn::new(mysql::Opts::from_url(&url).unwrap()).unwrap();
-        conn.query_drop(format!("CREATE DATABASE {DATABASE}")).unwrap();
-        migrate(&format!("{url}{DATABASE}"));
-        let proxies = [(); 2].map(|()| Proxy::start(cluster.nodes[0].address()));
-        run("galera", &proxies, rng.u64(..1_000_000), |servers| {
-            thread::sleep(PHASE);
-            let hangs = rng.bool();
-            cluster.nodes[0].signal(if hangs { "-STOP" } else { "-KILL" });
-            thread::sleep(Duration::from_millis(rng.u64(..REACTION_MS)));
-            for proxy in &proxies {
-                proxy.redirect(cluster.nodes[1].address());
-            }
-            thread::sleep(PHASE / 2);
-            if hangs {
-                cluster.nodes[0].signal("-CONT");
-            }
-            thread::sleep(PHASE / 2);
-            servers.run.count(if hangs { "node hung" } else { "node killed" });
-        });
     }
 }

@@ -2,12 +2,15 @@
 //! servers, and a database, a network and servers that die, hang and come back. What the clients
 //! observed is recorded and checked afterwards (`history`).
 //!
-//! `SECONDS` and `SEED` in the environment say how long and with which random numbers, `GALERA` for
-//! how many seconds a cluster is tested afterwards; `make torture` sets them.
+//! `SECONDS` and `SEED` in the environment say how long and with which random numbers, `GALERA` and
+//! `GROUP` for how many seconds a cluster of either kind is tested afterwards; `make torture` sets
+//! them.
 
 mod client;
+mod cluster;
 mod faults;
 mod galera;
+mod group;
 mod history;
 mod report;
 mod run;
@@ -18,7 +21,8 @@ mod world;
 use std::thread;
 use std::time::Duration;
 
-use world::Engine;
+use galera::Galera;
+use world::{Engine, Group, MariaDb};
 
 /// How long it takes by default, in CI: both databases side by side.
 const SECONDS_DEFAULT: u64 = 120;
@@ -29,7 +33,7 @@ const OPERATIONS_LEAST: u64 = 20_000;
 fn main() {
     let number = |name, default| {
         let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-        value.map_or(default, |value| value.parse().expect("SECONDS, SEED and GALERA are numbers"))
+        value.map_or(default, |value| value.parse().expect("they are numbers"))
     };
     history::check_the_checker();
     let seconds = number("SECONDS", SECONDS_DEFAULT);
@@ -38,12 +42,13 @@ fn main() {
     let lasts = Duration::from_secs(seconds);
     let operations: u64 = thread::scope(|scope| {
         let runs = [
-            scope.spawn(|| faults::torture(Engine::MariaDb, 2, lasts, seed)),
+            scope.spawn(|| faults::torture(Engine::MariaDb(MariaDb::Installed), 2, lasts, seed)),
             scope.spawn(|| faults::torture(Engine::MySql, 3, lasts, seed)),
         ];
         runs.into_iter().map(|run| run.join().expect("see above")).sum()
     });
     let least = OPERATIONS_LEAST * seconds / SECONDS_DEFAULT;
     assert!(operations >= least, "{operations} operations of {least}: too slow to find anything");
-    galera::torture(Duration::from_secs(number("GALERA", 0)), seed);
+    cluster::torture::<Galera>(Duration::from_secs(number("GALERA", 0)), seed);
+    cluster::torture::<Group>(Duration::from_secs(number("GROUP", 0)), seed);
 }

@@ -46,7 +46,7 @@ fn start_replicas(engine: Engine) -> (DatabaseServer, DatabaseServer) {
     let primary = DatabaseServer::start(engine, &["--log-bin=log", "--server-id=1"]);
     let replica = DatabaseServer::start(engine, &["--server-id=2"]);
     let (status, change, start) = match engine {
-        Engine::MariaDb => (
+        Engine::MariaDb(_) => (
             "SHOW MASTER STATUS",
             "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'root', MASTER_PORT = {port}, \
              MASTER_LOG_FILE = '{file}', MASTER_LOG_POS = {position}",
@@ -87,7 +87,7 @@ fn stop_replication_after(engine: Engine, replica: &DatabaseServer, session: &Se
         },
     );
     let stop = match engine {
-        Engine::MariaDb => "STOP SLAVE",
+        Engine::MariaDb(_) => "STOP SLAVE",
         Engine::MySql => "STOP REPLICA",
     };
     conn.query_drop(stop).unwrap();

@@ -82,7 +82,7 @@ fn a_database_is_reached_with_tls_and_only_with_its_own_authority(world: &World)
 fn a_database_without_tls_is_refused_when_it_is_required(world: &World) {
     let authority = Authority::new();
     let option = match world.engine {
-        Engine::MariaDb => "--skip-ssl",
+        Engine::MariaDb(_) => "--skip-ssl",
         Engine::MySql => "--tls-version=",
     };
     let server = DatabaseServer::start(world.engine, &[option]);

@@ -5,14 +5,15 @@ use serde_json::json;
 use session_lock::testing::DATABASE;
 
 use crate::world::{
-    DatabaseServer, Service, Session, TABLE, World, assert_says, old_program, run, run_check,
-    run_serve, tests,
+    DatabaseServer, Engine, Group, MariaDb, Service, Session, TABLE, World, assert_says, migrate,
+    old_program, run, run_check, run_serve, tests,
 };
 
 tests![
     a_server_whose_sysdate_is_now_is_refused,
     a_refused_login_is_said_and_its_password_is_not,
     missing_rights_are_named,
+    what_one_engine_does_worse_is_warned_of,
     a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm,
 ];
 
@@ -47,6 +48,28 @@ fn missing_rights_are_named(world: &World) {
     assert_says(&served.err, &["rights", &grant, "DELETE command denied"]);
     schema.grant("DELETE");
     assert_eq!(run_check(&url).status, Some(0));
+}
+
+fn what_one_engine_does_worse_is_warned_of(world: &World) {
+    if world.engine != Engine::MySql {
+        let printed = run_check(&world.database.url(DATABASE)).out;
+        let waits_long = world.engine == Engine::MariaDb(MariaDb::V10_5);
+        assert_eq!(printed.contains("warning  lock waits"), waits_long, "{printed}");
+        assert!(!printed.contains("group"), "{printed}");
+        return;
+    }
+    let group = Group::start(1, &["--group-replication-consistency=EVENTUAL"]);
+    let server = &group.nodes[0];
+    migrate(&server.url(DATABASE));
+    let printed = run_check(&server.url(DATABASE));
+    assert_eq!(printed.status, Some(0), "{printed:?}");
+    assert!(!printed.out.contains("lock waits"), "{printed:?}");
+    let warns = |line: &&str| line.starts_with("warning  group ");
+    let warning = printed.out.lines().find(warns).unwrap_or_else(|| panic!("{printed:?}"));
+    let sql = &warning[warning.find("SET GLOBAL").unwrap()..];
+    server.connect().query_drop(sql).unwrap();
+    let printed = run_check(&server.url(DATABASE)).out;
+    assert!(!printed.lines().any(|line| warns(&line)), "{printed}");
 }
 
 fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &World) {

@@ -1,7 +1,7 @@
 //! Private database servers.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mysql::prelude::Queryable;
 use session_lock::testing::{DATABASE, PrivateDatabase};
@@ -10,30 +10,55 @@ use super::{free_port, migrate, signal};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    MariaDb,
+    MariaDb(MariaDb),
     MySql,
 }
 
+/// Which MariaDB: that of this Debian release, or another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MariaDb {
+    V10_5,
+    Installed,
+    V11_8,
+}
+
+/// The engines with their names, which are also what `tests/install` calls them, and their servers:
+/// from this folder, unless the path is absolute.
+const ENGINES: [(&str, Engine, &str); 4] = [
+    ("mariadb-10.5", Engine::MariaDb(MariaDb::V10_5), "target/mariadb-10.5/mariadbd"),
+    ("mariadb", Engine::MariaDb(MariaDb::Installed), "/usr/sbin/mariadbd"),
+    ("mariadb-11.8", Engine::MariaDb(MariaDb::V11_8), "target/mariadb-11.8/mariadbd"),
+    ("mysql", Engine::MySql, "target/mysql/mysqld"),
+];
+
+/// The names of the engines that are tested unless the environment says otherwise.
+const TESTED: &str = "mariadb,mysql";
+
 impl Engine {
+    /// The engines that `DATABASES` names.
+    pub fn tested() -> Vec<Self> {
+        let names = std::env::var("DATABASES").unwrap_or_else(|_| TESTED.to_owned());
+        let find = |name: &str| {
+            let found = ENGINES.iter().find(|(known, ..)| *known == name);
+            let known = || ENGINES.map(|(known, ..)| known).join(",");
+            found.unwrap_or_else(|| panic!("DATABASES={names}: choose from {}", known())).1
+        };
+        names.split(',').map(find).collect()
+    }
+
     pub fn name(self) -> &'static str {
-        match self {
-            Self::MariaDb => "mariadb",
-            Self::MySql => "mysql",
-        }
+        self.in_table().0
     }
 
     fn program(self) -> PathBuf {
-        let (program, hint) = match self {
-            Self::MariaDb => {
-                (PathBuf::from("/usr/sbin/mariadbd"), "apt-get install mariadb-server")
-            }
-            Self::MySql => {
-                let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/mysql/mysqld");
-                (PathBuf::from(folder), "run tests/install mysql")
-            }
-        };
-        assert!(program.exists(), "{} is missing: {hint}", program.display());
+        let (name, _, program) = self.in_table();
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(program);
+        assert!(program.exists(), "{} is missing: run tests/install {name}", program.display());
         program
+    }
+
+    fn in_table(self) -> &'static (&'static str, Self, &'static str) {
+        ENGINES.iter().find(|(_, engine, _)| *engine == self).expect("every engine is in the table")
     }
 }
 
@@ -85,14 +110,26 @@ impl DatabaseServer {
         self.signal("-KILL");
     }
 
+    pub fn is_running(&self) -> bool {
+        self.pid_file().exists()
+    }
+
     /// Starts it again after it was killed.
     pub fn restart(&mut self) {
         self.private.restart().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    fn signal(&self, name: &str) {
-        let pid = std::fs::read_to_string(self.private.folder().join("pid")).unwrap();
+    pub fn signal(&self, name: &str) {
+        let pid = std::fs::read_to_string(self.pid_file()).unwrap();
         signal(pid.trim(), name);
+        if name == "-KILL" {
+            // As a server does that ends by itself.
+            std::fs::remove_file(self.pid_file()).unwrap();
+        }
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.private.folder().join("pid")
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -1,0 +1,33 @@
+//! Findings about servers of one kind or version only.
+
+use super::facts::Facts;
+use super::{Finding, Verdict};
+
+/// The first MariaDB whose waits for a row lock end when they should.
+const EXACT_LOCK_WAITS: (u32, u32) = (10, 6);
+
+fn warning(topic: &'static str, text: &str, sql: Option<&str>) -> Vec<Finding> {
+    let sql = sql.map(str::to_owned);
+    vec![Finding { verdict: Verdict::Warning, topic, text: text.to_owned(), sql }]
+}
+
+/// MySQL Group Replication. Before MySQL 8.4, this is the default.
+pub fn group(facts: &Facts) -> Vec<Finding> {
+    if !facts.has("group_replication_consistency", "EVENTUAL") {
+        return vec![];
+    }
+    let text = "group_replication_consistency is EVENTUAL, with which a new primary may answer before it has every lease that was granted; set it on every member of the group, in my.cnf too";
+    let sql = "SET GLOBAL group_replication_consistency = 'BEFORE_ON_PRIMARY_FAILOVER'";
+    warning("group", text, Some(sql))
+}
+
+/// Old MariaDB looks once a second whether a wait for a row lock has lasted too long.
+pub fn lock_waits(facts: &Facts) -> Vec<Finding> {
+    let mut parts = facts.version.split('.').map_while(|part| part.parse::<u32>().ok());
+    let is_older = parts.next().zip(parts.next()).is_some_and(|found| found < EXACT_LOCK_WAITS);
+    if !facts.version.contains("MariaDB") || !is_older {
+        return vec![];
+    }
+    let text = "MariaDB before 10.6 waits up to 2 s, not 1 s, for a row that another program has locked: requests for that session, and those that share its transaction, take so much longer";
+    warning("lock waits", text, None)
+}
