@@ -22,10 +22,6 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// up much earlier.
 const KILL_GIVE_UP: Duration = Duration::from_secs(60);
 
-/// A lost connection ends within milliseconds of its `KILL`. If it is still there after this, the
-/// server cannot finish its write, and the next write would wait as well.
-const HUNG_AFTER: Duration = Duration::from_secs(2);
-
 /// Why a server does not finish a write, and the remedy.
 pub const HANGING_WRITES: &str =
     "has its cluster lost its quorum, or is its disk full? Restore the cluster, or free disk space";
@@ -83,15 +79,6 @@ enum Status {
 impl State {
     fn is_well(&self) -> bool {
         matches!(self.status, Status::Up) && self.lost.is_empty()
-    }
-
-    /// Why the database takes no writes, if killed connections do not end.
-    fn hung_cause(&self) -> Option<String> {
-        let is_hung = |lost: &&Lost| lost.is_hung && lost.since.elapsed() > HUNG_AFTER;
-        let hung = self.lost.iter().filter(is_hung).count();
-        (hung > 0).then(|| {
-            format!("it does not finish writes, and {hung} connections wait for one although they were killed: {HANGING_WRITES}")
-        })
     }
 }
 
@@ -193,8 +180,7 @@ impl Health {
         drop(state);
         let (kills, checked) = check(&lost);
         self.note_kills(&kills);
-        let hung_cause = self.lock().hung_cause();
-        match hung_cause.map_or(checked, Err) {
+        match checked {
             Ok(()) => {
                 let (before, since) = self.replace_status(Status::Up);
                 if let Status::Down(_) = before {

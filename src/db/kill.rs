@@ -9,7 +9,7 @@ use super::health::{ConnectionId, Kills};
 use super::statement::{Statement, Value};
 
 /// How long one attempt waits for the database to end lost connections.
-const KILL_TIMEOUT: Duration = Duration::from_millis(500);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pause before the next `KILL` of a connection, which ends only when its statement does.
 const KILL_INTERVAL: Duration = Duration::from_millis(5);

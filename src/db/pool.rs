@@ -10,7 +10,7 @@ use r2d2_mysql::MySqlConnectionManager;
 
 use super::connection::{Connection, SOCKET_TIMEOUT, SYSDATE_IS_NOW, Sysdate};
 use super::error::cause;
-use super::health::{Health, Kills};
+use super::health::{HANGING_WRITES, Health, Kills};
 use super::kill::kill_all;
 use super::statement::{Packet, Statement, Value};
 
@@ -182,7 +182,12 @@ impl Database {
         self.health.check_when_due(timeout, |lost| match self.connect_to_check() {
             Ok(Some(mut connection)) => {
                 let kills = kill_all(&mut connection, lost);
-                (kills, verify(&mut connection))
+                // The server cannot finish their writes, so the next write would wait as well.
+                let checked = match kills.hung.len() {
+                    0 => verify(&mut connection),
+                    hung => Err(format!("{hung} connections still wait for a write to end although they were killed: {HANGING_WRITES}")),
+                };
+                (kills, checked)
             }
             Ok(None) => (Kills::default(), Ok(())),
             Err(error) => (Kills::default(), Err(cause(&error))),

@@ -65,8 +65,12 @@ fn main() {
         }
         worlds.push(world);
     }
-    trials
-        .extend(cli::dev::TESTS.iter().map(|(name, run)| trial(name.replacen("it::", "", 1), run)));
+    trials.extend(
+        cli::dev::TESTS
+            .iter()
+            .chain(db::quorum::TESTS)
+            .map(|(name, run)| trial(name.replacen("it::", "", 1), run)),
+    );
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Stops the databases, which `exit` would not do.
     drop(worlds);

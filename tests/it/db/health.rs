@@ -255,7 +255,7 @@ fn writes_that_do_not_end_make_the_service_unavailable_and_few_connections(world
         }
         let unready = || (service.get("/readyz").status == 503).then_some(());
         eventually(|| "it is not ready", unready);
-        service.wait_for_line("does not finish writes");
+        service.wait_for_line("although they were killed");
         let printed = run_check(&proxy.url(DATABASE));
         assert_eq!(printed.status, Some(1), "{printed:?}");
         assert_says(&printed.out, &["problem  writes", "quorum"]);

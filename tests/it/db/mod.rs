@@ -6,6 +6,7 @@ mod errors;
 mod failover;
 mod health;
 mod lost_answers;
+pub mod quorum;
 mod row_locks;
 mod startup;
 mod tls;

@@ -162,6 +162,7 @@ impl ClockChange {
             .unwrap();
         self.service.acquire(&session, json!({})).assert_held();
         assert_eq!(self.service.get(&session.path()).json["held"], true);
+        assert!(self.service.get("/v1/locks").text.contains(prospect.as_str()));
         // Stale in both zones.
         old_program
             .query_drop(format!(

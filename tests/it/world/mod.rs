@@ -24,7 +24,7 @@ use session_lock::testing::DATABASE;
 pub use command::{Printed, assert_says, binary, migrate, openssl, run, run_check, run_serve};
 pub use database::{DatabaseServer, Engine, MariaDb};
 pub use endpoint::{Endpoint, Stream, connect_from, free_port, unix_socket};
-pub use group::{Group, member_states};
+pub use group::Group;
 pub use process::{KillOnDrop, signal};
 pub use proxy::{Fault, Proxy};
 pub use raw_request::{CLOSE, HEALTHZ, raw_get, raw_post, raw_post_head};

@@ -1,0 +1,67 @@
+//! A MySQL group that has lost its quorum: it answers reads and waits for ever in COMMIT.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+use session_lock::testing::DATABASE;
+
+use crate::world::{
+    Group, Service, Session, SetOnDrop, Test, assert_says, eventually, migrate, run_check, tests,
+};
+
+tests![
+    as Test<fn()>;
+    a_group_without_a_quorum_makes_the_service_unavailable_and_few_connections,
+];
+
+/// Long enough for each connection that the service may open to be lost: the database took 21 in this
+/// time from three workers.
+const WITHOUT_QUORUM: Duration = Duration::from_secs(20);
+
+/// What README names for this many workers, the service's inspections, and the one of `check`.
+const WORKERS: u64 = 3;
+const CONNECTIONS_MAX: u64 = WORKERS + 6 + 2 + 1;
+
+fn a_group_without_a_quorum_makes_the_service_unavailable_and_few_connections() {
+    let group = Group::start(3, &[]);
+    let primary = &group.nodes[0];
+    let url = primary.url(DATABASE);
+    migrate(&url);
+    let service = Service::start(&url, &["--workers", &WORKERS.to_string()]);
+    service.hold(&Session::new());
+    group.lose_quorum();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = SetOnDrop(&done);
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let reply = service.acquire(&Session::new(), json!({}));
+                    reply.assert_refused(503, "unavailable");
+                    thread::sleep(Duration::from_millis(100));
+                }
+            });
+        }
+        let began = Instant::now();
+        eventually(|| "it is not ready", || (service.get("/readyz").status == 503).then_some(()));
+        service.wait_for_line("although they were killed");
+        let printed = run_check(&url);
+        assert_eq!(printed.status, Some(1), "{printed:?}");
+        assert_says(&printed.out, &["problem  writes", "quorum"]);
+        while began.elapsed() < WITHOUT_QUORUM {
+            service.get("/readyz").assert_refused(503, "unavailable");
+            thread::sleep(Duration::from_millis(500));
+        }
+    });
+    let mut conn = primary.connect();
+    let connections: Option<u64> = conn
+        .query_first(format!(
+            "SELECT COUNT(*) FROM performance_schema.processlist WHERE db = '{DATABASE}'"
+        ))
+        .unwrap();
+    let connections = connections.unwrap();
+    assert!(connections <= CONNECTIONS_MAX, "{connections} connections");
+}
