@@ -8,9 +8,10 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use crate::doctor::Finding;
+use crate::history::{Event, HISTORY};
 use crate::metrics::METRICS;
 use crate::service::Service;
-use crate::store::{Opened, Store};
+use crate::store::{Opened, Store, Swept};
 use crate::systemd;
 
 /// Between two tries to reach the database at the start.
@@ -144,15 +145,22 @@ fn check_health(context: &Context) {
 /// nobody delivers any more. Updates the metrics that change slowly.
 fn sweep(context: &Context) {
     let store = context.service.store();
-    let mut after = Some(0);
+    let (mut after, mut held) = (Some(0), 0);
     while let Some(page) = after {
         after = match store.sweep(page) {
-            Ok(swept) => {
-                if swept.rows > 0 {
-                    METRICS.overruns.inc_by(swept.rows);
-                    info!("swept {} rows of crashed holders", swept.rows);
+            Ok(Swept { sessions, held: on_page, next }) => {
+                held += on_page;
+                if next.is_none() {
+                    METRICS.leases_held.set(held);
                 }
-                swept.next
+                if !sessions.is_empty() {
+                    METRICS.overruns.inc_by(sessions.len() as u64);
+                    info!("swept {} rows of crashed holders", sessions.len());
+                }
+                for session in &sessions {
+                    HISTORY.note(Event::Swept, true, session);
+                }
+                next
             }
             Err(error) => {
                 debug!("could not sweep: {error}");

@@ -20,7 +20,8 @@
 //! | [`db`] | pool, connection, statements, kinds of errors, health, `KILL` |
 //! | [`containment`] | what `tiny_http` does badly, each fault in a file of its own |
 //! | [`net`] | the listener and the connections that it accepted |
-//! | [`metrics`], [`logging`], [`systemd`] | what the others share |
+//! | [`history`] | the last ten minutes, for the page |
+//! | [`metrics`], [`process`], [`logging`], [`systemd`] | what the others share |
 //!
 //! The statements are in the folder `sql/`, one a file: they are the protocol's specification. The tests in
 //! `tests/it/` are in folders of the same names.
@@ -48,11 +49,13 @@ mod cli;
 mod containment;
 mod db;
 mod doctor;
+mod history;
 mod http;
 mod lease;
 mod logging;
 mod metrics;
 mod net;
+mod process;
 mod queue;
 mod service;
 mod store;

@@ -9,6 +9,8 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+use crate::process;
+
 /// From an answer in memory to the longest work: 10 s.
 const REQUEST_BUCKETS_S: [f64; 12] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0];
@@ -92,6 +94,10 @@ metrics! {
     deadlock_retries: IntCounter = counter(
         "deadlock_retries_total", "Batches that were run again after a deadlock.",
     );
+    leases_held: IntGauge = gauge(
+        "leases_held",
+        "Leases in the whole table that held at its last sweep: up to a minute ago, longer while the database does not answer.",
+    );
     overruns: IntCounter = counter(
         "overruns_total",
         "Leases that ended by expiry instead of release: their holder crashed or overran.",
@@ -130,7 +136,7 @@ impl Metrics {
         let mut text = Vec::new();
         // Writing to memory does not fail, and neither does a registry of our own.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
-        String::from_utf8_lossy(&text).into_owned()
+        String::from_utf8_lossy(&text).into_owned() + &process::metrics_text()
     }
 }
 

@@ -2,7 +2,7 @@
 //
 //     node tests/page.mjs BASE_URL SCREENSHOT_DIR STATE
 //
-// STATE: empty | busy | waiting | gone | token TOKEN | force DEVICE PROSPECT
+// STATE: empty | busy | waiting | history DEVICE DEVICE | gone | token TOKEN | force DEVICE PROSPECT
 //
 // Needs Node 18 and Debian's chromium (or CHROMIUM=path). Writes STATE.png (desktop, light) and
 // STATE-phone.png (phone, dark); for token and force those of the dialog too. Status 0, or 1 and a line
@@ -15,6 +15,8 @@ import { join } from "node:path";
 
 const TIMEOUT_MS = 20_000;
 const LEASES = 200;
+// Of 844 px; ids may take two lines.
+const PHONE_ROW_PX = 80;
 const [base, pictures, state, ...words] = process.argv.slice(2);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -143,6 +145,24 @@ async function pair(name) {
 const rowOf = (device, prospect) => visible("#rows tr").find((row) =>
   row.querySelector(".device").textContent === device && row.querySelector(".prospect").textContent === prospect);
 
+/** Clicks on a column sort the list by it, and once more the other way around. */
+async function sorts() {
+  for (const direction of ["ascending", "descending"]) {
+    await click("the column of prospects", () => document.querySelector("[data-sort=prospect] button"));
+    await until(`prospects, ${direction}`, (expected) => {
+      const ids = visible("#rows .prospect").map((id) => id.textContent);
+      const sorted = [...ids].sort();
+      if (expected === "descending") sorted.reverse();
+      return document.querySelector("[data-sort=prospect]").ariaSort === expected && ids.join() === sorted.join();
+    }, direction);
+  }
+  await click("the column of ages", () => document.querySelector("[data-sort=age] button"));
+  await until("the oldest first", () => {
+    const tokens = visible("#rows .fencing").map((token) => Number(token.textContent));
+    return tokens.every((token, at) => at === 0 || tokens[at - 1] <= token);
+  });
+}
+
 const states = {
   async empty() {
     await until("No conversation is held", () => visible("#none").some((note) => note.innerText === "No conversation is held."));
@@ -163,6 +183,11 @@ const states = {
     const expiry = await inPage(() => visible("#rows .expiry")[0].textContent);
     await until("an expiry that counts down", (before) => visible("#rows .expiry")[0].textContent !== before, expiry);
     await pair(state);
+    await sorts();
+    await dress(true);
+    const height = await inPage(() => Math.max(...visible("#rows tr").map((row) => row.getBoundingClientRect().height)));
+    if (height > PHONE_ROW_PX) throw new CheckFailed(`not found: rows of ${PHONE_ROW_PX} px on a phone; one has ${height} px`);
+    await dress(false);
     await click("the search box", () => document.getElementById("search"));
     await send("Input.insertText", { text: "<" });
     await until("only what was searched for", () => {
@@ -174,6 +199,20 @@ const states = {
 
   async waiting() {
     await until("a number of waiters above 0", () => Number(document.getElementById("waiting").textContent) > 0);
+    await pair(state);
+  },
+
+  async history(stale, forced) {
+    await until("the server's uptime", () => /^up (\d+ min )?\d+ s$/.test(document.getElementById("uptime").textContent));
+    await until("a graph of what happened", () => ["granted", "refused", "takeovers", "overruns", "slowest_ms"].every((name) =>
+      document.getElementById(name).parentElement.querySelector("path").getAttribute("d").startsWith("M")));
+    await until("no bars for what did not happen", () =>
+      document.getElementById("database_errors").parentElement.querySelector("path").getAttribute("d") === "");
+    await until("its figures", () => ["takeovers", "overruns"].every((name) => document.getElementById(name).textContent === "1"));
+    await until("the takeover and the forced release, with their time", (...expected) => expected.every(([what, device]) =>
+      visible("#events li").some((event) => /^\d\d:\d\d:\d\d$/.test(event.querySelector("time").textContent) &&
+        event.querySelector(".what").textContent === what && event.querySelector(".device").textContent === device)),
+    ["overrun, taken over", stale], ["released by force", forced]);
     await pair(state);
   },
 
@@ -210,11 +249,11 @@ const states = {
   },
 };
 
-const needed = { token: 1, force: 2 };
+const needed = { token: 1, force: 2, history: 2 };
 let status = 0;
 try {
   if (!Object.hasOwn(states, state ?? "") || words.length !== (needed[state] ?? 0)) {
-    throw new CheckFailed("usage: node tests/page.mjs BASE_URL SCREENSHOT_DIR empty|busy|waiting|gone|token TOKEN|force DEVICE PROSPECT");
+    throw new CheckFailed("usage: node tests/page.mjs BASE_URL SCREENSHOT_DIR empty|busy|waiting|history DEVICE DEVICE|gone|token TOKEN|force DEVICE PROSPECT");
   }
   mkdirSync(pictures, { recursive: true });
   const { targetId } = await send("Target.createTarget", { url: "about:blank" });

@@ -13,9 +13,9 @@ use log::warn;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::Shutdown;
 
-use super::ProcessSize;
 use crate::metrics::METRICS;
 use crate::net::{Connections, set_timeouts, sockets};
+use crate::process::ProcessSize;
 
 /// A client that has sent so much since its last request was complete is cut off. An honest head has a few
 /// hundred bytes.

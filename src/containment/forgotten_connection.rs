@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::{ProcessSize, dead_acceptor};
+use super::dead_acceptor;
 use crate::net::Listener;
+use crate::process::ProcessSize;
 
 /// Between two nudges while requests come in: a connection that was forgotten in a burst waits a
 /// few of these at most.

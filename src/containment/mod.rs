@@ -23,6 +23,3 @@ pub mod early_close;
 pub mod endless_head;
 pub mod forgotten_connection;
 pub mod late_body;
-mod process;
-
-pub use process::ProcessSize;

@@ -21,13 +21,15 @@ pub enum ErrorKind {
     Denied,
     /// A table, a column or a key is not what it was when the table was inspected.
     TableChanged,
+    /// The connection to end has ended, or its number belongs to another user's by now.
+    ConnectionGone,
     /// Any other error of the server.
     Refused,
 }
 
 /// The label of each kind in the metrics (none if the error is an answer), and the error numbers as
 /// MySQL and MariaDB document them.
-const KINDS: [(ErrorKind, Option<&str>, &[u16]); 8] = [
+const KINDS: [(ErrorKind, Option<&str>, &[u16]); 9] = [
     // Shutdown, network failure, failure during COMMIT, interrupted, killed, idle for too long.
     (
         ErrorKind::ConnectionLost,
@@ -41,6 +43,7 @@ const KINDS: [(ErrorKind, Option<&str>, &[u16]); 8] = [
     (ErrorKind::RowLocked, Some("locked"), &[1205, 3572]),
     (ErrorKind::NotAllReleased, None, &[1690]),
     (ErrorKind::Incomparable, None, &[1267, 3854]),
+    (ErrorKind::ConnectionGone, None, &[1094, 1095]),
     (ErrorKind::ReadOnly, Some("read_only"), &[1290, 1792, 1836]),
     (
         ErrorKind::Denied,

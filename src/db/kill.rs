@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, columns};
+use super::error::ErrorKind;
 use super::health::{ConnectionId, Kills};
 use super::statement::{Statement, Value};
 
@@ -13,9 +14,6 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pause before the next `KILL` of a connection, which ends only when its statement does.
 const KILL_INTERVAL: Duration = Duration::from_millis(5);
-
-/// There is no such thread any more, or its number now belongs to another user's.
-const GONE: [u16; 2] = [1094, 1095];
 
 /// Ends lost connections, within [`KILL_TIMEOUT`].
 pub(super) fn kill_all(connection: &mut Connection, lost: &[ConnectionId]) -> Kills {
@@ -48,7 +46,7 @@ fn kill(connection: &mut Connection, lost: ConnectionId, until: Instant) -> mysq
     let kill = Statement::new(include_str!("../../sql/connection/kill.sql"), &[]);
     loop {
         match connection.query(&kill, &[("id", Value::Number(lost.number.into()))]) {
-            Err(mysql::Error::MySqlError(error)) if GONE.contains(&error.code) => return Ok(true),
+            Err(error) if ErrorKind::of(&error) == ErrorKind::ConnectionGone => return Ok(true),
             Err(error) => return Err(error),
             Ok(_) if Instant::now() > until => return Ok(false),
             Ok(_) => thread::sleep(KILL_INTERVAL),

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::routes::{self, Lane};
 use super::shared::{Shared, lock};
-use crate::containment::ProcessSize;
 use crate::containment::endless_head::Checks;
 use crate::containment::forgotten_connection::Nudges;
+use crate::history::HISTORY;
 use crate::net::Listen;
+use crate::process::ProcessSize;
 
 /// Requests that are received at a time in place of busy workers: as many as hostile clients can
 /// send meanwhile, or the queue grows. The thread has other work.
@@ -32,6 +33,7 @@ impl Shared {
             nudges.adapt(&size);
             self.receive_for_workers();
             self.readers.end_late();
+            HISTORY.sample_when_due(|| self.router.service.waiting());
             let is_crowded = self.writers.is_crowded();
             if checks.are_due(&size, is_crowded) {
                 let active = self.clients.take_active();

@@ -1,11 +1,14 @@
 //! Requests that only read: lists, one session, health, metrics, the page.
 
+use std::sync::LazyLock;
+
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::json::Invalid;
 use super::outcomes::describe;
 use super::response::{HTML, JSON, Refusal, Response};
+use crate::history::HISTORY;
 use crate::lease::{Id, Session};
 use crate::metrics::METRICS;
 use crate::service::Service;
@@ -13,8 +16,14 @@ use crate::service::Service;
 /// The description of the interface, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// The operator's page.
-const PAGE: &str = include_str!("page.html");
+/// The operator's page: one document, so that it loads nothing else.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    include_str!("page.html").replacen("/* page.css */", include_str!("page.css"), 1).replacen(
+        "/* page.js */",
+        include_str!("page.js"),
+        1,
+    )
+});
 
 /// Prometheus' text format.
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -107,10 +116,14 @@ pub fn metrics(service: &Service) -> Response {
     Response::text(METRICS.text(), METRICS_TEXT)
 }
 
+pub fn history(service: &Service) -> Response {
+    Response::new(200, &HISTORY.to_json(service.waiting()))
+}
+
 pub fn openapi(_: &Service) -> Response {
     Response::text(OPENAPI, JSON)
 }
 
 pub fn page(_: &Service) -> Response {
-    Response::text(PAGE, HTML)
+    Response::text(PAGE.as_str(), HTML)
 }

@@ -9,6 +9,7 @@ use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 
 use super::response::{Refusal, Response};
+use crate::history::{Event, HISTORY};
 use crate::lease::{
     Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, MessageId, Record,
     Released, Renewed, Session, Stale, TTL_MAX_MS,
@@ -40,13 +41,13 @@ pub fn respond(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome
     let session = operation.session();
     let message_id = operation.message_id();
     let Told { counted, level, line, details, response } = match outcome {
-        Outcome::Granted(lease) => granted(&lease),
+        Outcome::Granted(lease) => granted(session, &lease),
         Outcome::Held(holding, waiters) => held(session, &holding, waiters),
         Outcome::Duplicate(record) => duplicate(message_id, &record),
         Outcome::Renew(renewed) => renew(&renewed),
         Outcome::Commit(committed) => commit(&committed, message_id),
         Outcome::Release(released) => release(released, message_id),
-        Outcome::Force(forced) => force(forced, peer),
+        Outcome::Force(forced) => force(session, forced, peer),
         Outcome::Unavailable { cause, owner_token } => {
             let details = format!(": {cause}");
             failed(details, Refusal::Unavailable(cause, owner_token))
@@ -83,7 +84,7 @@ fn failed(details: String, refusal: Refusal) -> Told {
     }
 }
 
-fn granted(lease: &Lease) -> Told {
+fn granted(session: &Session, lease: &Lease) -> Told {
     let Lease { owner_token, fencing_token: FencingToken(fencing_token), how, .. } = lease;
     if lease.is_too_short() {
         // This process was paused since. A requester that repeats its request gets what is left.
@@ -91,8 +92,10 @@ fn granted(lease: &Lease) -> Told {
         let refusal = Refusal::Unavailable(message.to_owned(), Some(owner_token.clone()));
         return failed(format!(": {message}"), refusal);
     }
-    if *how == How::Takeover(Stale::Lease) {
-        METRICS.overruns.inc();
+    if let How::Takeover(stale) = how {
+        let was_lease = *stale == Stale::Lease;
+        METRICS.overruns.inc_by(was_lease.into());
+        HISTORY.note(Event::Takeover, was_lease, session);
     }
     let remaining_ms = whole_ms(lease.remaining());
     let body = json!({
@@ -220,9 +223,10 @@ fn release(released: Released, message_id: Option<&MessageId>) -> Told {
     }
 }
 
-fn force(forced: Forced, peer: Option<SocketAddr>) -> Told {
+fn force(session: &Session, forced: Forced, peer: Option<SocketAddr>) -> Told {
     match forced {
         Forced::Released(holder) => {
+            HISTORY.note(Event::Forced, holder != Holder::Legacy, session);
             let peer = peer.map_or("a local client".to_owned(), |peer| peer.to_string());
             let ended = match holder {
                 Holder::Leased { fencing_token: FencingToken(number), held_ms } => {

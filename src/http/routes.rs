@@ -49,13 +49,14 @@ use Access::{Open, Token};
 use Handler::{List, Local, Read, Verb};
 
 #[rustfmt::skip]
-const ROUTES: [Route; 11] = [
+const ROUTES: [Route; 12] = [
     Route { name: "acquire", path: "/v1/acquire",   access: Token, handler: Verb(requests::acquire, |metrics| &metrics.acquires) },
     Route { name: "renew",   path: "/v1/renew",     access: Token, handler: Verb(requests::renew, |metrics| &metrics.renews) },
     Route { name: "commit",  path: "/v1/commit",    access: Token, handler: Verb(requests::commit, |metrics| &metrics.commits) },
     Route { name: "release", path: "/v1/release",   access: Token, handler: Verb(requests::release, |metrics| &metrics.releases) },
     Route { name: "locks",   path: "/v1/locks",     access: Token, handler: List(lookups::locks) },
     Route { name: "lock",    path: LOCK,            access: Token, handler: Read(lookups::lock) },
+    Route { name: "history", path: "/v1/history",   access: Token, handler: Local(lookups::history) },
     Route { name: "readyz",  path: "/readyz",       access: Open,  handler: Read(lookups::readyz) },
     Route { name: "healthz", path: "/healthz",      access: Open,  handler: Local(lookups::healthz) },
     Route { name: "metrics", path: "/metrics",      access: Token, handler: Local(lookups::metrics) },

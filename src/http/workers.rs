@@ -21,6 +21,7 @@ use crate::containment::answer_order::Admission;
 use crate::containment::body::{self, Body, Rest, Unreadable};
 use crate::containment::early_close::Connection;
 use crate::containment::{dead_acceptor, late_body};
+use crate::history::HISTORY;
 use crate::metrics::METRICS;
 use crate::net::shut_down;
 use crate::queue::Batching;
@@ -261,12 +262,19 @@ impl Shared {
             body,
         };
         let (route, routed) = or_internal(|| self.router.route(&parsed, arrived));
+        // How long somebody stands in line says nothing about how fast the service is.
+        let stands_in_line =
+            matches!(&routed, Routed::Parsed(Parsed::Acquire { wait, .. }) if !wait.is_zero());
         let shared = Arc::clone(self);
         let send = move |response: Response| {
             shared.write(peer, move |shared| {
                 let connection = Connection::after(&request);
                 shared.send(request, &response, connection);
-                METRICS.answered(route, arrived.elapsed());
+                let took = arrived.elapsed();
+                METRICS.answered(route, took);
+                if !stands_in_line {
+                    HISTORY.answered(took);
+                }
                 drop(unanswered);
             });
         };

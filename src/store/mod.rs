@@ -44,7 +44,7 @@ use inspection::Inspection;
 pub use inspection::Opened;
 pub use operation::{Answer, FirstPacket, Operation, StoreError};
 use packet::Statements;
-pub use scan::Page;
+pub use scan::{Page, Swept};
 pub use spelling::SessionName;
 
 /// A batch sends no new packet after this. With the socket timeouts added, every operation ends

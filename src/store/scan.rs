@@ -32,8 +32,10 @@ pub struct Page {
 /// The result of sweeping one page.
 #[derive(Debug)]
 pub struct Swept {
-    /// Rows that were deleted.
-    pub rows: u64,
+    /// The sessions whose rows were deleted.
+    pub sessions: Vec<Session>,
+    /// Rows that hold their session.
+    pub held: i64,
     /// The key that the next page begins after; `None` on the last page.
     pub next: Option<u64>,
 }
@@ -119,10 +121,11 @@ impl Store {
         let statements = self.statements()?;
         let found = self.rows(None, after, SCAN_ROWS)?;
         let is_full = found.len() as u64 == SCAN_ROWS;
-        let mut swept = Swept { rows: 0, next: None };
+        let mut swept = Swept { sessions: Vec::new(), held: 0, next: None };
         for row in found {
             let ListedRow { row, session, .. } = ListedRow::read(row)?;
             swept.next = Some(row.key);
+            swept.held += i64::from(row.remaining().is_some());
             if row.is_abandoned() {
                 // One row per transaction, so that no other operation waits for its lock.
                 let mut packet = Packet::for_writable_server();
@@ -132,7 +135,9 @@ impl Store {
                 };
                 // If another program holds a lock on the row, the next sweep deletes it.
                 let deleted = connection.run(&packet).unwrap_or_default();
-                swept.rows += deleted.iter().map(|reply| reply.affected).sum::<u64>();
+                if deleted.iter().any(|reply| reply.affected > 0) {
+                    swept.sessions.push(session);
+                }
             }
         }
         if !is_full {

@@ -8,11 +8,13 @@
 //! the clients for other languages need. With `FAIL_FAST` in the environment, no test begins
 //! after one has failed.
 
+mod alerts;
 mod background;
 mod cli;
 mod clients;
 mod db;
 mod doctor;
+mod history;
 mod http;
 mod lease;
 mod logging;
@@ -50,7 +52,8 @@ fn main() {
         lease::TESTS,
         queue::TESTS,
         store::TESTS,
-        &[background::TESTS, logging::TESTS, metrics::TESTS, systemd::TESTS],
+        &[alerts::TESTS, background::TESTS, history::TESTS, logging::TESTS],
+        &[metrics::TESTS, systemd::TESTS],
     ];
     let mut trials = Vec::new();
     let mut worlds = Vec::new();

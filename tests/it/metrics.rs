@@ -1,17 +1,22 @@
 //! What `/metrics` counts and measures.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::world::{Service, Session, TABLE, World, eventually, tests};
+use crate::world::{Service, Session, TABLE, TIMEOUT, World, eventually, tests};
 
 tests![
     every_outcome_is_counted,
     promtool_accepts_the_metrics_and_they_name_no_session,
+    rules_and_dashboard_use_metrics_that_exist,
     the_share_of_used_ids_is_measured,
+    the_leases_that_hold_are_counted,
+    the_process_is_measured,
 ];
 
 /// A value of `/metrics`.
@@ -91,15 +96,67 @@ fn promtool_accepts_the_metrics_and_they_name_no_session(world: &World) {
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}\n{text}");
-    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/session-lock.rules.yml");
-    let checked = Command::new(promtool).args(["check", "rules", rules]).output().unwrap();
-    assert!(checked.status.success(), "{checked:?}");
-    // An alert on a metric that does not exist would never fire.
-    let rules = fs::read_to_string(rules).unwrap();
-    for name in rules.split(|c: char| !c.is_ascii_lowercase() && c != '_') {
-        let is_ours = name.starts_with("session_lock_");
-        assert!(!is_ours || text.contains(&format!("\n{name}")), "{name}");
+}
+
+fn rules_and_dashboard_use_metrics_that_exist(world: &World) {
+    let text = world.service.text("/metrics");
+    for file in ["session-lock.rules.yml", "session-lock.grafana.json"] {
+        let path = format!("{}/systemd/{file}", env!("CARGO_MANIFEST_DIR"));
+        let content = fs::read_to_string(path).unwrap();
+        let words = content.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+        let is_metric =
+            |word: &&str| ["session_lock_", "process_"].iter().any(|p| word.starts_with(p));
+        let used: HashSet<_> = words.filter(is_metric).collect();
+        assert!(used.len() >= 7, "{file}: {used:?}");
+        for name in used {
+            let exists = ["{", " "].iter().any(|end| text.contains(&format!("\n{name}{end}")));
+            assert!(exists, "{file}: {name}");
+        }
     }
+}
+
+fn the_leases_that_hold_are_counted(world: &World) {
+    let (schema, service) = world.own_service(&[]);
+    let [first, second, expired, old, stale] = [(); 5].map(|()| Session::new());
+    for session in [&first, &second, &expired] {
+        service.hold(session);
+    }
+    schema.age(&expired, 31);
+    schema.store(&old, "NOW()");
+    schema.store(&stale, "'2020-01-01 00:00:00'");
+    // More than one page of rows.
+    schema.fill(1_000);
+    drop(service);
+    // A server sweeps when it starts, and every minute.
+    let service = Service::start(&schema.url(), &[]);
+    eventually(
+        || "two leases and the rows of old programs are counted",
+        || {
+            let held = metric(&service.text("/metrics"), "session_lock_leases_held");
+            ((held - 1_003.0).abs() < 0.1).then_some(())
+        },
+    );
+}
+
+fn the_process_is_measured(world: &World) {
+    let service = world.serve(&[]);
+    let text = service.text("/metrics");
+    let metric = |name: &str| metric(&text, &format!("process_{name}"));
+    let resident_kib = f64::from(u32::try_from(service.resident_kib()).unwrap());
+    let share = metric("resident_memory_bytes") / 1_024.0 / resident_kib;
+    assert!((0.5..2.0).contains(&share), "{share}");
+    assert!(metric("virtual_memory_bytes") > metric("resident_memory_bytes"));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let age = now - metric("start_time_seconds");
+    assert!((-2.0..TIMEOUT.as_secs_f64()).contains(&age), "{age}");
+    for (name, folder) in [("threads", "task"), ("open_fds", "fd")] {
+        let entries = fs::read_dir(format!("/proc/{}/{folder}", service.pid())).unwrap().count();
+        let entries = f64::from(u32::try_from(entries).unwrap());
+        // Connections come and go.
+        assert!((metric(name) - entries).abs() < 10.0, "{name}: {} {entries}", metric(name));
+    }
+    assert!(metric("max_fds") > metric("open_fds"));
+    assert!((0.0..60.0).contains(&metric("cpu_seconds_total")));
 }
 
 fn the_share_of_used_ids_is_measured(world: &World) {

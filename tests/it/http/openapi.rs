@@ -22,6 +22,7 @@ fn the_interface_is_described(world: &World) {
             "/readyz",
             "/v1/acquire",
             "/v1/commit",
+            "/v1/history",
             "/v1/locks",
             "/v1/locks/{id_device}/{id_prospect}",
             "/v1/release",

@@ -11,6 +11,7 @@ use crate::world::{CLOSE, DatabaseServer, Service, Session, World, raw_get, test
 tests![
     the_page_needs_no_token_and_loads_nothing,
     the_page_shows_what_is_held_and_forces_a_release,
+    the_page_shows_the_last_ten_minutes,
     the_page_says_that_the_database_is_gone,
     the_page_asks_for_the_token,
 ];
@@ -63,12 +64,26 @@ fn the_page_shows_what_is_held_and_forces_a_release(world: &World) {
     assert_eq!(service.get(&sessions[8].path()).json["held"], true);
 }
 
+/// What happened before the page was opened.
+fn the_page_shows_the_last_ten_minutes(world: &World) {
+    let (schema, service) = world.own_service(&[]);
+    let [stale, forced] = [(); 2].map(|()| Session::new());
+    service.hold(&stale);
+    schema.age(&stale, 31);
+    service.acquire(&stale, json!({})).assert_granted("takeover");
+    service.acquire(&stale, json!({})).assert_held();
+    service.hold(&forced);
+    service.force(&forced, json!({}));
+    check_page(world, &service, &["history", &stale.device, &forced.device]);
+}
+
 fn the_page_says_that_the_database_is_gone(world: &World) {
     let server = DatabaseServer::start_migrated(world.engine, &[]);
     let service = Service::start(&server.url(DATABASE), &[]);
     service.hold(&Session::new());
     drop(server);
     check_page(world, &service, &["gone"]);
+    assert_eq!(service.get("/v1/history").status, 200);
 }
 
 fn the_page_asks_for_the_token(world: &World) {

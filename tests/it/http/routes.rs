@@ -105,6 +105,7 @@ fn the_api_token_guards_every_route_with_data(world: &World) {
     service.release(&session, "48210000000000000007").assert_refused(401, "unauthorized");
     service.get(&session.path()).assert_refused(401, "unauthorized");
     service.get("/v1/locks").assert_refused(401, "unauthorized");
+    service.get("/v1/history").assert_refused(401, "unauthorized");
     assert_eq!(service.get("/healthz").status, 200);
     assert_eq!(service.get("/readyz").status, 200);
     let with = |header: &str| {

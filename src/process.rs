@@ -1,0 +1,77 @@
+//! The process as the system sees it: proc(5).
+
+use std::fmt::Write;
+use std::fs;
+
+use rustix::process::{Resource, getrlimit};
+
+/// The unit of times in `/proc`: 100 a second, whatever the kernel's own rate.
+const TICKS_PER_S: f64 = 100.0;
+
+/// How many threads and pages of memory the process has.
+pub struct ProcessSize {
+    pub threads: u64,
+    pub pages: u64,
+}
+
+impl ProcessSize {
+    /// Zeros where the system does not tell.
+    pub fn now() -> Self {
+        let fields = Fields::read();
+        Self { threads: fields.number(18), pages: fields.number(22) }
+    }
+}
+
+/// The fields of `/proc/self/stat` that follow the name, which may have blanks in it.
+struct Fields(String);
+
+impl Fields {
+    fn read() -> Self {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        Self(stat.rsplit(')').next().unwrap_or_default().to_owned())
+    }
+
+    fn number(&self, at: usize) -> u64 {
+        self.0.split(' ').nth(at).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    fn seconds(&self, at: usize) -> f64 {
+        float(self.number(at)) / TICKS_PER_S
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // far below 2^53
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+/// The number behind a name in a file of `/proc`.
+fn named_number(path: &str, name: &str) -> f64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let rest = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = rest.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    number.unwrap_or(0.0)
+}
+
+/// The metrics of a process under the names that all of Prometheus' clients give them.
+pub fn metrics_text() -> String {
+    let fields = Fields::read();
+    let open_fds = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let max_fds = getrlimit(Resource::Nofile).current.map_or(f64::INFINITY, float);
+    let started = named_number("/proc/stat", "btime") + fields.seconds(20);
+    #[rustfmt::skip]
+    let metrics = [
+        ("process_resident_memory_bytes", "gauge", "Memory that the process has, in bytes.", named_number("/proc/self/status", "VmRSS:") * 1024.0),
+        ("process_virtual_memory_bytes", "gauge", "Addresses that the process has, in bytes.", float(fields.number(21))),
+        ("process_threads", "gauge", "Threads of the process.", float(fields.number(18))),
+        ("process_open_fds", "gauge", "Open file descriptors.", float(open_fds as u64)),
+        ("process_max_fds", "gauge", "Most file descriptors that may be open.", max_fds),
+        ("process_start_time_seconds", "gauge", "When the process started, in seconds since 1970.", started),
+        ("process_cpu_seconds_total", "counter", "Processor time that the process has used, in seconds.", fields.seconds(12) + fields.seconds(13)),
+    ];
+    metrics.iter().fold(String::new(), |mut text, (name, kind, help, value)| {
+        // Writing to memory does not fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+        text
+    })
+}
