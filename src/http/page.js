@@ -272,7 +272,7 @@ const TILES = [
   ["takeovers", "Takeovers", "count"],
   ["overruns", "Overruns", "count"],
   ["database_errors", "DB errors", "count"],
-  ["slowest_ms", "Slowest answer", "time"],
+  ["slowest_ms", "Slowest", "time"],
 ];
 const ALARMING = ["waiting", "takeovers", "overruns", "database_errors"];
 const RATES = ["duplicate", "renewed", "committed", "released", "lost", "failed"];

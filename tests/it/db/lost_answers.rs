@@ -26,6 +26,9 @@ fn a_lease_that_nobody_could_be_told_of_belongs_to_the_token_in_the_503(world: &
     proxy.set(Fault::None);
     service.recovery();
     assert_eq!(service.release(&session, &token).status, 200);
+    // The lost connection was ended, and that it is gone is no error of the database.
+    let refused = "session_lock_database_errors_total{kind=\"refused\"} 0\n";
+    assert!(service.text("/metrics").contains(refused), "{}", service.text("/metrics"));
 }
 
 /// Writes a lease that the service does not learn of: the database's answer is lost, and then the
