@@ -302,7 +302,7 @@ for (const name of RATES) {
 
 /** Bars as an SVG path, in a box of 600 seconds by 32: each lasts from the sample before to its own. */
 function bars(values, ends, starts) {
-  const x = (ms) => Math.round(600 - ms / 1000), highest = Math.max(1, ...values);
+  const x = (ms) => Math.round(600 - ms / 1000), highest = Math.max(...values);
   const bar = (value, at) =>
     `M${x(starts[at])} 32V${(32 - 30 * value / highest).toFixed(1)}H${x(ends[at])}V32`;
   return values.map((value, at) => value ? bar(value, at) : "").join("");
@@ -328,7 +328,13 @@ function showHistory({ version, uptime_ms, waiting, samples, events }) {
   showEvents(events);
 }
 
+let lastEvents = "";
+
 function showEvents(events) {
+  // A list that is the same keeps its place.
+  const same = JSON.stringify(events.map(({ ago_ms, ...event }) => event));
+  if (same === lastEvents) return;
+  lastEvents = same;
   $("events-panel").hidden = events.length === 0;
   $("events").replaceChildren(...events.map((noted) => {
     const item = $("event").content.firstElementChild.cloneNode(true);
@@ -344,10 +350,9 @@ function showEvents(events) {
 }
 
 async function pollHistory() {
-  try {
-    const response = await call("v1/history");
-    if (response.ok) return showHistory(await response.json());
-  } catch { /* The banner says that the server does not answer. */ }
+  const history = await call("v1/history").then((response) => response.ok && response.json()).catch(() => null);
+  if (history) return showHistory(history);
+  // The banner says what is wrong.
   for (const value of [...Object.values(tiles).map((tile) => tile.value), ...Object.values(rates)]) write(value, "–");
 }
 

@@ -135,7 +135,7 @@ impl Store {
                 };
                 // If another program holds a lock on the row, the next sweep deletes it.
                 let deleted = connection.run(&packet).unwrap_or_default();
-                if deleted.iter().any(|reply| reply.affected > 0) {
+                if deleted.iter().any(|reply| reply.affected == 1) {
                     swept.sessions.push(session);
                 }
             }
