@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
+use mysql::prelude::Queryable;
 use serde_json::json;
 use session_lock::testing::DATABASE;
 
@@ -15,6 +16,7 @@ tests![
     the_alerts_fire_and_stop_in_time,
     no_alert_fires_on_a_healthy_service,
     a_database_that_is_gone_pages_once,
+    a_table_that_is_gone_pages_once,
     workers_that_overrun_fire_an_alert,
     errors_of_the_database_fire_an_alert,
     ids_that_run_out_fire_an_alert,
@@ -148,15 +150,44 @@ fn workers_that_overrun_fire_an_alert(world: &World) {
     assert_fires(&service, act, &["SessionLockOverruns"]);
 }
 
+/// Connections that are lost, while each request succeeds in the end.
 fn errors_of_the_database_fire_an_alert(world: &World) {
+    const LOST: &str = "session_lock_database_errors_total{kind=\"lost\"}";
+    let (schema, service) = world.own_service(&[]);
+    let lose_connection = || {
+        let session = Session::new();
+        schema.store(&session, "'2020-01-01 00:00:00'");
+        let mut other_program = schema.connect();
+        other_program.query_drop("START TRANSACTION").unwrap();
+        let sql = format!("SELECT * FROM {TABLE} WHERE {session} FOR UPDATE");
+        other_program.query_drop(sql).unwrap();
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| service.acquire(&session, json!({})));
+            thread::sleep(Duration::from_millis(200));
+            schema.kill_connections();
+            drop(other_program);
+            asked.join().unwrap().assert_granted("takeover");
+        });
+    };
+    // More than three a minute.
+    let act = || {
+        while scrape(&service)[LOST].0 < 5.0 {
+            lose_connection();
+        }
+    };
+    assert_fires(&service, act, &["SessionLockDatabaseErrors"]);
+}
+
+/// A table that is gone makes the service unavailable.
+fn a_table_that_is_gone_pages_once(world: &World) {
     let (schema, service) = world.own_service(&[]);
     let act = || {
         schema.sql(&format!("ALTER TABLE {TABLE} RENAME TO gone"));
         for _ in 0..20 {
-            service.get("/v1/locks").assert_refused(503, "unavailable");
+            service.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
         }
     };
-    assert_fires(&service, act, &["SessionLockDatabaseErrors"]);
+    assert_fires(&service, act, &["SessionLockUnavailable"]);
 }
 
 fn ids_that_run_out_fire_an_alert(world: &World) {
