@@ -15,8 +15,8 @@ import { join } from "node:path";
 
 const TIMEOUT_MS = 20_000;
 const LEASES = 200;
-// Of 844 px, for usual ids.
-const PHONE_ROW_PX = 70;
+// Of 844 px: for usual ids, in two lines at most.
+const PHONE_ROW_PX = 80;
 const [base, pictures, state, ...words] = process.argv.slice(2);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
