@@ -11,7 +11,6 @@ use r2d2_mysql::MySqlConnectionManager;
 
 use super::error::ErrorKind;
 use super::health::{ConnectionId, Health};
-use super::pool::Slot;
 use super::statement::{Packet, Statement, Values};
 use crate::metrics::METRICS;
 use crate::net::sockets;
@@ -44,8 +43,6 @@ pub struct Connection {
     is_usable: bool,
     pub sysdate: Sysdate,
     health: Arc<Health>,
-    /// Its place in the pool.
-    pub(super) slot: Option<Slot>,
 }
 
 /// When the server's `SYSDATE()` reads the clock.
@@ -71,7 +68,7 @@ impl Connection {
         METRICS.connections_opened.inc();
         let id = ConnectionId { server: 0, number: conn.connection_id(), opened: Instant::now() };
         let mut connection =
-            Self { conn, id, is_usable: true, sysdate: Sysdate::AtTheCall, health, slot: None };
+            Self { conn, id, is_usable: true, sysdate: Sysdate::AtTheCall, health };
         let sql = Statement::new(include_str!("../../sql/connection/server_identity.sql"), &[]);
         if let Some(row) = connection.query(&sql, &[])?.pop() {
             let (server, is_at_the_call): (_, Option<bool>) = columns(row)?;
@@ -183,7 +180,7 @@ impl Connection {
     /// Gives up the connection during a write that may still take effect, and has it killed.
     pub fn give_up(&mut self) -> ConnectionId {
         self.discard();
-        self.health.add_lost(self.id, self.slot.take());
+        self.health.add_lost(self.id);
         self.id
     }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::pool::Slot;
 use crate::metrics::METRICS;
 
 /// How long requests wait for a check. If the database answers, a check takes a few milliseconds;
@@ -56,8 +55,6 @@ struct Lost {
     since: Instant,
     /// Whether it was killed and is there all the same.
     is_hung: bool,
-    /// Its place among the connections that may be open.
-    _slot: Option<Slot>,
 }
 
 /// What became of lost connections.
@@ -119,8 +116,8 @@ impl Health {
     }
 
     /// Reports a connection that was lost during a write and must be ended.
-    pub fn add_lost(&self, id: ConnectionId, slot: Option<Slot>) {
-        let lost = Lost { id, since: Instant::now(), is_hung: false, _slot: slot };
+    pub fn add_lost(&self, id: ConnectionId) {
+        let lost = Lost { id, since: Instant::now(), is_hung: false };
         self.lock().lost.push(lost);
         self.suspect();
     }

@@ -1,7 +1,6 @@
 //! The pool of connections.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mysql::{Opts, OptsBuilder};
@@ -30,32 +29,6 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Manager {
     inner: MySqlConnectionManager,
     health: Arc<Health>,
-    slots: Slots,
-}
-
-/// The connections that may be open at once. One that was lost during a write keeps its slot until the
-/// database has ended it.
-#[derive(Clone)]
-struct Slots {
-    taken: Arc<AtomicU32>,
-    size: u32,
-}
-
-/// One connection of [`Slots`], until this is dropped.
-pub struct Slot(Arc<AtomicU32>);
-
-impl Slots {
-    fn take(&self) -> Option<Slot> {
-        let more = |taken| (taken < self.size).then_some(taken + 1);
-        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.ok().map(|_| Slot(Arc::clone(&self.taken)))
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Manager {
@@ -73,12 +46,7 @@ impl ManageConnection for Manager {
         if let Some(cause) = self.health.cause() {
             return Err(std::io::Error::other(cause).into());
         }
-        let Some(slot) = self.slots.take() else {
-            let cause = "connections that were lost during a write have not ended";
-            return Err(std::io::Error::other(cause).into());
-        };
-        let mut connection = self.open()?;
-        connection.slot = Some(slot);
+        let connection = self.open()?;
         match connection.sysdate {
             Sysdate::AtTheCall => Ok(connection),
             Sysdate::AtTheStart => Err(std::io::Error::other(SYSDATE_IS_NOW).into()),
@@ -116,7 +84,6 @@ impl Database {
             .write(&mut session, &time_zone);
         session.push(include_str!("../../sql/connection/isolation.sql"));
         let health = Arc::new(Health::default());
-        let slots = Slots { taken: Arc::default(), size };
         let manager = |timeout| {
             let options = OptsBuilder::from_opts(url.clone())
                 // The crate's defaults wait for ever.
@@ -127,11 +94,7 @@ impl Database {
                 // bypasses a proxy.
                 .prefer_socket(false)
                 .init(vec!["SET NAMES utf8mb4".to_owned(), session.text().to_owned()]);
-            Manager {
-                inner: MySqlConnectionManager::new(options),
-                health: Arc::clone(&health),
-                slots: slots.clone(),
-            }
+            Manager { inner: MySqlConnectionManager::new(options), health: Arc::clone(&health) }
         };
         let pool = r2d2::Pool::builder()
             .max_size(size)
