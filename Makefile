@@ -1,6 +1,8 @@
 # make run     try it out: a private database, the service, three curl lines to paste
 # make test    every test, on MariaDB and MySQL
-# make check   what CI runs: formatting, lints, documentation, tests, the unit file
+# make versions  the suite on each database that it knows, MariaDB 10.5 and 11.8 beside these two
+# make latest  the suite on MariaDB 11.8, but for the clients, which are the same on each database
+# make check   what CI runs beside `latest` and `shipped`: formatting, lints, documentation, tests, the unit file
 # make dist    the static binary, in dist/
 # make shipped  and the tests in which a static binary could differ
 # make bench   how fast it is, beside others: a table (a quarter of an hour, on a quiet machine)
@@ -15,7 +17,7 @@ file_lines_max = 500
 musl = x86_64-unknown-linux-musl
 needed = compiler mariadb mysql chromium curl faketime languages nginx promtool schemathesis strace systemd
 
-.PHONY: run test check dist shipped bench mutants torture
+.PHONY: run test versions latest check dist shipped bench mutants torture
 
 run:
 	tests/install compiler server
@@ -24,6 +26,14 @@ run:
 test:
 	tests/install $(needed)
 	cargo test
+
+versions:
+	tests/install $(needed) mariadb-10.5 mariadb-11.8
+	DATABASES=mariadb-10.5,mariadb,mariadb-11.8,mysql cargo test --test it
+
+latest:
+	tests/install $(needed) mariadb-11.8
+	DATABASES=mariadb-11.8 cargo test --test it -- --skip ::clients::
 
 check: test
 	cargo fmt --check

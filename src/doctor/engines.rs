@@ -28,6 +28,6 @@ pub fn lock_waits(facts: &Facts) -> Vec<Finding> {
     if !facts.version.contains("MariaDB") || !is_older {
         return vec![];
     }
-    let text = "MariaDB before 10.6 waits up to 2 s, not 1 s, for a row that another program has locked: requests for that session, and those that share its transaction, take so much longer";
+    let text = "MariaDB before 10.6 waits up to 2 s, not 1 s, for what another program has locked: while one locks many rows, or the gaps between them, a request can take 15 s, not 10 s, and requests of other sessions can take seconds or end in 503";
     warning("lock waits", text, None)
 }

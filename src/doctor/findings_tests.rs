@@ -109,7 +109,7 @@ type Case = (Check, fn(&mut Facts), &'static [(&'static str, &'static str)]);
 const CASES: &[Case] = &[
     (engines::group, |f| set(f, "group_replication_consistency", "BEFORE_ON_PRIMARY_FAILOVER"), &[]),
     (engines::group, |f| set(f, "group_replication_consistency", "EVENTUAL"), &[("warning group group_replication_consistency is EVENTUAL", ": SET GLOBAL group_replication_consistency = 'BEFORE_ON_PRIMARY_FAILOVER';")]),
-    (engines::lock_waits, |f| f.version = "10.5.29-MariaDB-0+deb11u1".to_owned(), &[("warning lock waits MariaDB before 10.6 waits up to 2 s", "longer")]),
+    (engines::lock_waits, |f| f.version = "10.5.29-MariaDB-0+deb11u1".to_owned(), &[("warning lock waits MariaDB before 10.6 waits up to 2 s", "end in 503")]),
     (engines::lock_waits, |f| f.version = "10.6.0-MariaDB".to_owned(), &[]),
     (engines::lock_waits, |f| f.version = "8.0.45-Debian".to_owned(), &[]),
     (sysdate, |f| f.sysdate = Sysdate::AtTheStart, &[("problem clock the server runs with --sysdate-is-now", "restart the server")]),

@@ -97,7 +97,7 @@ fn start_node(number: usize, seeds: &[String], options: &[&str]) -> DatabaseServ
 }
 
 /// The states of all members, as this one sees them: a killed one is `UNREACHABLE` after 5 s.
-pub fn member_states(node: &DatabaseServer) -> Vec<String> {
+fn member_states(node: &DatabaseServer) -> Vec<String> {
     let sql = "SELECT member_state FROM performance_schema.replication_group_members";
     node.connect().query(sql).unwrap()
 }
