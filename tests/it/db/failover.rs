@@ -177,8 +177,9 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
     for server in [&first, &second] {
         server.create_bot();
     }
-    let superusers = Service::start(&proxy.url(DATABASE), &[]);
-    let service = Service::start(&proxy.url(DATABASE).replace("root@", "bot@"), &[]);
+    let many = ["--workers", "16"];
+    let superusers = Service::start(&proxy.url(DATABASE), &many);
+    let service = Service::start(&proxy.url(DATABASE).replace("root@", "bot@"), &many);
     for service in [&service, &superusers] {
         thread::scope(|scope| {
             for _ in 0..40 {
