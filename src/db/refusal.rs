@@ -23,14 +23,19 @@ const PLUGIN_NAME_MAX_CHARS: usize = 64;
 const BAD_CERTIFICATE: &str = "invalid peer certificate";
 
 /// What the TLS library says of a certificate that it refuses, and the remedy; the last is for all others.
-const CERTIFICATE_REMEDIES: [(&str, &str); 5] = [
+const CERTIFICATE_REMEDIES: [(&str, &str); 6] = [
     (
         "UnknownIssuer",
         "root_cert_path in DATABASE_URL must name the certificate of the authority that signed it",
     ),
+    // Of an authority with the same name: MySQL calls all that it makes alike.
+    (
+        "BadSignature",
+        "root_cert_path in DATABASE_URL must name the certificate of the authority that signed it",
+    ),
     (
         "not valid for",
-        "the host in DATABASE_URL must be a name in it, or the server must have one with that name",
+        "the host in DATABASE_URL must be a name in it; one that MySQL has made for itself has no name, and needs danger_skip_domain_validation=true",
     ),
     (
         "CaUsedAsEndEntity",
@@ -129,11 +134,12 @@ fn unknown_plugin(name: &str) -> String {
 
 /// Whether a server sent anything, so that there is one.
 pub(super) fn has_answered(error: &mysql::Error) -> bool {
-    // What was sent could not be read, or the TLS library refuses it.
+    // The TLS library refuses what was sent.
     let is_refused = |io: &io::Error| io.kind() == io::ErrorKind::InvalidData;
     match error {
         DriverError(ConnectTimeout | CouldNotConnect(_)) => false,
-        IoError(io) => is_refused(io),
+        // Of a packet that was read, not of the connection: it is too short.
+        IoError(io) => is_refused(io) || io.kind() == io::ErrorKind::UnexpectedEof,
         CodecError(codec) => {
             codec.source().and_then(|source| source.downcast_ref()).is_none_or(is_refused)
         }
