@@ -26,7 +26,7 @@ const BAD_CERTIFICATE: &str = "invalid peer certificate";
 const CERTIFICATE_REMEDIES: [(&str, &str); 6] = [
     (
         "UnknownIssuer",
-        "root_cert_path in DATABASE_URL must name the certificate of the authority that signed it",
+        "root_cert_path in DATABASE_URL must name the certificate of the authority that signed it; nobody has signed what MariaDB makes for itself since 11.4, so set ssl_cert and ssl_key there",
     ),
     // Of an authority with the same name: MySQL calls all that it makes alike.
     (
