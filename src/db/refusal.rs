@@ -159,3 +159,44 @@ pub(super) fn text(error: &mysql::Error) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(code: u16) -> mysql::Error {
+        let (state, message) = ("HY000".to_owned(), "what the server says".to_owned());
+        mysql::MySqlError { state, message, code }.into()
+    }
+
+    #[test]
+    fn each_refusal_has_its_remedy() {
+        let plugin = |name: &str| DriverError(UnknownAuthPlugin(name.to_owned()));
+        for (error, topic, remedy) in [
+            (server(1045), "login", "check user, password"),
+            (server(1130), "login", "check user, password"),
+            (server(1524), "login", "ALTER USER"),
+            (server(3159), TLS, "add require_ssl=true"),
+            (DriverError(OldMysqlPasswordDisabled), "login", "the plugin mysql_old_password,"),
+            (plugin("auth_gssapi_client"), "login", "the plugin auth_gssapi_client,"),
+            (plugin("mysql_clear_password"), "login", "enable_cleartext_plugin=true"),
+            (plugin("a\nb"), "login", "the plugin ab,"),
+            (DriverError(TlsNotSupported), TLS, "take require_ssl"),
+            (
+                io::Error::other("invalid peer certificate: UnknownIssuer").into(),
+                TLS,
+                "root_cert_path",
+            ),
+        ] {
+            let (found, text) = refusal(&error).unwrap();
+            assert!(found == topic && text.contains(remedy), "{found} {text}");
+        }
+        // Somebody may flush the hosts while the service waits.
+        assert!(refusal(&server(HOST_BLOCKED)).is_none());
+        let blocked = Unusable::from(server(HOST_BLOCKED));
+        assert!(blocked.to_string().contains("FLUSH HOSTS"), "{blocked}");
+        assert!(blocked.has_answered && Unusable::from(server(1040)).has_answered);
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert!(!Unusable::from(mysql::Error::from(reset)).has_answered);
+    }
+}
