@@ -26,7 +26,7 @@ const PARSEC_SINCE: (u16, u16, u16) = (11, 6, 1);
 /// How users may log in: a clause of `CREATE USER`, and what is said if that does not work here.
 fn plugins(engine: Engine) -> &'static [(&'static str, &'static str)] {
     match engine {
-        Engine::MariaDb => &[
+        Engine::MariaDb(_) => &[
             ("IDENTIFIED BY 'pw'", ""),
             ("IDENTIFIED VIA ed25519 USING PASSWORD('pw')", ""),
             (PARSEC, ""),
@@ -43,7 +43,7 @@ fn plugins(engine: Engine) -> &'static [(&'static str, &'static str)] {
 
 fn unknown_plugin(engine: Engine) -> &'static str {
     match engine {
-        Engine::MariaDb => "IDENTIFIED VIA pam",
+        Engine::MariaDb(_) => "IDENTIFIED VIA pam",
         Engine::MySql => "IDENTIFIED WITH sha256_password BY 'pw'",
     }
 }
@@ -51,7 +51,7 @@ fn unknown_plugin(engine: Engine) -> &'static str {
 fn start_server(engine: Engine) -> (DatabaseServer, mysql::Conn) {
     let server = DatabaseServer::start_migrated(engine, &[]);
     let mut root = server.connect();
-    if engine == Engine::MariaDb {
+    if engine != Engine::MySql {
         root.query_drop("INSTALL SONAME 'auth_ed25519'").unwrap();
         root.query_drop("INSTALL SONAME 'auth_pam'").unwrap();
         if root.server_version() >= PARSEC_SINCE {
@@ -110,7 +110,7 @@ fn a_service_outlives_a_user_whose_plugin_changes_and_asks_less_and_less_often(w
     refused().expect("a 503 that names the plugin");
     assert!(service.try_wait().is_none());
     let known_plugin = match world.engine {
-        Engine::MariaDb => "IDENTIFIED BY 'pw'",
+        Engine::MariaDb(_) => "IDENTIFIED BY 'pw'",
         Engine::MySql => "IDENTIFIED WITH caching_sha2_password BY 'pw'",
     };
     root.query_drop(format!("ALTER USER bot@'%' {known_plugin}")).unwrap();

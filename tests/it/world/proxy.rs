@@ -184,24 +184,25 @@ impl Shared {
         }
     }
 
+    /// Waits for bytes; `None` when the connection has ended or is to be reset.
+    fn read(&self, from: &mut TcpStream, buffer: &mut [u8]) -> Option<usize> {
+        loop {
+            match from.read(buffer) {
+                Ok(0) => return None,
+                Ok(length) => return Some(length),
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+                        && self.fault() != Fault::Reset => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     fn pass(&self, number: u64, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
         let mut buffer = [0; 16_000];
         let mut is_lost = false;
         let mut begins_with_greeting = direction == Direction::Replies;
-        loop {
-            let length = match from.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
-                    if self.fault() == Fault::Reset {
-                        break;
-                    }
-                    continue;
-                }
-                Err(_) => break,
-            };
+        while let Some(length) = self.read(&mut from, &mut buffer) {
             let is_greeting = std::mem::take(&mut begins_with_greeting);
             if is_greeting {
                 self.renumber(&mut buffer[..length]);
