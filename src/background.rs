@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
+use crate::db::TLS;
 use crate::doctor::Finding;
 use crate::history::{Event, HISTORY};
 use crate::metrics::METRICS;
@@ -108,18 +109,28 @@ fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
                 systemd::tell_status("ready");
                 return Ok(());
             }
-            Opened::Unusable(findings) => return Err(findings),
-            Opened::NotYet(reason) => {
-                if reason != last_reason {
-                    warn!("not ready: {reason}; trying on");
-                    systemd::tell_status(&format!("not ready: {reason}"));
-                    last_reason = reason;
-                }
-                thread::sleep(OPEN_INTERVAL);
+            // systemd would start the service again each second, until the database locks this machine out.
+            Opened::Unusable(findings)
+                if systemd::listens() && findings.iter().all(|finding| finding.topic == TLS) =>
+            {
+                let texts: Vec<_> = findings.into_iter().map(|finding| finding.text).collect();
+                wait_on(texts.join("; "), &mut last_reason);
             }
+            Opened::Unusable(findings) => return Err(findings),
+            Opened::NotYet(reason) => wait_on(reason, &mut last_reason),
         }
     }
     Ok(())
+}
+
+/// Says why the store is not open, unless it has been said, and waits for the next try.
+fn wait_on(reason: String, last_reason: &mut String) {
+    if reason != *last_reason {
+        warn!("not ready: {reason}; trying on");
+        systemd::tell_status(&format!("not ready: {reason}"));
+        *last_reason = reason;
+    }
+    thread::sleep(OPEN_INTERVAL);
 }
 
 /// Refuses waiters whose time is over, and gives sessions their turn when a lease expires.

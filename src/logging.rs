@@ -19,7 +19,11 @@ pub fn init() {
         .filter_module("tiny_http", log::LevelFilter::Off)
         .format(|line, record| writeln!(line, "{:<5} {}", record.level(), record.args()))
         .init();
-    std::panic::set_hook(Box::new(|panic| log::error!("a bug in session-lock: {panic}")));
+    std::panic::set_hook(Box::new(|panic| {
+        let is_drivers = panic.location().is_some_and(|at| at.file().contains("/mysql"));
+        let whose = if is_drivers { "the database driver" } else { "session-lock" };
+        log::error!("a bug in {whose}: {panic}");
+    }));
 }
 
 struct Output;

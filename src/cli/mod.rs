@@ -15,6 +15,7 @@ mod run;
 mod serve;
 mod settings;
 mod unix;
+mod url_parameters;
 
 use std::ffi::OsString;
 use std::fmt::Display;

@@ -1,14 +1,14 @@
 //! One connection to the database: packets out, replies in.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, FromRowError, Row};
-use r2d2::ManageConnection;
-use r2d2_mysql::MySqlConnectionManager;
 
+use super::connect::{Connector, no_panic};
 use super::error::ErrorKind;
 use super::health::{ConnectionId, Health};
 use super::statement::{Packet, Statement, Values};
@@ -60,19 +60,18 @@ pub const SYSDATE_IS_NOW: &str = "the server runs with --sysdate-is-now, so a le
 
 impl Connection {
     /// Opens a connection and reads which server it is to.
-    pub(super) fn open(
-        manager: &MySqlConnectionManager,
-        health: Arc<Health>,
-    ) -> mysql::Result<Self> {
-        let conn = manager.connect().inspect_err(|error| ErrorKind::of(error).count())?;
+    pub(super) fn open(connector: &Connector, health: Arc<Health>) -> mysql::Result<Self> {
+        let conn = connector.connect().inspect_err(|error| ErrorKind::of(error).count())?;
         METRICS.connections_opened.inc();
-        let id = ConnectionId { server: 0, number: conn.connection_id(), opened: Instant::now() };
+        let in_handshake = conn.connection_id();
+        let id = ConnectionId { server: 0, number: None, opened: Instant::now() };
         let mut connection =
             Self { conn, id, is_usable: true, sysdate: Sysdate::AtTheCall, health };
         let sql = Statement::new(include_str!("../../sql/connection/server_identity.sql"), &[]);
         if let Some(row) = connection.query(&sql, &[])?.pop() {
-            let (server, is_at_the_call): (_, Option<bool>) = columns(row)?;
+            let (server, number, is_at_the_call): (_, _, Option<bool>) = columns(row)?;
             connection.id.server = server;
+            connection.id.number = connector.number_for_kill(in_handshake, number);
             if is_at_the_call == Some(false) {
                 connection.sysdate = Sysdate::AtTheStart;
             }
@@ -94,7 +93,7 @@ impl Connection {
     }
 
     pub fn ping(&mut self) -> mysql::Result<()> {
-        self.conn.ping()
+        no_panic(|| self.conn.ping())
     }
 
     /// Whether the server is read-only, whatever this user may do.
@@ -125,7 +124,7 @@ impl Connection {
     fn send(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
         let mut replies = Vec::with_capacity(packet.len());
         let sent_at = Instant::now();
-        self.collect(packet, &mut replies).map_err(|error| {
+        no_panic(|| self.collect(packet, &mut replies)).map_err(|error| {
             match ErrorKind::of(&error) {
                 ErrorKind::ConnectionLost => {
                     self.discard();
@@ -149,15 +148,15 @@ impl Connection {
     }
 
     fn collect(&mut self, packet: &Packet, replies: &mut Vec<Reply>) -> mysql::Result<()> {
-        let sent = self.conn.query_iter(packet.text());
-        let mut result = if packet.is_guarded() {
-            let mut result = sent.map_err(read_only)?;
-            result.iter().into_iter().flatten().for_each(drop);
-            result
-        } else {
-            sent?
-        };
-        while let Some(mut set) = result.iter() {
+        // Dropped after a panic of the driver, these would read on, and another panic would end the
+        // process. They own nothing once all is read.
+        let sent = self.conn.query_iter(packet.text()).map(ManuallyDrop::new);
+        let is_guarded = packet.is_guarded();
+        let mut result = if is_guarded { sent.map_err(read_only)? } else { sent? };
+        if is_guarded && let Some(mut set) = result.iter().map(ManuallyDrop::new) {
+            set.by_ref().for_each(drop);
+        }
+        while let Some(mut set) = result.iter().map(ManuallyDrop::new) {
             let affected = set.affected_rows();
             let last_insert_id = set.last_insert_id().unwrap_or_default();
             let rows = set.by_ref().collect::<mysql::Result<_>>()?;

@@ -1,5 +1,6 @@
 //! Kinds of database errors.
 
+use super::refusal::{explain, is_final, text};
 use crate::metrics::METRICS;
 
 /// Errors that are handled differently.
@@ -17,7 +18,7 @@ pub enum ErrorKind {
     Incomparable,
     /// The server takes no writes now: it is a replica, or a failover is under way.
     ReadOnly,
-    /// Wrong user, password or grants: a retry does not help.
+    /// Wrong user, password, grants, plugin or certificate: a retry does not help.
     Denied,
     /// A table, a column or a key is not what it was when the table was inspected.
     TableChanged,
@@ -48,7 +49,10 @@ const KINDS: [(ErrorKind, Option<&str>, &[u16]); 9] = [
     (
         ErrorKind::Denied,
         Some("denied"),
-        &[1044, 1045, 1049, 1142, 1143, 1227, 1251, 1698, 1820, 3118, 4151],
+        &[
+            1044, 1045, 1049, 1130, 1142, 1143, 1227, 1251, 1275, 1524, 1698, 1820, 1862, 3118,
+            3159, 3955, 4151,
+        ],
     ),
     // Unknown column, table or key; a column without a default, or too short; a lost tablespace.
     (ErrorKind::TableChanged, Some("refused"), &[1048, 1054, 1146, 1176, 1364, 1406, 1812, 1932]),
@@ -57,7 +61,7 @@ const KINDS: [(ErrorKind, Option<&str>, &[u16]); 9] = [
 impl ErrorKind {
     pub fn of(error: &mysql::Error) -> Self {
         let mysql::Error::MySqlError(server) = error else {
-            return Self::ConnectionLost;
+            return if is_final(error) { Self::Denied } else { Self::ConnectionLost };
         };
         let known = KINDS.iter().find(|(_, _, numbers)| numbers.contains(&server.code));
         known.map_or(Self::Refused, |(kind, ..)| *kind)
@@ -88,12 +92,9 @@ pub fn cause(error: &mysql::Error) -> String {
     if ErrorKind::of(error) == ErrorKind::RowLocked {
         return "another program holds a database lock".to_owned();
     }
-    let text = match error {
-        mysql::Error::MySqlError(server) => server.to_string(),
-        mysql::Error::IoError(io) => io.to_string(),
-        mysql::Error::CodecError(codec) => codec.to_string(),
-        mysql::Error::DriverError(driver) => driver.to_string(),
-        other => other.to_string(),
-    };
+    if let Some((_, text)) = explain(error) {
+        return text;
+    }
+    let text = text(error);
     if text.contains(TIMED_OUT) { "no answer came in time".to_owned() } else { text }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::kill::is_waited_out;
 use crate::metrics::METRICS;
 
 /// How long requests wait for a check. If the database answers, a check takes a few milliseconds;
@@ -30,8 +31,9 @@ pub const HANGING_WRITES: &str =
 pub struct ConnectionId {
     /// Which server it is to: after a failover, the same address leads to another.
     pub server: u64,
-    /// Its number on that server, until the server restarts.
-    pub number: u32,
+    /// Its number on that server, until the server restarts. `None` if it cannot be relied on,
+    /// because a proxy is in between.
+    pub number: Option<u64>,
     pub opened: Instant,
 }
 
@@ -210,11 +212,13 @@ impl Health {
         before
     }
 
-    /// Removes connections that have ended, and those that could not be killed within
+    /// Removes connections that have ended or are waited out, and those that could not be killed within
     /// [`KILL_GIVE_UP`].
     fn note_kills(&self, kills: &Kills) {
         let mut state = self.lock();
-        state.lost.retain(|lost| !kills.ended.contains(&lost.id));
+        state
+            .lost
+            .retain(|lost| !kills.ended.contains(&lost.id) && !is_waited_out(lost.id, lost.since));
         for lost in &mut state.lost {
             lost.is_hung = kills.hung.contains(&lost.id);
         }

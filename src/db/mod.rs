@@ -1,10 +1,12 @@
 //! The database: pooled connections, statements from `sql/`, kinds of errors, health.
 
+mod connect;
 mod connection;
 mod error;
 mod health;
 mod kill;
 mod pool;
+mod refusal;
 mod statement;
 mod table;
 
@@ -12,5 +14,6 @@ pub use connection::{Connection, PacketError, Reply, SYSDATE_IS_NOW, Sysdate, co
 pub use error::{ErrorKind, cause};
 pub use health::{ConnectionId, HANGING_WRITES};
 pub use pool::{Database, Pooled};
+pub use refusal::{TLS, Unusable, refusal};
 pub use statement::{Packet, Statement, Value, Values};
 pub use table::{MESSAGE_TABLE, Table};

@@ -5,17 +5,14 @@ use std::time::Duration;
 
 use mysql::{Opts, OptsBuilder};
 use r2d2::ManageConnection;
-use r2d2_mysql::MySqlConnectionManager;
 
+use super::connect::Connector;
 use super::connection::{Connection, SOCKET_TIMEOUT, SYSDATE_IS_NOW, Sysdate};
 use super::error::cause;
 use super::health::{HANGING_WRITES, Health, Kills};
 use super::kill::kill_all;
+use super::refusal::has_answered;
 use super::statement::{Packet, Statement, Value};
-
-/// How long to wait for the database to accept a connection. It runs beside the bot or in the same
-/// data centre; if it takes longer, it is down.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long to wait for a connection of the pool, which retries after at most half of this.
 const POOL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -27,13 +24,13 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// connection is returned; this one remembers whether the connection failed.
 #[derive(Clone)]
 pub struct Manager {
-    inner: MySqlConnectionManager,
+    connector: Connector,
     health: Arc<Health>,
 }
 
 impl Manager {
     fn open(&self) -> mysql::Result<Connection> {
-        Connection::open(&self.inner, Arc::clone(&self.health))
+        Connection::open(&self.connector, Arc::clone(&self.health))
     }
 }
 
@@ -84,17 +81,15 @@ impl Database {
             .write(&mut session, &time_zone);
         session.push(include_str!("../../sql/connection/isolation.sql"));
         let health = Arc::new(Health::default());
-        let manager = |timeout| {
-            let options = OptsBuilder::from_opts(url.clone())
-                // The crate's defaults wait for ever.
-                .tcp_connect_timeout(Some(CONNECT_TIMEOUT.min(timeout)))
-                .read_timeout(Some(timeout))
-                .write_timeout(Some(timeout))
-                // Otherwise the crate replaces TCP to 127.0.0.1 by the server's Unix socket, which
-                // bypasses a proxy.
-                .prefer_socket(false)
-                .init(vec!["SET NAMES utf8mb4".to_owned(), session.text().to_owned()]);
-            Manager { inner: MySqlConnectionManager::new(options), health: Arc::clone(&health) }
+        let options = OptsBuilder::from_opts(url.clone())
+            // Otherwise the crate replaces TCP to 127.0.0.1 by the server's Unix socket, which
+            // bypasses a proxy.
+            .prefer_socket(false)
+            .init(vec!["SET NAMES utf8mb4".to_owned(), session.text().to_owned()]);
+        let connector = Connector::new(options.into());
+        let manager = |timeout| Manager {
+            connector: connector.with_timeout(timeout),
+            health: Arc::clone(&health),
         };
         let pool = r2d2::Pool::builder()
             .max_size(size)
@@ -164,8 +159,8 @@ impl Database {
                 connection.ping()?;
                 Ok(Some(connection))
             }
-            // The database answers that it has no connection left: those in the pool may be good.
-            Err(mysql::Error::MySqlError(_)) if self.pool.state().connections > 0 => Ok(None),
+            // The database answers that it has no connection for us: those in the pool may be good.
+            Err(error) if has_answered(&error) && self.pool.state().connections > 0 => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -26,6 +26,8 @@ pub struct Facts<'a> {
     /// The time zone that the operator has set, as in `+02:00`.
     pub configured_offset: Option<&'a str>,
     pub sysdate: Sysdate,
+    /// Whether a proxy is in between that has connections of its own to the server.
+    pub is_proxied: bool,
     /// The database's clock, in microseconds since 1970.
     pub clock_us: u64,
     /// This machine's clock at the same time.
@@ -64,6 +66,7 @@ impl<'a> Facts<'a> {
             offset_minutes: offset_minutes.unwrap_or(0),
             configured_offset,
             sysdate: db.sysdate,
+            is_proxied: db.id().number.is_none(),
             clock_us,
             local_clock_us: u64::try_from(local.as_micros()).unwrap_or(u64::MAX),
             variables,

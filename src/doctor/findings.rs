@@ -47,8 +47,9 @@ pub const TIME_ZONE: &str = "time zone";
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// In the order in which findings are printed.
-const CHECKS: [Check; 19] = [
+const CHECKS: [Check; 20] = [
     server,
+    proxy,
     engines::group,
     engines::lock_waits,
     sysdate,
@@ -85,6 +86,14 @@ fn found(verdict: Verdict, topic: &'static str, text: &str, sql: Option<String>)
 
 fn server(facts: &Facts) -> Vec<Finding> {
     found(Good, "server", &format!("reachable, version {}", facts.version), None)
+}
+
+fn proxy(facts: &Facts) -> Vec<Finding> {
+    if !facts.is_proxied {
+        return vec![];
+    }
+    let text = "CONNECTION_ID() is not the number of the handshake, so a proxy is in between that has connections of its own to the server (ProxySQL, MaxScale, RDS Proxy, MySQL Router with connection sharing): a write whose answer is lost cannot be ended with KILL there and is waited out, 3 s, and one that the proxy still holds may take effect later; better point DATABASE_URL at the server, or at a proxy that passes connections through (HAProxy in TCP mode)";
+    found(Warning, "proxy", text, None)
 }
 
 fn sysdate(facts: &Facts) -> Vec<Finding> {

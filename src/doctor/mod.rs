@@ -10,7 +10,7 @@ mod rights;
 
 use std::fmt;
 
-use crate::db::{Connection, ErrorKind, MESSAGE_TABLE, Packet, Statement, Table, Value};
+use crate::db::{Connection, ErrorKind, MESSAGE_TABLE, Packet, Statement, Table, Unusable, Value};
 use crate::lease::OwnerToken;
 
 use facts::{Facts, TableFacts};
@@ -96,10 +96,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// The report on a server that cannot be reached.
-    pub fn unreachable(cause: &str) -> Self {
-        let text = format!("cannot be reached: {cause}; is it running, and DATABASE_URL right?");
-        let finding = Finding { verdict: Verdict::Problem, topic: "server", text, sql: None };
+    /// The report on a server that cannot be reached or used.
+    pub fn unreachable(unusable: &Unusable) -> Self {
+        let hint =
+            if unusable.has_answered { "" } else { "; is it running, and DATABASE_URL right?" };
+        Self::refused("server", format!("{unusable}{hint}"))
+    }
+
+    /// The report on a server that lets nobody in, with the only finding.
+    pub fn refused(topic: &'static str, text: String) -> Self {
+        let finding = Finding { verdict: Verdict::Problem, topic, text, sql: None };
         Self { findings: vec![finding], ..Self::default() }
     }
 

@@ -9,7 +9,7 @@ use log::{info, warn};
 use super::Store;
 use super::packet::Statements;
 use super::spelling::Spellings;
-use crate::db::{Connection, ErrorKind, HANGING_WRITES, Packet, cause};
+use crate::db::{self, Connection, ErrorKind, HANGING_WRITES, Packet, Unusable, cause};
 use crate::doctor::{self, Finding, Messages, Report, Verdict, Writes};
 use crate::metrics::METRICS;
 
@@ -55,20 +55,15 @@ impl Store {
     }
 
     /// Inspects everything that the guarantees depend on.
-    pub fn inspect(&self) -> Result<Report, String> {
+    pub fn inspect(&self) -> Result<Report, Unusable> {
         if let Some(cause) = self.database.health().cause() {
             // Each inspection of a server that does not finish writes would leave a connection behind.
-            return Err(cause);
+            return Err(Unusable { cause, has_answered: false });
         }
         let inspected = self.database.connect().and_then(|mut db| self.inspect_on(&mut db));
-        inspected.or_else(|error| {
-            let cause = cause(&error);
-            if ErrorKind::of(&error) != ErrorKind::Denied {
-                return Err(cause);
-            }
-            let text = format!("the database refuses this login ({cause}): check user, password, database and grants in DATABASE_URL");
-            let finding = Finding { verdict: Verdict::Problem, topic: "login", text, sql: None };
-            Ok(Report { findings: vec![finding], ..Report::default() })
+        inspected.or_else(|error| match db::refusal(&error) {
+            Some((topic, text)) => Ok(Report::refused(topic, text)),
+            None => Err(error.into()),
         })
     }
 
@@ -80,9 +75,7 @@ impl Store {
     pub fn open(&self) -> Opened {
         let report = match self.inspect() {
             Ok(report) => report,
-            Err(cause) => {
-                return Opened::NotYet(format!("the database cannot be reached: {cause}"));
-            }
+            Err(unusable) => return Opened::NotYet(format!("the database {unusable}")),
         };
         if report.table.is_none() || !report.has_usable_zone() {
             return Opened::Unusable(report.of(Verdict::Problem).cloned().collect());

@@ -40,7 +40,7 @@ fn check_lists_what_is_right_too(world: &World) {
     let closed = format!("mysql://root@127.0.0.1:{}/x", free_port());
     let printed = run_check(&closed);
     assert_eq!(printed.status, Some(1));
-    assert_says(&printed.out, &["problem  server", "cannot be reached"]);
+    assert_says(&printed.out, &["problem  server", "cannot be reached", "is it running"]);
 }
 
 fn check_prints_json_for_programs(world: &World) {

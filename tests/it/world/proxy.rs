@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub enum Fault {
     Discard,
     /// The same, for what the database sends only.
     DiscardReplies,
+    /// Empty packets arrive in place of what the database sends after its greeting.
+    EmptyReplies,
     /// All connections are reset, new ones too.
     Reset,
 }
@@ -50,6 +52,8 @@ struct Shared {
     /// Connections so far. Those below the second number carry nothing any more.
     connections: AtomicU64,
     forgotten: AtomicU64,
+    /// The number that handshakes give to connections, or 0 for the server's own.
+    number: AtomicU32,
 }
 
 /// What the text of a packet that writes begins with.
@@ -91,6 +95,7 @@ impl Proxy {
             more_statements: 0.into(),
             connections: 0.into(),
             forgotten: 0.into(),
+            number: 0.into(),
         });
         let proxy = Self { address, shared: Arc::clone(&shared) };
         thread::spawn(move || {
@@ -147,6 +152,12 @@ impl Proxy {
         self.shared.forgotten.store(self.connections(), Ordering::SeqCst);
     }
 
+    /// Gives new connections this number in their handshake, as proxies do that have connections of
+    /// their own to the server.
+    pub fn number_connections(&self, number: u32) {
+        self.shared.number.store(number, Ordering::SeqCst);
+    }
+
     /// How many packets the service has sent.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::SeqCst)
@@ -163,23 +174,39 @@ impl Shared {
         *self.fault.lock().unwrap()
     }
 
+    /// Replaces the connection's number in a server's greeting: it follows a header of 5 bytes and the server's
+    /// version, which ends with a zero.
+    fn renumber(&self, greeting: &mut [u8]) {
+        let number = self.number.load(Ordering::SeqCst);
+        let end = greeting.iter().skip(5).position(|byte| *byte == 0);
+        if let (Some(end), 1..) = (end, number) {
+            greeting[5 + end + 1..][..4].copy_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// Waits for bytes; `None` when the connection has ended or is to be reset.
+    fn read(&self, from: &mut TcpStream, buffer: &mut [u8]) -> Option<usize> {
+        loop {
+            match from.read(buffer) {
+                Ok(0) => return None,
+                Ok(length) => return Some(length),
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+                        && self.fault() != Fault::Reset => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     fn pass(&self, number: u64, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
         let mut buffer = [0; 16_000];
         let mut is_lost = false;
-        loop {
-            let length = match from.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
-                    if self.fault() == Fault::Reset {
-                        break;
-                    }
-                    continue;
-                }
-                Err(_) => break,
-            };
+        let mut begins_with_greeting = direction == Direction::Replies;
+        while let Some(length) = self.read(&mut from, &mut buffer) {
+            let is_greeting = std::mem::take(&mut begins_with_greeting);
+            if is_greeting {
+                self.renumber(&mut buffer[..length]);
+            }
             if direction == Direction::Requests {
                 self.sent.fetch_add(1, Ordering::SeqCst);
                 let more = buffer[..length].iter().filter(|byte| **byte == b';');
@@ -218,7 +245,12 @@ impl Shared {
                 Fault::DiscardReplies => direction == Direction::Replies,
                 _ => false,
             };
-            if !is_lost && to.write_all(&buffer[..length]).is_err() {
+            let is_emptied =
+                fault == Fault::EmptyReplies && direction == Direction::Replies && !is_greeting;
+            // A length of three bytes, and the sequence number.
+            let empty = [0, 0, 0, buffer[3]];
+            let sent: &[u8] = if is_emptied { &empty } else { &buffer[..length] };
+            if !is_lost && to.write_all(sent).is_err() {
                 break;
             }
         }

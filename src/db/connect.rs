@@ -1,0 +1,232 @@
+//! Opens connections with the driver, which by itself tries only the first address of a name, panics
+//! on some of what a server may send, and would try again at once after a refusal.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mysql::DriverError::CouldNotConnect;
+use mysql::{Conn, Opts, OptsBuilder};
+use r2d2::ManageConnection;
+use r2d2_mysql::MySqlConnectionManager;
+
+use super::error::ErrorKind;
+use super::refusal::{HOST_BLOCKED, has_answered, text};
+
+/// How long to wait for the database to accept a connection, at all addresses together. It runs
+/// beside the bot or in the same data centre; if it takes longer, it is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The pause after the first refusal: a mistake of a moment, such as a restart that loads the users
+/// last, costs no more.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause. Servers lock a machine out after `max_connect_errors` failed handshakes in a
+/// row, 100 by default, and all programs on it: these last for more than an hour then, and any
+/// other program's success begins the count anew.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Opens connections with these options. Clones share what they have learned.
+#[derive(Clone)]
+pub(super) struct Connector {
+    options: Opts,
+    timeout: Duration,
+    shared: Arc<Shared>,
+}
+
+/// What the connectors of one database have learned.
+#[derive(Default)]
+struct Shared {
+    /// Where the last connection was accepted.
+    last: Mutex<Option<Target>>,
+    pause: Mutex<Option<Pause>>,
+    /// Whether a connection had another number at the server than in its handshake.
+    is_proxied: AtomicBool,
+}
+
+/// Nobody connects before its end.
+struct Pause {
+    until: Instant,
+    length: Duration,
+    error: mysql::Error,
+}
+
+/// What one call of the driver tries.
+#[derive(Clone, Copy, PartialEq)]
+enum Target {
+    /// The socket or the address of the URL.
+    AsGiven,
+    Address(IpAddr),
+    /// All addresses of one family. With TLS, the driver compares the certificate with the name that
+    /// it connects to, so it must be given the name; if it is also told to bind to any address of a
+    /// family, it tries all of that family.
+    Family(IpAddr),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that holds these locks can panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Connector {
+    pub fn new(options: Opts) -> Self {
+        Self { options, timeout: CONNECT_TIMEOUT, shared: Arc::default() }
+    }
+
+    /// The same, with timeouts for each read and write, and no more for an address.
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        let options = OptsBuilder::from_opts(self.options.clone())
+            .read_timeout(Some(timeout))
+            .write_timeout(Some(timeout));
+        let shared = Arc::clone(&self.shared);
+        Self { options: options.into(), timeout: CONNECT_TIMEOUT.min(timeout), shared }
+    }
+
+    /// Connects and logs in. After a refusal, fails with the same error until a pause is over, which
+    /// doubles each time.
+    pub fn connect(&self) -> mysql::Result<Conn> {
+        let pause = self.begin_attempt()?;
+        let connected = self.try_targets();
+        *lock(&self.shared.pause) =
+            connected.as_ref().err().filter(|error| is_refused(error)).map(|error| Pause {
+                until: Instant::now() + pause,
+                length: pause,
+                error: copy(error),
+            });
+        connected
+    }
+
+    /// How long to pause if this attempt is refused too. While it lasts, there is no other.
+    fn begin_attempt(&self) -> mysql::Result<Duration> {
+        let mut pause = lock(&self.shared.pause);
+        let Some(pause) = &mut *pause else { return Ok(FIRST_PAUSE) };
+        let now = Instant::now();
+        if now < pause.until {
+            return Err(copy(&pause.error));
+        }
+        pause.until = now + pause.length;
+        Ok(LONGEST_PAUSE.min(pause.length * 2))
+    }
+
+    /// Tries what the URL names until something answers.
+    fn try_targets(&self) -> mysql::Result<Conn> {
+        let until = Instant::now() + self.timeout;
+        let (targets, addresses) = match self.targets() {
+            Ok(targets) => targets,
+            Err(error) => return Err(self.nothing_answered(&error.to_string(), error.kind())),
+        };
+        let mut failures = Vec::new();
+        for target in targets {
+            let error = match no_panic(|| self.try_target(target, addresses)) {
+                Err(error) if !has_answered(&error) => error,
+                answer => {
+                    *lock(&self.shared.last) = Some(target);
+                    return answer;
+                }
+            };
+            if target == Target::AsGiven {
+                return Err(error);
+            }
+            failures.push(match (target, &error) {
+                (
+                    Target::Address(ip),
+                    mysql::Error::DriverError(CouldNotConnect(Some((_, why, _)))),
+                ) => {
+                    format!("{ip}: {why}")
+                }
+                (Target::Address(ip), error) => format!("{ip}: {}", text(error)),
+                (_, error) => text(error),
+            });
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        Err(self.nothing_answered(&failures.join(", "), io::ErrorKind::Other))
+    }
+
+    fn nothing_answered(&self, why: &str, kind: io::ErrorKind) -> mysql::Error {
+        let address =
+            format!("{}:{}", self.options.get_ip_or_hostname(), self.options.get_tcp_port());
+        mysql::Error::DriverError(CouldNotConnect(Some((address, why.to_owned(), kind))))
+    }
+
+    /// What to try, what worked last first, and the number of addresses in it.
+    fn targets(&self) -> io::Result<(Vec<Target>, u32)> {
+        let host = self.options.get_ip_or_hostname();
+        let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        if is_address || self.options.get_socket().is_some() {
+            return Ok((vec![Target::AsGiven], 1));
+        }
+        let mut targets = Vec::new();
+        let mut addresses = 0;
+        for address in (&*host, self.options.get_tcp_port()).to_socket_addrs()? {
+            addresses += 1;
+            let target = match address.ip() {
+                ip if self.options.get_ssl_opts().is_none() => Target::Address(ip),
+                IpAddr::V4(_) => Target::Family(Ipv4Addr::UNSPECIFIED.into()),
+                IpAddr::V6(_) => Target::Family(Ipv6Addr::UNSPECIFIED.into()),
+            };
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+        let last = *lock(&self.shared.last);
+        targets.sort_by_key(|target| Some(*target) != last);
+        Ok((targets, addresses))
+    }
+
+    fn try_target(&self, target: Target, addresses: u32) -> mysql::Result<Conn> {
+        let options = OptsBuilder::from_opts(self.options.clone())
+            // For each address.
+            .tcp_connect_timeout(Some(self.timeout / addresses));
+        let options = match target {
+            Target::AsGiven => options,
+            Target::Address(ip) => options.ip_or_hostname(Some(ip.to_string())),
+            Target::Family(any) => options.bind_address(Some(SocketAddr::new(any, 0))),
+        };
+        MySqlConnectionManager::new(options).connect()
+    }
+
+    /// The connection's number for `KILL`, if it can be relied on: `handshake` is what the server's
+    /// greeting called it, `number` what `CONNECTION_ID()` says. A proxy with connections of its own
+    /// to the server gives numbers of its own, which belong to others there.
+    pub fn number_for_kill(&self, handshake: u32, number: u64) -> Option<u64> {
+        // The handshake has only these bits.
+        if number & u64::from(u32::MAX) != u64::from(handshake) {
+            self.shared.is_proxied.store(true, Ordering::Relaxed);
+        }
+        // Behind such a proxy, the two may be the same by chance.
+        (!self.shared.is_proxied.load(Ordering::Relaxed)).then_some(number)
+    }
+}
+
+/// Runs a call of the driver, which panics on some of what a server may send.
+pub(super) fn no_panic<T>(call: impl FnOnce() -> mysql::Result<T>) -> mysql::Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        let text = "the database driver cannot read what the server sent";
+        Err(io::Error::new(io::ErrorKind::InvalidData, text).into())
+    })
+}
+
+/// Whether the server or its certificate was refused, or this login was: what another try at once
+/// would only repeat, and what servers count.
+fn is_refused(error: &mysql::Error) -> bool {
+    match error {
+        mysql::Error::MySqlError(server) => {
+            server.code == HOST_BLOCKED || ErrorKind::of(error) == ErrorKind::Denied
+        }
+        error => has_answered(error),
+    }
+}
+
+/// An error that says the same.
+fn copy(error: &mysql::Error) -> mysql::Error {
+    match error {
+        mysql::Error::MySqlError(server) => server.clone().into(),
+        mysql::Error::DriverError(driver) => driver.clone().into(),
+        other => io::Error::new(io::ErrorKind::InvalidData, text(other)).into(),
+    }
+}

@@ -1,0 +1,202 @@
+//! What a database that answers says to a login that it refuses, or that is refused on this side,
+//! and what to do about it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use mysql::DriverError::{
+    CleartextPluginDisabled, ConnectTimeout, CouldNotConnect, OldMysqlPasswordDisabled,
+    TlsNotSupported, UnknownAuthPlugin,
+};
+use mysql::Error::{CodecError, DriverError, IoError, MySqlError};
+
+use super::error::{ErrorKind, cause};
+
+/// The server's error after `max_connect_errors` failed handshakes from this machine.
+pub(super) const HOST_BLOCKED: u16 = 1129;
+
+/// The longest name of a plugin that is shown: MySQL's and MariaDB's are shorter.
+const PLUGIN_NAME_MAX_CHARS: usize = 64;
+
+/// What the TLS library says of a server's certificate that it refuses.
+const BAD_CERTIFICATE: &str = "invalid peer certificate";
+
+/// What the TLS library says of a certificate that it refuses, and the remedy; the last is for all others.
+const CERTIFICATE_REMEDIES: [(&str, &str); 6] = [
+    (
+        "UnknownIssuer",
+        "root_cert_path in DATABASE_URL must name the certificate of the authority that signed it; nobody has signed what MariaDB makes for itself since 11.4, so set ssl_cert and ssl_key there",
+    ),
+    // Of an authority with the same name: MySQL calls all that it makes alike.
+    (
+        "BadSignature",
+        "root_cert_path in DATABASE_URL must name the certificate of the authority that signed it",
+    ),
+    (
+        "not valid for",
+        "the host in DATABASE_URL must be a name in it; one that MySQL has made for itself has no name, and needs danger_skip_domain_validation=true",
+    ),
+    (
+        "CaUsedAsEndEntity",
+        "it is an authority's own certificate; the server needs one that the authority has signed",
+    ),
+    ("certificate expired", "the server needs a new one"),
+    ("", "check the server's certificate, and root_cert_path in DATABASE_URL"),
+];
+
+/// The topic of what TLS refuses. Each refusal counts towards [`HOST_BLOCKED`].
+pub const TLS: &str = "tls";
+
+const OTHER_PLUGIN: &str = "on MySQL, ALTER USER ... IDENTIFIED WITH caching_sha2_password BY '...'; on MariaDB, ALTER USER ... IDENTIFIED VIA mysql_native_password USING PASSWORD('...'), or ed25519 or parsec";
+
+/// Why the database cannot be used now.
+#[derive(Debug)]
+pub struct Unusable {
+    pub cause: String,
+    /// Otherwise, perhaps nothing is there.
+    pub has_answered: bool,
+}
+
+impl From<mysql::Error> for Unusable {
+    fn from(error: mysql::Error) -> Self {
+        Self { cause: cause(&error), has_answered: has_answered(&error) }
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.has_answered { "cannot be used" } else { "cannot be reached" };
+        write!(f, "{what}: {}", self.cause)
+    }
+}
+
+/// Why this login cannot succeed before somebody changes something: a topic and a text.
+pub fn refusal(error: &mysql::Error) -> Option<(&'static str, String)> {
+    (ErrorKind::of(error) == ErrorKind::Denied).then(|| {
+        explain(error).unwrap_or_else(|| {
+            let cause = cause(error);
+            ("login", format!("the database refuses this login ({cause}): check user, password, database and grants in DATABASE_URL, and whether it must have require_ssl=true"))
+        })
+    })
+}
+
+/// Whether this side refuses the server, and would again.
+pub(super) fn is_final(error: &mysql::Error) -> bool {
+    !matches!(error, MySqlError(_)) && explain(error).is_some()
+}
+
+/// What the text of an error leaves out, and the remedy: a topic and a text.
+pub(super) fn explain(error: &mysql::Error) -> Option<(&'static str, String)> {
+    let said = text(error);
+    Some(match error {
+        DriverError(UnknownAuthPlugin(name)) => ("login", unknown_plugin(name)),
+        DriverError(OldMysqlPasswordDisabled) => ("login", unknown_plugin("mysql_old_password")),
+        DriverError(CleartextPluginDisabled) => ("login", unknown_plugin("mysql_clear_password")),
+        MySqlError(server) if [1275, 1524].contains(&server.code) => {
+            ("login", format!("the database refuses this login ({said}): change how the user logs in: {OTHER_PLUGIN}"))
+        }
+        MySqlError(server) if server.code == HOST_BLOCKED => {
+            ("server", format!("the server has locked this machine out after too many failed connections ({said}): run FLUSH HOSTS there (`mariadb-admin flush-hosts`; on MySQL, TRUNCATE TABLE performance_schema.host_cache), and mend what failed, such as root_cert_path in DATABASE_URL"))
+        }
+        MySqlError(server) if server.code == 3159 => {
+            (TLS, format!("the server takes connections with TLS only ({said}): add require_ssl=true to DATABASE_URL"))
+        }
+        DriverError(TlsNotSupported) => {
+            (TLS, "the server offers no secure connection, and DATABASE_URL requires one: turn TLS on there, or take require_ssl and root_cert_path out of DATABASE_URL if nobody can listen in between".to_owned())
+        }
+        _ if said.contains(BAD_CERTIFICATE) => {
+            let mut remedies = CERTIFICATE_REMEDIES.iter();
+            let (_, remedy) = remedies.find(|(part, _)| said.contains(part))?;
+            (TLS, format!("the server's certificate is refused ({said}): {remedy}"))
+        }
+        #[cfg(feature = "tls")]
+        mysql::Error::TlsError(_) => {
+            (TLS, format!("TLS cannot be set up ({said}): check the host and root_cert_path in DATABASE_URL"))
+        }
+        _ => return None,
+    })
+}
+
+fn unknown_plugin(name: &str) -> String {
+    // It is the server's text, and might be anything.
+    let name: String =
+        name.chars().filter(char::is_ascii_graphic).take(PLUGIN_NAME_MAX_CHARS).collect();
+    let or_clear = if name == "mysql_clear_password" {
+        "; or add enable_cleartext_plugin=true to DATABASE_URL, over TLS or a socket only"
+    } else {
+        ""
+    };
+    format!(
+        "this user logs in with the plugin {name}, which session-lock does not know: {OTHER_PLUGIN}{or_clear}"
+    )
+}
+
+/// Whether a server sent anything, so that there is one.
+pub(super) fn has_answered(error: &mysql::Error) -> bool {
+    // The TLS library refuses what was sent.
+    let is_refused = |io: &io::Error| io.kind() == io::ErrorKind::InvalidData;
+    match error {
+        DriverError(ConnectTimeout | CouldNotConnect(_)) => false,
+        // Of a packet that was read, not of the connection: it is too short.
+        IoError(io) => is_refused(io) || io.kind() == io::ErrorKind::UnexpectedEof,
+        CodecError(codec) => {
+            codec.source().and_then(|source| source.downcast_ref()).is_none_or(is_refused)
+        }
+        _ => true,
+    }
+}
+
+/// The text of an error, without the driver's words for its kind.
+pub(super) fn text(error: &mysql::Error) -> String {
+    match error {
+        MySqlError(server) => server.to_string(),
+        IoError(io) => io.to_string(),
+        CodecError(codec) => codec.source().map_or_else(|| codec.to_string(), ToString::to_string),
+        DriverError(driver) => driver.to_string(),
+        #[cfg(feature = "tls")]
+        mysql::Error::TlsError(tls) => tls.to_string(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(code: u16) -> mysql::Error {
+        let (state, message) = ("HY000".to_owned(), "what the server says".to_owned());
+        mysql::MySqlError { state, message, code }.into()
+    }
+
+    #[test]
+    fn each_refusal_has_its_remedy() {
+        let plugin = |name: &str| DriverError(UnknownAuthPlugin(name.to_owned()));
+        for (error, topic, remedy) in [
+            (server(1045), "login", "check user, password"),
+            (server(1130), "login", "check user, password"),
+            (server(1524), "login", "ALTER USER"),
+            (server(3159), TLS, "add require_ssl=true"),
+            (DriverError(OldMysqlPasswordDisabled), "login", "the plugin mysql_old_password,"),
+            (plugin("auth_gssapi_client"), "login", "the plugin auth_gssapi_client,"),
+            (plugin("mysql_clear_password"), "login", "enable_cleartext_plugin=true"),
+            (plugin("a\nb"), "login", "the plugin ab,"),
+            (DriverError(TlsNotSupported), TLS, "take require_ssl"),
+            (
+                io::Error::other("invalid peer certificate: UnknownIssuer").into(),
+                TLS,
+                "root_cert_path",
+            ),
+        ] {
+            let (found, text) = refusal(&error).unwrap();
+            assert!(found == topic && text.contains(remedy), "{found} {text}");
+        }
+        // Somebody may flush the hosts while the service waits.
+        assert!(refusal(&server(HOST_BLOCKED)).is_none());
+        let blocked = Unusable::from(server(HOST_BLOCKED));
+        assert!(blocked.to_string().contains("FLUSH HOSTS"), "{blocked}");
+        assert!(blocked.has_answered && Unusable::from(server(1040)).has_answered);
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert!(!Unusable::from(mysql::Error::from(reset)).has_answered);
+    }
+}

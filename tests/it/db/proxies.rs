@@ -1,0 +1,51 @@
+//! Proxies that have connections of their own to the database.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+use session_lock::testing::DATABASE;
+
+use crate::world::{Proxy, Service, Session, World, assert_says, run_check, tests};
+
+tests![where_numbers_are_a_proxys_own_a_lost_write_is_waited_out_and_nobody_is_killed];
+
+/// Nothing that has reached the server takes effect later than this after its connection was lost.
+const LATE_WRITE_MAX: Duration = Duration::from_secs(3);
+
+fn where_numbers_are_a_proxys_own_a_lost_write_is_waited_out_and_nobody_is_killed(world: &World) {
+    let proxy = Proxy::start(world.database.address());
+    let mut bot = world.database.connect();
+    // To the service, each of its connections has the number of the bot's.
+    proxy.number_connections(bot.connection_id());
+    let service = Service::start(&proxy.url(DATABASE), &[]);
+    service.wait_for_line("WARN  proxy CONNECTION_ID() is not the number of the handshake");
+    let checked = run_check(&proxy.url(DATABASE));
+    assert_eq!(checked.status, Some(0), "{checked:?}");
+    assert_says(&checked.out, &["warning  proxy"]);
+
+    let mut is_settled = || {
+        let session = Session::new();
+        // The write waits for this insert while its connection is lost.
+        let mut other_program = world.insert_row(&session);
+        let (reply, took) = thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                let began = Instant::now();
+                (service.acquire(&session, json!({})), began.elapsed())
+            });
+            world.wait_for_write(&session);
+            proxy.redirect(world.database.address());
+            other_program.query_drop("ROLLBACK").unwrap();
+            asked.join().unwrap()
+        });
+        assert!(took > LATE_WRITE_MAX, "{took:?}: {reply:?}");
+        bot.ping().unwrap();
+        // On a machine that stalls, its time may be up before.
+        let has_token = reply.json.get("owner_token").is_some();
+        assert!(has_token, "{reply:?}");
+        service.recovery();
+        reply.status == 200
+    };
+    assert!((0..3).any(|_| is_settled()), "no lost write was settled");
+}
