@@ -155,10 +155,11 @@ fn repeats_requests_until_they_are_answered(world: &World, client: Client) {
 fn takes_a_base_url_with_a_path(world: &World, client: Client) {
     let server = world.service.address;
     // Unlike the service, it takes no repeated slashes.
-    let gateway = HttpProxy::start(move |_, request| match request.strip_prefix("POST /locks/v1/") {
-        Some(rest) => pass(server, &format!("POST /v1/{rest}")),
-        None => response("404 Not Found", "", ""),
-    });
+    let gateway =
+        HttpProxy::start(move |_, request| match request.strip_prefix("POST /locks/v1/") {
+            Some(rest) => pass(server, &format!("POST /v1/{rest}")),
+            None => response("404 Not Found", "", ""),
+        });
     let gateway = gateway.address;
     let urls = ["locks", "locks/", "locks//"].map(|path| format!("http://{gateway}/{path}"));
     let urls = [&[format!("http://{server}/")], &urls[..]].concat();
