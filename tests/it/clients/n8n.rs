@@ -165,9 +165,13 @@ fn the_n8n_client_shows_statuses_that_are_no_answers(world: &World) {
     let webhook = session.with(json!({"message_id": "wamid.1"}));
     for route in ["/v1/acquire", "/v1/commit"] {
         for status in [400, 401, 404, 413, 500, 502] {
-            let post = |path: &str, body| match path == route {
-                true => Some(answer_of_a_gateway(status)),
-                false => Some(world.service.post(path, body)),
+            let post = |path: &str, body| {
+                let is_refused = path == route;
+                Some(if is_refused {
+                    answer_of_a_gateway(status)
+                } else {
+                    world.service.post(path, body)
+                })
             };
             let outcome = deliver_through(&post, &webhook, &|| {});
             assert_fails("of the gateway", &outcome);
