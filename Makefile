@@ -10,6 +10,7 @@
 # make torture [SECONDS=3600] [SEED=7]  everything fails at once, and what the clients saw is checked;
 #               then a Galera cluster, and a group of Group Replication, lose their first node, for a
 #               quarter of the time each
+# make n8n      each case through the workflow clients/n8n.json in a real n8n (1.8 GB from npm; five minutes at first)
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.
 
 # A file is read in one go.
@@ -17,7 +18,7 @@ file_lines_max = 500
 musl = x86_64-unknown-linux-musl
 needed = compiler mariadb mysql chromium curl faketime languages nginx promtool schemathesis strace systemd
 
-.PHONY: run test versions latest check dist shipped bench mutants torture
+.PHONY: run test versions latest check dist shipped bench mutants torture n8n
 
 run:
 	tests/install compiler server
@@ -68,3 +69,8 @@ torture: export GROUP := $(or $(GROUP),$(shell expr $(SECONDS) / 4))
 torture:
 	tests/install $(needed) galera
 	cargo test --test torture
+
+n8n:
+	tests/install compiler server n8n
+	cargo build
+	tests/n8n

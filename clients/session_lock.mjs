@@ -1,12 +1,19 @@
 // session-lock for Node 18 or later, no packages: copy this file into the bot, and session_lock.d.mts
 // for TypeScript. No top-level await and no import.meta, for require() and for bundlers to CommonJS.
 import { randomInt } from "node:crypto";
+import { once } from "node:events";
+import http from "node:http";
+import https from "node:https";
 import { basename } from "node:path";
 import { createInterface } from "node:readline";
+import { text as read } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const url = (process.env.SESSION_LOCK_URL || "http://127.0.0.1:7099").replace(/\/+$/, "");
 const headers = { authorization: `Bearer ${process.env.SESSION_LOCK_API_TOKEN ?? ""}` };
+const { Agent, request } = url.startsWith("https:") ? https : http;
+// Unlike fetch and the global agent, it takes no proxy from the environment: that one could read the token.
+const agent = new Agent({ keepAlive: true });
 
 /** Yes or no. Until that comes, the same body again, so with the same owner token. */
 async function ask(operation, fields) {
@@ -15,15 +22,16 @@ async function ask(operation, fields) {
   for (let pause of [200, 500, 1000, 2000, 4000, 0]) {
     try {
       const signal = AbortSignal.timeout((fields.wait_ms ?? 0) + 10_000);
-      const response = await fetch(`${url}/v1/${operation}`, { method: "POST", headers, body, signal });
-      const { status } = response;
-      const text = await response.text();
+      const asked = request(`${url}/v1/${operation}`, { method: "POST", headers, agent, signal }).end(body);
+      const [response] = await once(asked, "response");
+      const { statusCode: status } = response;
+      const text = await read(response);
       if (status === 200 || status === 409) return JSON.parse(text);
       problem = status < 500 ? `${status} ${text.trim()}` : status;
       if (status < 500) break;
-      if (response.headers.has("retry-after")) pause = 1000 * response.headers.get("retry-after");
+      if (response.headers["retry-after"]) pause = 1000 * response.headers["retry-after"];
     } catch (error) {
-      problem = error.cause ?? error;
+      problem = error;
     }
     await sleep(pause);
   }

@@ -46,6 +46,7 @@ session_lock_quote() { printf '"%s"' "$(printf %s "$1" | sed 's/[\\"]/\\&/g')"; 
 # token, until there is an answer. Tokens go through descriptors: others can see arguments.
 session_lock_ask() {
     session_lock_url=${SESSION_LOCK_URL:-http://127.0.0.1:7099}
+    while [ "$session_lock_url" != "${session_lock_url%/}" ]; do session_lock_url=${session_lock_url%/}; done
     # A proxy could read the API token of plain HTTP, and has no way to this machine's loopback.
     case $session_lock_url/ in
     http:* | https://127.* | https://localhost[:/]* | 'https://[::1]'*) session_lock_direct='*' ;;
@@ -55,7 +56,7 @@ session_lock_ask() {
     session_lock_status=$(curl -sS -m "${3:-10}" --noproxy "$session_lock_direct" \
         --retry 5 --retry-all-errors --retry-delay 1 \
         -o "$session_lock_file" -w '%{http_code}' -H @/dev/fd/3 --data-binary @- \
-        "${session_lock_url%/}/v1/$1" 3<<HEADER <<BODY
+        "$session_lock_url/v1/$1" 3<<HEADER <<BODY
 Authorization: Bearer ${SESSION_LOCK_API_TOKEN-}
 HEADER
 {$session_lock_session${2-}}

@@ -154,11 +154,15 @@ fn repeats_requests_until_they_are_answered(world: &World, client: Client) {
 
 fn takes_a_base_url_with_a_path(world: &World, client: Client) {
     let server = world.service.address;
-    let gateway = HttpProxy::start(move |_, request| match request.strip_prefix("POST /locks/") {
-        Some(rest) => pass(server, &format!("POST /{rest}")),
-        None => response("404 Not Found", "", ""),
-    });
-    let urls = [format!("http://{server}/"), format!("http://{}/locks/", gateway.address)];
+    // Unlike the service, it takes no repeated slashes.
+    let gateway =
+        HttpProxy::start(move |_, request| match request.strip_prefix("POST /locks/v1/") {
+            Some(rest) => pass(server, &format!("POST /v1/{rest}")),
+            None => response("404 Not Found", "", ""),
+        });
+    let gateway = gateway.address;
+    let urls = ["locks", "locks/", "locks//"].map(|path| format!("http://{gateway}/{path}"));
+    let urls = [&[format!("http://{server}/")], &urls[..]].concat();
     for url in urls {
         let session = Session::new();
         let mut worker = Worker::start_at(client, &url, &session, &[]);

@@ -8,6 +8,7 @@ mod node;
 mod old_go_functions;
 mod php;
 mod worker;
+mod workflow;
 
 use crate::world::Test;
 

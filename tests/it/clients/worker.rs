@@ -12,7 +12,7 @@ use crate::world::{KillOnDrop, Printed, Session};
 pub const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
 
 /// An environment with a proxy that nobody reaches.
-pub const DEAD_PROXY: [(&str, &str); 8] = [
+pub const DEAD_PROXY: [(&str, &str); 9] = [
     ("http_proxy", NOWHERE),
     ("HTTP_PROXY", NOWHERE),
     ("https_proxy", NOWHERE),
@@ -21,6 +21,8 @@ pub const DEAD_PROXY: [(&str, &str); 8] = [
     ("ALL_PROXY", NOWHERE),
     ("no_proxy", ""),
     ("NO_PROXY", ""),
+    // Without it, no version of Node looks at the others.
+    ("NODE_USE_ENV_PROXY", "1"),
 ];
 const NOWHERE: &str = "http://127.0.0.1:9";
 
