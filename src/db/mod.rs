@@ -12,5 +12,5 @@ pub use connection::{Connection, PacketError, Reply, SYSDATE_IS_NOW, Sysdate, co
 pub use error::{ErrorKind, cause};
 pub use health::ConnectionId;
 pub use pool::{Database, Pooled};
-pub use statement::{Packet, Statement, Value, Values};
+pub use statement::{Packet, Statement, Value, Values, quoted};
 pub use table::{MESSAGE_TABLE, Table};

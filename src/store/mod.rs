@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use mysql::{Opts, Row};
 
 use crate::db::{Database, ErrorKind, Packet, Pooled, Statement, Values, cause};
-use crate::doctor::{self, Finding, Messages, Report, Verdict, Writes};
+use crate::doctor::{self, Finding, Messages, Migrated, Report, Verdict, Writes};
 use crate::lease::Session;
 use crate::metrics::METRICS;
 
@@ -117,7 +117,7 @@ impl Store {
     }
 
     /// Creates the tables that are missing.
-    pub fn migrate(&self) -> Result<(), String> {
+    pub fn migrate(&self) -> Result<Migrated, String> {
         let migrate = |mut connection| doctor::migrate(&mut connection, &self.table_name);
         self.database.connect().and_then(migrate).map_err(|error| cause(&error))
     }

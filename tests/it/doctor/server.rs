@@ -43,7 +43,7 @@ fn missing_rights_are_named(world: &World) {
     let url = schema.create_user("SELECT, INSERT, UPDATE");
     let served = run_serve(&url);
     assert_eq!(served.status, Some(1), "{served:?}");
-    let grant = format!("GRANT SELECT, INSERT, UPDATE, DELETE ON `{}`.{TABLE}", schema.name);
+    let grant = format!("GRANT SELECT, INSERT, UPDATE, DELETE ON `{}`.`{TABLE}`", schema.name);
     assert_says(&served.err, &["rights", &grant, "DELETE command denied"]);
     schema.grant("DELETE");
     assert_eq!(run_check(&url).status, Some(0));

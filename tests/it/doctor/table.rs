@@ -59,7 +59,7 @@ fn a_timestamp_that_cannot_hold_a_lease_is_refused(world: &World) {
             format!("{COLUMNS}, timestamp {wrong}, UNIQUE KEY u (id_prospect, id_device))");
         assert_says(
             &problem(world, Some(&definition)),
-            &["timestamp", "MODIFY timestamp VARCHAR(255)"],
+            &["timestamp", "MODIFY `timestamp` VARCHAR(255)"],
         );
     }
     let schema = world.schema();
