@@ -5,8 +5,13 @@
 --   :ahead_s       how far ahead the longest lease can be dated, in seconds
 --   :clock_s       tolerated difference between two clocks, in seconds
 --   :limit         the rows with the highest ids that are looked at
--- Columns: number of such rows | number of rows looked at | id_prospect | id_device of one of them
-SELECT found.those, found.looked_at, COALESCE(example.id_prospect, ''), COALESCE(example.id_device, '')
+-- Columns: number of such rows | number of rows looked at | id_prospect | id_device of one of them,
+-- at most 256 characters of each
+SELECT
+    found.those,
+    found.looked_at,
+    LEFT(COALESCE(example.id_prospect, ''), 256),
+    LEFT(COALESCE(example.id_device, ''), 256)
 FROM (
     SELECT COALESCE(SUM(is_ahead), 0) AS those, COUNT(*) AS looked_at, MAX(IF(is_ahead, id, NULL)) AS id
     FROM (

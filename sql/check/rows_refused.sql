@@ -2,9 +2,14 @@
 -- without a blank at either end. Old programs may have written others.
 --   :id_max_chars   most characters of an id
 --   :limit          the rows with the highest ids that are looked at
--- Columns: number of such rows | number of rows looked at | id_prospect | id_device of one of them
+-- Columns: number of such rows | number of rows looked at | id_prospect | id_device of one of them,
+-- at most 256 characters of each
 -- The expression finds control characters (Cc) anywhere, and blanks (Z) at the ends.
-SELECT found.those, found.looked_at, COALESCE(example.id_prospect, ''), COALESCE(example.id_device, '')
+SELECT
+    found.those,
+    found.looked_at,
+    LEFT(COALESCE(example.id_prospect, ''), 256),
+    LEFT(COALESCE(example.id_device, ''), 256)
 FROM (
     SELECT COALESCE(SUM(is_refused), 0) AS those, COUNT(*) AS looked_at, MAX(IF(is_refused, id, NULL)) AS id
     FROM (

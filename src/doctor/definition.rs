@@ -166,9 +166,11 @@ impl Words {
     }
 
     /// A column that may be NULL.
-    pub fn nullable(self) -> String {
-        let words = self.without(&["NOT", "NULL"]);
-        format!("{} NULL{}", words.first(), words.rest())
+    pub fn nullable(mut self) -> String {
+        if let Some(at) = self.find(&["NOT", "NULL"]) {
+            self.0.remove(at);
+        }
+        self.0.join(" ")
     }
 
     /// An integer column that counts up.
@@ -252,8 +254,8 @@ mod tests {
             let commented = column(&format!("{before} {comment}")).as_text(charset);
             assert_eq!(commented, format!("{after} {comment}"));
         }
-        let date = "datetime(6) NOT NULL COMMENT 'NOT NULL'";
-        assert_eq!(column(date).nullable(), "datetime(6) NULL COMMENT 'NOT NULL'");
+        let text = "text COLLATE x NOT NULL COMMENT 'NOT NULL'";
+        assert_eq!(column(text).nullable(), "text COLLATE x NULL COMMENT 'NOT NULL'");
         let id = "int(10) unsigned NOT NULL DEFAULT 0 COMMENT 'n'";
         let counting = "int(10) unsigned NOT NULL AUTO_INCREMENT COMMENT 'n'";
         assert_eq!(column(id).counting(), counting);

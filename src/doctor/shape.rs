@@ -270,8 +270,9 @@ fn repair_column(facts: &Facts, table: &TableFacts, column: &Column, becomes: &s
 
 /// The row format that a whole id of this column in a key needs, unless the table has it.
 pub fn row_format(table: &TableFacts, column: &Column) -> &'static str {
-    // Text of which nothing is known may have four bytes a character.
-    let bytes = if column.width == 0 { 4 } else { column.bytes / column.width };
+    // Other types may become text of four bytes a character; those of TEXT are not known.
+    let is_known = KEY_TYPES.contains(&column.data_type.as_str()) && column.width > 0;
+    let bytes = if is_known { column.bytes / column.width } else { 4 };
     let is_old = OLD_ROW_FORMATS.contains(&table.row_format.as_str()) && table.engine == "InnoDB";
     let is_long = bytes * lease::ID_MAX_CHARS as u64 > OLD_KEY_PART_MAX_BYTES;
     if is_old && is_long { ", ROW_FORMAT = DYNAMIC" } else { "" }

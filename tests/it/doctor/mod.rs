@@ -1,6 +1,8 @@
 //! What `serve` and `check` report about a database: what is wrong, and what to do.
 
 mod check;
+mod columns;
+mod keys;
 mod migrate;
 mod repair;
 mod server;
