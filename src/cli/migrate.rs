@@ -29,7 +29,7 @@ pub fn migrate(config: &Config) -> Result<(), Failure> {
         why += "; let an administrator run the SQL that is printed above";
     }
     for table in migrated.created {
-        why += &format!("; {table} is new and there");
+        why = format!("{why}; {table} is new and there");
     }
     Err(failure(why))
 }

@@ -47,6 +47,13 @@ impl Definition {
         keys.any(|Words(line)| line.iter().any(|word| names(word, column)))
     }
 
+    /// Whether any key begins with a column.
+    pub fn has_key_from(&self, column: &str) -> bool {
+        let start = format!("({}", quoted(column)).to_lowercase();
+        let mut keys = self.0.iter().filter(|Words(line)| line.iter().any(|word| word == "KEY"));
+        keys.any(|Words(line)| line.iter().any(|word| word.to_lowercase().starts_with(&start)))
+    }
+
     /// Whether a foreign key or a condition of the table names a column.
     pub fn constraints(&self) -> impl Iterator<Item = Constraint<'_>> {
         self.0.iter().filter_map(|Words(line)| {
@@ -115,7 +122,6 @@ impl Words {
             match (quote, c) {
                 (Some('\'' | '"'), '\\') => word.extend(characters.next()),
                 (Some(open), _) if c == open => quote = None,
-                (Some(_), _) => {}
                 (None, '\'' | '"' | '`') => quote = Some(c),
                 (None, '(') => depth += 1,
                 (None, '/') if characters.peek() == Some(&'*') => depth += 1,
@@ -185,7 +191,7 @@ impl Words {
 
     /// A text column of the widest id, never NULL. `charset` replaces its character set and
     /// collation; without it they stay, or are the table's if it was no text.
-    pub fn as_text(self, charset: Option<&str>) -> String {
+    pub fn into_text(self, charset: Option<&str>) -> String {
         let mut words = self.without(&["CHECK", "*"]);
         words.take(&["ON", "UPDATE", "*"]);
         let default = words.take(&["DEFAULT", "*"]).filter(|default| default != "DEFAULT NULL");
@@ -250,8 +256,8 @@ mod tests {
                 "VARCHAR(255) NOT NULL DEFAULT (_utf8mb4'a b') /*!80023 INVISIBLE */",
             ),
         ] {
-            assert_eq!(column(before).as_text(charset), after);
-            let commented = column(&format!("{before} {comment}")).as_text(charset);
+            assert_eq!(column(before).into_text(charset), after);
+            let commented = column(&format!("{before} {comment}")).into_text(charset);
             assert_eq!(commented, format!("{after} {comment}"));
         }
         let text = "text COLLATE x NOT NULL COMMENT 'NOT NULL'";
@@ -275,6 +281,7 @@ mod tests {
         assert_eq!(whole_columns(table.key("f").unwrap().first()), "((lower(`a`)))");
         assert_eq!(table.key("x"), None);
         assert!(table.has_key_on("C") && !table.has_key_on("d"));
+        assert!(table.has_key_from("A") && !table.has_key_from("c"));
         assert_eq!(table.period().unwrap(), ["from", "to`o"]);
         assert!(table.says(&["FOR", "SYSTEM_TIME"]) && !table.says(&["FOR", "PERIOD"]));
         let fk = Constraint::ForeignKey { name: "`fk`", columns: "(`a`)", parent: "`p`" };

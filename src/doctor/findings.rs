@@ -179,7 +179,7 @@ fn rows_refused(facts: &Facts) -> Vec<Finding> {
     };
     let (count, example) = counted(rows);
     let text = format!(
-        "{count} with ids for which a request is refused {example}: an id has 1-255 characters, no control characters and no blank at either end; change what the bot sends before it moves"
+        "{count} have ids that session-lock refuses {example}: an id has 1-255 characters, no control characters and no blank at either end; change what the bot sends before it moves"
     );
     found(Warning, "rows", &text, None)
 }

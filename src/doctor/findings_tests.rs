@@ -51,8 +51,8 @@ fn define(table: &mut TableFacts, from: &str, to: &str) {
     table.definition = Definition::new(&DEFINITION.replace(from, to));
 }
 
-fn rows(count: u64, is_least: bool) -> Option<Rows> {
-    Some(Rows { count, is_least, prospect: "p".to_owned(), device: "d".to_owned() })
+fn rows(count: u64, is_least: bool) -> Rows {
+    Rows { count, is_least, prospect: "p".to_owned(), device: "d".to_owned() }
 }
 
 fn message_table() -> TableFacts {
@@ -78,8 +78,8 @@ fn good() -> Facts<'static> {
         table: Some(lock_table()),
         rights: Some(rights),
         highest_id: 0,
-        rows_ahead: rows(0, false),
-        rows_refused: rows(0, false),
+        rows_ahead: Some(rows(0, false)),
+        rows_refused: Some(rows(0, false)),
         messages: Messages::Kept,
     }
 }
@@ -170,8 +170,8 @@ const CASES: &[Case] = &[
     (unique_keys, |f| change(f, |t| t.unique_keys[1].is_prefix = true), &[("problem unique key t has a unique key, session, that compares only", ": ALTER TABLE `t` DROP INDEX `session`, ADD UNIQUE KEY `session` (`id_device`,`id_prospect`) COMMENT 'k';")]),
     (unique_keys, |f| change(f, |t| (t.unique_keys[1].is_prefix, t.row_format) = (true, "Redundant".to_owned())), &[("problem unique key t has a unique key, session, that compares only", "COMMENT 'k', ROW_FORMAT = DYNAMIC;")]),
     (unique_keys, |f| change(f, |t| drop(t.unique_keys.pop())), &[("problem unique key t has no unique key on", ": DELETE older FROM `t` AS older JOIN (SELECT id_prospect, id_device, MAX(`id`) AS newest FROM `t` GROUP BY id_prospect, id_device HAVING COUNT(*) > 1) AS doubled ON older.id_prospect = doubled.id_prospect AND older.id_device = doubled.id_device AND older.`id` < doubled.newest; ALTER TABLE `t` ADD UNIQUE KEY (id_prospect, id_device);")]),
-    (unique_keys, |f| change(f, |t| define(t, "COMMENT 'k'", "COMMENT 'k' /*!80000 INVISIBLE */")), &[("problem unique key session is hidden", ": ALTER TABLE `t` ALTER INDEX `session` VISIBLE;")]),
-    (unique_keys, |f| change(f, |t| define(t, "COMMENT 'k'", "COMMENT ' INVISIBLE' IGNORED")), &[("problem unique key session is hidden", ": ALTER TABLE `t` ALTER INDEX `session` NOT IGNORED;")]),
+    (unique_keys, |f| change(f, |t| define(t, "COMMENT 'k'", "COMMENT 'k' /*!80000 INVISIBLE */")), &[("problem unique key the key session is i", ": ALTER TABLE `t` ALTER INDEX `session` VISIBLE;")]),
+    (unique_keys, |f| change(f, |t| define(t, "COMMENT 'k'", "COMMENT ' INVISIBLE' IGNORED")), &[("problem unique key the key session is i", ": ALTER TABLE `t` ALTER INDEX `session` NOT IGNORED;")]),
     (unique_keys, |f| change(f, |t| t.unique_keys.extend([key("second", "id_device,id_prospect,x"), key("third", "id,x")])), &[]),
     (unique_keys, |f| change(f, |t| t.unique_keys.push(key("other", "id_device"))), &[("problem unique key t has another unique key, other (id_device)", ": ALTER TABLE `t` DROP INDEX `other`, ADD KEY `other` (`id_device`);")]),
     (unique_keys, |f| change(f, |t| t.unique_keys.push(UniqueKey { is_prefix: true, ..key("session", "id_device,id_prospect") })), &[("problem unique key t has another unique key, session", ": ALTER TABLE `t` DROP INDEX `session`, ADD KEY `session` (`id_device`(9),`id_prospect`) COMMENT 'k';")]),
@@ -185,8 +185,8 @@ const CASES: &[Case] = &[
     (headroom, |f| change(f, |t| t.next_id = 90), &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", ": ALTER TABLE `t` AUTO_INCREMENT = 1;")]),
     (headroom, |f| { f.highest_id = 49; change(f, |t| t.next_id = 90); }, &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", "(the row with id 49 is in the way of ALTER TABLE `t` AUTO_INCREMENT = 1)")]),
     (rights, |f| deny(f, ErrorKind::Denied), &[("problem rights this user may not do all that it must (one; two)", ": GRANT x;")]),
-    (rows_refused, |f| f.rows_refused = rows(2, true), &[("warning rows at least 2 with ids for which a request is refused (id_prospect=\"p\" id_device=\"d\" for one)", "before it moves")]),
-    (rows_ahead, |f| f.rows_ahead = rows(2, false), &[("warning rows 2 dated ahead", "(id_prospect=\"p\" id_device=\"d\" for one): a program on this table writes another time zone; a forced release frees one")]),
+    (rows_refused, |f| f.rows_refused = Some(rows(2, true)), &[("warning rows at least 2 have ids that session-lock refuses (id_prospect=\"p\" id_device=\"d\" for one)", "before it moves")]),
+    (rows_ahead, |f| f.rows_ahead = Some(rows(2, false)), &[("warning rows 2 dated ahead", "(id_prospect=\"p\" id_device=\"d\" for one): a program on this table writes another time zone; a forced release frees one")]),
     (messages, |f| f.messages = Messages::Refused("no".to_owned()), &[("warning messages no; until then", "are refused")]),
     (writes, |f| f.rights.as_mut().unwrap().writes = Writes::ReadOnly, &[("problem writes the server is read-only", "failover to end")]),
 ];

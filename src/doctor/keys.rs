@@ -133,10 +133,13 @@ fn session_key(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
     let format = row_format_of_ids(table);
     if let Some(key) = table.partial_session_key() {
         let (quoted, words) = (quoted(&key.name), table.definition.key(&key.name));
-        let text = format!(
-            "{name} has a unique key, {}, that compares only the beginnings of id_prospect and id_device, so that one session would keep another from its lease",
-            key.name
-        );
+        let is_hash = words.as_ref().is_some_and(|words| words.has("HASH"));
+        let does = if is_hash {
+            "is a hash of long columns, with which no row can be found: each lease would lock the whole table"
+        } else {
+            "compares only the beginnings of id_prospect and id_device, so one session would keep another from its lease"
+        };
+        let text = format!("{name} has a unique key, {}, that {does}", key.name);
         let sql = words.map(|words| {
             let columns = whole_columns(words.first());
             let rest = words.without(&["USING", "HASH"]).rest();
@@ -147,7 +150,7 @@ fn session_key(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
         return found(Problem, "unique key", &text, sql);
     }
     let text = format!(
-        "{name} has no unique key on (id_prospect, id_device), so two workers could hold one session; the SQL first deletes all but the newest row of each session, while the bot is stopped"
+        "{name} has no unique key on (id_prospect, id_device), so two workers could hold one session; run the SQL while the bot is stopped: it first deletes all but the newest row of each session"
     );
     let add = alter(facts, &format!("ADD {SESSION_KEY}{format}"));
     let sql = format!("{}; {add}", delete_older_rows(name, future_key(table)));
@@ -156,12 +159,12 @@ fn session_key(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
 
 /// The problem with a key that the server must not use.
 fn hidden_key(facts: &Facts, key: &UniqueKey, words: &Words) -> Option<Vec<Finding>> {
-    let visible = match words {
-        _ if words.has_in_comment("INVISIBLE") => "VISIBLE",
-        _ if words.has("IGNORED") => "NOT IGNORED",
+    let (hidden, visible) = match words {
+        _ if words.has_in_comment("INVISIBLE") => ("invisible", "VISIBLE"),
+        _ if words.has("IGNORED") => ("ignored", "NOT IGNORED"),
         _ => return None,
     };
-    let text = format!("{} is hidden from the queries that must use it", key.name);
+    let text = format!("the key {} is {hidden}, so every statement that names it fails", key.name);
     let sql = alter(facts, &format!("ALTER INDEX {} {visible}", quoted(&key.name)));
     Some(found(Problem, "unique key", &text, Some(sql)))
 }

@@ -42,12 +42,23 @@ const OLD_ROW_FORMATS: [&str; 2] = ["Compact", "Redundant"];
 /// The lock table, if it is a table that has the columns of a lease: anything else is another table,
 /// and what is said of it is that.
 pub fn lock_table<'a>(facts: &'a Facts) -> Option<&'a TableFacts> {
-    let table = facts.table.as_ref().filter(|table| is_table(table))?;
+    let table = facts.table.as_ref().filter(|table| can_be_mended(table))?;
     COLUMNS.iter().all(|(name, ..)| table.column(name).is_some()).then_some(table)
 }
 
 fn is_table(table: &TableFacts) -> bool {
     ["BASE TABLE", "SYSTEM VERSIONED"].contains(&table.kind.as_str())
+}
+
+/// The column that counts up within each value of another one, as only old engines can.
+fn counting_in_groups(table: &TableFacts) -> Option<&Column> {
+    let is_known = table.definition.column("id_device").is_some();
+    let counting = counting(table).filter(|column| column.counts_up && is_known)?;
+    (!table.definition.has_key_from(&counting.name)).then_some(counting)
+}
+
+fn can_be_mended(table: &TableFacts) -> bool {
+    is_table(table) && counting_in_groups(table).is_none()
 }
 
 /// A statement that changes the lock table.
@@ -73,7 +84,7 @@ pub fn kind(facts: &Facts) -> Vec<Finding> {
     let mut all = versions(facts, table);
     if is_partitioned(table) && !is_partitioned_by_time(table) {
         let text = format!(
-            "{name} is partitioned, so that all its unique keys have the columns of the partitions: it cannot have both keys that leases need"
+            "{name} is partitioned, so every unique key must have the columns of the partitions: it cannot have both keys that leases need"
         );
         all.extend(found(Problem, "table", &text, Some(alter(facts, "REMOVE PARTITIONING"))));
     }
@@ -90,6 +101,12 @@ fn engine(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
             found(Problem, "table", &text, None)
         }
         _ => {
+            if let Some(Column { name: column, .. }) = counting_in_groups(table) {
+                let text = format!(
+                    "{name} is {engine}, and its {column} counts up within a group of rows, which InnoDB cannot do: is it the right table? Name it with SESSION_LOCK_TABLE"
+                );
+                return found(Problem, "table", &text, None);
+            }
             let text = format!("{name} is {engine}, which has no transactions");
             // Each engine has row formats and sizes of blocks that the others refuse.
             let block_size = table.options.to_uppercase().contains("KEY_BLOCK_SIZE");
@@ -115,7 +132,7 @@ fn versions(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
     }
     let name = facts.table_name;
     let text = format!(
-        "{name} keeps all versions of its rows (system versioning), so each lease leaves some behind for ever; the SQL deletes the old versions"
+        "{name} keeps all versions of its rows (system versioning), so each lease leaves old versions behind for ever; the SQL deletes them"
     );
     let columns = table.definition.period().unwrap_or_default();
     let columns = columns.iter().map(|column| format!(", DROP COLUMN {}", quoted(column)));
@@ -140,7 +157,7 @@ pub fn constraints(facts: &Facts) -> Vec<Finding> {
             Constraint::ForeignKey { name, columns, parent } => {
                 let Some(column) = ours(columns) else { continue };
                 let text = format!(
-                    "the foreign key {name} refuses each session whose {column} is not in {parent}, and lets leases wait for changes of {parent}"
+                    "the foreign key {name} refuses each session whose {column} is not in {parent}, and makes leases wait while a program changes that row of {parent}"
                 );
                 (text, format!("DROP FOREIGN KEY {name}"))
             }
@@ -177,7 +194,9 @@ fn column_name(table: &TableFacts, name: &str) -> String {
 }
 
 pub fn columns(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = facts.table.as_ref().filter(|table| is_table(table)) else { return vec![] };
+    let Some(table) = facts.table.as_ref().filter(|table| can_be_mended(table)) else {
+        return vec![];
+    };
     let name = facts.table_name;
     let mut all = Vec::new();
     for (wanted, width, what) in COLUMNS {
@@ -235,7 +254,7 @@ fn wrong_column(
         let is_bytes = data_type.ends_with("binary") || data_type.ends_with("blob");
         let charset = format!("CHARACTER SET utf8mb4 COLLATE {LEASE_COLLATION}");
         let charset = (is_wide || is_bytes).then_some(charset.as_str());
-        repair_column(facts, table, column, &words.as_text(charset))
+        repair_column(facts, table, column, &words.into_text(charset))
     });
     found(Problem, "columns", &text, sql)
 }
@@ -258,10 +277,10 @@ fn repair_column(facts: &Facts, table: &TableFacts, column: &Column, becomes: &s
     let delete = format!("DELETE FROM {} WHERE", quoted(facts.table_name));
     let mut sql = String::new();
     if column.nullable {
-        sql.push_str(&format!("{delete} {name} IS NULL; "));
+        sql = format!("{delete} {name} IS NULL; ");
     }
     if column.width > lease::ID_MAX_CHARS as u64 {
-        sql.push_str(&format!("{delete} CHAR_LENGTH({name}) > 255; "));
+        sql = format!("{sql}{delete} CHAR_LENGTH({name}) > 255; ");
     }
     let is_in_key = table.definition.has_key_on(&column.name);
     let format = if is_in_key { row_format(table, column) } else { "" };

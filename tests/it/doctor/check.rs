@@ -134,13 +134,13 @@ fn rows_whose_ids_a_request_may_not_have_are_counted(world: &World) {
     }
     let printed = run_check(&schema.url());
     assert_eq!(printed.status, Some(0), "{printed:?}");
-    let rows =
-        format!("warning  rows         {} with ids for which a request is refused", 2 * refused);
+    let rows = format!("warning  rows         {} have ids that session-lock refuses", 2 * refused);
     assert_says(&printed.out, &[&rows]);
     // Nobody sees a control character, so it is escaped.
     schema.sql(&format!("DELETE FROM {TABLE}"));
     conn.exec_drop(format!("INSERT INTO {TABLE} VALUES (1, ?, 'd', '')"), ("a\u{85}b",)).unwrap();
-    let example = "1 with ids for which a request is refused (id_prospect=\"a\\u{85}b\" id_device=\"d\" for one)";
+    let example =
+        "1 have ids that session-lock refuses (id_prospect=\"a\\u{85}b\" id_device=\"d\" for one)";
     assert_says(&run_check(&schema.url()).out, &[example]);
 }
 
@@ -156,7 +156,7 @@ fn a_big_table_is_not_read_to_its_end(world: &World) {
         let printed = run_check(&schema.url()).out;
         assert_says(
             &printed,
-            &[&format!("rows         {count} dated ahead"), &format!("{count} with ids")],
+            &[&format!("rows         {count} dated ahead"), &format!("{count} have ids")],
         );
     };
     says("at least 1");

@@ -161,7 +161,7 @@ pub const OUR_COLUMNS: &[Case] = &[
             "id_prospect is text(65535)",
             "id_device is tinytext(255)",
             "compares only the beginnings",
-            "1 with ids for which a request is refused",
+            "1 have ids that session-lock refuses",
         ],
         changes: &["id_prospect", "id_device", "u", ")"],
         deletes: 1,
@@ -179,7 +179,7 @@ pub const OUR_COLUMNS: &[Case] = &[
         finds: &[
             "id_prospect is varchar(1000)",
             "compares only the beginnings",
-            "1 with ids for which a request is refused",
+            "1 have ids that session-lock refuses",
         ],
         changes: &["id_prospect", "u"],
         deletes: 1,

@@ -87,7 +87,7 @@ fn old_defaults_and_strict_servers_are_no_obstacle(world: &World) {
     ];
     match world.engine {
         Engine::MariaDb => {
-            options.extend(["--gtid-strict-mode=ON", "--innodb-force-primary-key=ON"])
+            options.extend(["--gtid-strict-mode=ON", "--innodb-force-primary-key=ON"]);
         }
         Engine::MySql => options.extend([
             "--gtid-mode=ON",

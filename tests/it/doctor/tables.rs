@@ -94,6 +94,17 @@ pub const KINDS: &[Case] = &[
         ..WORKS
     },
     Case {
+        name: "MyISAM that counts up within each device",
+        create: &[
+            table!(
+                "id INT AUTO_INCREMENT, id_prospect VARCHAR(50) NOT NULL, id_device VARCHAR(50) NOT NULL, timestamp VARCHAR(255) NOT NULL, PRIMARY KEY (id_device, id)" "ENGINE=MyISAM"
+            ),
+            ROWS,
+        ],
+        finds: &["order is MyISAM, and its id counts up within a group of rows"],
+        ..REFUSED
+    },
+    Case {
         name: "MEMORY",
         create: &[
             table!("id INT AUTO_INCREMENT PRIMARY KEY, id_prospect VARCHAR(255) NOT NULL, id_device VARCHAR(255) NOT NULL, timestamp VARCHAR(255) NOT NULL, UNIQUE KEY u (id_prospect, id_device)" "ENGINE=MEMORY"),
@@ -138,7 +149,7 @@ pub const KINDS: &[Case] = &[
         ],
         finds: &[
             "2 dated ahead of the database's clock, which hold their sessions until then (id_prospect=\"8\" id_device=\"b\" for one)",
-            "2 with ids for which a request is refused (id_prospect=\"\" id_device=\"y\" for one)",
+            "2 have ids that session-lock refuses (id_prospect=\"\" id_device=\"y\" for one)",
         ],
         ..WORKS
     },
@@ -186,7 +197,7 @@ pub const IN_MARIADB: &[Case] = &[
             ),
             ROWS,
         ],
-        finds: &["u`u is hidden from the queries"],
+        finds: &["the key u`u is i"],
         changes: &["u``u"],
         ..WORKS
     },
@@ -201,7 +212,7 @@ pub const IN_MARIADB: &[Case] = &[
         finds: &[
             "id_prospect is varchar(2000)",
             "id_device is text(65535)",
-            "compares only the beginnings",
+            "a unique key, u, that is a hash",
             "another unique key, n (notes)",
         ],
         changes: &["id_prospect", "id_device", "u", "n"],
@@ -284,7 +295,7 @@ pub const IN_MYSQL: &[Case] = &[
             ),
             ROWS,
         ],
-        finds: &["u`u is hidden from the queries"],
+        finds: &["the key u`u is i"],
         changes: &["u``u"],
         ..WORKS
     },
