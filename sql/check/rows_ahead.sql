@@ -4,8 +4,22 @@
 --   :lease_chars   length of a stored lease, in characters
 --   :ahead_s       how far ahead the longest lease can be dated, in seconds
 --   :clock_s       tolerated difference between two clocks, in seconds
--- Columns: number of rows | lowest id_prospect of them | lowest id_device of them
-SELECT COUNT(*), COALESCE(MIN(id_prospect), ''), COALESCE(MIN(id_device), '')
-FROM {table}
-WHERE TIMESTAMPDIFF(SECOND, NOW(), timestamp)
-    > IF(CHAR_LENGTH(timestamp) = :lease_chars, :ahead_s, :clock_s)
+--   :limit         the rows with the highest ids that are looked at
+-- Columns: number of such rows | number of rows looked at | id_prospect | id_device of one of them,
+-- at most 256 characters of each
+SELECT
+    found.those,
+    found.looked_at,
+    LEFT(COALESCE(example.id_prospect, ''), 256),
+    LEFT(COALESCE(example.id_device, ''), 256)
+FROM (
+    SELECT COALESCE(SUM(is_ahead), 0) AS those, COUNT(*) AS looked_at, MAX(IF(is_ahead, id, NULL)) AS id
+    FROM (
+        SELECT
+            {key} AS id,
+            COALESCE(TIMESTAMPDIFF(SECOND, NOW(), timestamp)
+                > IF(CHAR_LENGTH(timestamp) = :lease_chars, :ahead_s, :clock_s), FALSE) AS is_ahead
+        FROM {table}
+        ORDER BY {key} DESC
+        LIMIT :limit) AS newest) AS found
+LEFT JOIN {table} AS example ON example.{key} = found.id

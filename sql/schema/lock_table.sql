@@ -1,8 +1,11 @@
 -- Create the lock table as it is in production. An existing table is not changed.
-CREATE TABLE IF NOT EXISTS {table} (
+-- Its ids compare by the database's default collation, as the ids in the bot's other tables do. A lease
+-- is stored as ASCII, so its column has another collation if a character of the default one takes more
+-- than one byte. In older row formats, which may be the server's default, the unique key is too long.
+CREATE TABLE IF NOT EXISTS {database}.{table} (
     id_sessionX INT(11) NOT NULL AUTO_INCREMENT PRIMARY KEY,
     id_prospect VARCHAR(255) NOT NULL,
     id_device VARCHAR(255) NOT NULL,
-    timestamp VARCHAR(255) NOT NULL,
+    timestamp VARCHAR(255) CHARACTER SET {lease_charset} COLLATE {lease_collation} NOT NULL,
     UNIQUE KEY uniq_session (id_prospect, id_device)
-) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC

@@ -101,7 +101,9 @@ impl PrivateDatabase {
         let url = self.url().replace(DATABASE, "");
         loop {
             let created = mysql::Conn::new(url.as_str()).and_then(|mut connection| {
-                connection.query_drop(format!("CREATE DATABASE IF NOT EXISTS {DATABASE}"))
+                // `migrate` takes this for the ids, which have letters of any language.
+                let charset = "CHARACTER SET utf8mb4";
+                connection.query_drop(format!("CREATE DATABASE IF NOT EXISTS {DATABASE} {charset}"))
             });
             let Err(error) = created else { return Ok(()) };
             let has_ended = self.keeper.try_wait().is_ok_and(|status| status.is_some());

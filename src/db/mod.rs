@@ -15,5 +15,5 @@ pub use error::{ErrorKind, cause};
 pub use health::{ConnectionId, HANGING_WRITES};
 pub use pool::{Database, Pooled};
 pub use refusal::{TLS, Unusable, refusal};
-pub use statement::{Packet, Statement, Value, Values};
+pub use statement::{Packet, Statement, Value, Values, quoted};
 pub use table::{MESSAGE_TABLE, Table};

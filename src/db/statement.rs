@@ -114,8 +114,7 @@ impl Piece {
 fn read_pieces(sql: &str, identifiers: &[(&str, &str)]) -> Vec<Piece> {
     let named = |sql: &str| {
         identifiers.iter().fold(sql.to_owned(), |sql, (name, identifier)| {
-            let quoted = format!("`{}`", identifier.replace('`', "``"));
-            sql.replace(&format!("{{{name}}}"), &quoted)
+            sql.replace(&format!("{{{name}}}"), &quoted(identifier))
         })
     };
     let mut pieces = Vec::new();
@@ -128,6 +127,11 @@ fn read_pieces(sql: &str, identifiers: &[(&str, &str)]) -> Vec<Piece> {
     }
     pieces.push(Piece::Sql(named(rest)));
     pieces
+}
+
+/// A name as an identifier in SQL.
+pub fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
 }
 
 fn is_name(c: char) -> bool {
@@ -221,7 +225,7 @@ impl Packet {
     }
 
     /// The statements, separated by semicolons.
-    pub(super) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         &self.text
     }
 

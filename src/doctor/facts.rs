@@ -4,15 +4,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mysql::prelude::FromRow;
 
+use super::definition::Definition;
 use super::rights::Rights;
 use super::{Messages, Writes};
 use crate::db::Table;
-use crate::db::{self, Connection, Statement, Sysdate, Value};
+use crate::db::{self, Connection, ErrorKind, Statement, Sysdate, Value};
 use crate::lease;
 
 /// Clocks that differ by more than this get a warning, in seconds. Leases depend only on the
 /// database's clock.
 pub const CLOCK_TOLERANCE_S: u64 = 5;
+
+/// Most rows that a statement of `sql/check/` reads: what the database does in a fraction of the
+/// time after which its answer is no longer waited for.
+const ROWS_MAX: u64 = 100_000;
 
 /// The columns of a session's unique key, in alphabetical order.
 const SESSION_COLUMNS: &str = "id_device,id_prospect";
@@ -39,8 +44,12 @@ pub struct Facts<'a> {
     pub table: Option<TableFacts>,
     /// `None` if nothing could be tried on the table.
     pub rights: Option<Rights>,
-    /// Rows dated further ahead than a lease can be: how many, and prospect and device of one.
-    pub rows_ahead: Option<(u64, String, String)>,
+    /// The highest id that a row has.
+    pub highest_id: u64,
+    /// Rows dated further ahead than a lease can be.
+    pub rows_ahead: Option<Rows>,
+    /// Rows whose ids cannot have a lease.
+    pub rows_refused: Option<Rows>,
     pub messages: Messages,
 }
 
@@ -57,9 +66,9 @@ impl<'a> Facts<'a> {
         let local = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let variables = include_str!("../../sql/check/server_variables.sql");
         let variables = rows(db, variables, "", |row| row)?;
-        // If the server refuses this, the counter may only be out of date.
-        let fresh = Statement::new(include_str!("../../sql/check/fresh_auto_increment.sql"), &[]);
-        let _ = db.query(&fresh, &[]);
+        // If the server refuses this, the counter may only be out of date, and a key be missing.
+        let session = Statement::new(include_str!("../../sql/check/session.sql"), &[]);
+        let _ = db.query(&session, &[]);
         Ok(Self {
             version,
             zone,
@@ -73,9 +82,24 @@ impl<'a> Facts<'a> {
             table_name,
             table: TableFacts::read(db, table_name)?,
             rights: None,
+            highest_id: 0,
             rows_ahead: None,
+            rows_refused: None,
             messages: Messages::Unknown,
         })
+    }
+
+    /// Reads what only a table with a usable primary key tells: that of its rows.
+    pub fn read_rows(&mut self, db: &mut Connection, table: &Table) -> mysql::Result<()> {
+        let highest = include_str!("../../sql/check/highest_id.sql");
+        let highest = db.query(&Statement::new(highest, &table.names()), &[])?.pop();
+        // A negative id is not high either.
+        let highest = highest.map(db::columns::<(i128,)>).transpose()?;
+        self.highest_id = highest.map_or(0, |(id,)| u64::try_from(id).unwrap_or(0));
+        self.rows_ahead = Rows::read(db, include_str!("../../sql/check/rows_ahead.sql"), table)?;
+        self.rows_refused =
+            Rows::read(db, include_str!("../../sql/check/rows_refused.sql"), table)?;
+        Ok(())
     }
 
     /// Whether a variable of the server has this value.
@@ -122,10 +146,57 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// Rows that somebody should look at.
+#[derive(Debug, Default)]
+pub struct Rows {
+    pub count: u64,
+    /// Whether there are older rows that were not looked at.
+    pub is_least: bool,
+    /// One of them, as it is stored.
+    pub prospect: String,
+    pub device: String,
+}
+
+impl Rows {
+    fn read(db: &mut Connection, file: &str, table: &Table) -> mysql::Result<Option<Self>> {
+        let longest_s = (lease::TTL_MAX_MS - lease::HOLD_MS) / 1_000 + CLOCK_TOLERANCE_S;
+        let values = [
+            ("lease_chars", Value::Number(lease::STORED_CHARS as u64)),
+            ("ahead_s", Value::Number(longest_s)),
+            ("clock_s", Value::Number(CLOCK_TOLERANCE_S)),
+            ("id_max_chars", Value::Number(lease::ID_MAX_CHARS as u64)),
+            ("limit", Value::Number(ROWS_MAX)),
+        ];
+        let found = db.query(&Statement::new(file, &table.names()), &values);
+        let row = match found {
+            Ok(mut rows) => {
+                rows.pop().map(db::columns::<(u64, u64, String, String)>).transpose()?
+            }
+            // Columns of another type explain that, and have findings of their own.
+            Err(error) if ErrorKind::of(&error) == ErrorKind::Refused => None,
+            Err(error) => return Err(error),
+        };
+        Ok(row.map(|(count, looked_at, prospect, device)| Self {
+            count,
+            is_least: looked_at >= ROWS_MAX,
+            prospect,
+            device,
+        }))
+    }
+}
+
 /// A table's shape.
 #[derive(Default)]
 pub struct TableFacts {
+    /// As information_schema names it: `BASE TABLE`, `VIEW`, `SYSTEM VERSIONED`.
+    pub kind: String,
+    /// Empty if it has none.
     pub engine: String,
+    pub row_format: String,
+    /// As information_schema has them: `partitioned`, `KEY_BLOCK_SIZE=8`.
+    pub options: String,
+    /// Without lines if this user may not see it.
+    pub definition: Definition,
     /// The next AUTO_INCREMENT id.
     pub next_id: u64,
     pub columns: Vec<Column>,
@@ -138,6 +209,8 @@ pub struct Column {
     pub data_type: String,
     /// In characters; 0 if it is no text.
     pub width: u64,
+    /// In bytes; 0 if it is no text.
+    pub bytes: u64,
     /// Whether an INSERT may leave it out.
     pub omittable: bool,
     pub nullable: bool,
@@ -149,11 +222,17 @@ pub struct Column {
     pub max: u64,
 }
 
+impl Column {
+    pub fn is_integer(&self) -> bool {
+        ["tinyint", "smallint", "mediumint", "int", "bigint"].contains(&self.data_type.as_str())
+    }
+}
+
 pub struct UniqueKey {
     pub name: String,
-    /// In alphabetical order, joined by commas.
+    /// In lower case, in alphabetical order, joined by commas.
     pub columns: String,
-    /// Whether only the beginning of a column counts.
+    /// Whether only the beginning of a column counts, or only a hash of it.
     pub is_prefix: bool,
 }
 
@@ -161,32 +240,57 @@ impl TableFacts {
     /// `None` if the table does not exist.
     pub fn read(db: &mut Connection, table: &str) -> mysql::Result<Option<Self>> {
         let status = include_str!("../../sql/check/table_status.sql");
-        let Some((engine, next_id)) = rows(db, status, table, |row| row)?.pop() else {
+        let Some(status) = rows(db, status, table, |row| row)?.pop() else {
             return Ok(None);
         };
+        let (kind, engine, next_id, row_format, options): (String, _, _, _, _) = status;
         let columns = rows(db, include_str!("../../sql/check/table_columns.sql"), table, |row| {
-            let (name, data_type, width, omittable, nullable, counts_up, collation, max) = row;
-            Column { name, data_type, width, omittable, nullable, counts_up, collation, max }
+            let (name, data_type, width, bytes, omittable, nullable, counts_up, collation, max) =
+                row;
+            Column { name, data_type, width, bytes, omittable, nullable, counts_up, collation, max }
         })?;
+        let definition = if kind == "VIEW" { Definition::default() } else { definition(db, table) };
+        let is_hash = |key: &str| definition.key(key).is_some_and(|words| words.has("HASH"));
+        // A versioned table may show the end of a version at the end of its keys.
+        let period = definition.period().unwrap_or_default();
         let keys = include_str!("../../sql/check/table_unique_keys.sql");
-        let unique_keys = rows(db, keys, table, |(name, columns, is_prefix)| UniqueKey {
-            name,
-            columns,
-            is_prefix,
-        })?;
+        let unique_keys =
+            rows(db, keys, table, |(name, columns, is_prefix): (String, String, bool)| {
+                let columns = columns.split(',').map(str::to_lowercase);
+                let columns = columns
+                    .filter(|name| period.last().is_none_or(|end| end.to_lowercase() != *name));
+                let columns = columns.collect::<Vec<_>>().join(",");
+                UniqueKey { is_prefix: is_prefix || is_hash(&name), name, columns }
+            })?;
         let triggers = include_str!("../../sql/check/table_triggers.sql");
         let triggers = rows(db, triggers, table, |(name,)| name)?;
-        Ok(Some(Self { engine, next_id, columns, unique_keys, triggers }))
+        Ok(Some(Self {
+            kind,
+            engine,
+            row_format,
+            options,
+            definition,
+            next_id,
+            columns,
+            unique_keys,
+            triggers,
+        }))
     }
 
+    /// Finds a column by its name, in any letter case, as the database does.
     pub fn column(&self, name: &str) -> Option<&Column> {
-        self.columns.iter().find(|column| column.name == name)
+        self.columns.iter().find(|column| column.name.to_lowercase() == name.to_lowercase())
     }
 
     /// The AUTO_INCREMENT column that alone is the primary key.
     pub fn primary(&self) -> Option<&Column> {
         let key = self.unique_keys.iter().find(|key| key.name == "PRIMARY")?;
-        self.column(&key.columns).filter(|column| column.counts_up)
+        self.column(&key.columns).filter(|column| column.counts_up && column.is_integer())
+    }
+
+    /// Whether the primary key makes a session unique.
+    pub fn is_keyed_by_session(&self) -> bool {
+        self.unique_keys.iter().any(|key| key.name == "PRIMARY" && key.columns == SESSION_COLUMNS)
     }
 
     /// The unique keys besides the primary key.
@@ -198,6 +302,20 @@ impl TableFacts {
     pub fn session_key(&self) -> Option<&UniqueKey> {
         self.other_keys().find(|key| key.columns == SESSION_COLUMNS && !key.is_prefix)
     }
+
+    /// A key that should make a session unique, but compares only the beginnings of its ids or has
+    /// no order.
+    pub fn partial_session_key(&self) -> Option<&UniqueKey> {
+        self.other_keys().find(|key| key.columns == SESSION_COLUMNS && key.is_prefix)
+    }
+}
+
+/// What SHOW CREATE TABLE says: nothing if this user may not see it.
+fn definition(db: &mut Connection, table: &str) -> Definition {
+    let show = include_str!("../../sql/check/table_definition.sql");
+    let row = db.query(&Statement::new(show, &[("table", table)]), &[]).ok();
+    let row = row.and_then(|mut rows| db::columns::<(String, String)>(rows.pop()?).ok());
+    row.map(|(_, text)| Definition::new(&text)).unwrap_or_default()
 }
 
 /// The rows of a statement of `sql/check/`.
@@ -207,13 +325,7 @@ pub fn rows<T: FromRow, U>(
     table: &str,
     read: impl Fn(T) -> U,
 ) -> mysql::Result<Vec<U>> {
-    let longest_s = (lease::TTL_MAX_MS - lease::HOLD_MS) / 1_000 + CLOCK_TOLERANCE_S;
-    let values = [
-        ("table", Value::Text(table)),
-        ("lease_chars", Value::Number(lease::STORED_CHARS as u64)),
-        ("ahead_s", Value::Number(longest_s)),
-        ("clock_s", Value::Number(CLOCK_TOLERANCE_S)),
-    ];
+    let values = [("table", Value::Text(table))];
     let rows = db.query(&Statement::new(file, &[("table", table)]), &values)?;
     rows.into_iter().map(|row| db::columns(row).map(&read)).collect()
 }

@@ -1,11 +1,13 @@
-//! What the facts mean: one function per finding, without input or output. Texts stand on one line,
-//! however long, so that a search finds them.
+//! What the facts mean: one function per finding, without input or output. Those about the lock table
+//! are in `shape` and `keys`. Texts stand on one line, however long, so that a search finds them.
 
-use super::Verdict::{self, Good, Problem, Warning};
+use super::Verdict::{Good, Problem, Warning};
 use super::engines;
-use super::facts::{CLOCK_TOLERANCE_S, Column, Facts, TableFacts};
+use super::facts::{CLOCK_TOLERANCE_S, Facts, Rows, TableFacts};
+use super::keys::{headroom, primary, triggers, unique_keys};
 use super::rights::Rights;
-use super::{Finding, Messages, Writes};
+use super::shape::{collations, columns, constraints, kind, other_columns};
+use super::{Finding, Messages, Writes, found};
 use crate::db::MESSAGE_TABLE;
 use crate::db::{ErrorKind, HANGING_WRITES, SYSDATE_IS_NOW, Sysdate};
 use crate::lease;
@@ -13,18 +15,6 @@ use crate::lease;
 /// Server time zones that are UTC. `GMT` is not among them: it is also the winter name of
 /// Britain's zone, which changes in summer.
 const UTC_NAMES: [&str; 3] = ["UTC", "Etc/UTC", "+00:00"];
-
-/// The columns that leases are written to: name, least width in characters, and the reason.
-const COLUMNS: [(&str, usize, &str); 3] = [
-    ("id_prospect", lease::ID_MAX_CHARS, "ids have up to 255 characters"),
-    ("id_device", lease::ID_MAX_CHARS, "ids have up to 255 characters"),
-    ("timestamp", lease::STORED_CHARS, "a lease is a text of 62 characters"),
-];
-
-const TEXT_TYPES: [&str; 5] = ["varchar", "text", "mediumtext", "longtext", "tinytext"];
-
-/// Character sets in which a character of a lease takes more than one byte.
-const WIDE_CHARACTER_SETS: [&str; 3] = ["utf16", "utf32", "ucs2"];
 
 /// The columns of the message table besides the ids: name, type and least width.
 const MESSAGE_COLUMNS: [(&str, &str, usize); 4] = [
@@ -47,7 +37,7 @@ pub const TIME_ZONE: &str = "time zone";
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// In the order in which findings are printed.
-const CHECKS: [Check; 20] = [
+const CHECKS: [Check; 23] = [
     server,
     proxy,
     engines::group,
@@ -57,15 +47,18 @@ const CHECKS: [Check; 20] = [
     clock,
     binlog,
     durability,
-    engine,
+    kind,
+    constraints,
     columns,
     collations,
-    keys,
-    triggers,
     primary,
+    other_columns,
+    unique_keys,
+    triggers,
     headroom,
     rights,
     rows_ahead,
+    rows_refused,
     messages,
     writes,
 ];
@@ -78,10 +71,6 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
 pub fn is_usable(findings: &[Finding]) -> bool {
     let is_elsewhere = |finding: &Finding| [WRITES, TIME_ZONE].contains(&finding.topic);
     findings.iter().all(|finding| finding.verdict != Problem || is_elsewhere(finding))
-}
-
-fn found(verdict: Verdict, topic: &'static str, text: &str, sql: Option<String>) -> Vec<Finding> {
-    vec![Finding { verdict, topic, text: text.to_owned(), sql }]
 }
 
 fn server(facts: &Facts) -> Vec<Finding> {
@@ -167,156 +156,6 @@ fn durability(facts: &Facts) -> Vec<Finding> {
     all
 }
 
-fn engine(facts: &Facts) -> Vec<Finding> {
-    let name = facts.table_name;
-    let Some(TableFacts { engine, .. }) = &facts.table else {
-        let text = format!(
-            "there is no table {name}, or this user has no right on it: name the right one with SESSION_LOCK_TABLE, or create it with `session-lock migrate`"
-        );
-        return found(Problem, "table", &text, None);
-    };
-    if engine == "InnoDB" {
-        return found(Good, "table", &format!("{name}, InnoDB"), None);
-    }
-    let text = format!("{name} is {engine}, which has no transactions");
-    found(Problem, "table", &text, Some(format!("ALTER TABLE {name} ENGINE = InnoDB")))
-}
-
-fn columns(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = &facts.table else { return vec![] };
-    let name = facts.table_name;
-    let mut all = Vec::new();
-    for (wanted, width, what) in COLUMNS {
-        if let Some(column) = table.column(wanted) {
-            all.extend(wrong_column(name, column, width, what));
-            continue;
-        }
-        let has: Vec<_> = table.columns.iter().map(|column| &*column.name).collect();
-        let has = has.join(", ");
-        let text = format!(
-            "{name} has no column {wanted} (it has {has}): is it the right table, and may this user SELECT from it? Name it with SESSION_LOCK_TABLE"
-        );
-        all.extend(found(Problem, "columns", &text, None));
-    }
-    let is_ours = |column: &Column| COLUMNS.iter().any(|(name, ..)| column.name == *name);
-    for column in table.columns.iter().filter(|column| !column.omittable && !is_ours(column)) {
-        let text = format!("{name}.{} has no default, so no lease can be written", column.name);
-        all.extend(found(Problem, "columns", &text, make_omittable(name, column)));
-    }
-    if all.is_empty() {
-        let text = "id_prospect, id_device and timestamp hold what they must";
-        return found(Good, "columns", text, None);
-    }
-    all
-}
-
-/// The problem with a column that cannot hold every text of `min` characters.
-fn wrong_column(table: &str, column: &Column, min: usize, what: &str) -> Vec<Finding> {
-    let Column { name, data_type, width, nullable, collation, .. } = column;
-    let is_text = TEXT_TYPES.contains(&data_type.as_str());
-    let is_wide = WIDE_CHARACTER_SETS.iter().any(|wide| collation.starts_with(wide));
-    if is_text && *width >= min as u64 && !nullable && !is_wide {
-        return vec![];
-    }
-    let space = if collation.is_empty() { "" } else { " " };
-    let null = if *nullable { " NULL" } else { "" };
-    let text = format!(
-        "{table}.{name} is {data_type}({width}){space}{collation}{null}, but {what}, and never NULL"
-    );
-    let sql =
-        format!("ALTER TABLE {table} MODIFY {name} VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL");
-    found(Problem, "columns", &text, Some(sql))
-}
-
-/// The statement that gives a column a default. `None` if somebody must choose the default.
-fn make_omittable(table: &str, column: &Column) -> Option<String> {
-    let Column { name, data_type, .. } = column;
-    let change = match data_type.as_str() {
-        "enum" | "set" => return None,
-        "char" | "varchar" | "binary" | "varbinary" => format!("ALTER `{name}` SET DEFAULT ''"),
-        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "float"
-        | "double" => format!("ALTER `{name}` SET DEFAULT 0"),
-        _ => format!("MODIFY `{name}` {data_type} NULL"),
-    };
-    Some(format!("ALTER TABLE {table} {change}"))
-}
-
-fn collations(facts: &Facts) -> Vec<Finding> {
-    let columns = facts.table.iter().flat_map(|table| &table.columns);
-    let ids = columns.filter(|c| c.name.starts_with("id_") && !c.collation.is_empty());
-    ids.flat_map(|column| {
-        let is_case_sensitive = !column.collation.ends_with("_ci");
-        let does = if is_case_sensitive { "distinguishes" } else { "does not distinguish" };
-        let text = format!("{}: {}, {does} letter case", column.name, column.collation);
-        found(Good, "collation", &text, None)
-    })
-    .collect()
-}
-
-fn keys(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = &facts.table else { return vec![] };
-    let name = facts.table_name;
-    let session_key = table.session_key().map(|key| &key.name);
-    let mut all = Vec::new();
-    for other in table.other_keys().filter(|key| Some(&key.name) != session_key) {
-        let (key, columns) = (&other.name, &other.columns);
-        let text = format!(
-            "{name} has another unique key, {key} ({columns}), which would make one session's lease overwrite another's"
-        );
-        let sql = format!("ALTER TABLE {name} DROP INDEX `{key}`");
-        all.extend(found(Problem, "unique key", &text, Some(sql)));
-    }
-    all.extend(if let Some(key) = session_key {
-        found(Good, "unique key", &format!("{key} (id_prospect, id_device)"), None)
-    } else {
-        let text = format!(
-            "{name} has no unique key on (id_prospect, id_device), so two workers could hold one session"
-        );
-        let sql = format!("ALTER TABLE {name} ADD UNIQUE KEY (id_prospect, id_device)");
-        found(Problem, "unique key", &text, Some(sql))
-    });
-    all
-}
-
-fn triggers(facts: &Facts) -> Vec<Finding> {
-    let triggers = facts.table.iter().flat_map(|table| &table.triggers);
-    let warning = |trigger| {
-        let text = format!(
-            "{trigger} runs on every lease; if it changes what is written, nobody is granted"
-        );
-        found(Warning, "triggers", &text, Some(format!("DROP TRIGGER `{trigger}`")))
-    };
-    triggers.flat_map(warning).collect()
-}
-
-fn primary(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = &facts.table else { return vec![] };
-    if let Some(primary) = table.primary() {
-        return found(Good, "primary key", &primary.name, None);
-    }
-    let text = format!(
-        "{} has no AUTO_INCREMENT primary key of one column: is it the right table? Name it with SESSION_LOCK_TABLE",
-        facts.table_name
-    );
-    found(Problem, "primary key", &text, None)
-}
-
-fn headroom(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = facts.lock_table() else { return vec![] };
-    let used = format!("{} of {} ids used", table.next_id.saturating_sub(1), table.max_key);
-    // At half, months are left; at nine tenths, perhaps days.
-    let urgency = match table.next_id.saturating_mul(10) / table.max_key {
-        0..=4 => return found(Good, "id headroom", &used, None),
-        5..=8 => "over half",
-        _ => "NEARLY EXHAUSTED",
-    };
-    let text = format!(
-        "{urgency}: {used}; with none left old programs can insert nothing; mend it at a quiet moment, once no row has a high id"
-    );
-    let sql = format!("ALTER TABLE {} AUTO_INCREMENT = 1", table.name);
-    found(Warning, "id headroom", &text, Some(sql))
-}
-
 fn rights(facts: &Facts) -> Vec<Finding> {
     match &facts.rights {
         Some(Rights { denied, grant, .. }) if !denied.is_empty() => {
@@ -331,13 +170,33 @@ fn rights(facts: &Facts) -> Vec<Finding> {
     }
 }
 
+/// How many rows, and one of them.
+fn counted(rows: &Rows) -> (String, String) {
+    let Rows { count, is_least, prospect, device } = rows;
+    let least = if *is_least { "at least " } else { "" };
+    let example = format!("(id_prospect={prospect:?} id_device={device:?} for one)");
+    (format!("{least}{count}"), example)
+}
+
 fn rows_ahead(facts: &Facts) -> Vec<Finding> {
-    let Some((count, prospect, device)) = &facts.rows_ahead else { return vec![] };
-    if *count == 0 {
+    let Some(rows) = &facts.rows_ahead else { return vec![] };
+    if rows.count == 0 {
         return found(Good, "rows", "none is dated ahead", None);
     }
+    let (count, example) = counted(rows);
     let text = format!(
-        "{count} dated ahead of the database's clock, which hold their sessions until then (id_prospect={prospect:?} id_device={device:?} for one): a program on this table writes another time zone; a forced release frees one"
+        "{count} dated ahead of the database's clock, which hold their sessions until then {example}: a program on this table writes another time zone; a forced release frees one"
+    );
+    found(Warning, "rows", &text, None)
+}
+
+fn rows_refused(facts: &Facts) -> Vec<Finding> {
+    let Some(rows) = facts.rows_refused.as_ref().filter(|rows| rows.count > 0) else {
+        return vec![];
+    };
+    let (count, example) = counted(rows);
+    let text = format!(
+        "{count} have ids that session-lock refuses {example}: an id has 1-255 characters, no control characters and no blank at either end; change what the bot sends before it moves"
     );
     found(Warning, "rows", &text, None)
 }

@@ -1,11 +1,13 @@
 use super::*;
-use crate::doctor::facts::UniqueKey;
+use crate::doctor::definition::Definition;
+use crate::doctor::facts::{Column, UniqueKey};
 
 fn column(name: &str, data_type: &str, width: u64, collation: &str) -> Column {
     Column {
         name: name.to_owned(),
         data_type: data_type.to_owned(),
         width,
+        bytes: 4 * width,
         omittable: name == "id",
         nullable: false,
         counts_up: name == "id",
@@ -19,7 +21,8 @@ fn key(name: &str, columns: &str) -> UniqueKey {
 }
 
 fn table(columns: Vec<Column>, unique_keys: Vec<UniqueKey>) -> TableFacts {
-    TableFacts { engine: "InnoDB".to_owned(), next_id: 10, columns, unique_keys, triggers: vec![] }
+    let (kind, engine) = ("BASE TABLE".to_owned(), "InnoDB".to_owned());
+    TableFacts { kind, engine, next_id: 10, columns, unique_keys, ..TableFacts::default() }
 }
 
 fn lock_table() -> TableFacts {
@@ -27,8 +30,29 @@ fn lock_table() -> TableFacts {
     let columns = vec![column("id", "int", 0, ""), text("id_prospect"), text("timestamp")];
     let keys = vec![key("PRIMARY", "id"), key("session", "id_device,id_prospect")];
     let mut table = table(columns, keys);
-    table.columns.insert(2, column("id_device", "text", 255, "latin1_swedish_ci"));
+    table.columns.insert(2, column("id_device", "char", 255, "latin1_swedish_ci"));
+    table.definition = Definition::new(DEFINITION);
     table
+}
+
+const DEFINITION: &str = "CREATE TABLE `t` (
+  `id` int NOT NULL AUTO_INCREMENT,
+  `id_prospect` varchar(255) COLLATE utf8mb4_bin NOT NULL,
+  `id_device` char(255) CHARACTER SET latin1 NOT NULL,
+  `timestamp` varchar(255) COLLATE utf8mb4_bin NOT NULL COMMENT 'c',
+  `x` any(1,2) NOT NULL COMMENT 'NOT NULL',
+  PRIMARY KEY (`id`),
+  UNIQUE KEY `session` (`id_device`(9),`id_prospect`) COMMENT 'k',
+  UNIQUE KEY `other` (`id_device`),
+) ENGINE=InnoDB";
+
+fn define(table: &mut TableFacts, from: &str, to: &str) {
+    assert!(DEFINITION.contains(from), "{from}");
+    table.definition = Definition::new(&DEFINITION.replace(from, to));
+}
+
+fn rows(count: u64, is_least: bool) -> Rows {
+    Rows { count, is_least, prospect: "p".to_owned(), device: "d".to_owned() }
 }
 
 fn message_table() -> TableFacts {
@@ -54,7 +78,9 @@ fn good() -> Facts<'static> {
         table_name: "t",
         table: Some(lock_table()),
         rights: Some(rights),
-        rows_ahead: Some((0, String::new(), String::new())),
+        highest_id: 0,
+        rows_ahead: Some(rows(0, false)),
+        rows_refused: Some(rows(0, false)),
         messages: Messages::Kept,
     }
 }
@@ -92,8 +118,8 @@ fn good_facts_have_good_findings_in_order() {
         "ok columns id_prospect, id_device and timestamp hold what they must",
         "ok collation id_prospect: utf8mb4_bin, distinguishes letter case",
         "ok collation id_device: latin1_swedish_ci, does not distinguish letter case",
-        "ok unique key session (id_prospect, id_device)",
         "ok primary key id",
+        "ok unique key session (id_prospect, id_device)",
         "ok id headroom 9 of 99 ids used",
         "ok rights SELECT, INSERT, UPDATE, DELETE",
         "ok rows none is dated ahead",
@@ -124,25 +150,50 @@ const CASES: &[Case] = &[
     (binlog, |f| { set(f, "log_bin", "ON"); set(f, "binlog_format", "STATEMENT"); }, &[("problem binlog binlog_format is STATEMENT", ": SET GLOBAL binlog_format = 'ROW';")]),
     (durability, |f| f.variables.clear(), &[("warning durability innodb_flush_log_at_trx_commit is not 1", "forget leases that were granted; set it in my.cnf too: SET GLOBAL innodb_flush_log_at_trx_commit = 1;")]),
     (durability, |f| { set(f, "log_bin", "ON"); set(f, "sync_binlog", "0"); }, &[("warning durability sync_binlog is not 1", "from replicas; set it in my.cnf too: SET GLOBAL sync_binlog = 1;")]),
-    (engine, |f| f.table = None, &[("problem table there is no table t,", "`session-lock migrate`")]),
-    (engine, |f| change(f, |t| t.engine = "MyISAM".to_owned()), &[("problem table t is MyISAM", ": ALTER TABLE t ENGINE = InnoDB;")]),
+    (kind, |f| f.table = None, &[("problem table there is no table t,", "`session-lock migrate`")]),
+    (kind, |f| change(f, |t| t.engine = "MyISAM".to_owned()), &[("problem table t is MyISAM", ": ALTER TABLE `t` ENGINE = InnoDB, ROW_FORMAT = DYNAMIC;")]),
+    (kind, |f| change(f, |t| (t.engine, t.options) = ("MyISAM".to_owned(), "key_block_size=1".to_owned())), &[("problem table t is MyISAM", "DYNAMIC, KEY_BLOCK_SIZE = 0;")]),
+    (kind, |f| change(f, |t| t.kind = "VIEW".to_owned()), &[("problem table t is a view, which has no keys", "SESSION_LOCK_TABLE")]),
+    (kind, |f| change(f, |t| t.engine.clear()), &[("problem table the server cannot open t", "CHECK TABLE t")]),
+    (kind, |f| change(f, |t| t.options = "partitioned".to_owned()), &[("problem table t is partitioned", ": ALTER TABLE `t` REMOVE PARTITIONING;")]),
+    (kind, |f| change(f, |t| t.kind = "SYSTEM VERSIONED".to_owned()), &[("warning table t keeps all versions", ": SET SESSION system_versioning_alter_history = KEEP; ALTER TABLE `t` DROP SYSTEM VERSIONING;")]),
+    (constraints, |f| change(f, |t| define(t, ") ENGINE", "CONSTRAINT `c` CHECK (`timestamp` > 1),\n CONSTRAINT `f` FOREIGN KEY (`id_device`) REFERENCES `p` (`x`)\n) ENGINE")), &[("warning constraints `c` checks every lease against (`timestamp` > 1)", ": ALTER TABLE `t` DROP CONSTRAINT `c`;"), ("warning constraints the foreign key `f` refuses each session whose id_device is not in `p`", ": ALTER TABLE `t` DROP FOREIGN KEY `f`;")]),
+    (constraints, |f| change(f, |t| define(t, ") ENGINE", "CONSTRAINT `c` CHECK (`id` > 1),\n CONSTRAINT `f` FOREIGN KEY (`x`) REFERENCES `p` (`timestamp`)\n) ENGINE")), &[]),
+    (constraints, |f| change(f, |t| define(t, "COMMENT 'c'", "COMMENT 'c' CHECK (1)")), &[("warning constraints the column timestamp checks every lease", ": ALTER TABLE `t` MODIFY `timestamp` varchar(255) COLLATE utf8mb4_bin NOT NULL COMMENT 'c';")]),
     (columns, |f| change(f, |t| drop(t.columns.remove(1))), &[("problem columns t has no column id_prospect (it has id, id_device, timestamp)", "SESSION_LOCK_TABLE")]),
-    (columns, |f| change(f, |t| t.columns[3] = column("timestamp", "datetime", 0, "")), &[("problem columns t.timestamp is datetime(0), but a lease is a text of 62 characters, and never NULL", ": ALTER TABLE t MODIFY timestamp VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL;")]),
-    (columns, |f| change(f, |t| (t.columns[1].width, t.columns[2].nullable) = (254, true)), &[("problem columns t.id_prospect is varchar(254) utf8mb4_bin, but ids", "NOT NULL;"), ("problem columns t.id_device is text(255) latin1_swedish_ci NULL, but ids", "NOT NULL;")]),
-    (columns, |f| change(f, |t| t.columns[3].collation = "utf16_bin".to_owned()), &[("problem columns t.timestamp is varchar(255) utf16_bin, but", "NOT NULL;")]),
-    (columns, |f| change(f, |t| t.columns.push(column("x", "enum", 0, ""))), &[("problem columns t.x has no default", "so no lease can be written")]),
-    (columns, |f| change(f, |t| t.columns.push(column("x", "char", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE t ALTER `x` SET DEFAULT '';")]),
-    (columns, |f| change(f, |t| t.columns.push(column("x", "int", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE t ALTER `x` SET DEFAULT 0;")]),
-    (columns, |f| change(f, |t| t.columns.push(column("x", "blob", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE t MODIFY `x` blob NULL;")]),
-    (keys, |f| change(f, |t| t.unique_keys[1].is_prefix = true), &[("problem unique key t has another unique key, session (id_device,id_prospect)", ": ALTER TABLE t DROP INDEX `session`;"), ("problem unique key t has no unique key on", ": ALTER TABLE t ADD UNIQUE KEY (id_prospect, id_device);")]),
-    (keys, |f| change(f, |t| t.unique_keys.push(key("second", "id_device,id_prospect"))), &[("problem unique key t has another unique key, second", ": ALTER TABLE t DROP INDEX `second`;")]),
-    (triggers, |f| change(f, |t| t.triggers.push("x".to_owned())), &[("warning triggers x runs on every lease", ": DROP TRIGGER `x`;")]),
-    (primary, |f| change(f, |t| t.columns[0].counts_up = false), &[("problem primary key t has no AUTO_INCREMENT primary key", "SESSION_LOCK_TABLE")]),
+    (columns, |f| change(f, |t| t.columns[3] = column("Timestamp", "datetime", 0, "")), &[("problem columns t.Timestamp is datetime(0), but a lease is a text of 62 characters of one byte, and never NULL", ": ALTER TABLE `t` MODIFY `Timestamp` VARCHAR(255) COLLATE utf8mb4_bin NOT NULL COMMENT 'c';")]),
+    (columns, |f| change(f, |t| (t.columns[1].width, t.columns[2].nullable) = (254, true)), &[("problem columns t.id_prospect is varchar(254) utf8mb4_bin, but ids", "NOT NULL;"), ("problem columns t.id_device is char(255) latin1_swedish_ci NULL, but ids", ": DELETE FROM `t` WHERE `id_device` IS NULL; ALTER TABLE `t` MODIFY `id_device` VARCHAR(255) CHARACTER SET latin1 NOT NULL;")]),
+    (columns, |f| change(f, |t| t.columns[3].collation = "utf16_bin".to_owned()), &[("problem columns t.timestamp is varchar(255) utf16_bin, but", "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL COMMENT 'c';")]),
+    (columns, |f| change(f, |t| t.columns[1].collation = "utf16_bin".to_owned()), &[]),
+    (columns, |f| change(f, |t| (t.columns[1].data_type, t.row_format) = ("text".to_owned(), "Compact".to_owned())), &[("problem columns t.id_prospect is text(255) utf8mb4_bin, but ids", "NOT NULL, ROW_FORMAT = DYNAMIC;")]),
+    (columns, |f| change(f, |t| (t.columns[1].width, t.columns[1].bytes) = (3_000, 12_000)), &[]),
+    (columns, |f| change(f, |t| (t.columns[1].width, t.columns[1].bytes, t.unique_keys[1].is_prefix) = (3_000, 12_000, true)), &[("problem columns t.id_prospect is varchar(3000) utf8mb4_bin, but ids", ": DELETE FROM `t` WHERE CHAR_LENGTH(`id_prospect`) > 255; ALTER TABLE `t` MODIFY `id_prospect` VARCHAR(255) COLLATE utf8mb4_bin NOT NULL;")]),
+    (columns, |f| change(f, |t| define(t, "char(255) CHARACTER SET latin1", "char(255) GENERATED ALWAYS AS (1)")), &[("problem columns t.id_device is a generated column", "SESSION_LOCK_TABLE")]),
+    (columns, |f| change(f, |t| (t.columns[3].width, t.definition) = (61, Definition::default())), &[("problem columns t.timestamp is varchar(61) utf8mb4_bin, but", "never NULL")]),
+    (other_columns, |f| change(f, |t| t.columns.push(column("x", "enum", 0, ""))), &[("problem columns t.x has no default, so no lease can be written", ": ALTER TABLE `t` MODIFY `x` any(1,2) NULL COMMENT 'NOT NULL';")]),
+    (other_columns, |f| change(f, |t| t.columns.push(column("x", "char", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE `t` ALTER `x` SET DEFAULT '';")]),
+    (other_columns, |f| change(f, |t| t.columns.push(column("x", "int", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE `t` ALTER `x` SET DEFAULT 0;")]),
+    (other_columns, |f| change(f, |t| { define(t, "PRIMARY", "CONSTRAINT `c` CHECK (`x` > 1),\n PRIMARY"); t.columns.push(column("x", "int", 0, "")); }), &[("problem columns t.x has no default", ": ALTER TABLE `t` MODIFY `x` any(1,2) NULL COMMENT 'NOT NULL';")]),
+    (unique_keys, |f| change(f, |t| t.unique_keys[1].is_prefix = true), &[("problem unique key t has a unique key, session, that compares only", ": ALTER TABLE `t` DROP INDEX `session`, ADD UNIQUE KEY `session` (`id_device`,`id_prospect`) COMMENT 'k';")]),
+    (unique_keys, |f| change(f, |t| (t.unique_keys[1].is_prefix, t.row_format) = (true, "Redundant".to_owned())), &[("problem unique key t has a unique key, session, that compares only", "COMMENT 'k', ROW_FORMAT = DYNAMIC;")]),
+    (unique_keys, |f| change(f, |t| drop(t.unique_keys.pop())), &[("problem unique key t has no unique key on", ": DELETE older FROM `t` AS older JOIN (SELECT id_prospect, id_device, MAX(`id`) AS newest FROM `t` GROUP BY id_prospect, id_device HAVING COUNT(*) > 1) AS doubled ON older.id_prospect = doubled.id_prospect AND older.id_device = doubled.id_device AND older.`id` < doubled.newest; ALTER TABLE `t` ADD UNIQUE KEY (id_prospect, id_device);")]),
+    (unique_keys, |f| change(f, |t| define(t, "COMMENT 'k'", "COMMENT 'k' /*!80000 INVISIBLE */")), &[("problem unique key the key session is i", ": ALTER TABLE `t` ALTER INDEX `session` VISIBLE;")]),
+    (unique_keys, |f| change(f, |t| define(t, "COMMENT 'k'", "COMMENT ' INVISIBLE' IGNORED")), &[("problem unique key the key session is i", ": ALTER TABLE `t` ALTER INDEX `session` NOT IGNORED;")]),
+    (unique_keys, |f| change(f, |t| t.unique_keys.extend([key("second", "id_device,id_prospect,x"), key("third", "id,x")])), &[]),
+    (unique_keys, |f| change(f, |t| t.unique_keys.push(key("other", "id_device"))), &[("problem unique key t has another unique key, other (id_device)", ": ALTER TABLE `t` DROP INDEX `other`, ADD KEY `other` (`id_device`);")]),
+    (unique_keys, |f| change(f, |t| t.unique_keys.push(UniqueKey { is_prefix: true, ..key("session", "id_device,id_prospect") })), &[("problem unique key t has another unique key, session", ": ALTER TABLE `t` DROP INDEX `session`, ADD KEY `session` (`id_device`(9),`id_prospect`) COMMENT 'k';")]),
+    (triggers, |f| change(f, |t| t.triggers.push("x`".to_owned())), &[("warning triggers x` runs on every lease", ": DROP TRIGGER `x```;")]),
+    (primary, |f| change(f, |t| { t.columns[0].counts_up = false; define(t, "NULL AUTO_INCREMENT", "NULL"); }), &[("problem primary key t has no AUTO_INCREMENT primary key", ": ALTER TABLE `t` MODIFY `id` int NOT NULL AUTO_INCREMENT;")]),
+    (primary, |f| change(f, |t| drop(t.unique_keys.remove(0))), &[("problem primary key t has no AUTO_INCREMENT primary key", ": ALTER TABLE `t` ADD PRIMARY KEY (`id`);")]),
+    (primary, |f| change(f, |t| { t.columns.remove(0); t.unique_keys[0].columns = "timestamp".to_owned(); define(t, "(`id`)", "(`timestamp`)"); }), &[("problem primary key t has no", ": ALTER TABLE `t` DROP PRIMARY KEY, ADD COLUMN `id_sessionX` INT NOT NULL AUTO_INCREMENT PRIMARY KEY, ADD KEY (`timestamp`);")]),
+    (primary, |f| change(f, |t| { t.columns[0] = column("id_sessionx", "char", 9, ""); t.unique_keys = vec![key("PRIMARY", "id_device,id_prospect")]; define(t, "(`id`)", "(`id_prospect`(9),`id_device`)"); }), &[("problem primary key t has no", ": ALTER TABLE `t` DROP PRIMARY KEY, ADD COLUMN `session_lock_id` INT NOT NULL AUTO_INCREMENT PRIMARY KEY, ADD UNIQUE KEY (`id_prospect`,`id_device`);")]),
     (headroom, |f| change(f, |t| t.next_id = 49), &[]),
-    (headroom, |f| change(f, |t| t.next_id = 50), &[("warning id headroom over half: 49 of 99 ids used;", ": ALTER TABLE t AUTO_INCREMENT = 1;")]),
-    (headroom, |f| change(f, |t| t.next_id = 90), &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", ": ALTER TABLE t AUTO_INCREMENT = 1;")]),
+    (headroom, |f| change(f, |t| t.next_id = 50), &[("warning id headroom over half: 49 of 99 ids used;", ": ALTER TABLE `t` AUTO_INCREMENT = 1;")]),
+    (headroom, |f| change(f, |t| t.next_id = 90), &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", ": ALTER TABLE `t` AUTO_INCREMENT = 1;")]),
+    (headroom, |f| { f.highest_id = 49; change(f, |t| t.next_id = 90); }, &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", "(the row with id 49 is in the way of ALTER TABLE `t` AUTO_INCREMENT = 1)")]),
     (rights, |f| deny(f, ErrorKind::Denied), &[("problem rights this user may not do all that it must (one; two)", ": GRANT x;")]),
-    (rows_ahead, |f| f.rows_ahead = Some((2, "p".to_owned(), "d".to_owned())), &[("warning rows 2 dated ahead", "(id_prospect=\"p\" id_device=\"d\" for one): a program on this table writes another time zone; a forced release frees one")]),
+    (rows_refused, |f| f.rows_refused = Some(rows(2, true)), &[("warning rows at least 2 have ids that session-lock refuses (id_prospect=\"p\" id_device=\"d\" for one)", "before it moves")]),
+    (rows_ahead, |f| f.rows_ahead = Some(rows(2, false)), &[("warning rows 2 dated ahead", "(id_prospect=\"p\" id_device=\"d\" for one): a program on this table writes another time zone; a forced release frees one")]),
     (messages, |f| f.messages = Messages::Refused("no".to_owned()), &[("warning messages no; until then", "are refused")]),
     (writes, |f| f.rights.as_mut().unwrap().writes = Writes::ReadOnly, &[("problem writes the server is read-only", "failover to end")]),
 ];
@@ -166,12 +217,13 @@ fn each_wrong_fact_has_its_finding() {
 fn what_was_not_read_has_no_finding() {
     let topics = |change: fn(&mut Facts)| {
         let mut facts = good();
-        (facts.rights, facts.rows_ahead, facts.messages) = (None, None, Messages::Unknown);
+        (facts.rights, facts.rows_ahead, facts.rows_refused) = (None, None, None);
+        facts.messages = Messages::Unknown;
         change(&mut facts);
         all(&facts).iter().skip(5).map(|finding| finding.topic).collect::<Vec<_>>()
     };
     assert_eq!(topics(|f| f.table = None), ["table"]);
-    let shape = ["table", "columns", "collation", "collation", "unique key", "primary key"];
+    let shape = ["table", "columns", "collation", "collation", "primary key", "unique key"];
     assert_eq!(topics(|f| change(f, |t| drop(t.unique_keys.remove(0)))), shape);
     // A refused statement that the shape explains: its rights are not known.
     let untold = topics(|f| f.rights = Some(Rights::default()));

@@ -1,17 +1,23 @@
 //! Checks of the database server, the lock table and the table of messages: what leases rely on,
 //! what is wrong with it, and the SQL that repairs it. An existing table is never altered.
 //!
-//! `facts` and `rights` read everything, `findings` says what it means.
+//! `facts` and `rights` read everything; `findings`, `shape` and `keys` say what it means.
 
+mod definition;
 mod engines;
 mod facts;
 mod findings;
+mod keys;
+mod migrate;
 mod rights;
+mod shape;
 
 use std::fmt;
 
 use crate::db::{Connection, ErrorKind, MESSAGE_TABLE, Packet, Statement, Table, Unusable, Value};
 use crate::lease::OwnerToken;
+
+pub use migrate::{Migrated, migrate};
 
 use facts::{Facts, TableFacts};
 use rights::{LEASE_STATEMENTS, MESSAGE_STATEMENTS, Rights};
@@ -42,8 +48,12 @@ pub struct Finding {
     pub verdict: Verdict,
     pub topic: &'static str,
     pub text: String,
-    /// The statement that repairs it, without a semicolon.
+    /// What repairs it: a statement, or several with semicolons between them.
     pub sql: Option<String>,
+}
+
+fn found(verdict: Verdict, topic: &'static str, text: &str, sql: Option<String>) -> Vec<Finding> {
+    vec![Finding { verdict, topic, text: text.to_owned(), sql }]
 }
 
 impl fmt::Display for Finding {
@@ -138,8 +148,7 @@ pub fn inspect(
         let is_sound = findings::is_usable(&findings::all(&facts));
         let rights = Rights::read(connection, LEASE_STATEMENTS, name, &table, is_sound)?;
         if rights.is_readable {
-            let ahead = include_str!("../../sql/check/rows_ahead.sql");
-            facts.rows_ahead = facts::rows(connection, ahead, name, |row| row)?.pop();
+            facts.read_rows(connection, &table)?;
         }
         facts.rights = Some(rights);
         facts.messages = inspect_messages(connection, &table)?;
@@ -208,19 +217,4 @@ pub fn inspect_messages(connection: &mut Connection, table: &Table) -> mysql::Re
     Ok(wrong.map_or(Messages::Kept, |wrong| {
         Messages::Refused(format!("answered messages cannot be recorded: {wrong}"))
     }))
-}
-
-/// Creates the lock table called `name` and the table of messages, unless they exist. Fails if the
-/// database does not answer, or refuses to create a table.
-pub fn migrate(connection: &mut Connection, name: &str) -> mysql::Result<()> {
-    for (table, file) in [
-        (name, include_str!("../../sql/schema/lock_table.sql")),
-        (MESSAGE_TABLE, include_str!("../../sql/schema/message_table.sql")),
-    ] {
-        // A user who may not create tables gets no error if both exist.
-        if TableFacts::read(connection, table)?.is_none() {
-            connection.query(&Statement::new(file, &[("table", name)]), &[])?;
-        }
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::Writes;
 use crate::db::Table;
-use crate::db::{Connection, ErrorKind, Statement, Value, cause, columns};
+use crate::db::{Connection, ErrorKind, Statement, Value, cause, columns, quoted};
 
 /// The statements of leases; the first one reads.
 pub const LEASE_STATEMENTS: [&str; 3] = [
@@ -74,13 +74,17 @@ impl Rights {
             }
         }
         if !rights.denied.is_empty() {
-            let names = include_str!("../../sql/check/database_and_user.sql");
-            let names =
-                db.query(&Statement::new(names, &[]), &[])?.pop().map(columns).transpose()?;
-            let (database, user): (String, String) = names.unwrap_or_default();
-            rights.grant =
-                format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.{name} TO {user}");
+            rights.grant = grant(db, name)?;
         }
         Ok(rights)
     }
+}
+
+/// The SQL that grants this user all that it needs on a table.
+pub fn grant(db: &mut Connection, table: &str) -> mysql::Result<String> {
+    let names = include_str!("../../sql/check/database_and_user.sql");
+    let names = db.query(&Statement::new(names, &[]), &[])?.pop().map(columns).transpose()?;
+    let (database, user): (String, String) = names.unwrap_or_default();
+    let table = quoted(table);
+    Ok(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.{table} TO {user}"))
 }

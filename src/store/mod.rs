@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use mysql::{Opts, Row};
 
 use crate::db::{Database, ErrorKind, Packet, Pooled, Statement, Values, cause};
-use crate::doctor;
+use crate::doctor::{self, Migrated};
 use crate::lease::Session;
 
 pub use batch::Locks;
@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// Creates the tables that are missing.
-    pub fn migrate(&self) -> Result<(), String> {
+    pub fn migrate(&self) -> Result<Migrated, String> {
         let migrate = |mut connection| doctor::migrate(&mut connection, &self.table_name);
         self.database.connect().and_then(migrate).map_err(|error| cause(&error))
     }

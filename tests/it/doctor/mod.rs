@@ -1,9 +1,15 @@
 //! What `serve` and `check` report about a database: what is wrong, and what to do.
 
 mod check;
+mod columns;
+mod keys;
+mod migrate;
+mod repair;
 mod server;
 mod table;
+mod tables;
 
 use crate::world::Test;
 
-pub const TESTS: &[&[Test]] = &[check::TESTS, server::TESTS, table::TESTS];
+pub const TESTS: &[&[Test]] =
+    &[check::TESTS, migrate::TESTS, repair::TESTS, server::TESTS, table::TESTS];

@@ -44,7 +44,7 @@ fn missing_rights_are_named(world: &World) {
     let url = schema.create_user("SELECT, INSERT, UPDATE");
     let served = run_serve(&url);
     assert_eq!(served.status, Some(1), "{served:?}");
-    let grant = format!("GRANT SELECT, INSERT, UPDATE, DELETE ON `{}`.{TABLE}", schema.name);
+    let grant = format!("GRANT SELECT, INSERT, UPDATE, DELETE ON `{}`.`{TABLE}`", schema.name);
     assert_says(&served.err, &["rights", &grant, "DELETE command denied"]);
     schema.grant("DELETE");
     assert_eq!(run_check(&url).status, Some(0));
@@ -125,6 +125,17 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
     let printed = check(&["--time-zone", "+08:00"]);
     assert_eq!(printed.status, Some(1), "{printed:?}");
     assert_says(&printed.out, &["problem  binlog", "SET GLOBAL binlog_format = 'ROW'"]);
+    // As printed, the SQL repairs each of these.
+    for line in printed.out.lines() {
+        if let Some((_, sql)) = line.split_once(": SET GLOBAL ") {
+            root(&format!("SET GLOBAL {sql}"));
+        }
+    }
+    root("SET GLOBAL time_zone = '+00:00'");
+    let printed = check(&[]);
+    assert_eq!(printed.status, Some(0), "{printed:?}");
+    assert_says(&printed.out, &["ok       binlog", "ok       durability", "ok       time zone"]);
+    Service::start(&url, &[]).hold(&Session::new());
 }
 
 /// Ids with quotes and backslashes are stored as they are, whatever the SQL mode.

@@ -1,6 +1,11 @@
 //! Lock tables that cannot work.
 
-use crate::world::{Service, Session, TABLE, World, assert_says, run_check, run_serve, tests};
+use session_lock::testing::DATABASE;
+
+use crate::world::{
+    DatabaseServer, Engine, Service, Session, TABLE, World, assert_says, run, run_check, run_serve,
+    tests,
+};
 
 tests![
     a_missing_table_is_named,
@@ -9,6 +14,8 @@ tests![
     a_missing_or_additional_unique_key_is_refused,
     another_engine_than_innodb_is_refused,
     a_column_without_a_default_is_refused,
+    table_names_compare_as_the_server_compares_them,
+    a_user_who_may_not_see_the_definition_gets_the_findings,
 ];
 
 const COLUMNS: &str = "id_sessionX INT AUTO_INCREMENT PRIMARY KEY, id_prospect VARCHAR(255) NOT NULL, id_device VARCHAR(255) NOT NULL";
@@ -59,7 +66,7 @@ fn a_timestamp_that_cannot_hold_a_lease_is_refused(world: &World) {
             format!("{COLUMNS}, timestamp {wrong}, UNIQUE KEY u (id_prospect, id_device))");
         assert_says(
             &problem(world, Some(&definition)),
-            &["timestamp", "MODIFY timestamp VARCHAR(255)"],
+            &["timestamp", "MODIFY `timestamp` VARCHAR(255)"],
         );
     }
     let schema = world.schema();
@@ -99,4 +106,39 @@ fn a_column_without_a_default_is_refused(world: &World) {
         "{COLUMNS}, timestamp VARCHAR(255) NOT NULL, stage INT NOT NULL, UNIQUE KEY u (id_prospect, id_device))"
     );
     assert_says(&problem(world, Some(&definition)), &["stage", "SET DEFAULT"]);
+}
+
+fn table_names_compare_as_the_server_compares_them(world: &World) {
+    let upper_case = TABLE.to_uppercase();
+    let in_upper_case =
+        |command: &str, url: &str| run(&[command, "--database-url", url, "--table", &upper_case]);
+    let schema = world.own_table();
+    let missing = in_upper_case("check", &schema.url());
+    assert_says(&missing.out, &[&format!("there is no table {upper_case}")]);
+    // MySQL has this option only from the server's installation on.
+    if matches!(world.engine, Engine::MariaDb(_)) {
+        let options = ["--lower-case-table-names=1"];
+        let server = DatabaseServer::start_migrated(world.engine, &options);
+        let url = server.url(DATABASE);
+        for command in ["check", "migrate"] {
+            let printed = in_upper_case(command, &url);
+            assert_eq!(printed.status, Some(0), "{printed:?}");
+        }
+        let service = Service::start(&url, &["--table", &upper_case]);
+        service.hold(&Session::new());
+    }
+}
+
+fn a_user_who_may_not_see_the_definition_gets_the_findings(world: &World) {
+    let schema = world.schema();
+    schema.sql(&format!(
+        "CREATE TABLE {TABLE} ({COLUMNS}, timestamp DATETIME NOT NULL, stage INT NOT NULL, UNIQUE KEY u (id_prospect(9), id_device))"
+    ));
+    let url = schema.create_user("INSERT");
+    let printed = run_check(&url);
+    assert_eq!(printed.status, Some(1), "{printed:?}");
+    assert_says(
+        &printed.out,
+        &["timestamp is datetime", "stage has no default", "only the beginnings"],
+    );
 }

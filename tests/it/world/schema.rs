@@ -14,7 +14,10 @@ pub struct Schema<'a> {
 impl<'a> Schema<'a> {
     pub fn create(server: &'a DatabaseServer) -> Self {
         let name = format!("own_{}", next());
-        server.connect().query_drop(format!("CREATE DATABASE {name}")).unwrap();
+        server
+            .connect()
+            .query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4"))
+            .unwrap();
         Self { server, name }
     }
 

@@ -1,0 +1,3 @@
+-- The definition of a table.
+-- Columns: name | CREATE TABLE statement
+SHOW CREATE TABLE {table}

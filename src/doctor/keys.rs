@@ -1,0 +1,212 @@
+//! What the keys of the lock table mean, and its triggers and ids. Texts stand on one line, however
+//! long, so that a search finds them.
+
+use super::Finding;
+use super::Verdict::{Good, Problem, Warning};
+use super::definition::{Words, whole_columns};
+use super::facts::{Column, Facts, TableFacts, UniqueKey};
+use super::found;
+use super::shape::{alter, lock_table, row_format};
+use crate::db::quoted;
+
+/// The primary key of production, and the name if a column has that one.
+const NEW_KEYS: [&str; 2] = ["id_sessionX", "session_lock_id"];
+
+/// The key that makes a session unique, as it is created.
+const SESSION_KEY: &str = "UNIQUE KEY (id_prospect, id_device)";
+
+/// The column that counts up, or that could: the integer that alone is the primary key.
+pub fn counting(table: &TableFacts) -> Option<&Column> {
+    let key = table.unique_keys.iter().find(|key| key.name == "PRIMARY");
+    let alone = key.and_then(|key| table.column(&key.columns));
+    let counts = table.columns.iter().find(|column| column.counts_up);
+    counts.or(alone).filter(|column| column.is_integer())
+}
+
+/// The name of the primary key, once there is one.
+fn future_key(table: &TableFacts) -> &str {
+    let free = || NEW_KEYS.into_iter().find(|name| table.column(name).is_none());
+    let counting = counting(table).map(|column| column.name.as_str());
+    counting.or_else(free).unwrap_or_default()
+}
+
+pub fn primary(facts: &Facts) -> Vec<Finding> {
+    let Some(table) = lock_table(facts) else { return vec![] };
+    if let Some(primary) = table.primary() {
+        return found(Good, "primary key", &primary.name, None);
+    }
+    let text = format!(
+        "{} has no AUTO_INCREMENT primary key of one integer column: is it the right table? If not, name it with SESSION_LOCK_TABLE",
+        facts.table_name
+    );
+    let sql = primary_change(table).map(|change| alter(facts, &change));
+    found(Problem, "primary key", &text, sql)
+}
+
+/// The change that gives the table a primary key that counts up. All in one, so that at no moment a
+/// session can have two rows.
+fn primary_change(table: &TableFacts) -> Option<String> {
+    let key = quoted(future_key(table));
+    let mut changes = Vec::new();
+    let old = table.unique_keys.iter().find(|key| key.name == "PRIMARY");
+    if let Some(counting) = counting(table).filter(|column| !column.counts_up) {
+        let words = table.definition.column(&counting.name)?;
+        return Some(format!("MODIFY {key} {}", words.counting()));
+    }
+    if old.is_some() {
+        changes.push("DROP PRIMARY KEY".to_owned());
+    }
+    changes.push(match counting(table) {
+        Some(_) => format!("ADD PRIMARY KEY ({key})"),
+        None => format!("ADD COLUMN {key} INT NOT NULL AUTO_INCREMENT PRIMARY KEY"),
+    });
+    if table.is_keyed_by_session() && table.session_key().is_none() {
+        let columns = table.definition.key("PRIMARY")?;
+        let columns = whole_columns(columns.first());
+        let format = row_format_of_ids(table);
+        changes.push(format!("ADD UNIQUE KEY {columns}{format}"));
+    } else if old.is_some() && counting(table).is_none() {
+        // What the old key was for: to find rows.
+        changes.push(format!("ADD KEY {}", table.definition.key("PRIMARY")?.first()));
+    }
+    Some(changes.join(", "))
+}
+
+/// The row format that a key on both ids needs, unless the table has it.
+fn row_format_of_ids(table: &TableFacts) -> &'static str {
+    let ids = ["id_prospect", "id_device"].into_iter().filter_map(|id| table.column(id));
+    ids.map(|id| row_format(table, id)).find(|format| !format.is_empty()).unwrap_or_default()
+}
+
+pub fn unique_keys(facts: &Facts) -> Vec<Finding> {
+    let Some(table) = lock_table(facts) else { return vec![] };
+    let mut all = session_key(facts, table);
+    let name = facts.table_name;
+    for other in table.other_keys().filter(|key| !is_harmless(table, key)) {
+        let (key, columns) = (&other.name, &other.columns);
+        let text = format!(
+            "{name} has another unique key, {key} ({columns}), which would make one session's lease overwrite another's"
+        );
+        all.extend(found(
+            Problem,
+            "unique key",
+            &text,
+            Some(alter(facts, &plain_key(table, other))),
+        ));
+    }
+    all
+}
+
+/// Whether only rows of one session, or with one id, can be alike in this key.
+fn is_harmless(table: &TableFacts, key: &UniqueKey) -> bool {
+    let columns: Vec<_> = key.columns.split(',').collect();
+    let has = |name: &str| columns.contains(&name.to_lowercase().as_str());
+    let is_partial = table.partial_session_key().is_some_and(|partial| partial.name == key.name);
+    let is_the_sessions = has("id_prospect") && has("id_device") && !key.is_prefix;
+    is_the_sessions || has(future_key(table)) || (is_partial && table.session_key().is_none())
+}
+
+/// The change that replaces a unique key by a plain one: queries and foreign keys may need it.
+fn plain_key(table: &TableFacts, key: &UniqueKey) -> String {
+    let name = quoted(&key.name);
+    match table.definition.key(&key.name) {
+        Some(words) if !words.has("HASH") => {
+            format!("DROP INDEX {name}, ADD KEY {name} {}{}", words.first(), words.rest())
+        }
+        _ => format!("DROP INDEX {name}"),
+    }
+}
+
+/// The key that makes a session unique: its own problem, or that there is none.
+fn session_key(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
+    let name = facts.table_name;
+    if let Some(key) = table.session_key() {
+        let words = table.definition.key(&key.name).unwrap_or_default();
+        return hidden_key(facts, key, &words).unwrap_or_else(|| {
+            let text = format!("{} (id_prospect, id_device)", key.name);
+            found(Good, "unique key", &text, None)
+        });
+    }
+    if table.is_keyed_by_session() {
+        return vec![];
+    }
+    let format = row_format_of_ids(table);
+    if let Some(key) = table.partial_session_key() {
+        let (quoted, words) = (quoted(&key.name), table.definition.key(&key.name));
+        let is_hash = words.as_ref().is_some_and(|words| words.has("HASH"));
+        let does = if is_hash {
+            "is a hash of long columns, with which no row can be found: each lease would lock the whole table"
+        } else {
+            "compares only the beginnings of id_prospect and id_device, so one session would keep another from its lease"
+        };
+        let text = format!("{name} has a unique key, {}, that {does}", key.name);
+        let sql = words.map(|words| {
+            let columns = whole_columns(words.first());
+            let rest = words.without(&["USING", "HASH"]).rest();
+            let change =
+                format!("DROP INDEX {quoted}, ADD UNIQUE KEY {quoted} {columns}{rest}{format}");
+            alter(facts, &change)
+        });
+        return found(Problem, "unique key", &text, sql);
+    }
+    let text = format!(
+        "{name} has no unique key on (id_prospect, id_device), so two workers could hold one session; run the SQL while the bot is stopped: it first deletes all but the newest row of each session"
+    );
+    let add = alter(facts, &format!("ADD {SESSION_KEY}{format}"));
+    let sql = format!("{}; {add}", delete_older_rows(name, future_key(table)));
+    found(Problem, "unique key", &text, Some(sql))
+}
+
+/// The problem with a key that the server must not use.
+fn hidden_key(facts: &Facts, key: &UniqueKey, words: &Words) -> Option<Vec<Finding>> {
+    let (hidden, visible) = match words {
+        _ if words.has_in_comment("INVISIBLE") => ("invisible", "VISIBLE"),
+        _ if words.has("IGNORED") => ("ignored", "NOT IGNORED"),
+        _ => return None,
+    };
+    let text = format!("the key {} is {hidden}, so every statement that names it fails", key.name);
+    let sql = alter(facts, &format!("ALTER INDEX {} {visible}", quoted(&key.name)));
+    Some(found(Problem, "unique key", &text, Some(sql)))
+}
+
+/// The statement that leaves each session its newest row.
+fn delete_older_rows(table: &str, key: &str) -> String {
+    let (table, key) = (quoted(table), quoted(key));
+    format!(
+        "DELETE older FROM {table} AS older JOIN (SELECT id_prospect, id_device, MAX({key}) AS newest FROM {table} GROUP BY id_prospect, id_device HAVING COUNT(*) > 1) AS doubled ON older.id_prospect = doubled.id_prospect AND older.id_device = doubled.id_device AND older.{key} < doubled.newest"
+    )
+}
+
+pub fn triggers(facts: &Facts) -> Vec<Finding> {
+    let triggers = facts.table.iter().flat_map(|table| &table.triggers);
+    let warning = |trigger: &String| {
+        let text = format!(
+            "{trigger} runs on every lease; if it changes what is written, nobody is granted"
+        );
+        found(Warning, "triggers", &text, Some(format!("DROP TRIGGER {}", quoted(trigger))))
+    };
+    triggers.flat_map(warning).collect()
+}
+
+pub fn headroom(facts: &Facts) -> Vec<Finding> {
+    let Some(table) = facts.lock_table() else { return vec![] };
+    let used = format!("{} of {} ids used", table.next_id.saturating_sub(1), table.max_key);
+    // At half, months are left; at nine tenths, perhaps days.
+    let urgency = |next_id: u64| match next_id.saturating_mul(10) / table.max_key {
+        0..=4 => None,
+        5..=8 => Some("over half"),
+        _ => Some("NEARLY EXHAUSTED"),
+    };
+    let Some(urgent) = urgency(table.next_id) else {
+        return found(Good, "id headroom", &used, None);
+    };
+    let text = format!(
+        "{urgent}: {used}; with none left old programs can insert nothing; mend it at a quiet moment, once no row has a high id"
+    );
+    let sql = alter(facts, "AUTO_INCREMENT = 1");
+    if urgency(facts.highest_id.saturating_add(1)).is_none() {
+        return found(Warning, "id headroom", &text, Some(sql));
+    }
+    let text = format!("{text} (the row with id {} is in the way of {sql})", facts.highest_id);
+    found(Warning, "id headroom", &text, None)
+}
