@@ -113,7 +113,7 @@ metrics! {
     );
     zone_difference: IntGauge = gauge(
         "time_zone_difference_seconds",
-        "The database's own time zone less SESSION_LOCK_TIME_ZONE, updated each minute. If it is not 0, old programs' rows are dated in another zone than ours.",
+        "The database's own time zone less SESSION_LOCK_TIME_ZONE, if they agreed at the start; updated each minute. If it is not 0, old programs' rows are dated in another zone than ours.",
     );
     left_behind: IntGauge = gauge(
         "connections_left_behind",

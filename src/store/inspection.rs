@@ -131,7 +131,9 @@ impl Store {
         let (Ok(report), Some(statements)) = (self.inspect(), self.opened()) else { return };
         METRICS.ids_used.set(report.ids_used.unwrap_or_default());
         METRICS.clock_difference.set(report.clock_difference_s.unwrap_or_default());
-        METRICS.zone_difference.set(report.zone_difference_minutes * 60);
+        // If the zones never agreed, the operator has set the one that old programs use.
+        let left = if statements.has_server_zone() { report.zone_difference_minutes } else { 0 };
+        METRICS.zone_difference.set(left * 60);
         let is_usable =
             |table| statements.table.is_like(table) && report.writes == Writes::Accepted;
         match &report.table {
