@@ -11,6 +11,7 @@
 #               then a Galera cluster, and a group of Group Replication, lose their first node, for a
 #               quarter of the time each
 # make n8n      each case through the workflow clients/n8n.json in a real n8n (1.8 GB from npm; five minutes at first)
+# make prove   explore every interleaving of the statements in larger scenes (minutes), and count the states
 # Each installs what it lacks, as root on Debian; elsewhere it says what to install.
 
 # A file is read in one go.
@@ -18,7 +19,7 @@ file_lines_max = 500
 musl = x86_64-unknown-linux-musl
 needed = compiler mariadb mysql chromium curl faketime languages nginx promtool schemathesis strace systemd
 
-.PHONY: run test versions latest check dist shipped bench mutants torture n8n
+.PHONY: run test versions latest check dist shipped bench mutants torture prove n8n
 
 run:
 	tests/install compiler server
@@ -74,3 +75,7 @@ n8n:
 	tests/install compiler server n8n
 	cargo build
 	tests/n8n
+
+prove:
+	tests/install compiler
+	cargo test --release --test model -- --include-ignored --nocapture --test-threads=1

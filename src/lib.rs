@@ -73,4 +73,29 @@ pub mod testing {
     };
     pub use crate::service::Service;
     pub use crate::store::{FirstPacket, Locks, Opened, Operation, Store};
+
+    // For the model, which brings a table of its own: an operation's decisions, and its packets.
+    pub use crate::lease::{
+        Acquired, Commit, Committed, Force, Forced, Holder, How, Message, MessageId, Read,
+        Released, Renew, Renewed, Row, StoredRecord,
+    };
+    pub use crate::store::{Answer, Attempt, Sharing, Statements, StoreError};
+
+    /// The statements for the lock table as `sql/schema/lock_table.sql` creates it.
+    pub fn statements(table: &str) -> Statements {
+        let names = [table, "id_sessionX", "uniq_session", "utf8mb4_bin", "utf8mb4_bin"];
+        let [name, key, session_key, device_collation, prospect_collation] =
+            names.map(str::to_owned);
+        let table = crate::db::Table {
+            name,
+            key,
+            session_key,
+            max_key: u64::from(i32::MAX.cast_unsigned()),
+            next_id: 1,
+            has_triggers: false,
+            device_collation,
+            prospect_collation,
+        };
+        Statements::new(&table, crate::store::Spellings::default(), false)
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 /// is written as a number, in hexadecimal or, if it has only letters, digits and a few harmless
 /// signs, in quotes: the server cannot read a caller's text as SQL, whatever quoting its mode
 /// prescribes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Statement(Vec<Piece>);
 
 #[derive(Clone, Debug)]

@@ -106,7 +106,7 @@ pub(crate) enum Step {
 
 /// A row that an acquire replaces.
 #[derive(Clone)]
-pub(crate) struct Replace {
+pub struct Replace {
     pub key: u64,
     pub stored: Vec<u8>,
     pub fencing_floor: u64,

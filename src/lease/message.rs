@@ -45,7 +45,7 @@ pub struct Record {
 }
 
 /// The record of an answered message, as it was read.
-pub(crate) struct StoredRecord {
+pub struct StoredRecord {
     owner_token: Vec<u8>,
     pub record: Record,
 }

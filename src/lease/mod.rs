@@ -24,16 +24,18 @@ mod ttl;
 
 use std::time::Instant;
 
+pub use acquire::Replace;
+pub(crate) use acquire::Step;
 pub use acquire::{Acquire, Acquired, Found, How, Lease, Stale};
-pub(crate) use acquire::{Replace, Step};
 pub use commit::{Commit, Committed};
-pub(crate) use message::StoredRecord;
+pub use message::StoredRecord;
 pub use message::{MESSAGE_ID_MAX_CHARS, Message, MessageId, RESULT_MAX_BYTES, Record};
 pub(crate) use release::ForceStep;
 pub use release::{Force, Forced, Release, Released};
 pub use renew::{Renew, Renewed};
+pub use row::Row;
+pub(crate) use row::claim_mark;
 pub use row::{Holder, Holding, RowVersion, STORED_CHARS, StoredLease};
-pub(crate) use row::{Row, claim_mark};
 pub use session::{ID_MAX_CHARS, Id, Session};
 pub use token::{FencingToken, OWNER_TOKEN_DIGITS, OwnerToken, TokenOrigin};
 pub(crate) use ttl::date_shift_us;
@@ -41,7 +43,7 @@ pub use ttl::{HOLD_MS, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Ttl};
 
 /// What a packet read for one operation; after a write, in the same transaction.
 #[derive(Default)]
-pub(crate) struct Read {
+pub struct Read {
     pub row: Option<Row>,
     pub record: Option<StoredRecord>,
     /// Rows that the operation's own statement changed.
@@ -53,7 +55,7 @@ pub(crate) struct Read {
 
 /// When a packet was sent.
 #[derive(Clone, Copy)]
-pub(crate) struct Sent {
+pub struct Sent {
     pub at: Instant,
     /// Whether an earlier packet of the operation was lost and may have taken effect.
     pub again: bool,

@@ -107,7 +107,7 @@ pub enum Holder {
 
 /// One session's row, as it was read.
 #[derive(Clone)]
-pub(crate) struct Row {
+pub struct Row {
     pub key: u64,
     pub stored: Vec<u8>,
     /// `None` for an old program's row.

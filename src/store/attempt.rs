@@ -14,7 +14,7 @@ const ID_TRIES_MAX: u32 = 20;
 const PACKETS_MAX: u32 = 50;
 
 /// The packet that an operation needs next.
-pub(super) enum Next {
+pub enum Next {
     Read,
     Write,
     Replace(Replace),
@@ -23,7 +23,7 @@ pub(super) enum Next {
 
 /// What an operation shares with the others of its batch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Sharing {
+pub enum Sharing {
     /// Statements with others of its kind.
     Statements,
     /// The packet. It has statements of its own there.
@@ -33,7 +33,7 @@ pub(super) enum Sharing {
 }
 
 /// An operation and how far it has come.
-pub(super) struct Attempt<'a> {
+pub struct Attempt<'a> {
     pub operation: &'a Operation,
     pub next: Next,
     pub sharing: Sharing,

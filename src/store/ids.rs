@@ -15,7 +15,7 @@ const SHARE: u64 = 4;
 /// counter gives none of ours to another program. If the counter lagged behind, such a program's
 /// INSERT could be given an id that we have just used, and its ON DUPLICATE KEY UPDATE would
 /// overwrite our row. Ids count up because inserts in descending order deadlock.
-pub(super) struct Ids {
+pub struct Ids {
     highest: u64,
     next: AtomicU64,
 }

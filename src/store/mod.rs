@@ -39,13 +39,14 @@ use crate::db::{Database, ErrorKind, Packet, Pooled, Statement, Values, cause};
 use crate::doctor::{self, Migrated};
 use crate::lease::Session;
 
+pub use attempt::{Attempt, Sharing};
 pub use batch::Locks;
 use inspection::Inspection;
 pub use inspection::Opened;
 pub use operation::{Answer, FirstPacket, Operation, StoreError};
-use packet::Statements;
+pub use packet::Statements;
 pub use scan::{Page, Swept};
-pub use spelling::SessionName;
+pub use spelling::{SessionName, Spellings};
 
 /// A batch sends no new packet after this. With the socket timeouts added, every operation ends
 /// within 10 s, before a webhook's provider gives up.

@@ -23,7 +23,7 @@ const LOCK_CHECK_MAX: Duration = Duration::from_millis(250);
 macro_rules! statements {
     ($($name:ident: $file:literal,)+) => {
         /// The statements, with the names of the table and its keys filled in.
-        pub(super) struct Statements {
+        pub struct Statements {
             $(pub $name: Statement,)+
             pub table: Table,
             pub spellings: Spellings,

@@ -9,7 +9,7 @@ use crate::lease::{Read, Row, StoredRecord};
 
 /// Which replies to a packet contain the rows and the records.
 #[derive(Default)]
-pub(super) struct Reads {
+pub struct Reads {
     /// The indexes of the operations in the packet.
     pub members: Vec<usize>,
     pub rows: Option<usize>,
@@ -18,7 +18,7 @@ pub(super) struct Reads {
 
 /// Which replies to a packet belong to which operation.
 #[derive(Default)]
-pub(super) struct Layout {
+pub struct Layout {
     /// For each operation the statement whose count of rows is its own, if there is one.
     pub counts: Vec<Option<usize>>,
     pub reads: Reads,

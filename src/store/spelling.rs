@@ -22,11 +22,13 @@ const ASCII: std::ops::RangeInclusive<u8> = b' '..=b'~';
 pub type SessionName = (Vec<u8>, Vec<u8>);
 
 /// The spellings of both ids.
-pub(super) struct Spellings {
+#[derive(Default)]
+pub struct Spellings {
     prospect: Spelling,
     device: Spelling,
 }
 
+#[derive(Default)]
 struct Spelling {
     field: &'static str,
     charset: String,
