@@ -20,6 +20,7 @@ tests![
     a_retry_that_loses_to_its_own_lease_is_told_again,
     a_retry_beside_a_new_lease_is_told_again,
     a_token_that_is_used_for_two_sessions_releases_its_own_only,
+    a_batch_that_waits_keeps_a_lease_that_another_server_granted,
     a_missing_message_table_is_no_answer_to_those_who_need_none,
 ];
 
@@ -326,6 +327,40 @@ fn a_token_that_is_used_for_two_sessions_releases_its_own_only(world: &World) {
     let replies = send_together(world, &service, requests);
     assert_eq!(statuses(&replies), [409, 200]);
     assert_eq!(service.release(&one, token).status, 200);
+}
+
+/// The batch waits for another session, and meanwhile a worker whose first request is in it asks
+/// another server, with the same owner token, and commits.
+fn a_batch_that_waits_keeps_a_lease_that_another_server_granted(world: &World) {
+    const OWNER: &str = "48210000000000000007";
+    let service = world.serve(&["--workers", "1"]);
+    let fields = json!({"owner_token": OWNER, "message_id": "m"});
+    for _ in 0..10 {
+        let mut sessions = [Session::new(), Session::new()];
+        sessions.sort_by(|a, b| a.prospect.cmp(&b.prospect));
+        let [locked, session] = &sessions;
+        world.store(locked, "garbage");
+        let mut other_program = world.lock_row(locked);
+        let requests: Vec<Request> = vec![
+            Box::new(|| service.acquire(locked, json!({}))),
+            Box::new(|| service.acquire(session, fields.clone())),
+        ];
+        let (granted, replies) = thread::scope(|scope| {
+            let asked = scope.spawn(|| send_together(world, &service, requests));
+            world.wait_for_write(locked);
+            let granted = world.service.acquire(session, fields.clone());
+            world.service.commit(session, OWNER, "m").assert_committed("new");
+            other_program.query_drop("ROLLBACK").unwrap();
+            (granted, asked.join().unwrap())
+        });
+        if granted.json["how"] == "new" && replies[1].json["reason"] == "duplicate" {
+            world.service.acquire(session, json!({})).assert_held();
+            assert_eq!(world.service.renew(session, OWNER, 30_000).status, 200);
+            return;
+        }
+        // The machine stalled, and the wait for the lock ended too early.
+    }
+    panic!("the batch never waited long enough");
 }
 
 fn a_missing_message_table_is_no_answer_to_those_who_need_none(world: &World) {
