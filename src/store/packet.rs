@@ -129,7 +129,24 @@ impl Statements {
         layout.is_plain_insert
     }
 
+    /// Appends the acquires: those without a message as one statement, and one for each message, whose
+    /// count the next statement needs.
     fn append_acquires(&self, claims: &[Claim], packet: &mut Packet, layout: &mut Layout) {
+        let has_message = |claim: &&Claim| claim.acquire.message_id.is_some();
+        let (of_messages, others): (Vec<_>, Vec<_>) = claims.iter().partition(has_message);
+        self.append_insert(&others, packet, layout);
+        for claim in of_messages {
+            self.append_insert(&[claim], packet, layout);
+            let Acquire { session, owner_token, message_id, .. } = claim.acquire;
+            if let Some(message_id) = message_id {
+                let [prospect, device, owner] = lease_values(session, owner_token);
+                let values = [prospect, device, owner, message_value(message_id)];
+                self.release_answered.write(packet, &values);
+            }
+        }
+    }
+
+    fn append_insert(&self, claims: &[&Claim], packet: &mut Packet, layout: &mut Layout) {
         if claims.is_empty() {
             return;
         }
@@ -141,14 +158,6 @@ impl Statements {
             claim.values(key)
         });
         self.acquire.write_rows(packet, &rows.collect::<Vec<_>>());
-        for Claim { acquire, .. } in claims {
-            if let Some(message_id) = &acquire.message_id {
-                let [prospect, device, owner] =
-                    lease_values(&acquire.session, &acquire.owner_token);
-                let values = [prospect, device, owner, message_value(message_id)];
-                self.release_answered.write(packet, &values);
-            }
-        }
     }
 
     fn append_shared_releases(
