@@ -3,23 +3,19 @@
 --   :after       the page begins after this primary key
 --   :limit       most rows on the page
 --   :id_device   the device whose rows match; NULL for all devices
---   :server_zone   as in read.sql
 -- Columns: primary key | stored bytes | age of the stored date in microseconds, NULL if it is no
 -- date | the database's clock in microseconds since 1970 | id_prospect | id_device | whether the
--- row matches (0/1). The page also has the rows that do not match, so that its cost does not depend
--- on how many do.
+-- row matches (0/1) | @zone_ahead_us of connection/takes_writes.sql. The page also has the rows that
+-- do not match, so that its cost does not depend on how many do.
 SELECT
     {key},
     CAST(timestamp AS BINARY),
-    COALESCE(
-        IF(:server_zone AND CHAR_LENGTH(timestamp) <> 62, LEAST(
-            TIMESTAMPDIFF(MICROSECOND, timestamp, NOW(6)),
-            TIMESTAMPDIFF(MICROSECOND, timestamp, CONVERT_TZ(UTC_TIMESTAMP(6), '+00:00', @@global.time_zone))), NULL),
-        TIMESTAMPDIFF(MICROSECOND, timestamp, NOW(6))),
+    TIMESTAMPDIFF(MICROSECOND, timestamp, NOW(6)),
     CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED),
     id_prospect,
     id_device,
-    COALESCE(id_device = :id_device, TRUE)
+    COALESCE(id_device = :id_device, TRUE),
+    COALESCE(@zone_ahead_us, 0)
 FROM {table}
 WHERE {key} > :after
 ORDER BY {key}

@@ -18,12 +18,11 @@ pub const MESSAGE_STATEMENTS: [&str; 3] = [
     include_str!("../../sql/message/forget.sql"),
 ];
 
-const NOBODY: [(&str, Value); 9] = [
+const NOBODY: [(&str, Value); 8] = [
     ("id_prospect", Value::Text("")),
     ("id_device", Value::Text("")),
     ("after", Value::Number(0)),
     ("limit", Value::Number(1)),
-    ("server_zone", Value::Number(0)),
     ("message_id", Value::Bytes(b"")),
     ("owner_token", Value::Bytes(b"")),
     ("committed_us", Value::Number(0)),

@@ -130,6 +130,15 @@ impl Row {
         }
     }
 
+    /// Applies the time zone that old programs write, which is so far ahead of ours: their rows hold
+    /// until they are stale in both.
+    pub fn apply_zone(&mut self, ahead_us: i64) {
+        if self.lease.is_none() {
+            let later_us = ahead_us.saturating_neg().max(0);
+            self.remaining_us = self.remaining_us.map(|left_us| left_us.saturating_add(later_us));
+        }
+    }
+
     /// Time until the expiry; `None` once the row is stale.
     pub fn remaining(&self) -> Option<Duration> {
         let left_us = u64::try_from(self.remaining_us?).ok()?;

@@ -268,10 +268,6 @@ impl Statements {
         sessions.map(is_locked).collect()
     }
 
-    pub fn server_zone(&self) -> NamedValue<'static> {
-        ("server_zone", Value::Number(self.server_zone.into()))
-    }
-
     /// Whether old programs wrote the server's time zone when these statements were made.
     pub fn has_server_zone(&self) -> bool {
         self.server_zone
@@ -292,11 +288,7 @@ impl Statements {
                 (session, Value::Text(session.id_prospect.as_str()))
             }));
             let rows = devices.iter().map(|(device, prospects)| {
-                [
-                    ("id_device", Value::Text(device)),
-                    ("id_prospects", Value::List(prospects)),
-                    self.server_zone(),
-                ]
+                [("id_device", Value::Text(device)), ("id_prospects", Value::List(prospects))]
             });
             self.read.write_rows(packet, &rows.collect::<Vec<_>>());
         }
@@ -311,6 +303,7 @@ impl Statements {
             self.read_message.write_rows(packet, &records);
         }
         reads.members = members;
+        reads.has_server_zone = self.server_zone;
         reads
     }
 }

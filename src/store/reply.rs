@@ -14,6 +14,8 @@ pub struct Reads {
     pub members: Vec<usize>,
     pub rows: Option<usize>,
     pub records: Option<usize>,
+    /// Whether old programs write the time zone of the server.
+    pub has_server_zone: bool,
 }
 
 /// Which replies to a packet belong to which operation.
@@ -83,12 +85,16 @@ impl Reads {
                 has_foreign_row = true;
                 continue;
             };
-            let (age_us, clock_us, began_us) = parse_words(&words).ok_or_else(|| {
-                let text = format!("the database answers {words:?} to sql/lease/read.sql");
-                std::io::Error::other(text)
-            })?;
-            let row = Some(Row::new(key, stored, age_us, clock_us));
-            reads[at] = Read { row, began_us, ..Read::default() };
+            let (age_us, clock_us, began_us, zone_ahead_us) =
+                parse_words(&words).ok_or_else(|| {
+                    let text = format!("the database answers {words:?} to sql/lease/read.sql");
+                    std::io::Error::other(text)
+                })?;
+            let mut row = Row::new(key, stored, age_us, clock_us);
+            if self.has_server_zone {
+                row.apply_zone(zone_ahead_us);
+            }
+            reads[at] = Read { row: Some(row), began_us, ..Read::default() };
         }
         for row in take(self.records) {
             let (owner_token, age_us, result, prospect, device, message_id) =
@@ -113,9 +119,9 @@ impl Reads {
     }
 }
 
-/// Parses the three words of `sql/lease/read.sql`. A row whose age cannot be parsed must not count
+/// Parses the four words of `sql/lease/read.sql`. A row whose age cannot be parsed must not count
 /// as stale.
-fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64)> {
+fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64, i64)> {
     let mut words = words.split(' ');
     let age_us = match words.next()? {
         "-" => None,
@@ -123,7 +129,7 @@ fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64)> {
     };
     let clock_us = words.next()?.parse().ok()?;
     let packet_clock_us = words.next()?.parse().ok()?;
-    Some((age_us, clock_us, packet_clock_us))
+    Some((age_us, clock_us, packet_clock_us, words.next()?.parse().ok()?))
 }
 
 /// The indexes of operations by their sessions.
@@ -165,9 +171,9 @@ mod tests {
 
     #[test]
     fn the_words_of_a_row_are_parsed_completely_or_not_at_all() {
-        assert_eq!(parse_words("-5 7 0"), Some((Some(-5), 7, 0)));
-        assert_eq!(parse_words("- 7 9"), Some((None, 7, 9)));
-        for unreadable in ["", "5", "5 7", "x 7 0", "5 - 0", "5 7 x"] {
+        assert_eq!(parse_words("-5 7 0 -3"), Some((Some(-5), 7, 0, -3)));
+        assert_eq!(parse_words("- 7 9 0"), Some((None, 7, 9, 0)));
+        for unreadable in ["", "5", "5 7", "5 7 0", "x 7 0 1", "5 - 0 1", "5 7 x 1", "5 7 0 x"] {
             assert_eq!(parse_words(unreadable), None, "{unreadable:?}");
         }
     }

@@ -49,13 +49,17 @@ struct ListedRow {
 }
 
 impl ListedRow {
-    fn read(row: SqlRow) -> mysql::Result<Self> {
-        let (key, stored, age_us, clock_us, id_prospect, id_device, matches) = columns(row)?;
+    fn read(row: SqlRow, has_server_zone: bool) -> mysql::Result<Self> {
+        let (key, stored, age_us, clock_us, id_prospect, id_device, matches, zone_ahead_us) =
+            columns(row)?;
         let session = Session {
             id_device: Id::from_column(id_device),
             id_prospect: Id::from_column(id_prospect),
         };
-        let row = Row::new(key, stored, age_us, clock_us);
+        let mut row = Row::new(key, stored, age_us, clock_us);
+        if has_server_zone {
+            row.apply_zone(zone_ahead_us);
+        }
         Ok(Self { session, matches, row })
     }
 }
@@ -63,6 +67,7 @@ impl ListedRow {
 impl Store {
     /// A page of the leases that hold now; only those of `device` if there is one.
     pub fn list(&self, device: Option<&Id>, after: u64, limit: u64) -> Result<Page, StoreError> {
+        let has_server_zone = self.statements()?.has_server_zone();
         let mut page = Page { holdings: Vec::new(), next: None };
         // Few of the rows on a page may be the device's, so read more of them at a time.
         let rows = if device.is_some() { SCAN_ROWS.max(limit) } else { limit };
@@ -73,7 +78,7 @@ impl Store {
         found.truncate(usize::try_from(rows).unwrap_or(usize::MAX));
         let mut found = found.into_iter();
         for row in found.by_ref() {
-            let ListedRow { session, matches, row } = ListedRow::read(row)?;
+            let ListedRow { session, matches, row } = ListedRow::read(row, has_server_zone)?;
             page.next = Some(row.key);
             if let (true, Some(holding)) = (matches, row.holding(read_at)) {
                 page.holdings.push((session, holding));
@@ -94,7 +99,6 @@ impl Store {
             ("id_device", device.map_or(Value::Null, |id| Value::Text(id.as_str()))),
             ("after", Value::Number(after)),
             ("limit", Value::Number(limit)),
-            statements.server_zone(),
         ];
         self.query(&statements.list, &values)
     }
@@ -123,7 +127,8 @@ impl Store {
         let is_full = found.len() as u64 == SCAN_ROWS;
         let mut swept = Swept { sessions: Vec::new(), held: 0, next: None };
         for row in found {
-            let ListedRow { row, session, .. } = ListedRow::read(row)?;
+            let ListedRow { row, session, .. } =
+                ListedRow::read(row, statements.has_server_zone())?;
             swept.next = Some(row.key);
             swept.held += i64::from(row.remaining().is_some());
             if row.is_abandoned() {

@@ -134,7 +134,6 @@ fn a_page_of_many_rows_uses_the_primary_key(world: &World) {
         let page = code
             .replace(":after", "10000")
             .replace(":limit", &limit.to_string())
-            .replace(":server_zone", "0")
             .replace(":id_device", device);
         let before = read_rows(&mut conn);
         let rows: Vec<mysql::Row> = conn.query(page).unwrap();
