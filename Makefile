@@ -43,6 +43,7 @@ check: test
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 	tests/unit-file
 	tests/openapi
+	tests/docs
 	! wc -l $$(git ls-files '*.rs' tests sql) | awk '$$1 > $(file_lines_max) && $$2 != "total"' | grep .
 
 dist:

@@ -93,7 +93,7 @@ fn stop_replication_after(engine: Engine, replica: &DatabaseServer, session: &Se
     conn.query_drop(stop).unwrap();
 }
 
-/// The README warns of this: a client cannot prevent it.
+/// docs/failures.md warns of this: a client cannot prevent it.
 fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &World) {
     let (primary, replica) = start_replicas(world.engine);
     let proxy = Proxy::start(primary.address());

@@ -20,9 +20,9 @@ tests![
 /// Longer than the service tries to kill a connection that it cannot kill.
 const WITHOUT_QUORUM: Duration = Duration::from_secs(75);
 
-/// What README names for this many workers, the service's inspections, and the one of `check`.
+/// What docs/operations.md names for this many workers, the service's inspections, and the one of `check`.
 const WORKERS: u64 = 3;
-const CONNECTIONS_MAX: u64 = WORKERS + 6 + 2 + 1;
+const CONNECTIONS_MAX: u64 = WORKERS + 4 + 1 + 2 + 1;
 
 fn a_group_without_a_quorum_makes_the_service_unavailable_and_few_connections() {
     let group = Group::start(3, &[]);

@@ -70,7 +70,7 @@ fn silent_clients_are_cut_off(world: &World) {
     assert_eq!(
         socket_timeout(&listener, Timeout::Recv).unwrap(),
         Some(Duration::from_secs(120)),
-        "as the README says"
+        "as docs/operations.md says"
     );
     // Five seconds stand for the two minutes.
     let (silence, began) = (Duration::from_secs(5), Instant::now());
