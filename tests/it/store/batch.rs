@@ -333,9 +333,11 @@ fn a_token_that_is_used_for_two_sessions_releases_its_own_only(world: &World) {
 /// another server, with the same owner token, and commits.
 fn a_batch_that_waits_keeps_a_lease_that_another_server_granted(world: &World) {
     const OWNER: &str = "48210000000000000007";
+    // Servers and a database of its own: in a second, much must happen.
+    let world = &World::start(world.engine);
     let service = world.serve(&["--workers", "1"]);
     let fields = json!({"owner_token": OWNER, "message_id": "m"});
-    for _ in 0..10 {
+    for _ in 0..40 {
         let mut sessions = [Session::new(), Session::new()];
         sessions.sort_by(|a, b| a.prospect.cmp(&b.prospect));
         let [locked, session] = &sessions;
