@@ -9,7 +9,7 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`cli`] | one file a command, settings and their defaults, exit statuses, the HTTP client of `list`, `release` and `run` |
+//! | [`cli`] | one file a command, settings and their defaults, exit statuses, the HTTP client of `list`, `release`, `run` and `health` |
 //! | [`http`] | the server's threads, the table of routes, requests in, responses out |
 //! | [`background`] | one table of the jobs beside the requests: end waits, watch rows, sweep, check health |
 //! | [`service`] | an operation takes its turn and is answered |

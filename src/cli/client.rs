@@ -1,4 +1,4 @@
-//! The HTTP client of `list`, `release` and `run`.
+//! The HTTP client of `list`, `release`, `run` and `health`.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -109,7 +109,11 @@ impl Client {
     }
 
     pub fn get(&self, path: &str) -> Result<Value, RequestError> {
-        self.read(self.prepare(self.agent.get(self.base.clone() + path), ANSWER_TIMEOUT).call())
+        self.get_within(path, ANSWER_TIMEOUT)
+    }
+
+    pub fn get_within(&self, path: &str, timeout: Duration) -> Result<Value, RequestError> {
+        self.read(self.prepare(self.agent.get(self.base.clone() + path), timeout).call())
     }
 
     fn prepare<B>(&self, request: RequestBuilder<B>, timeout: Duration) -> RequestBuilder<B> {

@@ -7,6 +7,7 @@ mod database_url;
 mod dev;
 mod exit_status;
 mod flags;
+mod health;
 mod list;
 mod migrate;
 pub mod private_database;
@@ -42,10 +43,15 @@ const DATABASE_COMMANDS: [Command; 4] = [
 ];
 
 /// The commands that send requests to a server.
-const CLIENT_COMMANDS: [Command; 3] = [
+const CLIENT_COMMANDS: [Command; 4] = [
     ("list", list::run, "[--device D] [--json]"),
     ("release", release::run, "--force --device D --prospect P [--fencing-token N]"),
     ("run", run::run, run::HELP),
+    (
+        "health",
+        health::run,
+        "whether the service answers: status 0 or 1; not whether its database does",
+    ),
 ];
 
 /// Why a command did not succeed.

@@ -1,11 +1,15 @@
-//! `session-lock list` and `session-lock release --force`.
+//! `session-lock list`, `session-lock release --force` and `session-lock health`.
 
+use std::io::Write;
+use std::net::TcpListener;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::clients::DEAD_PROXY;
-use crate::world::{Printed, Session, World, binary, free_port, run, tests, unix_socket};
+use crate::world::{Printed, Service, Session, World, binary, free_port, run, tests, unix_socket};
 
 tests![
     list_prints_a_table_for_people_and_json_for_programs,
@@ -13,6 +17,7 @@ tests![
     commands_say_when_there_is_no_server,
     commands_reach_a_server_on_a_unix_socket,
     commands_use_no_proxy,
+    health_says_whether_the_service_answers_and_no_more,
 ];
 
 fn list_prints_a_table_for_people_and_json_for_programs(world: &World) {
@@ -110,4 +115,48 @@ fn commands_use_no_proxy(world: &World) {
             assert_eq!(printed.status, Some(status), "{command:?}: {printed:?}");
         }
     }
+}
+
+fn health_says_whether_the_service_answers_and_no_more(world: &World) {
+    let health = |variable, value: &str| -> Printed {
+        Command::new(binary()).arg("health").env(variable, value).output().unwrap().into()
+    };
+    // Neither an API token nor a database is needed, and the address is that of the service.
+    let no_database = format!("mysql://bot:s3cret@127.0.0.1:{}/bots", free_port());
+    let arguments = ["serve", "--listen", "0.0.0.0:0", "--api-token", "s3cret", "--workers", "1"];
+    let mut serve = Command::new(binary());
+    let alive = Service::spawn(serve.args(arguments).args(["--database-url", &no_database]));
+    let listen = format!("0.0.0.0:{}", alive.address.port());
+    let (_folder, unix) = unix_socket();
+    let _service = world.serve(&["--listen", &unix]);
+    let url = world.service.http_url();
+    for (variable, value) in [
+        ("SESSION_LOCK_LISTEN", &listen),
+        ("SESSION_LOCK_LISTEN", &unix),
+        ("SESSION_LOCK_URL", &url),
+    ] {
+        let printed = health(variable, value);
+        assert_eq!(
+            (printed.status, &*printed.out, &*printed.err),
+            (Some(0), "ok\n", ""),
+            "{value}"
+        );
+    }
+    // Nobody, another server, and a service that hangs.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other_url = format!("http://{}", other.local_addr().unwrap());
+    let not_found = "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}";
+    thread::spawn(move || other.accept().unwrap().0.write_all(not_found.as_bytes()));
+    alive.signal("-STOP");
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let started = Instant::now();
+    for (variable, value) in [
+        ("SESSION_LOCK_LISTEN", &nobody),
+        ("SESSION_LOCK_URL", &other_url),
+        ("SESSION_LOCK_LISTEN", &listen),
+    ] {
+        let printed = health(variable, value);
+        assert_eq!((printed.status, printed.err.lines().count()), (Some(1), 1), "{printed:?}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(30), "container runtimes wait no longer");
 }

@@ -1,0 +1,22 @@
+//! `session-lock health`: whether the service answers, for the health check of a container.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use super::client::{RequestError, connect};
+use super::{Failure, exit_status, print};
+
+/// As long as the service itself waits for this answer before it tells systemd.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
+    let (client, _) = connect(arguments, &[], &[])?;
+    client.get_within("/healthz", ANSWER_TIMEOUT).map_err(failed)?;
+    print("ok");
+    Ok(())
+}
+
+/// The health check of a container ends with status 0 or 1; others are reserved.
+fn failed(error: RequestError) -> Failure {
+    Failure { status: exit_status::FAILED, ..error.into() }
+}
