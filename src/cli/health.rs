@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::client::{RequestError, connect};
 use super::{Failure, exit_status, print};
 
+pub const HELP: &str = "[--url URL]
+      whether the service answers (status 0 or 1), whatever its database does";
+
 /// As long as the service itself waits for this answer before it tells systemd.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 

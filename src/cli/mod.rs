@@ -47,11 +47,7 @@ const CLIENT_COMMANDS: [Command; 4] = [
     ("list", list::run, "[--device D] [--json]"),
     ("release", release::run, "--force --device D --prospect P [--fencing-token N]"),
     ("run", run::run, run::HELP),
-    (
-        "health",
-        health::run,
-        "whether the service answers: status 0 or 1; not whether its database does",
-    ),
+    ("health", health::run, health::HELP),
 ];
 
 /// Why a command did not succeed.
