@@ -4,7 +4,9 @@
 # make latest  the suite on MariaDB 11.8, but for the clients, which are the same on each database
 # make check   what CI runs beside `latest` and `shipped`: formatting, lints, documentation, tests, the unit file
 # make dist    the static binary, in dist/
-# make shipped  and the tests in which a static binary could differ
+# make shipped  and the tests in which a static binary could differ, and those of the package and the image
+# make deb     a Debian package of it, in dist/; make test-deb tries it in a booted Debian (two minutes)
+# make image   a container image of it, in podman's storage; make test-image tries it
 # make bench   how fast it is, beside others: a table (a quarter of an hour, on a quiet machine)
 # make mutants  break each promise on purpose and see the tests notice (hours)
 # make torture [SECONDS=3600] [SEED=7]  everything fails at once, and what the clients saw is checked;
@@ -19,7 +21,7 @@ file_lines_max = 500
 musl = x86_64-unknown-linux-musl
 needed = compiler mariadb mysql chromium curl faketime languages nginx promtool schemathesis strace systemd
 
-.PHONY: run test versions latest check dist shipped bench mutants torture prove n8n
+.PHONY: run test versions latest check dist deb image shipped test-deb test-image bench mutants torture prove n8n
 
 run:
 	tests/install compiler server
@@ -51,7 +53,23 @@ dist:
 	cargo build --release --target $(musl)
 	install -D -t dist target/$(musl)/release/session-lock
 
-shipped: dist
+deb: dist
+	packaging/deb
+
+image: dist
+	tests/install image
+	packaging/image
+
+test-deb: deb
+	tests/install curl lintian boot
+	tests/deb
+	tests/deb-booted
+
+test-image: image
+	tests/install mariadb
+	tests/image
+
+shipped: dist test-deb test-image
 	tests/install $(needed)
 	BINARY=$(CURDIR)/dist/session-lock cargo test --test it -- ::tls::
 	BINARY=$(CURDIR)/dist/session-lock cargo test --test it -- _64_mib
