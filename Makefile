@@ -66,7 +66,7 @@ test-deb: deb
 	tests/deb-booted
 
 test-image: image
-	tests/install mariadb
+	tests/install compose
 	tests/image
 
 shipped: dist test-deb test-image
