@@ -42,7 +42,7 @@ impl Config {
         let stmt = &state.with_keys(stmt, None);
         let before = state.rows(conn);
         let recorded = conn.recorded().len();
-        let packet_clock_us = conn.packet_clock_us;
+        let written: Vec<_> = conn.written().iter().map(|(session, _)| *session).collect();
         let outcome = match state.replica.clone().filter(|_| conn.is_replica) {
             Some(mut replica) => {
                 replica.now_us = state.table.now_us;
@@ -52,7 +52,7 @@ impl Config {
         };
         let mut changed = vec![];
         if let Outcome::Done(_) = outcome {
-            state.judge(stmt, &before, conn, packet_clock_us);
+            state.judge(stmt, &before, conn, &written);
             if conn.recorded().len() > recorded {
                 state.judge_record(stmt, conn);
             }
@@ -97,14 +97,15 @@ impl State {
         sessions.map(|session| self.table.row_in(conn, session).cloned()).collect()
     }
 
-    fn judge(&mut self, stmt: &Stmt, before: &[Option<Row>], conn: &Conn, packet_clock_us: u64) {
+    fn judge(&mut self, stmt: &Stmt, before: &[Option<Row>], conn: &Conn, written: &[Session]) {
         let after = self.rows(conn);
         for (session, (before, after)) in (0..).zip(before.iter().zip(&after)) {
             if before == after {
                 continue;
             }
             let (before, after, now_us) = (before.as_ref(), after.as_ref(), self.table.now_us);
-            let change = Change { stmt, session, before, after, now_us, packet_clock_us };
+            let was_written = written.contains(&session);
+            let change = Change { stmt, session, before, after, now_us, was_written };
             self.wrong = self.wrong.or(change.wrong());
         }
     }

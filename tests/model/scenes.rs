@@ -129,6 +129,10 @@ pub const CRASHES: Config = Config {
 pub const ASKED_TWICE: Config =
     Config { workers: TWO_MESSAGES, budget: Budget { again: 1, ..NOTHING }, ..EMPTY };
 
+/// Likewise, with each statement and each reply a step of its own.
+pub const ASKED_TWICE_UNMERGED: Config =
+    Config { merges: false, verbs: &[WRITE, Verb::Commit, Verb::Finish], ..ASKED_TWICE };
+
 /// Two workers at each server.
 pub const CROWD: Config = Config {
     workers: FOUR,
@@ -215,4 +219,6 @@ pub const SCENES: &[(&str, Config)] = &[
     ("locks", LOCKS),
     ("a replica that lags", REPLICA),
     ("the clock steps back", CLOCK),
+    ("the same token asked twice at once", ASKED_TWICE),
+    ("the same token asked twice at once, without merged steps", ASKED_TWICE_UNMERGED),
 ];

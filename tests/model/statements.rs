@@ -172,18 +172,17 @@ impl Access<'_> {
         if !rules.has(Guard::AnsweredKeepsLease) {
             return Reply::default();
         }
+        // That of the acquire before it.
+        if self.conn.row_count == 0 && rules.has(Guard::AnsweredIgnoresCount) {
+            return Reply::default();
+        }
         let by_other = !rules.has(Guard::AnsweredByOtherMessage);
         let records = self.table.records.iter();
         let mut records = records.filter(|record| record.session == session);
         if !records.any(|record| record.message == message || by_other) {
             return Reply::default();
         }
-        let clock_us = self.conn.packet_clock_us;
-        self.delete_if(session, |row| {
-            let Content::Lease { fencing, owner: of, .. } = row.content else { return false };
-            (of == owner || !rules.has(Guard::AnsweredReleasesOther))
-                && (fencing >= clock_us || !rules.has(Guard::AnsweredReleasesEarlier))
-        })
+        self.delete_if(session, |row| row.content.owner() == Some(owner))
     }
 
     fn renew(&mut self, session: Session, owner: Owner, renewal: &Renewal) -> Reply {

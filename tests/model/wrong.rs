@@ -63,7 +63,8 @@ pub struct Change<'a> {
     pub before: Option<&'a Row>,
     pub after: Option<&'a Row>,
     pub now_us: u64,
-    pub packet_clock_us: u64,
+    /// Whether its transaction had written the row before.
+    pub was_written: bool,
 }
 
 impl Change<'_> {
@@ -91,9 +92,8 @@ impl Change<'_> {
             }
             // It may have expired since the packet granted it.
             Stmt::ReleaseAnswered(session, owner, _) => {
-                let is_new = before.and_then(Content::fencing) >= Some(self.packet_clock_us);
                 let is_own = self.session == *session && of == Some(*owner);
-                (!is_own || !is_new).then_some(Wrong::StaleHolderChanged)
+                (!is_own || !self.was_written).then_some(Wrong::StaleHolderChanged)
             }
             Stmt::Renew(session, owner, renewal) => is_holder(*session, *owner).or_else(|| {
                 let content = &self.after?.content;
