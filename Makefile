@@ -97,4 +97,4 @@ n8n:
 
 prove:
 	tests/install compiler
-	cargo test --release --test model -- --include-ignored --nocapture --test-threads=1
+	PROVE=1 cargo test --release --test model no_interleaving -- --nocapture

@@ -64,16 +64,13 @@ fn explore(config: &Config, threads: usize) -> (usize, Option<Path<State, Action
     (checker.unique_state_count(), checker.discovery(RIGHT))
 }
 
+/// With `PROVE` in the environment, also larger scenes: minutes, and gigabytes.
 #[test]
 fn no_interleaving_breaks_a_promise() {
     explore_all(scenes::SCENES);
-}
-
-/// Minutes, and gigabytes.
-#[test]
-#[ignore = "make prove"]
-fn no_interleaving_of_a_larger_scene_breaks_a_promise() {
-    explore_all(scenes::LARGE);
+    if std::env::var_os("PROVE").is_some() {
+        explore_all(scenes::LARGE);
+    }
 }
 
 fn explore_all(scenes: &[(&str, Config)]) {
