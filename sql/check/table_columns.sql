@@ -16,5 +16,5 @@ SELECT
         WHEN 'int' THEN 2147483647 ELSE 9223372036854775807 END
         * IF(column_type LIKE '%unsigned%' AND data_type <> 'bigint', 2, 1)
 FROM information_schema.columns
-WHERE table_schema = DATABASE() AND table_name = IF(@@lower_case_table_names = 0, :table, LOWER(:table))
+WHERE table_schema = DATABASE() AND table_name = :table
 ORDER BY ordinal_position

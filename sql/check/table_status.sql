@@ -1,5 +1,5 @@
 -- A table and its AUTO_INCREMENT counter; no row if the table does not exist.
---   :table   its name, in the connection's database. Some servers store all names in lower case
+--   :table   its name, in the connection's database
 -- Columns: type | engine, empty if it has none | next AUTO_INCREMENT id, 0 if it has none | row format |
 -- options of CREATE TABLE
 SELECT
@@ -9,4 +9,4 @@ SELECT
     COALESCE(row_format, ''),
     COALESCE(create_options, '')
 FROM information_schema.tables
-WHERE table_schema = DATABASE() AND table_name = IF(@@lower_case_table_names = 0, :table, LOWER(:table))
+WHERE table_schema = DATABASE() AND table_name = :table

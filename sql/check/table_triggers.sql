@@ -2,4 +2,4 @@
 --   :table   its name, in the connection's database
 -- Columns: name
 SELECT trigger_name FROM information_schema.triggers
-WHERE event_object_schema = DATABASE() AND event_object_table = IF(@@lower_case_table_names = 0, :table, LOWER(:table))
+WHERE event_object_schema = DATABASE() AND event_object_table = :table

@@ -4,6 +4,6 @@
 -- has only a prefix of a column (0/1)
 SELECT index_name, GROUP_CONCAT(COALESCE(column_name, '(expression)') ORDER BY column_name), MAX(sub_part IS NOT NULL)
 FROM information_schema.statistics
-WHERE table_schema = DATABASE() AND table_name = IF(@@lower_case_table_names = 0, :table, LOWER(:table)) AND non_unique = 0
+WHERE table_schema = DATABASE() AND table_name = :table AND non_unique = 0
 GROUP BY index_name
 ORDER BY index_name <> 'PRIMARY', index_name

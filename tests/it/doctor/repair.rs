@@ -175,6 +175,13 @@ fn assert_only_that_changed(case: &Case, before: &Table, after: &Table) {
         table.lines.iter().filter(|line| !may_change(line.trim())).cloned().collect::<Vec<_>>()
     };
     assert_eq!(rest(after), rest(before), "{name}");
+    // A key may become a plain one, but it stays; only a hash cannot.
+    let keys = |table: &Table| {
+        let keys = table.lines.iter().filter(|line| !line.contains("USING HASH"));
+        let names = keys.filter_map(|line| line.split_once(" KEY `"));
+        names.map(|(_, rest)| rest.split("` (").next().unwrap().to_owned()).collect::<HashSet<_>>()
+    };
+    assert!(keys(before).is_subset(&keys(after)), "{name}: {:#?}", after.lines);
     let order = |table: &Table| {
         let names = table.lines.iter().filter_map(|line| line.trim().strip_prefix('`'));
         let names = names.map(|line| line.split("` ").next().unwrap().to_owned());
