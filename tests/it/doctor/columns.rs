@@ -103,7 +103,7 @@ pub const OUR_COLUMNS: &[Case] = &[
             table!("id INT AUTO_INCREMENT PRIMARY KEY, id_prospect VARCHAR(255) NOT NULL, id_device VARCHAR(255) NOT NULL, timestamp VARCHAR(255) NOT NULL COMMENT 'c', UNIQUE KEY u (id_prospect, id_device)" "CHARSET=utf16"),
             ROWS,
         ],
-        finds: &["order.timestamp is varchar(255) utf16_general_ci"],
+        finds: &["order.timestamp is varchar(255) utf16_"],
         changes: &["timestamp"],
         ..WORKS
     },

@@ -11,8 +11,8 @@ use rustix::net::sockopt::{set_socket_linger, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use tempfile::TempDir;
 
-use super::TIMEOUT;
 use super::session::next;
+use super::{TIMEOUT, eventually};
 
 /// Where clients connect.
 #[derive(Clone, Debug)]
@@ -77,7 +77,8 @@ pub fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
     set_socket_reuseaddr(&socket, true).unwrap();
     bind(&socket, &from).unwrap();
-    connect(&socket, &to).unwrap();
+    // The system may keep the address for a moment after the earlier connection has ended.
+    eventually(|| format!("a connection from {from}"), || connect(&socket, &to).ok());
     // It ends with a reset, which leaves nothing behind that would keep the address.
     set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
     let stream = TcpStream::from(socket);
