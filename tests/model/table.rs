@@ -1,7 +1,6 @@
 //! A lock table and a message table in memory, as far as our statements can tell them from the real ones
 //! under READ COMMITTED. One function a file of `sql/`, with each of its guards by name: the model drops
-//! them one by one. No test compares it with MariaDB and MySQL
-//! yet, so what the model finds holds as far as it is right.
+//! them one by one. `tests/it/store/simulated_table.rs` compares it with MariaDB and MySQL.
 
 use super::content::Content;
 use super::sql::{Message, Owner, Session, Stmt};
