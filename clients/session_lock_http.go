@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Fields of a request or of an answer, named as in session-lock's README.
+// Fields of a request or of an answer, named as in session-lock's docs/api.md.
 type Fields map[string]any
 
 var client = &http.Client{Timeout: 35 * time.Second} // wait_ms is at most 25 s
