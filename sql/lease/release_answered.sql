@@ -2,7 +2,8 @@
 --   :id_prospect :id_device :owner_token   the lease
 --   :message_id                            the message
 -- ROW_COUNT() is that of acquire.sql, which was for this session only: if it wrote nothing, the lease
--- in the row is an earlier one, or another server's, and its owner may be using it.
+-- in the row is an earlier one, or another server's, and its owner may be using it. The owner token
+-- only repeats what the count says: no statement deletes a lease without one.
 -- A commit locks the lease's row first. This transaction holds that lock now, so the record that
 -- this statement reads, or its absence, is final.
 DELETE {table} FROM {table} FORCE INDEX ({session_key})
