@@ -180,6 +180,8 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
     let many = ["--workers", "16"];
     let superusers = Service::start(&proxy.url(DATABASE), &many);
     let service = Service::start(&proxy.url(DATABASE).replace("root@", "bot@"), &many);
+    // All workers at once need a connection then.
+    proxy.set(Fault::Delay(Duration::from_millis(50)));
     for service in [&service, &superusers] {
         thread::scope(|scope| {
             for _ in 0..40 {
@@ -187,6 +189,7 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
             }
         });
     }
+    proxy.set(Fault::None);
     first.connect().query_drop("SET GLOBAL read_only = 1").unwrap();
     // The other service has not noticed yet.
     superusers.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
