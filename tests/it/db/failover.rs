@@ -181,23 +181,26 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
     let superusers = Service::start(&proxy.url(DATABASE), &many);
     let service = Service::start(&proxy.url(DATABASE).replace("root@", "bot@"), &many);
     // One request after the other, while the database is slow, so that each has a connection.
-    proxy.set(Fault::Delay(Duration::from_millis(400)));
+    proxy.set(Fault::Delay(Duration::from_millis(40)));
     for service in [&service, &superusers] {
         thread::scope(|scope| {
             for _ in 0..20 {
                 scope.spawn(|| service.acquire(&Session::new(), json!({})));
-                thread::sleep(Duration::from_millis(20));
+                thread::sleep(Duration::from_millis(15));
             }
         });
     }
     proxy.set(Fault::None);
     first.connect().query_drop("SET GLOBAL read_only = 1").unwrap();
+    let rows = || -> Option<u64> {
+        let sql = format!("SELECT COUNT(*) FROM {DATABASE}.{TABLE}");
+        first.connect().query_first(sql).unwrap()
+    };
+    let before = rows();
     // The other service has not noticed yet.
     superusers.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
     superusers.get("/readyz").assert_refused(503, "unavailable");
-    let row = format!("SELECT COUNT(*) FROM {DATABASE}.{TABLE}");
-    let rows: Option<u64> = first.connect().query_first(row).unwrap();
-    assert_eq!(rows, Some(40), "leases of a read-only server");
+    assert_eq!(rows(), before, "leases of a read-only server");
     proxy.redirect(second.address());
     thread::sleep(Duration::from_secs(1));
     for service in [&service, &superusers] {
