@@ -201,7 +201,7 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
     superusers.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
     superusers.get("/readyz").assert_refused(503, "unavailable");
     assert_eq!(rows(), before, "leases of a read-only server");
-    proxy.redirect(second.address());
+    proxy.redirect_new(second.address());
     thread::sleep(Duration::from_secs(1));
     for service in [&service, &superusers] {
         let requests = [(); 20].map(|()| service.acquire(&Session::new(), json!({})).status);

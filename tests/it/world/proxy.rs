@@ -136,9 +136,14 @@ impl Proxy {
     /// Points the proxy at another database, as an operator does. Existing connections end.
     pub fn redirect(&self, target: SocketAddr) {
         self.set(Fault::Reset);
-        *self.shared.target.lock().unwrap() = target;
+        self.redirect_new(target);
         thread::sleep(POLL_INTERVAL * 2);
         self.set(Fault::None);
+    }
+
+    /// The same, but existing connections stay, as with a name that leads to another address.
+    pub fn redirect_new(&self, target: SocketAddr) {
+        *self.shared.target.lock().unwrap() = target;
     }
 
     /// How many connections there have been.
