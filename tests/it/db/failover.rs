@@ -180,17 +180,19 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
     let many = ["--workers", "16"];
     let superusers = Service::start(&proxy.url(DATABASE), &many);
     let service = Service::start(&proxy.url(DATABASE).replace("root@", "bot@"), &many);
-    // One request after the other, while the database is slow, so that each has a connection.
-    proxy.set(Fault::Delay(Duration::from_millis(40)));
-    for service in [&service, &superusers] {
+    // One request after the other, while the network is slow, so that each has a connection.
+    proxy.set(Fault::Delay(Duration::from_millis(20)));
+    let at_once = |service: &Service| -> Vec<u16> {
         thread::scope(|scope| {
-            for _ in 0..20 {
-                scope.spawn(|| service.acquire(&Session::new(), json!({})));
-                thread::sleep(Duration::from_millis(15));
-            }
-        });
-    }
-    proxy.set(Fault::None);
+            let asked = [(); 20].map(|()| {
+                thread::sleep(Duration::from_millis(8));
+                scope.spawn(|| service.acquire(&Session::new(), json!({})).status)
+            });
+            asked.map(|asked| asked.join().unwrap()).to_vec()
+        })
+    };
+    at_once(&service);
+    at_once(&superusers);
     first.connect().query_drop("SET GLOBAL read_only = 1").unwrap();
     let rows = || -> Option<u64> {
         let sql = format!("SELECT COUNT(*) FROM {DATABASE}.{TABLE}");
@@ -204,7 +206,7 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
     proxy.redirect_new(second.address());
     thread::sleep(Duration::from_secs(1));
     for service in [&service, &superusers] {
-        let requests = [(); 20].map(|()| service.acquire(&Session::new(), json!({})).status);
+        let requests = at_once(service);
         let refused = requests.iter().filter(|status| **status != 200).count();
         assert!(refused <= 1, "{requests:?}");
         assert_eq!(service.get("/readyz").status, 200);
