@@ -181,11 +181,11 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
     let superusers = Service::start(&proxy.url(DATABASE), &many);
     let service = Service::start(&proxy.url(DATABASE).replace("root@", "bot@"), &many);
     // One request after the other, while the network is slow, so that each has a connection.
-    proxy.set(Fault::Delay(Duration::from_millis(20)));
+    proxy.set(Fault::Delay(Duration::from_millis(10)));
     let at_once = |service: &Service| -> Vec<u16> {
         thread::scope(|scope| {
             let asked = [(); 20].map(|()| {
-                thread::sleep(Duration::from_millis(8));
+                thread::sleep(Duration::from_millis(4));
                 scope.spawn(|| service.acquire(&Session::new(), json!({})).status)
             });
             asked.map(|asked| asked.join().unwrap()).to_vec()
@@ -204,7 +204,8 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
     superusers.get("/readyz").assert_refused(503, "unavailable");
     assert_eq!(rows(), before, "leases of a read-only server");
     proxy.redirect_new(second.address());
-    thread::sleep(Duration::from_secs(1));
+    // How soon the service recovers.
+    thread::sleep(Duration::from_secs(2));
     for service in [&service, &superusers] {
         let requests = at_once(service);
         let refused = requests.iter().filter(|status| **status != 200).count();
