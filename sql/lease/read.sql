@@ -1,9 +1,9 @@
 -- Read the rows of some sessions: at most one row per session.
 --   :id_device :id_prospects   the sessions of one device; repeated for each device
--- Columns: primary key | stored bytes | id_prospect | id_device | four words: the age of the stored
--- date in microseconds, "-" if it is no date; the database's clock in microseconds since 1970; the
--- clock of packet_clock.sql, 0 without one; @zone_ahead_us of connection/takes_writes.sql. Four
--- columns instead of the words would make a refusal cost a tenth more.
+-- Columns: primary key | stored bytes | id_prospect | id_device | three words: the age of the stored
+-- date in microseconds, "-" if it is no date; the database's clock in microseconds since 1970;
+-- @zone_ahead_us of connection/takes_writes.sql. Three columns instead of the words would make a
+-- refusal cost a tenth more.
 -- Only statements that do not write may compute with the stored date: for garbage, a SELECT returns
 -- NULL, but a write in strict mode fails with 1292, and would fail again on every retry.
 -- The index is named because choosing it would take the database longer than the read.
@@ -15,7 +15,6 @@ SELECT
     CONCAT_WS(' ',
         COALESCE(TIMESTAMPDIFF(MICROSECOND, timestamp, NOW(6)), '-'),
         CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED),
-        COALESCE(@packet_clock_us, 0),
         COALESCE(@zone_ahead_us, 0))
 FROM {table} FORCE INDEX ({session_key})
 WHERE /*each OR*/ (id_device = :id_device AND id_prospect IN (:id_prospects)) /*end*/

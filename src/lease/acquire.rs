@@ -6,7 +6,7 @@ use super::{
     StoredLease, TokenOrigin, Ttl,
 };
 
-/// Most times that a lease is dated anew because its packet waited for a lock. Each wait takes at
+/// Most times that a lease is dated anew because its packet waited. Each wait for a lock takes at
 /// most a second; after that the caller is answered `unavailable` and asks again.
 const REDATES_MAX: u32 = 2;
 
@@ -133,9 +133,9 @@ impl Replace {
 }
 
 impl Acquire {
-    /// Whether the answer depends on when the packet began. Without a message it does only if the
-    /// caller can have used the owner token before.
-    pub(crate) fn needs_packet_clock(&self) -> bool {
+    /// Whether the number of rows that its own INSERT changed is needed: another request can have
+    /// the same owner token, or the next statement asks for the number.
+    pub(crate) fn needs_count(&self) -> bool {
         self.origin == TokenOrigin::Callers || self.message_id.is_some()
     }
 
@@ -169,15 +169,26 @@ impl Acquire {
         let Some(&StoredLease { fencing_token, .. }) = row.lease_of(&self.owner_token) else {
             return Step::Answer(Acquired::Held(holding));
         };
-        if fencing_token.0 < read.began_us {
+        // No other request has a token that the server drew.
+        let is_own = read.changed > 0 || self.origin == TokenOrigin::Ours;
+        let may_be_of_lost_packet = sent.again && fencing_token.0 >= read.began_us;
+        if !is_own && !may_be_of_lost_packet {
             return self.granted_again(fencing_token, &holding);
         }
         let (how, redates) = replaced.map_or((How::New, 0), |row| (row.how, row.redates));
         // The stored expiry is rounded up; promise no more than the ttl.
         let expires = holding.expires.min(sent.at + self.ttl.as_duration());
         let granted = self.lease(fencing_token, how, expires, holding.row);
-        if granted.is_too_short() && redates < REDATES_MAX {
-            // The packet waited for a lock. No answer has named this lease yet, so date it anew.
+        if !granted.is_too_short() {
+            return Step::Answer(Acquired::Granted(granted));
+        }
+        if self.origin == TokenOrigin::Callers {
+            // Another request with this token may have found the lease, and its caller may be using it:
+            // it must keep its date and its fencing token.
+            return self.granted_again(fencing_token, &holding);
+        }
+        if redates < REDATES_MAX {
+            // The packet waited, and no answer has named this lease, so date it anew.
             return Step::Write(Some(Replace::new(row, how, redates + 1)));
         }
         Step::Answer(Acquired::Granted(granted))
@@ -259,24 +270,45 @@ mod tests {
     #[test]
     fn step_after_a_write() {
         let stale = || Some(Replace::stale(foreign(None).unwrap()));
-        for (row, record_by, replaced, expected) in [
-            (lease(OWNER, NOW_US, 30_000), None, None, "granted new"),
-            (lease(OWNER, NOW_US, 30_000), None, stale(), "granted takeover"),
-            // Granted by an earlier request of its owner.
-            (lease(OWNER, BEFORE_US, 30_000), None, None, "granted again"),
-            (lease(OWNER, BEFORE_US, 30_000), None, stale(), "granted again"),
-            (lease(OTHER, NOW_US, 30_000), None, None, "held"),
-            (lease(OTHER, BEFORE_US, 30_000), None, stale(), "held"),
-            (foreign(Some(5_000)), None, None, "held"),
-            (lease(OTHER, BEFORE_US, -1), None, None, "replace takeover 0"),
-            (lease(OWNER, BEFORE_US, -1), None, None, "replace takeover 0"),
-            (foreign(None), None, stale(), "replace takeover 0"),
-            (None, None, None, "new id"),
-            (None, Some(OTHER), None, "duplicate"),
-            (lease(OWNER, BEFORE_US, 30_000), Some(OTHER), None, "duplicate"),
+        for (row, changed, record_by, replaced, expected) in [
+            (lease(OWNER, NOW_US, 30_000), 3, None, None, "granted new"),
+            (lease(OWNER, NOW_US, 30_000), 2, None, stale(), "granted takeover"),
+            // Another request of its owner may have found it.
+            (lease(OWNER, NOW_US, 14_000), 3, None, None, "granted again"),
+            (lease(OWNER, NOW_US, 14_000), 2, None, stale(), "granted again"),
+            // Granted by another request of its owner, maybe while this packet waited.
+            (lease(OWNER, NOW_US, 30_000), 0, None, None, "granted again"),
+            (lease(OWNER, NOW_US, 14_000), 0, None, None, "granted again"),
+            (lease(OWNER, BEFORE_US, 30_000), 0, None, stale(), "granted again"),
+            (lease(OTHER, NOW_US, 30_000), 0, None, None, "held"),
+            (lease(OTHER, BEFORE_US, 30_000), 0, None, stale(), "held"),
+            (foreign(Some(5_000)), 0, None, None, "held"),
+            (lease(OTHER, BEFORE_US, -1), 0, None, None, "replace takeover 0"),
+            (lease(OWNER, BEFORE_US, -1), 0, None, None, "replace takeover 0"),
+            (foreign(None), 0, None, stale(), "replace takeover 0"),
+            (None, 0, None, None, "new id"),
+            (None, 3, Some(OTHER), None, "duplicate"),
+            (lease(OWNER, BEFORE_US, 30_000), 0, Some(OTHER), None, "duplicate"),
         ] {
-            let read = read(row, record_by.and_then(record), 0);
+            let read = read(row, record_by.and_then(record), changed);
             let step = acquire().after_write(read, sent(), replaced.as_ref());
+            assert_eq!(describe(step), expected);
+        }
+    }
+
+    #[test]
+    fn step_after_a_packet_that_was_sent_again() {
+        let servers = || Acquire { origin: TokenOrigin::Ours, ..acquire() };
+        for (acquire, row, changed, expected) in [
+            (acquire(), lease(OWNER, NOW_US, 30_000), 0, "granted new"),
+            (acquire(), lease(OWNER, NOW_US, 30_000), 3, "granted new"),
+            (acquire(), lease(OWNER, NOW_US, 14_000), 0, "granted again"),
+            (acquire(), lease(OWNER, BEFORE_US, 30_000), 0, "granted again"),
+            // Nobody else has this token.
+            (servers(), lease(OWNER, NOW_US, 30_000), 0, "granted new"),
+            (servers(), lease(OWNER, NOW_US, 14_000), 0, "replace new 1"),
+        ] {
+            let step = acquire.after_write(read(row, None, changed), sent_again(), None);
             assert_eq!(describe(step), expected);
         }
     }
@@ -285,8 +317,9 @@ mod tests {
     fn a_short_lease_is_dated_anew_twice_and_keeps_how_it_was_granted() {
         let mut replaced = Some(Replace::stale(lease(OTHER, BEFORE_US, -1).unwrap()));
         for expected in ["replace takeover 1", "replace takeover 2", "granted takeover"] {
-            let short = read(lease(OWNER, NOW_US, 14_000), None, 0);
-            let step = acquire().after_write(short, sent(), replaced.as_ref());
+            let acquire = Acquire { origin: TokenOrigin::Ours, ..acquire() };
+            let short = read(lease(OWNER, NOW_US, 14_000), None, 2);
+            let step = acquire.after_write(short, sent(), replaced.as_ref());
             if let Step::Write(next) = &step {
                 replaced.clone_from(next);
                 let floor = replaced.as_ref().map(|replaced| replaced.fencing_floor);
@@ -294,14 +327,12 @@ mod tests {
             }
             assert_eq!(describe(step), expected);
         }
-        let read = read(lease(OWNER, BEFORE_US, 14_000), None, 0);
-        assert_eq!(describe(acquire().after_write(read, sent(), None)), "granted again");
     }
 
     #[test]
     fn a_grant_promises_no_more_than_the_ttl() {
         let sent = sent();
-        let read = read(lease(OWNER, NOW_US, 30_999), None, 0);
+        let read = read(lease(OWNER, NOW_US, 30_999), None, 3);
         let Step::Answer(Acquired::Granted(granted)) = acquire().after_write(read, sent, None)
         else {
             panic!("granted");

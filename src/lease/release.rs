@@ -25,12 +25,12 @@ impl Release {
         if read.changed > 0 {
             return Released::Released;
         }
-        // A lost packet cannot have released it if another lease was granted before the first
-        // packet, which had replaced this one, nor if the message has no record, which it would
-        // have made.
+        // The lost packet did not release it if the row is still there, if another lease had replaced
+        // it before that packet was sent, or if the message has no record.
         let next = read.row.as_ref().and_then(|row| row.lease.as_ref());
-        let may_have_been_released = next.is_none_or(|next| next.fencing_token.0 >= read.began_us)
-            && (self.message.is_none() || read.record.is_some());
+        let may_have_been_released = next.is_none_or(|next| {
+            next.owner_token != self.owner_token && next.fencing_token.0 >= read.began_us
+        }) && (self.message.is_none() || read.record.is_some());
         if sent.again && may_have_been_released { Released::Released } else { Released::Lost }
     }
 }
@@ -103,6 +103,7 @@ mod tests {
             (None, other(NOW_US), None, 0, sent_again(), released),
             (None, foreign(Some(1)), None, 0, sent_again(), released),
             (None, other(BEFORE_US), None, 0, sent_again(), lost),
+            (None, lease(OWNER, NOW_US, -1), None, 0, sent_again(), lost),
             (m(), None, Some(OWNER), 1, sent(), released),
             (m(), None, Some(OTHER), 1, sent(), released),
             (m(), None, Some(OWNER), 0, sent(), lost),

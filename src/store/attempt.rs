@@ -116,15 +116,13 @@ impl<'a> Attempt<'a> {
 
     /// Whether the answer to the write is in the session's row.
     pub fn reads_row(&self) -> bool {
-        match self.operation {
-            Operation::Acquire(..) | Operation::Renew(_) => true,
-            Operation::Release(_) => self.lost_at.is_some(),
-            _ => false,
-        }
+        self.keeps_row()
+            || matches!(self.operation, Operation::Release(_)) && self.lost_at.is_some()
     }
 
-    fn needs_packet_clock(&self) -> bool {
-        matches!(self.operation, Operation::Acquire(acquire, _) if acquire.needs_packet_clock())
+    /// Whether a row that the write changes is still there after it, unless the message is answered.
+    pub fn keeps_row(&self) -> bool {
+        matches!(self.operation, Operation::Acquire(..) | Operation::Renew(_))
     }
 
     /// Counts a packet that has been answered.
@@ -157,11 +155,8 @@ impl<'a> Attempt<'a> {
     /// Decides after a packet that wrote and was committed.
     pub fn after_write(&mut self, mut read: Read, sent_at: Instant) {
         if let (Some(row), Some(lost_at)) = (&read.row, self.lost_at) {
-            // The packet's clock is too late: the operation began with the lost packet.
             let since_us = u64::try_from(lost_at.elapsed().as_micros()).unwrap_or(u64::MAX);
             read.began_us = row.clock_us.saturating_sub(since_us);
-        } else if !self.needs_packet_clock() {
-            read.began_us = 0;
         }
         let sent = self.sent(sent_at);
         match self.operation {
@@ -293,13 +288,12 @@ mod tests {
     #[test]
     fn a_lease_of_a_lost_packet_is_new_and_an_older_one_is_granted_again() {
         let operation = acquire();
-        // By the clock of the second packet, both were granted before it.
         for (granted_us, expected) in [(NOW_US - 500_000, "new"), (NOW_US - 5_000_000, "again")] {
             let mut attempt = Attempt::new(&operation);
             let now = Instant::now();
             attempt.mark_lost(now.checked_sub(Duration::from_secs(1)).unwrap());
             let row = cases::lease(OWNER, granted_us, 30_000);
-            attempt.after_write(Read { row, began_us: NOW_US - 100, ..Read::default() }, now);
+            attempt.after_write(Read { row, ..Read::default() }, now);
             match attempt.finish("") {
                 Ok(Answer::Acquire(Acquired::Granted(lease))) => {
                     assert_eq!(lease.how.word(), expected);

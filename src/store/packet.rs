@@ -48,7 +48,6 @@ macro_rules! statements {
 }
 
 statements! {
-    packet_clock: "lease/packet_clock.sql",
     acquire: "lease/acquire.sql",
     release_answered: "lease/release_answered.sql",
     renew: "lease/renew.sql",
@@ -94,12 +93,8 @@ impl Statements {
             let session = attempts[*at].operation.session();
             (session.id_prospect.as_str(), session.id_device.as_str())
         });
-        let acquires: Vec<_> = order.iter().filter_map(|at| claim(attempts[*at])).collect();
-        if acquires.iter().any(|claim| claim.acquire.needs_packet_clock()) {
-            self.packet_clock.write(&mut packet, &[]);
-        }
         packet.push("START TRANSACTION");
-        self.append_acquires(&acquires, &mut packet, &mut layout);
+        self.append_acquires(attempts, &order, &mut packet, &mut layout);
         self.append_shared_releases(attempts, &order, &mut packet, &mut layout);
         for at in &order {
             if layout.counts[*at].is_none() {
@@ -123,21 +118,29 @@ impl Statements {
         }
         let is_plain = attempt.is_plain_insert() && !self.table.has_triggers;
         if let Some(claim) = claim(attempt).filter(|_| is_plain) {
-            self.append_acquires(&[claim], packet, layout);
+            self.append_insert(&[claim], packet, layout);
             layout.is_plain_insert = true;
         }
         layout.is_plain_insert
     }
 
-    /// Appends the acquires: those without a message as one statement, and one for each message, whose
-    /// count the next statement needs.
-    fn append_acquires(&self, claims: &[Claim], packet: &mut Packet, layout: &mut Layout) {
-        let has_message = |claim: &&Claim| claim.acquire.message_id.is_some();
-        let (of_messages, others): (Vec<_>, Vec<_>) = claims.iter().partition(has_message);
+    /// Appends the acquires: one INSERT for all whose count is not needed, and one for each other.
+    fn append_acquires(
+        &self,
+        attempts: &[&mut Attempt],
+        order: &[usize],
+        packet: &mut Packet,
+        layout: &mut Layout,
+    ) {
+        let claims = order.iter().filter_map(|at| Some((*at, claim(attempts[*at])?)));
+        let (counted, others): (Vec<_>, Vec<_>) =
+            claims.partition(|(_, claim)| claim.acquire.needs_count());
+        let others: Vec<_> = others.into_iter().map(|(_, claim)| claim).collect();
         self.append_insert(&others, packet, layout);
-        for claim in of_messages {
-            self.append_insert(&[claim], packet, layout);
+        for (at, claim) in counted {
+            layout.counts[at] = Some(packet.len());
             let Acquire { session, owner_token, message_id, .. } = claim.acquire;
+            self.append_insert(&[claim], packet, layout);
             if let Some(message_id) = message_id {
                 let [prospect, device, owner] = lease_values(session, owner_token);
                 let values = [prospect, device, owner, message_value(message_id)];
@@ -146,7 +149,7 @@ impl Statements {
         }
     }
 
-    fn append_insert(&self, claims: &[&Claim], packet: &mut Packet, layout: &mut Layout) {
+    fn append_insert(&self, claims: &[Claim], packet: &mut Packet, layout: &mut Layout) {
         if claims.is_empty() {
             return;
         }

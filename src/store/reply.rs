@@ -42,8 +42,11 @@ impl Layout {
         for ((read, count), attempt) in reads.iter_mut().zip(&self.counts).zip(attempts) {
             // A statement that several operations share has changed a row of each.
             let changed = count.map_or(0, |at| affected[at]);
-            // Without a row, it came back under another spelling of the session.
-            read.take_if(|read| changed > 0 && attempt.reads_row() && read.row.is_none());
+            // If a row was changed but not found, it has another spelling of the session. A record says that
+            // the packet deleted the row itself.
+            read.take_if(|read| {
+                changed > 0 && attempt.keeps_row() && read.row.is_none() && read.record.is_none()
+            });
             if let Some(read) = read {
                 read.changed = changed;
             }
@@ -85,16 +88,15 @@ impl Reads {
                 has_foreign_row = true;
                 continue;
             };
-            let (age_us, clock_us, began_us, zone_ahead_us) =
-                parse_words(&words).ok_or_else(|| {
-                    let text = format!("the database answers {words:?} to sql/lease/read.sql");
-                    std::io::Error::other(text)
-                })?;
+            let (age_us, clock_us, zone_ahead_us) = parse_words(&words).ok_or_else(|| {
+                let text = format!("the database answers {words:?} to sql/lease/read.sql");
+                std::io::Error::other(text)
+            })?;
             let mut row = Row::new(key, stored, age_us, clock_us);
             if self.has_server_zone {
                 row.apply_zone(zone_ahead_us);
             }
-            reads[at] = Read { row: Some(row), began_us, ..Read::default() };
+            reads[at] = Read { row: Some(row), ..Read::default() };
         }
         for row in take(self.records) {
             let (owner_token, age_us, result, prospect, device, message_id) =
@@ -119,17 +121,16 @@ impl Reads {
     }
 }
 
-/// Parses the four words of `sql/lease/read.sql`. A row whose age cannot be parsed must not count
+/// Parses the three words of `sql/lease/read.sql`. A row whose age cannot be parsed must not count
 /// as stale.
-fn parse_words(words: &str) -> Option<(Option<i64>, u64, u64, i64)> {
+fn parse_words(words: &str) -> Option<(Option<i64>, u64, i64)> {
     let mut words = words.split(' ');
     let age_us = match words.next()? {
         "-" => None,
         age_us => Some(age_us.parse().ok()?),
     };
     let clock_us = words.next()?.parse().ok()?;
-    let packet_clock_us = words.next()?.parse().ok()?;
-    Some((age_us, clock_us, packet_clock_us, words.next()?.parse().ok()?))
+    Some((age_us, clock_us, words.next()?.parse().ok()?))
 }
 
 /// The indexes of operations by their sessions.
@@ -171,9 +172,9 @@ mod tests {
 
     #[test]
     fn the_words_of_a_row_are_parsed_completely_or_not_at_all() {
-        assert_eq!(parse_words("-5 7 0 -3"), Some((Some(-5), 7, 0, -3)));
-        assert_eq!(parse_words("- 7 9 0"), Some((None, 7, 9, 0)));
-        for unreadable in ["", "5", "5 7", "5 7 0", "x 7 0 1", "5 - 0 1", "5 7 x 1", "5 7 0 x"] {
+        assert_eq!(parse_words("-5 7 -3"), Some((Some(-5), 7, -3)));
+        assert_eq!(parse_words("- 7 0"), Some((None, 7, 0)));
+        for unreadable in ["", "5", "5 7", "x 7 0", "5 - 0", "5 7 x"] {
             assert_eq!(parse_words(unreadable), None, "{unreadable:?}");
         }
     }

@@ -55,6 +55,14 @@ pub struct Request {
     pub owner: Owner,
     pub message: Option<sql::Message>,
     pub max_hold_us: u64,
+    /// Whether the caller has drawn the owner token, and may ask again with it.
+    pub is_callers_token: bool,
+}
+
+impl Request {
+    pub fn new(verb: Verb, session: Session, owner: Owner) -> Self {
+        Self { verb, session, owner, message: None, max_hold_us: 0, is_callers_token: false }
+    }
 }
 
 /// What happened to an operation in its server.
@@ -241,7 +249,8 @@ fn operation(request: Request) -> Operation {
     match verb {
         Verb::Acquire { reads_first } => {
             let first_packet = if reads_first { FirstPacket::Read } else { FirstPacket::Write };
-            let origin = TokenOrigin::Callers;
+            let is_callers = request.is_callers_token;
+            let origin = if is_callers { TokenOrigin::Callers } else { TokenOrigin::Ours };
             let acquire = Acquire { session, owner_token, origin, ttl, message_id };
             Operation::Acquire(acquire, first_packet)
         }
@@ -361,7 +370,7 @@ fn read(seen: &Seen) -> Read {
             .record
             .map(|record| StoredRecord::new(format!("{:020}", record.owner).into_bytes(), 0, None)),
         changed: seen.changed,
-        began_us: seen.row.as_ref().map_or(0, |read| read.packet_clock_us),
+        began_us: 0,
     }
 }
 

@@ -127,7 +127,7 @@ pub const CRASHES: Config = Config {
 
 /// Workers ask again although the first request is still under way.
 pub const ASKED_TWICE: Config =
-    Config { workers: TWO_MESSAGES, budget: Budget { again: 1, ..NOTHING }, ..EMPTY };
+    Config { workers: TWO_MESSAGES, budget: Budget { again: 1, jumps: 1, ..NOTHING }, ..EMPTY };
 
 /// Likewise, with each statement and each reply a step of its own.
 pub const ASKED_TWICE_UNMERGED: Config =

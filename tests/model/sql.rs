@@ -16,7 +16,6 @@ pub enum Stmt {
     TakesWrites,
     Start,
     Commit,
-    PacketClock,
     Acquire(Vec<Claim>),
     ReleaseAnswered(Session, Owner, Message),
     Renew(Session, Owner, Renewal),
@@ -75,7 +74,7 @@ macro_rules! files {
 
 files! {
     "connection/takes_writes.sql"
-    "lease/packet_clock.sql" "lease/acquire.sql" "lease/release_answered.sql" "lease/renew.sql"
+    "lease/acquire.sql" "lease/release_answered.sql" "lease/renew.sql"
     "lease/release.sql" "lease/release_several.sql" "lease/all_released.sql" "lease/delete_row.sql"
     "lease/lock.sql" "lease/may_write.sql" "lease/read.sql" "message/commit.sql"
     "message/record_on_release.sql" "message/read.sql"
@@ -88,7 +87,6 @@ impl Stmt {
             Self::TakesWrites => "connection/takes_writes.sql",
             Self::Start => "START TRANSACTION",
             Self::Commit => "COMMIT",
-            Self::PacketClock => "lease/packet_clock.sql",
             Self::Acquire(_) => "lease/acquire.sql",
             Self::ReleaseAnswered(..) => "lease/release_answered.sql",
             Self::Renew(..) => "lease/renew.sql",
@@ -120,7 +118,6 @@ impl Stmt {
             Self::TakesWrites
                 | Self::Start
                 | Self::Commit
-                | Self::PacketClock
                 | Self::AllReleased(_)
                 | Self::Read(_)
                 | Self::ReadMessage(_)
@@ -152,7 +149,6 @@ fn build(name: &str, values: &Values) -> Stmt {
     let message = || values.message("message_id");
     match name {
         "connection/takes_writes.sql" => Stmt::TakesWrites,
-        "lease/packet_clock.sql" => Stmt::PacketClock,
         "lease/acquire.sql" => Stmt::Acquire(claims(values)),
         "lease/release_answered.sql" => Stmt::ReleaseAnswered(session(), owner(), message()),
         "lease/renew.sql" => {

@@ -47,10 +47,6 @@ impl Access<'_> {
                 Reply::default()
             }
             Stmt::TakesWrites | Stmt::Commit | Stmt::MayWrite => Reply::default(),
-            Stmt::PacketClock => {
-                self.conn.packet_clock_us = self.table.between_us(self.rules);
-                Reply::default()
-            }
             Stmt::Acquire(claims) => match self.acquire(claims) {
                 Some(reply) => reply,
                 None => return Outcome::Blocked,
@@ -244,11 +240,7 @@ impl Access<'_> {
 
     fn read(&self, sessions: &[Session]) -> Reply {
         let rows = sessions.iter().filter_map(|session| self.row(*session));
-        let rows = rows.map(|row| RowRead {
-            row,
-            clock_us: self.table.now_us,
-            packet_clock_us: self.conn.packet_clock_us,
-        });
+        let rows = rows.map(|row| RowRead { row, clock_us: self.table.now_us });
         Reply { rows: rows.collect(), ..Reply::default() }
     }
 

@@ -132,7 +132,7 @@ impl Config {
         state.operator_asked = true;
         let session = self.operator.expect("there is an operator");
         let (verb, owner) = (Verb::Force, OPERATOR);
-        self.start(state, 0, &[Request { verb, session, owner, message: None, max_hold_us: 0 }]);
+        self.start(state, 0, &[Request::new(verb, session, owner)]);
     }
 
     /// Runs the next statement of a packet. If steps are merged, the reply to the last one is delivered at
@@ -377,7 +377,7 @@ impl Config {
                 let clock_us = state.table.now_us;
                 let is_abandoned = |row: &Row| {
                     let row = row.clone();
-                    let read = RowRead { row, clock_us, packet_clock_us: 0 };
+                    let read = RowRead { row, clock_us };
                     plan::row(&read).is_abandoned()
                 };
                 row.filter(is_abandoned).map_or(Sweep::Over, Sweep::Deletes)

@@ -92,7 +92,6 @@ pub struct Conn {
     pub(super) records: Vec<Record>,
     pub(super) locks: Vec<Session>,
     pub(super) row_count: u64,
-    pub(super) packet_clock_us: u64,
     /// When the statement began, if its clock is read then.
     pub(super) began_us: Option<u64>,
 }
@@ -102,7 +101,6 @@ pub struct Conn {
 pub struct RowRead {
     pub row: Row,
     pub clock_us: u64,
-    pub packet_clock_us: u64,
 }
 
 /// The reply to a statement.
@@ -160,12 +158,7 @@ impl Conn {
     }
 
     fn end(&mut self) {
-        *self = Self {
-            is_replica: self.is_replica,
-            packet_clock_us: self.packet_clock_us,
-            row_count: self.row_count,
-            ..Self::default()
-        };
+        *self = Self { is_replica: self.is_replica, row_count: self.row_count, ..Self::default() };
     }
 }
 

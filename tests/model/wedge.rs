@@ -19,7 +19,7 @@ impl Config {
         const PACKETS_MAX: u32 = 10;
         let verb = Verb::Acquire { reads_first: false };
         let (owner, message) = (OTHER.0, Some(OTHER.1));
-        let request = Request { verb, session, owner, message, max_hold_us: 0 };
+        let request = Request { message, ..Request::new(verb, session, owner) };
         let mut alone = State { workers: vec![], flights: vec![], ..state.clone() };
         alone.table.now_us += 2 * TTL_US;
         self.start(&mut alone, 0, &[request]);

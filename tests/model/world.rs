@@ -249,7 +249,8 @@ impl Config {
             _ => None,
         };
         let max_hold_us = self.max_hold_us[usize::from(server)];
-        Request { verb, session, owner, message, max_hold_us }
+        let is_callers_token = self.budget.again > 0;
+        Request { verb, session, owner, message, max_hold_us, is_callers_token }
     }
 
     /// The server that a worker asks: its own, or the other one if it may have asked that before and its own is

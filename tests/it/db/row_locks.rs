@@ -19,6 +19,7 @@ tests![
     rows_that_are_locked_for_long_slow_down_their_own_sessions_only,
     a_lease_that_waited_for_a_row_lock_starts_afresh,
     a_lease_whose_commit_stalled_starts_afresh,
+    a_lease_whose_commit_stalled_stays_if_another_server_answered_it,
     a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for,
 ];
 
@@ -228,6 +229,39 @@ fn a_lease_whose_commit_stalled_starts_afresh(world: &World) {
             }
             reply.assert_granted("new");
             assert!(reply.number("remaining_ms") >= 500, "{reply:?}");
+            Some(())
+        },
+    );
+}
+
+/// The owner token is the caller's, who asks two servers. The answer of the first is late.
+fn a_lease_whose_commit_stalled_stays_if_another_server_answered_it(world: &World) {
+    const OWNER: &str = "48210000000000000007";
+    const TTL_MS: u64 = 5_000;
+    let (proxy, service) = world.serve_through_proxy(&["--workers", "1"]);
+    let fields = json!({"owner_token": OWNER, "message_id": "m", "ttl_ms": TTL_MS});
+    eventually(
+        || "a message that was answered in time",
+        || {
+            let session = Session::new();
+            // There and back, more than half of the ttl.
+            proxy.set(Fault::Delay(Duration::from_millis(1_300)));
+            let (found, committed) = thread::scope(|scope| {
+                let asked = scope.spawn(|| service.acquire(&session, fields.clone()));
+                eventually(|| "a row", || world.stored(&session));
+                let found = world.service.acquire(&session, fields.clone());
+                let committed = world.service.commit(&session, OWNER, "m");
+                // Its answer is on its way already.
+                proxy.set(Fault::None);
+                asked.join().unwrap();
+                (found, committed)
+            });
+            if found.json["how"] != "again" || committed.status != 200 {
+                // The machine stalled, and the lease expired first.
+                return None;
+            }
+            world.service.acquire(&session, json!({})).assert_held();
+            assert_eq!(world.service.renew(&session, OWNER, 30_000).status, 200);
             Some(())
         },
     );

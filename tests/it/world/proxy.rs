@@ -76,8 +76,7 @@ fn is_write(packet: &[u8]) -> bool {
         Some(end) if text.starts_with(GUARD) => &text[end + 1..],
         _ => text,
     };
-    let clock = text.starts_with(b"SET @packet_clock_us");
-    clock || WRITES.iter().any(|write| text.starts_with(write.as_bytes()))
+    WRITES.iter().any(|write| text.starts_with(write.as_bytes()))
 }
 
 /// How soon an idle connection notices that it is to be reset.
