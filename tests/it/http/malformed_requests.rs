@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::attacks::acquire_head;
-use crate::world::{CLOSE, Service, Session, World, raw_get, raw_post, tests};
+use crate::world::{CLOSE, Service, Session, UPGRADE, World, raw_get, raw_post, tests};
 
 tests![
     forged_lengths_are_refused_and_the_process_lives,
@@ -135,9 +135,6 @@ fn an_expected_body_is_asked_for_with_100(world: &World) {
     let refused = world.service.endpoint.ask(acquire_head(1025, "Expect: 100-continue\r\n"));
     assert_refusal(&refused, 413, "too_large");
 }
-
-/// What the JDK's HTTP client sends with every request.
-const UPGRADE: &str = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n";
 
 fn an_offer_of_an_upgrade_is_ignored(world: &World) {
     let ask = |request: String| world.service.endpoint.ask(request);
