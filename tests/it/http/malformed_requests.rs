@@ -194,7 +194,7 @@ fn a_body_that_comes_slowly_holds_up_nobody(world: &World) {
 }
 
 /// How many threads of the service read bodies.
-fn body_readers(service: &Service) -> usize {
+pub fn body_readers(service: &Service) -> usize {
     let threads = fs::read_dir(format!("/proc/{}/task", service.pid())).unwrap();
     let names =
         threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
