@@ -40,6 +40,8 @@ pub enum Unreadable {
     LengthRequired,
     TooLarge,
     Invalid(String),
+    /// The service stops, and reads no more.
+    Stopping,
 }
 
 /// What may still come on the connection of a request whose body was not read.

@@ -195,6 +195,7 @@ impl From<Unreadable> for Refusal {
             Unreadable::LengthRequired => Self::LengthRequired,
             Unreadable::TooLarge => Self::TooLarge,
             Unreadable::Invalid(wrong) => Self::InvalidRequest(wrong),
+            Unreadable::Stopping => Self::Unavailable(STOPPING.to_owned(), None),
         }
     }
 }

@@ -195,6 +195,11 @@ impl Shared {
             Ok(Body::Late) => self.run_apart(peer, move |shared| {
                 match late_body::read(&mut request) {
                     Ok(body) => shared.follow(request, &body, Instant::now(), unanswered),
+                    // The stop has ended all reading, and the rest may have been on its way.
+                    Err(Unreadable::Invalid(_)) if shared.ending.get().is_some() => {
+                        let refused = (Unreadable::Stopping, Rest::Nothing);
+                        shared.refuse(request, refused, unanswered);
+                    }
                     Err(why) => shared.refuse(request, (why, Rest::Nothing), unanswered),
                 }
                 shared.wake_if_ready();

@@ -8,18 +8,21 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use session_lock::testing::OwnerToken;
 
+use crate::conversation::{Conversation, name_in};
+use crate::form::Form;
 use crate::history::{Event, What};
 use crate::run::{Run, SESSIONS};
-use crate::world::{Reply, Session, http_agent};
+use crate::world::{Reply, http_agent};
 
 /// After this a request counts as unanswered.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Client<'a> {
     run: &'a Run,
-    sessions: &'a [Session],
+    sessions: &'a [Conversation],
     rng: Rng,
     agent: ureq::Agent,
+    form: Form,
 }
 
 /// An answer, if there was one, and when it was asked for and came.
@@ -46,8 +49,8 @@ impl Answered {
 }
 
 impl<'a> Client<'a> {
-    pub fn new(run: &'a Run, sessions: &'a [Session], seed: u64) -> Self {
-        Self { run, sessions, rng: Rng::with_seed(seed), agent: http_agent(TIMEOUT) }
+    pub fn new(run: &'a Run, sessions: &'a [Conversation], form: Form, seed: u64) -> Self {
+        Self { run, sessions, rng: Rng::with_seed(seed), agent: http_agent(TIMEOUT), form }
     }
 
     pub fn run(mut self) {
@@ -61,8 +64,8 @@ impl<'a> Client<'a> {
         let number = self.rng.usize(..self.run.servers.len());
         let server = self.run.servers[number].read().unwrap().clone();
         let called = self.run.began.elapsed();
-        let request = self.agent.post(format!("http://{server}{path}"));
-        let reply = Reply::try_read(request.send(body.to_string())).ok();
+        let response = self.form.post(&self.agent, &format!("http://{server}{path}"), body);
+        let reply = Reply::try_read(response).ok();
         let came = self.run.began.elapsed();
         if let Some(reply) = &reply {
             assert!(matches!(reply.status, 200 | 409 | 503), "{reply:?}");
@@ -70,6 +73,9 @@ impl<'a> Client<'a> {
             let took = came.saturating_sub(called + waited).as_millis();
             let took = u64::try_from(took).unwrap_or(u64::MAX);
             self.run.slowest_ms.fetch_max(took, Ordering::Relaxed);
+            if reply.status == 200 {
+                self.run.count_accepted([self.form.name(), name_in(body)]);
+            }
         } else {
             let asked = (number, called, came);
             self.run.unanswered.lock().unwrap().push(asked);
@@ -120,12 +126,12 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn owned(&self, session: usize, token: &str) -> Value {
-        self.sessions[session].with(json!({"owner_token": token}))
+    fn owned(&mut self, session: usize, token: &str) -> Value {
+        self.sessions[session].with(&mut self.rng, json!({"owner_token": token}))
     }
 
     fn acquire(&mut self, session: usize, message: Option<u64>, ttl_ms: u64) -> Option<String> {
-        let mut body = self.sessions[session].with(json!({"ttl_ms": ttl_ms}));
+        let mut body = self.sessions[session].with(&mut self.rng, json!({"ttl_ms": ttl_ms}));
         if self.rng.bool() {
             body["owner_token"] = json!(OwnerToken::draw().secret());
         }
@@ -200,7 +206,8 @@ impl<'a> Client<'a> {
     }
 
     fn release(&mut self, session: usize, token: String) {
-        let answered = self.ask("/v1/release", &self.owned(session, &token));
+        let body = self.owned(session, &token);
+        let answered = self.ask("/v1/release", &body);
         let what = match answered.status() {
             200 => What::Released(token),
             409 => What::Lost(token),

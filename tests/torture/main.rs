@@ -8,7 +8,9 @@
 
 mod client;
 mod cluster;
+mod conversation;
 mod faults;
+mod form;
 mod galera;
 mod group;
 mod history;

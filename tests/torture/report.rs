@@ -13,6 +13,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(12);
 pub fn report(name: &str, run: Run) -> u64 {
     let history = run.history.into_inner().unwrap();
     let faults = run.faults.into_inner().unwrap();
+    let accepted = run.accepted.into_inner().unwrap();
     let slowest_ms = run.slowest_ms.into_inner();
     let unanswered = run.unanswered.into_inner().unwrap();
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
@@ -20,11 +21,13 @@ pub fn report(name: &str, run: Run) -> u64 {
         *counts.entry(word(&event.what)).or_default() += 1;
     }
     println!(
-        "{name}: {} operations: {counts:?}; without any answer {}; faults: {faults:?}; slowest answer {slowest_ms} ms",
+        "{name}: {} operations: {counts:?}; without any answer {}; accepted: {accepted:?}; faults: {faults:?}; slowest answer {slowest_ms} ms",
         history.len(),
         unanswered.len()
     );
     let mut wrong = history::check(&history);
+    let missing = faults.iter().chain(&accepted).filter(|(_, count)| **count == 0);
+    wrong.extend(missing.map(|(what, _)| format!("{what:?} never happened")));
     let absences = run.absences.into_inner().unwrap();
     wrong.extend(unanswered.iter().filter_map(|asked| {
         let (server, called, until) = asked;

@@ -6,12 +6,15 @@ use std::sync::{Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use session_lock::testing::DATABASE;
 
 use crate::client::Client;
+use crate::conversation::{self, Conversation};
+use crate::form::Form;
 use crate::history::Event;
 use crate::report::report;
-use crate::world::{Proxy, Service, Session, eventually};
+use crate::world::{Proxy, Service, eventually};
 
 /// Few conversations, so that clients meet.
 pub const SESSIONS: usize = 16;
@@ -29,7 +32,10 @@ pub struct Run {
     pub unanswered: Mutex<Vec<(usize, Duration, Duration)>>,
     /// When which server was stopped, or about to be.
     pub absences: Mutex<Vec<(usize, Duration, Duration)>>,
+    /// How often each fault happened. One that never did fails the run, if it is in here.
     pub faults: Mutex<BTreeMap<&'static str, u64>>,
+    /// Answers with status 200, by the form of the request and by the spelling. None may be 0.
+    pub accepted: Mutex<BTreeMap<&'static str, u64>>,
     pub slowest_ms: AtomicU64,
     /// How many messages the clients have made up.
     pub messages: AtomicU64,
@@ -38,6 +44,18 @@ pub struct Run {
 impl Run {
     pub fn count(&self, fault: &'static str) {
         *self.faults.lock().unwrap().entry(fault).or_default() += 1;
+    }
+
+    /// Says that a fault must happen.
+    pub fn require(&self, fault: &'static str) {
+        self.faults.lock().unwrap().entry(fault).or_default();
+    }
+
+    pub fn count_accepted(&self, kinds: [&'static str; 2]) {
+        let mut accepted = self.accepted.lock().unwrap();
+        for kind in kinds {
+            *accepted.entry(kind).or_default() += 1;
+        }
     }
 }
 
@@ -72,6 +90,7 @@ pub fn run(name: &str, proxies: &[Proxy], seed: u64, fail: impl FnOnce(&mut Serv
     let services: Vec<_> = proxies.iter().map(Servers::start).collect();
     services.iter().for_each(Service::wait_until_ready);
     let address = |service: &Service| RwLock::new(service.address.to_string());
+    let kinds = Form::ALL.into_iter().map(Form::name).chain(conversation::names());
     let run = Run {
         began: Instant::now(),
         done: AtomicBool::new(false),
@@ -80,14 +99,15 @@ pub fn run(name: &str, proxies: &[Proxy], seed: u64, fail: impl FnOnce(&mut Serv
         unanswered: Mutex::default(),
         absences: Mutex::default(),
         faults: Mutex::default(),
+        accepted: Mutex::new(kinds.map(|kind| (kind, 0)).collect()),
         slowest_ms: 0.into(),
         messages: 0.into(),
     };
     let mut servers = Servers { run: &run, proxies, services };
-    let sessions: Vec<_> = (0..SESSIONS).map(|_| Session::new()).collect();
+    let sessions: Vec<_> = (0..SESSIONS).map(Conversation::new).collect();
     thread::scope(|scope| {
-        for number in 0..CLIENTS {
-            let client = Client::new(&run, &sessions, seed + number);
+        for (number, form) in (0..CLIENTS).zip(Form::ALL.into_iter().cycle()) {
+            let client = Client::new(&run, &sessions, form, seed + number);
             scope.spawn(move || client.run());
         }
         fail(&mut servers);
@@ -98,8 +118,12 @@ pub fn run(name: &str, proxies: &[Proxy], seed: u64, fail: impl FnOnce(&mut Serv
         eventually(|| "ready again", || (service.get("/readyz").status == 200).then_some(()));
     }
     for session in &sessions {
-        let reply = servers.services[0].acquire_waiting(session, 10_000);
+        let (first, others) = session.spellings().split_first().expect("it has one");
+        let reply = servers.services[0].acquire_waiting(first, 10_000);
         assert_eq!(reply.status, 200, "{name}: {reply:?}");
+        for other in others {
+            servers.services[0].acquire(other, json!({})).assert_held();
+        }
     }
     report(name, run)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::attacks::acquire_head;
-use crate::world::{CLOSE, Service, Session, World, raw_get, raw_post, tests};
+use crate::world::{CLOSE, Service, Session, UPGRADE, World, raw_get, raw_post, tests};
 
 tests![
     forged_lengths_are_refused_and_the_process_lives,
@@ -136,9 +136,6 @@ fn an_expected_body_is_asked_for_with_100(world: &World) {
     assert_refusal(&refused, 413, "too_large");
 }
 
-/// What the JDK's HTTP client sends with every request.
-const UPGRADE: &str = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n";
-
 fn an_offer_of_an_upgrade_is_ignored(world: &World) {
     let ask = |request: String| world.service.endpoint.ask(request);
     let answer = ask(raw_get("/healthz", UPGRADE));
@@ -197,7 +194,7 @@ fn a_body_that_comes_slowly_holds_up_nobody(world: &World) {
 }
 
 /// How many threads of the service read bodies.
-fn body_readers(service: &Service) -> usize {
+pub fn body_readers(service: &Service) -> usize {
     let threads = fs::read_dir(format!("/proc/{}/task", service.pid())).unwrap();
     let names =
         threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());

@@ -10,9 +10,10 @@ use serde_json::json;
 use session_lock::testing::DATABASE;
 
 use super::keep_alive::read_answer;
+use super::malformed_requests::body_readers;
 use crate::world::{
-    CLOSE, DatabaseServer, Fault, HEALTHZ, Service, Session, World, eventually, raw_get, raw_post,
-    tests,
+    CLOSE, DatabaseServer, Fault, HEALTHZ, Service, Session, UPGRADE, World, eventually, raw_get,
+    raw_post, tests,
 };
 
 tests![
@@ -21,6 +22,7 @@ tests![
     kill_9_loses_no_granted_lease_and_the_next_start_takes_a_moment,
     sigterm_answers_what_waits_behind_a_hanging_database,
     sigterm_answers_who_waits_for_the_database,
+    sigterm_blames_no_client_for_a_body_that_is_on_its_way,
 ];
 
 fn a_stopping_service_stops_listening_first(world: &World) {
@@ -160,5 +162,25 @@ fn sigterm_answers_who_waits_for_the_database(world: &World) {
         asked.join().unwrap()
     });
     assert_eq!(answers.matches("HTTP/1.1 503 ").count(), 2, "{answers}");
+    assert_eq!(service.wait(), Some(0));
+}
+
+/// A 400 would tell a client that its request is wrong, and it would not repeat it.
+fn sigterm_blames_no_client_for_a_body_that_is_on_its_way(world: &World) {
+    let mut service = world.serve(&[]);
+    let heads = ["Transfer-Encoding: chunked\r\n", &format!("Content-Length: 100\r\n{UPGRADE}")];
+    let begun: Vec<_> = (0..20)
+        .map(|number| {
+            let head = heads[number % heads.len()];
+            service.endpoint.send(format!("POST /v1/acquire HTTP/1.1\r\nHost: x\r\n{head}\r\n"))
+        })
+        .collect();
+    eventually(|| "their bodies are read", || (body_readers(&service) == 20).then_some(()));
+    service.signal("-TERM");
+    for mut stream in begun {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
     assert_eq!(service.wait(), Some(0));
 }

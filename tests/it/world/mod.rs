@@ -27,7 +27,7 @@ pub use endpoint::{Endpoint, Stream, connect_from, free_port, unix_socket};
 pub use group::Group;
 pub use process::{KillOnDrop, signal};
 pub use proxy::{Fault, Proxy};
-pub use raw_request::{CLOSE, HEALTHZ, raw_get, raw_post, raw_post_head};
+pub use raw_request::{CLOSE, HEALTHZ, UPGRADE, raw_get, raw_post, raw_post_head};
 pub use reply::Reply;
 pub use requests::http_agent;
 pub use rows::{age, write};

@@ -8,6 +8,9 @@ pub const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
 /// A header line that ends the connection after the answer.
 pub const CLOSE: &str = "Connection: close\r\n";
 
+/// What the JDK's HTTP client sends with every request.
+pub const UPGRADE: &str = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n";
+
 pub fn raw_get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")
 }
