@@ -248,7 +248,9 @@ fn a_lease_whose_commit_stalled_stays_if_another_server_answered_it(world: &Worl
             proxy.set(Fault::Delay(Duration::from_millis(1_300)));
             let (found, committed) = thread::scope(|scope| {
                 let asked = scope.spawn(|| service.acquire(&session, fields.clone()));
-                eventually(|| "a row", || world.stored(&session));
+                while world.stored(&session).is_none() && !asked.is_finished() {
+                    thread::sleep(Duration::from_millis(10));
+                }
                 let found = world.service.acquire(&session, fields.clone());
                 let committed = world.service.commit(&session, OWNER, "m");
                 // Its answer is on its way already.
