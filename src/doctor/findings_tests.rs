@@ -115,7 +115,7 @@ fn good_facts_have_good_findings_in_order() {
         "ok binlog off",
         "ok durability every grant is on disk before it is answered",
         "ok table t, InnoDB",
-        "ok columns id_prospect, id_device and timestamp hold what they must",
+        "ok columns id_prospect, id_device and timestamp can hold a lease",
         "ok collation id_prospect: utf8mb4_bin, distinguishes letter case",
         "ok collation id_device: latin1_swedish_ci, does not distinguish letter case",
         "ok primary key id",
@@ -190,10 +190,10 @@ const CASES: &[Case] = &[
     (headroom, |f| change(f, |t| t.next_id = 49), &[]),
     (headroom, |f| change(f, |t| t.next_id = 50), &[("warning id headroom over half: 49 of 99 ids used;", ": ALTER TABLE `t` AUTO_INCREMENT = 1;")]),
     (headroom, |f| change(f, |t| t.next_id = 90), &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", ": ALTER TABLE `t` AUTO_INCREMENT = 1;")]),
-    (headroom, |f| { f.highest_id = 49; change(f, |t| t.next_id = 90); }, &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", "(the row with id 49 is in the way of ALTER TABLE `t` AUTO_INCREMENT = 1)")]),
-    (rights, |f| deny(f, ErrorKind::Denied), &[("problem rights this user may not do all that it must (one; two)", ": GRANT x;")]),
-    (rows_refused, |f| f.rows_refused = Some(rows(2, true)), &[("warning rows at least 2 have ids that session-lock refuses (id_prospect=\"p\" id_device=\"d\" for one)", "before it moves")]),
-    (rows_ahead, |f| f.rows_ahead = Some(rows(2, false)), &[("warning rows 2 dated ahead", "(id_prospect=\"p\" id_device=\"d\" for one): a program on this table writes another time zone; a forced release frees one")]),
+    (headroom, |f| { f.highest_id = 49; change(f, |t| t.next_id = 90); }, &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", "(the row with id 49 prevents ALTER TABLE `t` AUTO_INCREMENT = 1)")]),
+    (rights, |f| deny(f, ErrorKind::Denied), &[("problem rights this user lacks rights (one; two)", ": GRANT x;")]),
+    (rows_refused, |f| f.rows_refused = Some(rows(2, true)), &[("warning rows at least 2 have ids that session-lock refuses (id_prospect=\"p\" id_device=\"d\" for one)", "before the bot moves")]),
+    (rows_ahead, |f| f.rows_ahead = Some(rows(2, false)), &[("warning rows 2 dated ahead", "(id_prospect=\"p\" id_device=\"d\" for one): a program on this table writes another time zone; a forced release frees a session")]),
     (messages, |f| f.messages = Messages::Refused("no".to_owned()), &[("warning messages no; until then", "are refused")]),
     (writes, |f| f.rights.as_mut().unwrap().writes = Writes::ReadOnly, &[("problem writes the server is read-only", "failover to end")]),
 ];
@@ -261,10 +261,9 @@ fn a_message_table_is_as_migrate_creates_it() {
     let missing = wrong_message_table(None, "t", &lock_table()).unwrap();
     assert!(missing.starts_with("there is no table session_lock_message,"));
     let mut facts = good();
-    for (kind, expected) in [
-        (ErrorKind::Denied, "this user may not do all that it must (one): GRANT x"),
-        (ErrorKind::Refused, "one"),
-    ] {
+    for (kind, expected) in
+        [(ErrorKind::Denied, "this user lacks rights (one): GRANT x"), (ErrorKind::Refused, "one")]
+    {
         deny(&mut facts, kind);
         assert_eq!(wrong_message_rights(facts.rights.as_ref().unwrap()).unwrap(), expected);
     }

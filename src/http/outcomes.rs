@@ -18,25 +18,26 @@ use crate::metrics::METRICS;
 use crate::service::{Outcome, STOPPING};
 use crate::store::Operation;
 
-/// `Retry-After` of a held session never says more, however long the lease: its holder may
+/// The largest `Retry-After` for a held session, regardless of the lease's length: its holder may
 /// release it at any time.
 const RETRY_AFTER_MAX_S: u64 = 30;
 
-/// A row dated further ahead than its kind explains is worth a warning; clocks may differ by this.
+/// Tolerated difference between two clocks. A row that is dated even further ahead than its kind
+/// explains gets a warning.
 const AHEAD_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// What follows from an outcome.
+/// What an outcome becomes.
 struct Told {
     /// The label of its counter.
     counted: &'static str,
     level: Level,
-    /// The log line: this, the session, and the details.
+    /// The log line consists of this text, the session, and the details.
     line: &'static str,
     details: String,
     response: Response,
 }
 
-/// The response to what `peer` asked for. It is counted and logged here.
+/// The response to a request from `peer`. Counts and logs it.
 pub fn respond(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome) -> Response {
     let session = operation.session();
     let message_id = operation.message_id();
@@ -87,8 +88,9 @@ fn failed(details: String, refusal: Refusal) -> Told {
 fn granted(session: &Session, lease: &Lease) -> Told {
     let Lease { owner_token, fencing_token: FencingToken(fencing_token), how, .. } = lease;
     if lease.is_too_short() {
-        // This process was paused since. A requester that repeats its request gets what is left.
-        let message = "the lease was granted too long ago to be handed out; repeat the same request with this owner_token";
+        // This process was paused after the grant. A requester that repeats its request gets the
+        // remaining time.
+        let message = "the lease was granted too long ago to be returned; repeat the same request with this owner_token";
         let refusal = Refusal::Unavailable(message.to_owned(), Some(owner_token.clone()));
         return failed(format!(": {message}"), refusal);
     }
@@ -256,7 +258,7 @@ fn message_details(message_id: Option<&MessageId>) -> String {
     message_id.map_or(String::new(), |id| format!(" message_id={:?}", id.as_str()))
 }
 
-/// Adds what everybody may know of a session that is held.
+/// Adds what every caller may know about a held session.
 pub fn describe(body: &mut Value, session: &Session, holding: &Holding, waiters: usize) {
     let (fencing_token, held_ms) = match holding.holder {
         Holder::Leased { fencing_token, held_ms } => (Some(fencing_token.0), Some(held_ms)),

@@ -91,7 +91,7 @@ fn a_held_session_is_75_and_waited_for_if_asked(world: &World) {
     let owner_token = held.text("owner_token");
     let printed = Running::start(&world.service.http_url(), &session, &[], "touch ran").finish();
     assert_eq!(printed.status, Some(75), "{printed:?}");
-    assert!(printed.err.contains("held by somebody else"), "{printed:?}");
+    assert!(printed.err.contains("held by another worker"), "{printed:?}");
     let printed =
         Running::start(&world.service.http_url(), &session, &["--wait", "300ms"], "touch ran")
             .finish();

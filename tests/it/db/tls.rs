@@ -116,7 +116,7 @@ fn a_certificate_that_is_refused_ends_serve_but_not_below_systemd(world: &World)
     assert!((2..=8).contains(&tries), "{tries} tries");
     let said = |part: &str| service.log().iter().filter(|line| line.contains(part)).count();
     assert_eq!(said("certificate"), 1, "{:#?}", service.log());
-    assert_eq!(said("trying on"), 1, "{:#?}", service.log());
+    assert_eq!(said("retrying"), 1, "{:#?}", service.log());
 }
 
 fn a_database_without_tls_is_refused_when_it_is_required(world: &World) {

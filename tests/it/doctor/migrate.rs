@@ -124,7 +124,7 @@ fn an_administrator_gets_the_sql_that_this_user_may_not_run(world: &World) {
         assert_says(
             &refused.err,
             &[
-                "cannot create what is missing",
+                "cannot create the missing tables",
                 missing,
                 "CREATE command denied",
                 "administrator",
@@ -157,7 +157,7 @@ fn what_is_there_after_a_failure_is_said(world: &World) {
     schema.sql(&format!("GRANT CREATE ON {}.{TABLE} TO bot_{}@'%'", schema.name, schema.name));
     let refused = run_migrate(&url);
     assert_eq!(refused.status, Some(1), "{refused:?}");
-    assert_says(&refused.err, &[MESSAGE_TABLE, "denied", &format!("{TABLE} is new and there")]);
+    assert_says(&refused.err, &[MESSAGE_TABLE, "denied", &format!("{TABLE} was created")]);
     assert!(refused.out.starts_with("CREATE TABLE IF NOT EXISTS"), "{refused:?}");
     // A lock table that the messages cannot follow.
     let schema = world.schema();

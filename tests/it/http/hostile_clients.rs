@@ -28,7 +28,7 @@ fn hostile_clients_hold_up_nobody(world: &World) {
     assert_eq!(endless_heads(&service.endpoint), 3, "all are cut off");
     let resident = service.resident_kib();
     assert!(resident < 256 * 1_024, "{resident} KiB");
-    service.wait_for_line("sent a head without end");
+    service.wait_for_line("sent an endless head");
 }
 
 fn clients_that_send_without_end_and_never_read_hold_up_nobody(world: &World) {

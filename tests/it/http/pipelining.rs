@@ -49,5 +49,5 @@ fn too_many_answers_behind_a_wait_on_a_unix_socket_end_in_a_clean_exit(world: &W
     read_ok(&mut *held).unwrap();
     let _waits = service.endpoint.send(post(json!({"wait_ms": 25_000})) + &HEALTHZ.repeat(600));
     assert_eq!(service.wait(), Some(1));
-    service.wait_for_line("a fresh start frees");
+    service.wait_for_line("a restart frees");
 }

@@ -41,6 +41,6 @@ fn a_file_that_is_no_socket_is_not_replaced(world: &World) {
     let refused =
         run(&["serve", "--listen", &listen, "--database-url", &world.database.url(DATABASE)]);
     assert_eq!(refused.status, Some(1), "{refused:?}");
-    assert!(refused.err.contains("no socket"), "{refused:?}");
+    assert!(refused.err.contains("is not a socket"), "{refused:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
 }
