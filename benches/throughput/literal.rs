@@ -1,5 +1,5 @@
-//! A server that does what the design says and nothing more: tiny_http, r2d2's default pool, a
-//! transaction for each request.
+//! A minimal server for the same design: tiny_http, r2d2's default pool, a transaction for each
+//! request.
 
 use std::net::TcpStream;
 use std::sync::Arc;

@@ -24,7 +24,7 @@ pub fn refused(address: &str) -> Client {
         for _ in 0..2 {
             match http.ask("POST", "/v1/acquire", &body) {
                 Err(status) if !status.contains(" 409") => return Err(status),
-                // The first of all is granted, and held to the end.
+                // The very first request is granted, and its lease is held to the end.
                 _ => {}
             }
         }
