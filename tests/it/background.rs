@@ -27,7 +27,7 @@ fn rows_of_crashed_holders_are_swept_and_no_others(world: &World) {
     drop(service);
     // A server sweeps when it starts, and every minute.
     let began = Instant::now();
-    // If a busy machine keeps it from that, the next server sweeps.
+    // If a busy machine delays the sweep, the next server sweeps.
     let service = eventually(
         || "a sweep",
         || {
