@@ -4,7 +4,7 @@
 pub const OK: u8 = 0;
 /// The command failed, or `check` found a problem.
 pub const FAILED: u8 = 1;
-/// A command, flag or setting is wrong, or the server refuses a wrong request.
+/// A command, flag or setting is wrong, or the server rejects the request.
 pub const USAGE: u8 = 2;
 /// No server answers: `EX_UNAVAILABLE` of sysexits.h.
 pub const NO_SERVER: u8 = 69;

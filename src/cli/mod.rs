@@ -111,9 +111,9 @@ fn help() -> String {
     };
     format!(
         "One worker at a time per chat conversation.\n\n{}\n\
-         Their settings are environment variables or flags:\n{}  \
+         The settings of these commands are environment variables or flags:\n{}  \
          RUST_LOG\n      error, warn, info, debug [info]\n\n\
-         These send requests to a server, at --url, SESSION_LOCK_URL or SESSION_LOCK_LISTEN:\n\n{}",
+         The next commands send requests to a server, at --url, SESSION_LOCK_URL or SESSION_LOCK_LISTEN:\n\n{}",
         lines(&DATABASE_COMMANDS, 9),
         settings::help(),
         lines(&CLIENT_COMMANDS, 0).trim_end()
