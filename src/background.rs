@@ -37,7 +37,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// When a job runs.
 #[derive(Clone, Copy, PartialEq)]
 enum When {
-    /// While anybody waits for a session.
+    /// While any acquire waits for a session.
     SomebodyWaits,
     /// Always: the job itself waits until there is something to do.
     Always,

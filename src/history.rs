@@ -63,7 +63,7 @@ pub static HISTORY: LazyLock<History> = LazyLock::new(History::new);
 pub enum Event {
     /// A lease was granted over a stale row.
     Takeover,
-    /// The row of a crashed holder was deleted, because nobody acquired the session for minutes.
+    /// The row of a crashed holder was deleted, because no worker acquired the session for minutes.
     Swept,
     /// An operator released the lease by force.
     Forced,

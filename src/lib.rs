@@ -42,7 +42,7 @@
 //!    packets read the rows back in the same transaction.
 //! 4. The rows of the reply are assigned to their operations (`store/reply.rs`), and the file of
 //!    the verb decides what they mean (`lease/acquire.rs`, `renew.rs`, `commit.rs`, `release.rs`).
-//! 5. The queue is told the outcome: the next waiter gets its turn, or continues to wait
+//! 5. The queue gets the outcome: the next waiter gets its turn, or continues to wait
 //!    (`service/turns.rs`).
 //! 6. The outcome becomes status, JSON, log line and counter (`http/outcomes.rs`), and the answer
 //!    is sent.

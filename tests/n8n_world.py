@@ -190,7 +190,7 @@ class Variant:
         """Delivers a message, and checks the provider's answer and n8n's execution."""
         before = n8n.last_execution()
         told = self.deliver(message)
-        assert told.status == status, f"the provider is told {told}"
+        assert told.status == status, f"the provider gets {told}"
         [shown] = n8n.executions(self, before, 1)
         assert shown == execution, f"n8n shows {shown}, not {execution}"
         eventually(f"{words!r} in what n8n shows", lambda: words in n8n.data(before))

@@ -19,7 +19,8 @@ pub fn serve(url: &str) {
     let options = OptsBuilder::from_opts(Opts::from_url(url).unwrap());
     let pool = r2d2::Pool::new(MySqlConnectionManager::new(options)).unwrap();
     eprintln!("listening on {}", http.server_addr());
-    // tiny_http leaves connections of a burst unaccepted; each new connection lets it accept one more.
+    // tiny_http leaves connections of a burst unaccepted; each new connection lets it accept one
+    // more.
     let address = http.server_addr().to_ip().unwrap();
     thread::spawn(move || {
         loop {

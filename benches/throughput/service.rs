@@ -32,7 +32,8 @@ pub fn refused(address: &str) -> Client {
     })
 }
 
-/// Two requests for one of a few sessions, most of which are held: refused, or granted and released.
+/// Two requests for one of a few sessions, most of which are held: refused, or granted and
+/// released.
 pub fn contended(address: &str) -> Client {
     const SESSIONS: u64 = 8;
     let mut http = Http::connect(address);

@@ -33,7 +33,7 @@ const TABLE_NAME_MAX_CHARS: usize = 64;
 /// Each worker holds a database connection, and MySQL allows 151 in all by default.
 const WORKERS: RangeInclusive<usize> = 1..=64;
 
-/// Up to a day: nobody waits longer for an answer in a chat.
+/// Up to a day: no customer waits longer for an answer in a chat.
 const MAX_HOLD_MS: RangeInclusive<u64> = TTL_MIN_MS..=24 * 3_600_000;
 
 /// From a minute, the shortest time until a provider delivers a message again, to ten years, longer

@@ -51,8 +51,8 @@ pub enum Unreadable {
 pub enum Rest {
     /// Nothing that must be read.
     Nothing,
-    /// A body of at most [`DRAIN_MAX_BYTES`]: `tiny_http` reads it when the request is dropped, and waits
-    /// for the client.
+    /// A body of at most [`DRAIN_MAX_BYTES`]: `tiny_http` reads it when the request is dropped, and
+    /// waits for the client.
     Declared,
     /// A body of a forged length.
     Forged,

@@ -29,8 +29,8 @@ const BUFFER_BYTES: usize = 8 * 1024;
 /// Bodies that are read at the same time. An honest body takes milliseconds.
 const READERS_MAX: usize = 64;
 
-/// Reads the body of a request that `tiny_http` has not read. Waits for the client, on a TCP connection at most
-/// until [`Readers::end_late`] ends it.
+/// Reads the body of a request that `tiny_http` has not read. Waits for the client, on a TCP
+/// connection at most until [`Readers::end_late`] ends it.
 ///
 /// # Errors
 /// Fails if the body is malformed, too large or not complete in time.

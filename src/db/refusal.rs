@@ -102,7 +102,7 @@ pub(super) fn explain(error: &mysql::Error) -> Option<(&'static str, String)> {
             ("server", format!("the server has blocked this machine after too many failed connections ({said}): run FLUSH HOSTS there (`mariadb-admin flush-hosts`; on MySQL, TRUNCATE TABLE performance_schema.host_cache), and correct the cause, such as root_cert_path in DATABASE_URL"))
         }
         MySqlError(server) if server.code == 3159 => {
-            (TLS, format!("the server takes connections with TLS only ({said}): add require_ssl=true to DATABASE_URL"))
+            (TLS, format!("the server accepts only connections with TLS ({said}): add require_ssl=true to DATABASE_URL"))
         }
         DriverError(TlsNotSupported) => {
             (TLS, "the server offers no secure connection, and DATABASE_URL requires one: turn TLS on there, or, if nobody can read the network traffic, take require_ssl and root_cert_path out of DATABASE_URL".to_owned())

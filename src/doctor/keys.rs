@@ -182,7 +182,7 @@ pub fn triggers(facts: &Facts) -> Vec<Finding> {
     let triggers = facts.table.iter().flat_map(|table| &table.triggers);
     let warning = |trigger: &String| {
         let text = format!(
-            "{trigger} runs on every lease; if it changes what is written, nobody is granted"
+            "{trigger} runs on every lease; if it changes what is written, no lease is granted"
         );
         found(Warning, "triggers", &text, Some(format!("DROP TRIGGER {}", quoted(trigger))))
     };

@@ -166,7 +166,7 @@ pub fn constraints(facts: &Facts) -> Vec<Finding> {
                     continue;
                 }
                 let text = format!(
-                    "{name} checks every lease against {text}; if that refuses what is written, nobody is granted"
+                    "{name} checks every lease against {text}; if that refuses what is written, no lease is granted"
                 );
                 (text, format!("DROP CONSTRAINT {name}"))
             }
@@ -178,7 +178,7 @@ pub fn constraints(facts: &Facts) -> Vec<Finding> {
             continue;
         };
         let text = format!(
-            "the column {wanted} checks every lease; if that refuses what is written, nobody is granted"
+            "the column {wanted} checks every lease; if that refuses what is written, no lease is granted"
         );
         let words = words.without(&["CHECK", "*"]);
         let change =

@@ -29,8 +29,8 @@ pub fn check(
     )))
 }
 
-/// Whether two authorities are the same under this scheme. Letter case does not matter, and the scheme's
-/// default port may be left out.
+/// Whether two authorities are the same under this scheme. Letter case does not matter, and the
+/// scheme's default port may be left out.
 fn is_same(scheme: &str, one: &str, other: &str) -> bool {
     let default_port = match scheme.to_ascii_lowercase().as_str() {
         "http" => ":80",

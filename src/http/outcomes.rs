@@ -27,7 +27,7 @@ const RETRY_AFTER_MAX_S: u64 = 30;
 const AHEAD_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// What an outcome becomes.
-struct Told {
+struct Rendered {
     /// The label of its counter.
     counted: &'static str,
     level: Level,
@@ -41,7 +41,7 @@ struct Told {
 pub fn respond(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome) -> Response {
     let session = operation.session();
     let message_id = operation.message_id();
-    let Told { counted, level, line, details, response } = match outcome {
+    let Rendered { counted, level, line, details, response } = match outcome {
         Outcome::Granted(lease) => granted(session, &lease),
         Outcome::Held(holding, waiters) => held(session, &holding, waiters),
         Outcome::Duplicate(record) => duplicate(message_id, &record),
@@ -75,8 +75,8 @@ fn counters(operation: &Operation) -> Option<&'static IntCounterVec> {
     }
 }
 
-fn failed(details: String, refusal: Refusal) -> Told {
-    Told {
+fn failed(details: String, refusal: Refusal) -> Rendered {
+    Rendered {
         counted: "failed",
         level: Debug,
         line: "Session lock not served",
@@ -85,7 +85,7 @@ fn failed(details: String, refusal: Refusal) -> Told {
     }
 }
 
-fn granted(session: &Session, lease: &Lease) -> Told {
+fn granted(session: &Session, lease: &Lease) -> Rendered {
     let Lease { owner_token, fencing_token: FencingToken(fencing_token), how, .. } = lease;
     if lease.is_too_short() {
         // This process was paused after the grant. A requester that repeats its request gets the
@@ -107,7 +107,7 @@ fn granted(session: &Session, lease: &Lease) -> Told {
         "remaining_ms": remaining_ms,
         "how": how.word(),
     });
-    Told {
+    Rendered {
         counted: how.word(),
         level: Info,
         line: match how {
@@ -122,7 +122,7 @@ fn granted(session: &Session, lease: &Lease) -> Told {
     }
 }
 
-fn held(session: &Session, holding: &Holding, waiters: usize) -> Told {
+fn held(session: &Session, holding: &Holding, waiters: usize) -> Rendered {
     let is_legacy = holding.holder == Holder::Legacy;
     if is_legacy {
         METRICS.legacy_rows_seen.inc();
@@ -138,7 +138,7 @@ fn held(session: &Session, holding: &Holding, waiters: usize) -> Told {
     }
     let body = json!({"granted": false, "reason": "held", "remaining_ms": remaining_ms, "waiters": waiters});
     let retry_after_s = remaining_ms.div_ceil(1_000).clamp(1, RETRY_AFTER_MAX_S);
-    Told {
+    Rendered {
         counted: "held",
         level: Info,
         line: "Session lock held, duplicate rejected",
@@ -148,13 +148,13 @@ fn held(session: &Session, holding: &Holding, waiters: usize) -> Told {
 }
 
 /// The answer to an acquire whose message is answered.
-fn duplicate(message_id: Option<&MessageId>, record: &Record) -> Told {
+fn duplicate(message_id: Option<&MessageId>, record: &Record) -> Rendered {
     let committed_ms_ago = whole_ms(record.committed_ago);
     let body = json!({
         "granted": false, "reason": "duplicate", "message_id": message_id.map(MessageId::as_str),
         "committed_ms_ago": committed_ms_ago,
     });
-    Told {
+    Rendered {
         counted: "duplicate",
         level: Info,
         line: "Message answered already, duplicate rejected",
@@ -163,7 +163,7 @@ fn duplicate(message_id: Option<&MessageId>, record: &Record) -> Told {
     }
 }
 
-fn renew(renewed: &Renewed) -> Told {
+fn renew(renewed: &Renewed) -> Rendered {
     let (counted, level, line) = match renewed {
         Renewed::Renewed { .. } => ("renewed", Debug, "Session lock renewed"),
         Renewed::Lost => ("lost", Info, "Session lock lost before its renewal"),
@@ -184,10 +184,10 @@ fn renew(renewed: &Renewed) -> Told {
         }
         _ => Response::new(409, &json!({"renewed": false, "reason": counted})),
     };
-    Told { counted, level, line, details, response }
+    Rendered { counted, level, line, details, response }
 }
 
-fn commit(committed: &Committed, message_id: Option<&MessageId>) -> Told {
+fn commit(committed: &Committed, message_id: Option<&MessageId>) -> Rendered {
     let (counted, level, line) = match committed {
         Committed::New => ("new", Info, "Message committed"),
         Committed::Again => ("again", Debug, "Message committed again by its worker"),
@@ -203,19 +203,19 @@ fn commit(committed: &Committed, message_id: Option<&MessageId>) -> Told {
             Response::duplicate(&json!({"committed": false, "reason": counted}), record)
         }
     };
-    Told { counted, level, line, details: message_details(message_id), response }
+    Rendered { counted, level, line, details: message_details(message_id), response }
 }
 
-fn release(released: Released, message_id: Option<&MessageId>) -> Told {
+fn release(released: Released, message_id: Option<&MessageId>) -> Rendered {
     match released {
-        Released::Released => Told {
+        Released::Released => Rendered {
             counted: "released",
             level: Info,
             line: "Session lock released and cleaned up successfully",
             details: message_details(message_id),
             response: Response::new(200, &json!({"released": true})),
         },
-        Released::Lost => Told {
+        Released::Lost => Rendered {
             counted: "lost",
             level: Info,
             line: "Session lock lost before its release",
@@ -225,7 +225,7 @@ fn release(released: Released, message_id: Option<&MessageId>) -> Told {
     }
 }
 
-fn force(session: &Session, forced: Forced, peer: Option<SocketAddr>) -> Told {
+fn force(session: &Session, forced: Forced, peer: Option<SocketAddr>) -> Rendered {
     match forced {
         Forced::Released(holder) => {
             HISTORY.note(Event::Forced, holder != Holder::Legacy, session);
@@ -236,7 +236,7 @@ fn force(session: &Session, forced: Forced, peer: Option<SocketAddr>) -> Told {
                 }
                 Holder::Legacy => "an old program's row".to_owned(),
             };
-            Told {
+            Rendered {
                 counted: "forced",
                 level: Warn,
                 line: "Session lock released by force",
@@ -244,7 +244,7 @@ fn force(session: &Session, forced: Forced, peer: Option<SocketAddr>) -> Told {
                 response: Response::new(200, &json!({"released": true})),
             }
         }
-        Forced::NotHeld => Told {
+        Forced::NotHeld => Rendered {
             counted: "not_held",
             level: Debug,
             line: "Session lock not held, nothing to release by force",

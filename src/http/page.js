@@ -1,7 +1,7 @@
 "use strict";
 const POLL = 2000;  // ms between polls: short enough to follow the table, and almost no load on the database
 const TIMEOUT = 8000;  // ms; the server answers within 10 s, and these requests mostly at once
-const PAGE_CAP = 3;  // pages of 1,000 leases: nobody reads more, and phones have little memory
+const PAGE_CAP = 3;  // pages of 1,000 leases: more than a person reads, and phones have little memory
 const MINUTE = 60000;
 const NO_ANSWER = "No answer from the server.";
 const $ = (id) => document.getElementById(id);

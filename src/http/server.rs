@@ -73,8 +73,8 @@ impl Server {
     pub fn bind(config: &Config) -> Result<Self, String> {
         let wrong = |error: &dyn std::fmt::Display| {
             format!(
-                "cannot listen on {}: {error}; SESSION_LOCK_LISTEN must be an address of this machine that nobody \
-                 uses, another session-lock for one",
+                "cannot listen on {}: {error}; SESSION_LOCK_LISTEN must be an address of this machine \
+                 that no other program uses, such as another session-lock",
                 config.listen
             )
         };

@@ -153,7 +153,7 @@ pub fn set_timeouts(socket: BorrowedFd) -> io::Result<()> {
 }
 
 /// Listens on a socket file. A file that a crashed process left is replaced, and the new one has
-/// its mode before anybody can find it.
+/// its mode before any client can find it.
 fn bind_file(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(file) if !file.file_type().is_socket() => {

@@ -1,5 +1,5 @@
-//! Calls on sockets that other libraries own, for which there is no safe interface. All unsafe code of
-//! the project is here.
+//! Calls on sockets that other libraries own, for which there is no safe interface. All unsafe code
+//! of the project is here.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};

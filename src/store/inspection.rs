@@ -32,7 +32,7 @@ pub(super) struct Inspection {
     problem: Option<String>,
     /// Whether a table may have changed since the inspection.
     is_outdated: bool,
-    /// The topics of the warnings that it found.
+    /// The topics of the warnings and problems that it found.
     warned: Vec<&'static str>,
 }
 
@@ -57,7 +57,8 @@ impl Store {
     /// Inspects everything that the guarantees depend on.
     pub fn inspect(&self) -> Result<Report, Unusable> {
         if let Some(cause) = self.database.health().cause() {
-            // Each inspection of a server that does not finish writes would leave a connection behind.
+            // Each inspection of a server that does not finish writes would leave a connection
+            // behind.
             return Err(Unusable { cause, has_answered: false });
         }
         let inspected = self.database.connect().and_then(|mut db| self.inspect_on(&mut db));
@@ -126,8 +127,8 @@ impl Store {
         self.database.health().suspect();
     }
 
-    /// Inspects what changes slowly or without an error: some metrics, the server's settings, and the
-    /// tables.
+    /// Inspects what changes slowly or without an error: some metrics, the server's settings, and
+    /// the tables.
     pub fn measure(&self) {
         let (Ok(report), Some(statements)) = (self.inspect(), self.opened()) else { return };
         METRICS.ids_used.set(report.ids_used.unwrap_or_default());
@@ -147,7 +148,7 @@ impl Store {
         self.log_new_warnings(&report);
     }
 
-    /// Logs the warnings whose topics the previous inspection did not warn about.
+    /// Logs the warnings and problems whose topics the previous inspection did not report.
     fn log_new_warnings(&self, report: &Report) {
         let serious = report.findings.iter().filter(|finding| finding.verdict != Verdict::Good);
         let topics = serious.clone().map(|finding| finding.topic).collect();

@@ -79,7 +79,8 @@ impl Spelling {
             let text = char::from(character).to_string();
             weight.write(&mut packet, &[("text", Value::Text(&text))]);
         }
-        // Every pair of characters: the collation of a language may compare "ch" or "dz" as one letter.
+        // Every pair of characters: the collation of a language may compare "ch" or "dz" as one
+        // letter.
         let pairs = ASCII.flat_map(|one| ASCII.flat_map(move |other| [one, other]));
         let pairs: String = pairs.map(char::from).collect();
         weight.write(&mut packet, &[("text", Value::Text(&pairs))]);

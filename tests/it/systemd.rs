@@ -47,7 +47,7 @@ fn systemd_gets_watchdog_messages_only_while_the_service_answers(world: &World) 
     };
     let wait_for = |line: &str| {
         eventually(
-            || format!("systemd is told {line}"),
+            || format!("systemd gets {line}"),
             || told().filter(|told| told.contains(line)),
         );
     };

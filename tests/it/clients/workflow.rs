@@ -78,7 +78,7 @@ pub fn run_workflow(outside: &Outside<'_>, webhook: &Value) -> Outcome {
         run.outputs[name] = json!([null, null, null]);
         run.outputs[name][output] = json!({"json": item});
         let next = &workflow["connections"][name]["main"][output];
-        assert!(next[1].is_null(), "{name} goes on in two places");
+        assert!(next[1].is_null(), "{name} continues in two places");
         match next[0]["node"].as_str() {
             Some(next) => name = next,
             None => break None,
@@ -160,7 +160,7 @@ impl Run<'_> {
             let value = self.fill_in(&header["value"], item, 0).to_string();
             assert!(value.trim_matches('"').parse::<u8>().is_ok(), "{header}: {value}");
         }
-        assert!(self.told.is_none(), "the provider is told a second time");
+        assert!(self.told.is_none(), "the provider gets a second answer");
         self.told = options["responseCode"].as_u64();
     }
 

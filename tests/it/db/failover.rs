@@ -74,8 +74,8 @@ fn start_replicas(engine: Engine) -> (DatabaseServer, DatabaseServer) {
     (primary, replica)
 }
 
-/// Waits until the replica has received a lease, and stops the replication there, so that the replica
-/// lags behind.
+/// Waits until the replica has received a lease, and stops the replication there, so that the
+/// replica lags behind.
 fn stop_replication_after(engine: Engine, replica: &DatabaseServer, session: &Session) {
     let mut conn = replica.connect();
     eventually(

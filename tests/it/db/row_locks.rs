@@ -269,7 +269,8 @@ fn a_lease_whose_commit_stalled_stays_if_another_server_answered_it(world: &Worl
 }
 
 fn a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for(world: &World) {
-    // On MySQL, a request that waits for an uncommitted insert locks the adjacent index entries, too.
+    // On MySQL, a request that waits for an uncommitted insert locks the adjacent index entries,
+    // too.
     let world = &World::start(world.engine);
     let session = Session::new();
     // Until this ends, another server may have granted and released a lease.

@@ -218,7 +218,7 @@ pub const KEYS: &[Case] = &[
             ROWS,
         ],
         finds: &[
-            "(the row with id 2000000001 is in the way of ALTER TABLE `order` AUTO_INCREMENT = 1)",
+            "(the row with id 2000000001 prevents ALTER TABLE `order` AUTO_INCREMENT = 1)",
         ],
         ..WORKS
     },

@@ -159,7 +159,8 @@ fn a_message_whose_worker_died_can_be_acquired_again(world: &World) {
 }
 
 fn no_lease_is_granted_for_a_message_that_is_answered_while_its_acquire_waits(world: &World) {
-    // On MySQL, a request that waits for an uncommitted insert locks the adjacent index entries, too.
+    // On MySQL, a request that waits for an uncommitted insert locks the adjacent index entries,
+    // too.
     let world = &World::start(world.engine);
     for stored in [None, Some("garbage")] {
         // On a busy machine, this server's write may give up before the other server commits.

@@ -97,13 +97,13 @@ impl Workers {
         thread::sleep(PHASE);
         let after = counts();
         if switched < WORKERS {
-            assert!(after[0] > before[0], "old workers go on at {switched}");
+            assert!(after[0] > before[0], "old workers continue at {switched}");
         }
         if switched > 0 {
-            assert!(after[1] > before[1], "new workers go on at {switched}");
+            assert!(after[1] > before[1], "new workers continue at {switched}");
         }
         if switched == WORKERS {
-            assert_eq!(after[2], before[2], "without old workers, nobody loses a lease");
+            assert_eq!(after[2], before[2], "without old workers, no lease is lost");
         }
     }
 }

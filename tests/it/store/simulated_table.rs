@@ -2,9 +2,8 @@
 //! packets with the product's own statements run on both, and the rows, records and counts are
 //! compared.
 //!
-//! Time is moved by ageing all rows. Left out: locks, since there is one connection; a forced release, and
-//! what old programs write. `SEED` chooses the
-//! sequences.
+//! All rows are aged to let time pass. Not covered: locks, because there is one connection; forced
+//! releases; the writes of old programs. `SEED` in the environment chooses the sequences.
 
 #[allow(dead_code)]
 #[path = "../../model/content.rs"]

@@ -13,7 +13,8 @@ const GROUP_NAME: &str = "5e551041-10c8-4000-8000-000000000001";
 /// known.
 const HIGHEST_WEIGHT: usize = 90;
 
-/// A group of MySQL servers. The first is the primary; if it fails, the second takes over, and so on.
+/// A group of MySQL servers. The first is the primary; if it fails, the second takes over, and so
+/// on.
 pub struct Group {
     pub nodes: Vec<DatabaseServer>,
 }
