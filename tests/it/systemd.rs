@@ -46,10 +46,7 @@ fn systemd_gets_watchdog_messages_only_while_the_service_answers(world: &World) 
         Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
     };
     let wait_for = |line: &str| {
-        eventually(
-            || format!("systemd gets {line}"),
-            || told().filter(|told| told.contains(line)),
-        );
+        eventually(|| format!("systemd gets {line}"), || told().filter(|told| told.contains(line)));
     };
     wait_for("READY=1");
     wait_for("STATUS=ready");

@@ -105,7 +105,8 @@ fn operation(kind: u8, session: u8, owner: u8, message: u8) -> Operation {
     match kind {
         0..=2 => {
             let message_id = (kind > 0).then_some(id);
-            let origin = if owner % 2 == 0 { TokenOrigin::Ours } else { TokenOrigin::Callers };
+            let origin =
+                if owner.is_multiple_of(2) { TokenOrigin::Ours } else { TokenOrigin::Callers };
             let acquire = Acquire { session, owner_token, origin, ttl, message_id };
             let first = if kind == 1 { FirstPacket::Write } else { FirstPacket::Read };
             Operation::Acquire(acquire, first)
