@@ -18,7 +18,7 @@ use crate::process::ProcessSize;
 /// for a few of these intervals.
 const NUDGE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Most nudges at once, while they uncover forgotten connections.
+/// The maximum number of nudges at once, while they uncover forgotten connections.
 const NUDGE_BURST_MAX: u32 = 64;
 
 /// Nudges after the last request, for connections of a burst that are still forgotten.

@@ -99,7 +99,8 @@ impl Connector {
         connected
     }
 
-    /// Begins an attempt. Returns the pause if it is refused. No other attempt begins meanwhile.
+    /// Begins an attempt, and keeps others from beginning for the length of the last pause. Returns
+    /// the pause that follows if this attempt is refused too.
     fn begin_attempt(&self) -> mysql::Result<Duration> {
         let mut pause = lock(&self.shared.pause);
         let Some(pause) = &mut *pause else { return Ok(FIRST_PAUSE) };

@@ -15,8 +15,8 @@ use crate::lease;
 /// database's clock.
 pub const CLOCK_TOLERANCE_S: u64 = 5;
 
-/// Most rows that a statement of `sql/check/` reads. The database reads them in a fraction of the
-/// socket timeout.
+/// The maximum number of rows that a statement of `sql/check/` reads. The database reads them in a
+/// fraction of the socket timeout.
 const ROWS_MAX: u64 = 100_000;
 
 /// The columns of a session's unique key, in alphabetical order.

@@ -12,9 +12,9 @@ use crate::history::HISTORY;
 use crate::net::Listen;
 use crate::process::ProcessSize;
 
-/// Most requests that one call receives in place of busy workers. Hostile clients must not be able
-/// to send more in this time, or the queue grows. The limit leaves the thread time for its other
-/// work.
+/// The maximum number of requests that one call receives in place of busy workers. Hostile clients
+/// must not be able to send more in this time, or the queue grows. The limit leaves the thread time
+/// for its other work.
 const RECEIVE_MAX: usize = 4_096;
 
 /// How long one call serves requests: the thread has other work.

@@ -31,7 +31,7 @@ const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Default number of leases on a page of the list: as many as a person reads.
 const LIST_DEFAULT: u64 = 100;
 
-/// Most leases on a page: they take the database some milliseconds.
+/// The maximum number of leases on a page: they take the database some milliseconds.
 pub const LIST_MAX: u64 = 1_000;
 
 /// A device's and a prospect's id in a path, percent-encoded.

@@ -27,8 +27,9 @@ use crate::store::SessionName;
 use state::{AfterTurn, LastRead, Progress, SessionQueue, State};
 pub use turn::{Batching, LeaseChange, Ready, Refused, Requester, Turn, Waiter};
 
-/// Most waiters of one server; any further acquire is refused without waiting. Each waiter has its
-/// own connection, with a thread and two descriptors: together half of the unit's 8,192.
+/// The maximum number of waiters of one server; any further acquire is refused without waiting.
+/// Each waiter has its own connection, with a thread and two descriptors: together half of the
+/// unit's 8,192.
 const WAITERS_MAX: usize = 2_000;
 
 /// How long a turn of the other kind may be left for the next batch. A batch takes some

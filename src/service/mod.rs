@@ -15,8 +15,8 @@ use crate::metrics::METRICS;
 use crate::queue::{Batching, Queues, Ready, Requester, Turn, Waiter};
 use crate::store::{Answer, FirstPacket, Locks, Operation, Page, SessionName, Store, StoreError};
 
-/// Most operations in one transaction. A larger batch would gain little, and would make more
-/// operations wait if one fails.
+/// The maximum number of operations in one transaction. A larger batch would gain little, and would
+/// make more operations wait if one fails.
 pub const BATCH_MAX: usize = 64;
 
 /// A turn that no worker could begin in this time is refused without an attempt. An attempt may

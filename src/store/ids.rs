@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Most ids in the sequence: at a thousand leases a second, hours pass before one is used again.
+/// The maximum number of ids in the sequence: at a thousand leases a second, hours pass before one
+/// is used again.
 const IDS_MAX: u64 = 1 << 24;
 
 /// The sequence uses at most the lowest quarter of the ids that the column can hold. The others are

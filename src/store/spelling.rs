@@ -13,8 +13,8 @@ use super::StoreError;
 use crate::db::{Connection, Packet, Statement, Table, Value, columns};
 use crate::lease::Session;
 
-/// Most weights that are remembered for each column: all customers of a day with such ids, in a
-/// megabyte or two.
+/// The maximum number of weights that are remembered for each column: all customers of a day with
+/// such ids, in a megabyte or two.
 const KNOWN_MAX: usize = 10_000;
 
 /// The printable characters of ASCII.
