@@ -12,10 +12,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 const url = (process.env.SESSION_LOCK_URL || "http://127.0.0.1:7099").replace(/\/+$/, "");
 const headers = { authorization: `Bearer ${process.env.SESSION_LOCK_API_TOKEN ?? ""}` };
 const { Agent, request } = url.startsWith("https:") ? https : http;
-// Unlike fetch and the global agent, it takes no proxy from the environment: that one could read the token.
+// Unlike fetch and the global agent, it ignores the environment's proxy, which could read the
+// token.
 const agent = new Agent({ keepAlive: true });
 
-/** Yes or no. Until that comes, the same body again, so with the same owner token. */
+/** Repeats the same body, and so the same owner token, until the server answers yes or no. */
 async function ask(operation, fields) {
   const body = JSON.stringify(fields);
   let problem;
@@ -38,7 +39,7 @@ async function ask(operation, fields) {
   throw new Error(`session-lock: ${problem}`);
 }
 
-/** One attempt at one conversation. A timer renews it until the release. */
+/** One attempt at one conversation. A timer renews the lease until the release. */
 export class Lease {
   #session; #options; #timer; #expires = 0;
 
@@ -64,7 +65,7 @@ export class Lease {
     return answer;
   }
 
-  /** When this is false, somebody else may have the conversation: stop. */
+  /** If this is false, another worker may have the conversation: stop. */
   alive = () => performance.now() < this.#expires;
 
   commit(result, messageId = this.#options.message_id) {
@@ -78,7 +79,7 @@ export class Lease {
   }
 }
 
-async function demonstrate() { // takes acquire, renew, alive, "commit r-17" and release from stdin
+async function demonstrate() { // reads acquire, renew, alive, "commit r-17" and release from stdin
   const [idDevice, idProspect, messageId, waitMs, ttlMs] = process.argv.slice(2);
   const lease = new Lease(idDevice, idProspect, messageId, { waitMs, ttlMs });
   for await (const line of createInterface({ input: process.stdin })) {

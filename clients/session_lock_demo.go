@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A demonstration, not to copy: takes acquire, renew, alive, "commit r-17" and release from stdin.
+// A demonstration, not to copy: reads acquire, renew, alive, "commit r-17" and release from stdin.
 func main() {
 	arguments := append(os.Args[1:], "", "", "")
 	idDevice, idProspect, messageID := arguments[0], arguments[1], arguments[2]

@@ -19,19 +19,19 @@ type Fields map[string]any
 
 var client = &http.Client{Timeout: 35 * time.Second} // wait_ms is at most 25 s
 
-// ErrLost says that the lease had ended before: somebody else may have answered.
+// ErrLost means that the lease had already ended: another worker may have answered.
 var ErrLost = errors.New("session-lock: the lease is lost")
 
-// newAttempt draws an owner token. It returns the fields that every request for one lease has.
+// newAttempt draws an owner token. It returns the fields that all requests for one lease share.
 func newAttempt(idProspect, idDevice string) Fields {
 	token, err := rand.Int(rand.Reader, new(big.Int).Exp(big.NewInt(10), big.NewInt(20), nil))
 	if err != nil {
-		panic(err) // this machine has no randomness
+		panic(err) // this machine has no random numbers
 	}
 	return Fields{"id_prospect": idProspect, "id_device": idDevice, "owner_token": fmt.Sprintf("%020d", token)}
 }
 
-// ask repeats the same body, so the same owner token, until there is a yes or a no.
+// ask repeats the same body, and so the same owner token, until the server answers yes or no.
 func (attempt Fields) ask(operation string, more Fields) (Fields, error) {
 	for name, value := range attempt {
 		more[name] = value
@@ -49,7 +49,7 @@ func (attempt Fields) ask(operation string, more Fields) (Fields, error) {
 	}
 }
 
-// post returns an answer, or after what pause it makes sense to ask again.
+// post returns an answer, or the pause before the next attempt.
 func post(path string, body []byte) (answer Fields, pause time.Duration, err error) {
 	url := os.Getenv("SESSION_LOCK_URL")
 	if url == "" {

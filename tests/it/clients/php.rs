@@ -1,4 +1,4 @@
-//! What a PHP installation can have of its own: where settings are, and what php.ini forbids.
+//! Differences between PHP installations: the place of settings, and the restrictions of php.ini.
 
 use serde_json::{Value, json};
 
