@@ -14,8 +14,13 @@ mod form;
 mod galera;
 mod group;
 mod history;
+mod judge;
+mod leases;
+mod lines;
+mod pieces;
 mod report;
 mod run;
+mod spec;
 #[allow(dead_code, unused_macros, unused_imports)]
 #[path = "../it/world/mod.rs"]
 mod world;
@@ -38,6 +43,10 @@ fn main() {
         value.map_or(default, |value| value.parse().expect("they are numbers"))
     };
     history::check_the_checker();
+    if let Some(file) = std::env::var_os("HISTORY") {
+        judge::judge_file("history", file.as_ref());
+        return;
+    }
     let seconds = number("SECONDS", SECONDS_DEFAULT);
     let seed = number("SEED", fastrand::u64(..1_000_000));
     println!("torture: SECONDS={seconds} SEED={seed}");

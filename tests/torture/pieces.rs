@@ -1,0 +1,196 @@
+//! Cuts the history of a session into pieces that are judged one by one: the search takes time and
+//! memory that grow with the square of the length, and more if it fails.
+//!
+//! A cut comes right after a grant, a renew or a release with no other request beside it: what holds
+//! then is certain. What is not certain goes on in the next piece: an acquire of an unknown outcome
+//! for some seconds, a release of one while its lease holds, a commit of one for good.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::leases::{Expiry, LATE_US, expiries};
+use crate::lines::Line;
+use crate::spec::{Action, Message, Operation, Owner, SOMEBODY, State};
+
+/// The least number of requests in a piece, but the last.
+const PIECE_LENGTH: usize = 200;
+
+/// One operation of a piece. Without `until_us` it may happen at any time, or never.
+#[derive(Clone, Debug)]
+pub struct Timed {
+    pub from_us: u64,
+    pub until_us: Option<u64>,
+    pub action: Action,
+    pub text: String,
+}
+
+impl Timed {
+    fn new(from_us: u64, until_us: Option<u64>, action: Action) -> Self {
+        let text = format!("{action:?}");
+        Self { from_us, until_us, action, text }
+    }
+
+    pub fn operation(&self) -> Operation {
+        Operation { action: self.action.clone(), must_happen: self.until_us.is_some() }
+    }
+}
+
+pub struct Piece {
+    pub begin: State,
+    pub operations: Vec<Timed>,
+    /// The last answer.
+    pub to_us: u64,
+}
+
+/// The pieces of one session, whose lines are in the order of their calls.
+pub fn pieces(lines: &[Line]) -> Vec<Piece> {
+    let expiries = expiries(lines);
+    let mut pieces = Vec::new();
+    let mut begin = 0;
+    for end in cuts(lines) {
+        pieces.push(piece(lines, begin, end, &expiries));
+        begin = end;
+    }
+    pieces
+}
+
+/// Where the pieces end.
+fn cuts(lines: &[Line]) -> Vec<usize> {
+    let mut cuts = Vec::new();
+    let mut begin = 0;
+    // The latest answer to all but the line before, and to that.
+    let mut answered_us = (0, 0);
+    for (number, line) in lines.iter().enumerate() {
+        let is_cut = number >= begin + PIECE_LENGTH
+            && ends_certain(&lines[number - 1])
+            && lines[number - 1].called_us > answered_us.0
+            && line.called_us > answered_us.1;
+        if is_cut {
+            cuts.push(number);
+            begin = number;
+        }
+        if line.outcome != "unknown" {
+            answered_us = (answered_us.1, answered_us.1.max(line.answered_us));
+        }
+    }
+    cuts.push(lines.len());
+    cuts
+}
+
+fn ends_certain(line: &Line) -> bool {
+    matches!(line.outcome.as_str(), "granted" | "renewed" | "released")
+}
+
+fn piece(lines: &[Line], begin: usize, end: usize, expiries: &[Expiry]) -> Piece {
+    let own = &lines[begin..end];
+    let from_us = own[0].called_us;
+    let known = own.iter().filter(|line| line.outcome != "unknown");
+    let to_us = known.map(|line| line.answered_us).max().unwrap_or(from_us);
+    let messages: BTreeSet<_> = own.iter().filter_map(|line| line.message).collect();
+    let mut carried = Vec::new();
+    let state = before(&lines[..begin], from_us, &messages, &mut carried);
+    let owners: BTreeSet<_> = own
+        .iter()
+        .chain(&carried)
+        .filter(|line| matches!(line.outcome.as_str(), "granted" | "unknown"))
+        .filter_map(|line| line.owner)
+        .chain(state.holder)
+        .collect();
+    let mut operations: Vec<_> = carried
+        .iter()
+        .map(|line| {
+            let is_over = line.operation == "commit"
+                || (line.operation == "release" && line.owner != state.holder);
+            let action = match (line.owner, line.message) {
+                (Some(owner), Some(message)) if is_over => Action::Record { owner, message },
+                _ => action(line),
+            };
+            Timed::new(from_us, None, action)
+        })
+        .chain(own.iter().map(timed))
+        .collect();
+    let is_due = |expiry: &&Expiry| {
+        owners.contains(&expiry.owner)
+            && expiry.granted_us <= to_us
+            && expiry.earliest_us <= to_us
+            && (expiry.fencing_token.is_none_or(|token| token >= state.highest))
+    };
+    operations.extend(expiries.iter().filter(is_due).map(|expiry| {
+        let until_us = expiry.latest_us.map(|us| us.max(from_us));
+        Timed::new(expiry.earliest_us.max(from_us), until_us, expiry.action())
+    }));
+    Piece { begin: state, operations, to_us }
+}
+
+/// What holds after these lines, which is certain, and which of them may still take effect, or may
+/// have had one on a message that appears again.
+fn before(
+    lines: &[Line],
+    now_us: u64,
+    messages: &BTreeSet<Message>,
+    carried: &mut Vec<Line>,
+) -> State {
+    let Some(last) = lines.last() else {
+        return State::default();
+    };
+    let highest = lines.iter().filter_map(|line| line.fencing_token).max().unwrap_or(0);
+    let holder = last.owner.filter(|_| last.outcome != "released");
+    let mut answered: BTreeMap<Message, Owner> = BTreeMap::new();
+    for line in lines {
+        let Some(message) = line.message.filter(|message| messages.contains(message)) else {
+            continue;
+        };
+        match line.outcome.as_str() {
+            "committed" | "released" => {
+                answered.insert(message, line.owner.expect("it has one"));
+            }
+            "duplicate" => {
+                answered.entry(message).or_insert(SOMEBODY);
+            }
+            _ => {}
+        }
+    }
+    carried.extend(lines.iter().filter(|line| line.outcome == "unknown").filter_map(|line| {
+        let is_kept = match line.operation.as_str() {
+            "acquire" => line.answered_us + LATE_US > now_us,
+            "renew" => false,
+            "release" if line.owner == holder => true,
+            _ => line.message.is_some_and(|message| {
+                messages.contains(&message) && !answered.contains_key(&message)
+            }),
+        };
+        is_kept.then(|| line.clone())
+    }));
+    // A lease has one fencing token, which the grants of its owner have named.
+    let of_holder = lines.iter().filter(|line| holder.is_some() && line.owner == holder);
+    let fencing_token = of_holder.filter_map(|line| line.fencing_token).max();
+    State::of(holder, fencing_token, highest, answered)
+}
+
+fn timed(line: &Line) -> Timed {
+    let until_us = (line.outcome != "unknown").then_some(line.answered_us);
+    Timed { text: format!("{line:?}"), ..Timed::new(line.called_us, until_us, action(line)) }
+}
+
+/// What a request did; one of an unknown outcome, if it took effect.
+fn action(line: &Line) -> Action {
+    let message = line.message;
+    let owner = || line.owner.expect("it has an owner token");
+    let of_message = || message.expect("it has a message");
+    match (line.operation.as_str(), line.outcome.as_str()) {
+        ("acquire", "granted" | "unknown") => {
+            Action::Grant { owner: owner(), fencing_token: line.fencing_token, message }
+        }
+        ("acquire", "held") => Action::Held(line.owner),
+        ("acquire", "duplicate") => Action::Answered(of_message()),
+        ("renew", "renewed" | "unknown") => Action::Renew(owner()),
+        ("commit", "committed" | "unknown") => {
+            Action::Commit { owner: owner(), message: of_message() }
+        }
+        ("commit", "duplicate") => {
+            Action::CommittedByOther { owner: owner(), message: of_message() }
+        }
+        ("release", "released" | "unknown") => Action::Release { owner: owner(), message },
+        ("renew" | "commit" | "release", "lost") => Action::Lost { owner: owner(), message },
+        _ => panic!("the specification does not know this: {line:?}"),
+    }
+}
