@@ -8,13 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action::Call, Action::Response, History};
 
 use crate::lines::{Line, read};
-use crate::pieces::{Piece, Timed, pieces};
+use crate::pieces::{Piece, pieces};
 use crate::spec::{self, Lock, Operation, STEPS_MOST, take_steps};
 
 /// What the judge says of a history.
@@ -24,7 +25,7 @@ pub struct Verdict {
     sessions: usize,
     requests: usize,
     unknown: usize,
-    pieces: usize,
+    pub pieces: usize,
     longest: usize,
     steps: u64,
     steps_most: u64,
@@ -99,12 +100,9 @@ impl Verdict {
             Found::Order => None,
             Found::NoOrder => Some(explain(piece)),
             // A piece that is not judged must not pass.
-            Found::TooManySteps => Some(format!(
-                "not judged: after {STEPS_MOST} steps, {} operations from {} to {} µs have no order yet",
-                piece.operations.len(),
-                piece.operations[0].from_us,
-                piece.to_us
-            )),
+            Found::TooManySteps => {
+                Some(format!("not judged: {STEPS_MOST} steps {}", explain(piece)))
+            }
         }
     }
 }
@@ -115,15 +113,17 @@ fn search(piece: &Piece, now_us: u64) -> (Found, u64) {
     // For each call and response: its time, whether it is a response, the number of its operation.
     // At the same time, calls come first: the requests may have overlapped.
     let mut times = Vec::new();
-    let mut operations = vec![
-        Operation { action: spec::Action::Begin(piece.begin.clone()), must_happen: true },
-        Operation { action: spec::Action::End, must_happen: true },
-    ];
+    let mut operations: Vec<Operation> =
+        vec![spec::Action::Begin(piece.begin.clone()).into(), spec::Action::End.into()];
     for timed in piece.operations.iter().filter(|timed| timed.from_us <= now_us) {
         let is_answered = timed.until_us.is_some_and(|us| us <= now_us);
         let number = operations.len();
-        let must_happen = is_answered || is_expiry(timed);
-        operations.push(Operation { must_happen, ..timed.operation() });
+        operations.push(Operation {
+            action: timed.action.clone(),
+            called_us: timed.from_us,
+            must_happen: is_answered,
+            shown_us: Rc::clone(&piece.shown_us),
+        });
         times.push((timed.from_us, false, number));
         // The responses of the others follow the end.
         times.push((timed.until_us.filter(|_| is_answered).unwrap_or(u64::MAX), true, number));
@@ -148,10 +148,6 @@ fn search(piece: &Piece, now_us: u64) -> (Found, u64) {
         (false, true) => Found::TooManySteps,
     };
     (found, steps)
-}
-
-fn is_expiry(timed: &Timed) -> bool {
-    timed.until_us.is_some() && matches!(timed.action, spec::Action::Expire { .. })
 }
 
 /// The first answer that no order explains, and what was answered just before.

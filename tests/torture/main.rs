@@ -6,6 +6,7 @@
 //! `GROUP` for how many seconds a cluster of either kind is tested afterwards; `make torture` sets
 //! them.
 
+mod cases;
 mod client;
 mod cluster;
 mod conversation;
@@ -43,6 +44,7 @@ fn main() {
         value.map_or(default, |value| value.parse().expect("they are numbers"))
     };
     history::check_the_checker();
+    cases::check_the_judge();
     if let Some(file) = std::env::var_os("HISTORY") {
         judge::judge_file("history", file.as_ref());
         return;

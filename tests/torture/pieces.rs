@@ -6,13 +6,14 @@
 //! for some seconds, a release of one while its lease holds, a commit of one for good.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-use crate::leases::{Expiry, LATE_US, expiries};
+use crate::leases::{LATE_US, Lease, ends_us, leases};
 use crate::lines::Line;
-use crate::spec::{Action, Message, Operation, Owner, SOMEBODY, State};
+use crate::spec::{Action, Message, Owner, SOMEBODY, State};
 
 /// The least number of requests in a piece, but the last.
-const PIECE_LENGTH: usize = 200;
+const PIECE_LENGTH: usize = 100;
 
 /// One operation of a piece. Without `until_us` it may happen at any time, or never.
 #[derive(Clone, Debug)]
@@ -28,10 +29,6 @@ impl Timed {
         let text = format!("{action:?}");
         Self { from_us, until_us, action, text }
     }
-
-    pub fn operation(&self) -> Operation {
-        Operation { action: self.action.clone(), must_happen: self.until_us.is_some() }
-    }
 }
 
 pub struct Piece {
@@ -39,18 +36,28 @@ pub struct Piece {
     pub operations: Vec<Timed>,
     /// The last answer.
     pub to_us: u64,
+    /// See [`crate::spec::Operation`].
+    pub shown_us: Rc<[(u64, u64)]>,
 }
 
 /// The pieces of one session, whose lines are in the order of their calls.
 pub fn pieces(lines: &[Line]) -> Vec<Piece> {
-    let expiries = expiries(lines);
+    let leases = leases(lines);
     let mut pieces = Vec::new();
     let mut begin = 0;
     for end in cuts(lines) {
-        pieces.push(piece(lines, begin, end, &expiries));
+        pieces.push(piece(lines, begin, end, &leases));
         begin = end;
     }
     pieces
+}
+
+/// False if this acquire found the session held, and no lease that is known certainly held then.
+fn is_explained(line: &Line, leases: &[Lease]) -> bool {
+    line.outcome != "held"
+        || leases.iter().any(|lease| {
+            Some(lease.owner) != line.owner && lease.held(line.called_us, line.answered_us)
+        })
 }
 
 /// Where the pieces end.
@@ -72,7 +79,9 @@ fn cuts(lines: &[Line]) -> Vec<usize> {
             answered_us = (answered_us.1, answered_us.1.max(line.answered_us));
         }
     }
-    cuts.push(lines.len());
+    if begin < lines.len() {
+        cuts.push(lines.len());
+    }
     cuts
 }
 
@@ -80,18 +89,21 @@ fn ends_certain(line: &Line) -> bool {
     matches!(line.outcome.as_str(), "granted" | "renewed" | "released")
 }
 
-fn piece(lines: &[Line], begin: usize, end: usize, expiries: &[Expiry]) -> Piece {
+fn piece(lines: &[Line], begin: usize, end: usize, leases: &[Lease]) -> Piece {
     let own = &lines[begin..end];
+    let unexplained: Vec<_> = own.iter().filter(|line| !is_explained(line, leases)).collect();
     let from_us = own[0].called_us;
     let known = own.iter().filter(|line| line.outcome != "unknown");
     let to_us = known.map(|line| line.answered_us).max().unwrap_or(from_us);
     let messages: BTreeSet<_> = own.iter().filter_map(|line| line.message).collect();
     let mut carried = Vec::new();
     let state = before(&lines[..begin], from_us, &messages, &mut carried);
+    carried.retain(|line| line.operation != "acquire" || matters(line, own, &unexplained));
     let owners: BTreeSet<_> = own
         .iter()
+        .filter(|line| matters(line, own, &unexplained))
         .chain(&carried)
-        .filter(|line| matches!(line.outcome.as_str(), "granted" | "unknown"))
+        .filter(|line| line.operation == "acquire")
         .filter_map(|line| line.owner)
         .chain(state.holder)
         .collect();
@@ -106,19 +118,28 @@ fn piece(lines: &[Line], begin: usize, end: usize, expiries: &[Expiry]) -> Piece
             };
             Timed::new(from_us, None, action)
         })
-        .chain(own.iter().map(timed))
+        .chain(own.iter().filter(|line| matters(line, own, &unexplained)).map(timed))
         .collect();
-    let is_due = |expiry: &&Expiry| {
-        owners.contains(&expiry.owner)
-            && expiry.granted_us <= to_us
-            && expiry.earliest_us <= to_us
-            && (expiry.fencing_token.is_none_or(|token| token >= state.highest))
+    let is_due = |lease: &&Lease| {
+        owners.contains(&lease.owner)
+            && !lease.is_released
+            && lease.earliest_us <= to_us
+            && (lease.fencing_token.is_none_or(|token| token >= state.highest))
     };
-    operations.extend(expiries.iter().filter(is_due).map(|expiry| {
-        let until_us = expiry.latest_us.map(|us| us.max(from_us));
-        Timed::new(expiry.earliest_us.max(from_us), until_us, expiry.action())
-    }));
-    Piece { begin: state, operations, to_us }
+    for lease in leases.iter().filter(is_due) {
+        let mut expires = |at_us: u64, until_us| {
+            operations.push(Timed::new(at_us.max(from_us), until_us, lease.action()));
+        };
+        expires(lease.earliest_us, None);
+        if let Some(latest_us) = lease.latest_us {
+            expires(latest_us, Some(latest_us.max(from_us)));
+        }
+    }
+    let shown_us = unexplained
+        .iter()
+        .map(|held| (called_before(held.called_us, &operations), held.answered_us))
+        .collect();
+    Piece { begin: state, operations, to_us, shown_us }
 }
 
 /// What holds after these lines, which is certain, and which of them may still take effect, or may
@@ -164,6 +185,31 @@ fn before(
     let of_holder = lines.iter().filter(|line| holder.is_some() && line.owner == holder);
     let fencing_token = of_holder.filter_map(|line| line.fencing_token).max();
     State::of(holder, fencing_token, highest, answered)
+}
+
+/// The latest call of what was answered before.
+fn called_before(now_us: u64, operations: &[Timed]) -> u64 {
+    let before = operations.iter().filter(|timed| timed.until_us.is_some_and(|us| us < now_us));
+    before.map(|timed| timed.from_us).max().unwrap_or(0)
+}
+
+/// Whether it can make a difference to an answer here. If its outcome is unknown, an acquire matters
+/// to others that found the session held by nobody who is known, a renew only changes when the lease
+/// expires, and a commit matters if its message appears again.
+fn matters(line: &Line, own: &[Line], unexplained: &[&Line]) -> bool {
+    let is_shown =
+        |held: &&Line| held.answered_us >= line.called_us && held.called_us <= ends_us(line);
+    let is_answer = |other: &&Line| {
+        other.outcome != "unknown"
+            && other.message == line.message
+            && other.answered_us > line.called_us
+    };
+    match (line.outcome.as_str(), line.operation.as_str()) {
+        ("unknown", "acquire") => unexplained.iter().any(is_shown),
+        ("unknown", "renew") => false,
+        ("unknown", "commit") => own.iter().any(|other| is_answer(&other)),
+        _ => true,
+    }
 }
 
 fn timed(line: &Line) -> Timed {

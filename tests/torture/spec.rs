@@ -5,6 +5,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::iter;
+use std::rc::Rc;
 
 use todc_utils::specifications::Specification;
 
@@ -37,8 +39,11 @@ pub struct State {
     pub highest: u64,
     /// The messages that were answered, and by whom.
     pub answered: BTreeMap<Message, Owner>,
-    /// The holder was granted by a request of an unknown outcome, which nothing has shown yet.
-    is_unseen: bool,
+    /// The state before the last operation, if that need not have happened, or not yet, and no
+    /// answer has shown it.
+    unseen: Option<Box<State>>,
+    /// The latest call so far.
+    called_us: u64,
     /// The history is over. What is left has not happened.
     has_ended: bool,
 }
@@ -50,28 +55,54 @@ pub enum Action {
     /// The last.
     End,
     /// Without a fencing token, the outcome is unknown.
-    Grant { owner: Owner, fencing_token: Option<u64>, message: Option<Message> },
+    Grant {
+        owner: Owner,
+        fencing_token: Option<u64>,
+        message: Option<Message>,
+    },
     Held(Option<Owner>),
     /// An acquire for a message that was answered.
     Answered(Message),
     Renew(Owner),
     /// A renew, a commit or a release whose lease is over.
-    Lost { owner: Owner, message: Option<Message> },
-    Commit { owner: Owner, message: Message },
+    Lost {
+        owner: Owner,
+        message: Option<Message>,
+    },
+    Commit {
+        owner: Owner,
+        message: Message,
+    },
     /// A commit of a message that somebody else committed.
-    CommittedByOther { owner: Owner, message: Message },
-    Release { owner: Owner, message: Option<Message> },
-    /// Nobody asks for it: time passes.
-    Expire { owner: Owner, fencing_token: Option<u64> },
+    CommittedByOther {
+        owner: Owner,
+        message: Message,
+    },
+    Release {
+        owner: Owner,
+        message: Option<Message>,
+    },
+    /// Nobody asks for it: time passes. It may happen first, and must happen later.
+    Expire {
+        owner: Owner,
+        fencing_token: Option<u64>,
+    },
     /// A commit that may have taken effect before the first operation.
-    Record { owner: Owner, message: Message },
+    Record {
+        owner: Owner,
+        message: Message,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub struct Operation {
     pub action: Action,
+    pub called_us: u64,
     /// Otherwise it may as well never happen.
     pub must_happen: bool,
+    /// A grant that need not happen makes a difference only to an acquire that finds the session
+    /// held: the latest call before one of these, and its answer.
+    pub shown_us: Rc<[(u64, u64)]>,
 }
 
 pub struct Lock;
@@ -92,33 +123,49 @@ impl Specification for Lock {
     }
 }
 
+impl From<Action> for Operation {
+    fn from(action: Action) -> Self {
+        Self { action, called_us: 0, must_happen: true, shown_us: Rc::default() }
+    }
+}
+
 impl Operation {
     fn next(&self, state: &State) -> Option<State> {
         if state.has_ended {
             return Some(state.clone());
         }
-        let next = self.action.next(state)?;
-        // If it may as well not happen, it need not happen where it changes nothing.
-        (self.must_happen || next != *state).then_some(next)
+        let mut next = self.action.next(state)?;
+        next.called_us = state.called_us.max(self.called_us);
+        if self.must_happen {
+            // A grant, a release or an expiry that may as well happen later, or never, does so until
+            // an answer would be impossible without it. This saves the search nearly all of its
+            // work.
+            let is_shown = |before: &State| self.action.next(before).is_none();
+            let mut befores = iter::successors(state.unseen.as_deref(), |s| s.unseen.as_deref());
+            let is_needed = matches!(self.action, Action::End) || befores.all(is_shown);
+            return is_needed.then_some(next);
+        }
+        if matches!(self.action, Action::Commit { .. } | Action::Record { .. }) {
+            // It cannot happen later if the lease ends.
+            return (state.unseen.is_none() && next.answered != state.answered).then_some(next);
+        }
+        // Of two that follow each other unseen, the first frees the session for the second.
+        let is_possible = match self.action {
+            Action::Grant { .. } => {
+                let is_near = |us: &(u64, u64)| us.0 <= next.called_us && next.called_us <= us.1;
+                state.holder.is_none() && self.shown_us.iter().any(is_near)
+            }
+            _ => state.unseen.is_none() && next.holder != state.holder,
+        };
+        let unseen = Some(Box::new(state.clone()));
+        is_possible.then_some(State { unseen, ..next })
     }
 }
 
 impl Action {
     /// The state after it, if it is possible.
     fn next(&self, state: &State) -> Option<State> {
-        // A grant that nobody knows of makes a difference only to an operation that sees it. So it
-        // happens right before one, which saves the search most of its work.
-        let may_see = match self {
-            Self::Held(_) | Self::End => true,
-            Self::Grant { owner, fencing_token, .. } => {
-                fencing_token.is_some() && state.holder == Some(*owner)
-            }
-            _ => false,
-        };
-        if state.is_unseen && !may_see {
-            return None;
-        }
-        let mut next = State { is_unseen: false, ..state.clone() };
+        let mut next = State { unseen: None, ..state.clone() };
         let holds = |owner: &Owner| state.holder == Some(*owner);
         let is_possible = match self {
             Self::Begin(begin) => {
@@ -173,11 +220,10 @@ impl State {
             None => is_new,
             Some(holder) if holder != owner => false,
             // Again; the first answer may have been lost.
-            Some(_) => self.fencing_token == fencing_token || (self.fencing_token.is_none() && is_new),
+            Some(_) => {
+                self.fencing_token == fencing_token || (self.fencing_token.is_none() && is_new)
+            }
         };
-        if fencing_token.is_none() {
-            self.is_unseen = self.holder.is_none();
-        }
         self.holder = Some(owner);
         self.fencing_token = fencing_token;
         self.highest = self.highest.max(fencing_token.unwrap_or(0));
