@@ -276,21 +276,23 @@ pub fn check_the_judge() {
     for (name, text) in WRONG {
         assert_wrong(name, text);
     }
-    let between: String = (100..1_100)
-        .map(|number| {
-            let (what, at_ms) = (number % 2 == 0, number * 18);
-            let what =
-                if what { "renew renewed owner=1 remaining_ms=5000" } else { "acquire held" };
-            format!("{at_ms} {} {what}\n", at_ms + 1)
-        })
-        .collect();
+    let between = |number: u64| {
+        let at_ms = number * 18;
+        let what = if number % 2 == 0 {
+            "renew renewed owner=1 remaining_ms=5000"
+        } else {
+            "acquire held"
+        };
+        format!("{at_ms} {} {what}", at_ms + 1)
+    };
+    let between = (100..1_100).map(between).collect::<Vec<_>>().join("\n");
     for (name, last) in RIGHT_AFTER_LONG {
-        let verdict = judge(&parse(&format!("{LONG}\n{between}{last}")));
+        let verdict = judge(&parse(&format!("{LONG}\n{between}\n{last}")));
         assert!(verdict.wrong.is_empty(), "{name}: {:#?}", verdict.wrong);
         assert!(verdict.pieces > 1, "{}", verdict.figures());
     }
     for (name, last) in WRONG_AFTER_LONG {
-        assert_wrong(name, &format!("{LONG}\n{between}{last}"));
+        assert_wrong(name, &format!("{LONG}\n{between}\n{last}"));
     }
 }
 

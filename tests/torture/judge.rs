@@ -121,7 +121,7 @@ fn search(piece: &Piece, now_us: u64) -> (Found, u64) {
         operations.push(Operation {
             action: timed.action.clone(),
             called_us: timed.from_us,
-            must_happen: is_answered,
+            answered_us: timed.until_us.filter(|_| is_answered),
             shown_us: Rc::clone(&piece.shown_us),
         });
         times.push((timed.from_us, false, number));

@@ -137,12 +137,9 @@ pub fn write(name: &str, history: &[Event]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("torture");
     fs::create_dir_all(&folder).unwrap();
     let mut owners = HashMap::new();
-    let text: String = history
-        .iter()
-        .map(|event| format!("{}\n", Line::new(event, &mut owners).to_json()))
-        .collect();
+    let lines = history.iter().map(|event| Line::new(event, &mut owners).to_json().to_string());
     let path = folder.join(format!("{name}.jsonl"));
-    fs::write(&path, text).unwrap();
+    fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
     path
 }
 

@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use crate::leases::{LATE_US, Lease, ends_us, leases};
+use crate::leases::{Known, LATE_US, ends_us, leases, unknown};
 use crate::lines::Line;
-use crate::spec::{Action, Message, Owner, SOMEBODY, State};
+use crate::spec::{Action, Lease, Message, Owner, SOMEBODY, State};
 
 /// The least number of requests in a piece, but the last.
-const PIECE_LENGTH: usize = 100;
+const PIECE_LENGTH: usize = 60;
 
 /// One operation of a piece. Without `until_us` it may happen at any time, or never.
 #[derive(Clone, Debug)]
@@ -53,10 +53,10 @@ pub fn pieces(lines: &[Line]) -> Vec<Piece> {
 }
 
 /// False if this acquire found the session held, and no lease that is known certainly held then.
-fn is_explained(line: &Line, leases: &[Lease]) -> bool {
+fn is_explained(line: &Line, leases: &[Known]) -> bool {
     line.outcome != "held"
-        || leases.iter().any(|lease| {
-            Some(lease.owner) != line.owner && lease.held(line.called_us, line.answered_us)
+        || leases.iter().any(|known| {
+            Some(known.lease.owner) != line.owner && known.held(line.called_us, line.answered_us)
         })
 }
 
@@ -89,7 +89,7 @@ fn ends_certain(line: &Line) -> bool {
     matches!(line.outcome.as_str(), "granted" | "renewed" | "released")
 }
 
-fn piece(lines: &[Line], begin: usize, end: usize, leases: &[Lease]) -> Piece {
+fn piece(lines: &[Line], begin: usize, end: usize, leases: &[Known]) -> Piece {
     let own = &lines[begin..end];
     let unexplained: Vec<_> = own.iter().filter(|line| !is_explained(line, leases)).collect();
     let from_us = own[0].called_us;
@@ -97,44 +97,26 @@ fn piece(lines: &[Line], begin: usize, end: usize, leases: &[Lease]) -> Piece {
     let to_us = known.map(|line| line.answered_us).max().unwrap_or(from_us);
     let messages: BTreeSet<_> = own.iter().filter_map(|line| line.message).collect();
     let mut carried = Vec::new();
-    let state = before(&lines[..begin], from_us, &messages, &mut carried);
+    let state = before(&lines[..begin], from_us, &messages, leases, &mut carried);
+    let holder = state.lease.as_ref().map(|lease| lease.owner);
     carried.retain(|line| line.operation != "acquire" || matters(line, own, &unexplained));
-    let owners: BTreeSet<_> = own
-        .iter()
-        .filter(|line| matters(line, own, &unexplained))
-        .chain(&carried)
-        .filter(|line| line.operation == "acquire")
-        .filter_map(|line| line.owner)
-        .chain(state.holder)
-        .collect();
-    let mut operations: Vec<_> = carried
+    let operations: Vec<_> = carried
         .iter()
         .map(|line| {
-            let is_over = line.operation == "commit"
-                || (line.operation == "release" && line.owner != state.holder);
+            let is_over =
+                line.operation == "commit" || (line.operation == "release" && line.owner != holder);
             let action = match (line.owner, line.message) {
                 (Some(owner), Some(message)) if is_over => Action::Record { owner, message },
-                _ => action(line),
+                _ => action(line, leases),
             };
             Timed::new(from_us, None, action)
         })
-        .chain(own.iter().filter(|line| matters(line, own, &unexplained)).map(timed))
+        .chain(
+            own.iter()
+                .filter(|line| matters(line, own, &unexplained))
+                .map(|line| timed(line, leases)),
+        )
         .collect();
-    let is_due = |lease: &&Lease| {
-        owners.contains(&lease.owner)
-            && !lease.is_released
-            && lease.earliest_us <= to_us
-            && (lease.fencing_token.is_none_or(|token| token >= state.highest))
-    };
-    for lease in leases.iter().filter(is_due) {
-        let mut expires = |at_us: u64, until_us| {
-            operations.push(Timed::new(at_us.max(from_us), until_us, lease.action()));
-        };
-        expires(lease.earliest_us, None);
-        if let Some(latest_us) = lease.latest_us {
-            expires(latest_us, Some(latest_us.max(from_us)));
-        }
-    }
     let shown_us = unexplained
         .iter()
         .map(|held| (called_before(held.called_us, &operations), held.answered_us))
@@ -148,6 +130,7 @@ fn before(
     lines: &[Line],
     now_us: u64,
     messages: &BTreeSet<Message>,
+    leases: &[Known],
     carried: &mut Vec<Line>,
 ) -> State {
     let Some(last) = lines.last() else {
@@ -181,16 +164,23 @@ fn before(
         };
         is_kept.then(|| line.clone())
     }));
-    // A lease has one fencing token, which the grants of its owner have named.
+    // Its latest lease so far, whose fencing token a grant has named.
     let of_holder = lines.iter().filter(|line| holder.is_some() && line.owner == holder);
     let fencing_token = of_holder.filter_map(|line| line.fencing_token).max();
-    State::of(holder, fencing_token, highest, answered)
+    let lease = holder.map(|owner| find(leases, owner, fencing_token));
+    State { lease, highest, answered, now_us, ..State::default() }
 }
 
 /// The latest call of what was answered before.
 fn called_before(now_us: u64, operations: &[Timed]) -> u64 {
     let before = operations.iter().filter(|timed| timed.until_us.is_some_and(|us| us < now_us));
     before.map(|timed| timed.from_us).max().unwrap_or(0)
+}
+
+fn find(leases: &[Known], owner: Owner, fencing_token: Option<u64>) -> Lease {
+    let is_it = |lease: &&Lease| lease.owner == owner && lease.fencing_token == fencing_token;
+    let mut leases = leases.iter().map(|known| &known.lease);
+    leases.find(is_it).expect("a grant has named it").clone()
 }
 
 /// Whether it can make a difference to an answer here. If its outcome is unknown, an acquire matters
@@ -212,20 +202,24 @@ fn matters(line: &Line, own: &[Line], unexplained: &[&Line]) -> bool {
     }
 }
 
-fn timed(line: &Line) -> Timed {
+fn timed(line: &Line, leases: &[Known]) -> Timed {
     let until_us = (line.outcome != "unknown").then_some(line.answered_us);
-    Timed { text: format!("{line:?}"), ..Timed::new(line.called_us, until_us, action(line)) }
+    Timed {
+        text: format!("{line:?}"),
+        ..Timed::new(line.called_us, until_us, action(line, leases))
+    }
 }
 
 /// What a request did; one of an unknown outcome, if it took effect.
-fn action(line: &Line) -> Action {
+fn action(line: &Line, leases: &[Known]) -> Action {
     let message = line.message;
     let owner = || line.owner.expect("it has an owner token");
     let of_message = || message.expect("it has a message");
     match (line.operation.as_str(), line.outcome.as_str()) {
-        ("acquire", "granted" | "unknown") => {
-            Action::Grant { owner: owner(), fencing_token: line.fencing_token, message }
+        ("acquire", "granted") => {
+            Action::Grant { lease: find(leases, owner(), line.fencing_token), message }
         }
+        ("acquire", "unknown") => Action::Grant { lease: unknown(line), message },
         ("acquire", "held") => Action::Held(line.owner),
         ("acquire", "duplicate") => Action::Answered(of_message()),
         ("renew", "renewed" | "unknown") => Action::Renew(owner()),

@@ -30,22 +30,31 @@ pub type Message = u64;
 /// The committer of a message of which it is only known that it was committed.
 pub const SOMEBODY: Owner = 0;
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    pub owner: Owner,
+    /// None if no answer has named it.
+    pub fencing_token: Option<u64>,
+    /// It can expire from this time on.
+    pub earliest_us: u64,
+    /// It has expired by this time. `u64::MAX` if that is not known.
+    pub latest_us: u64,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
-    pub holder: Option<Owner>,
-    /// The holder's, unless no answer has named it.
-    pub fencing_token: Option<u64>,
-    /// The highest that was answered.
+    pub lease: Option<Lease>,
+    /// The highest fencing token that was answered.
     pub highest: u64,
     /// The messages that were answered, and by whom.
     pub answered: BTreeMap<Message, Owner>,
+    /// It is at least this late.
+    pub now_us: u64,
     /// The state before the last operation, if that need not have happened, or not yet, and no
     /// answer has shown it.
-    unseen: Option<Box<State>>,
-    /// The latest call so far.
-    called_us: u64,
+    pub unseen: Option<Box<State>>,
     /// The history is over. What is left has not happened.
-    has_ended: bool,
+    pub has_ended: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -54,10 +63,8 @@ pub enum Action {
     Begin(State),
     /// The last.
     End,
-    /// Without a fencing token, the outcome is unknown.
     Grant {
-        owner: Owner,
-        fencing_token: Option<u64>,
+        lease: Lease,
         message: Option<Message>,
     },
     Held(Option<Owner>),
@@ -82,11 +89,6 @@ pub enum Action {
         owner: Owner,
         message: Option<Message>,
     },
-    /// Nobody asks for it: time passes. It may happen first, and must happen later.
-    Expire {
-        owner: Owner,
-        fencing_token: Option<u64>,
-    },
     /// A commit that may have taken effect before the first operation.
     Record {
         owner: Owner,
@@ -98,8 +100,8 @@ pub enum Action {
 pub struct Operation {
     pub action: Action,
     pub called_us: u64,
-    /// Otherwise it may as well never happen.
-    pub must_happen: bool,
+    /// Without an answer, it may as well never happen.
+    pub answered_us: Option<u64>,
     /// A grant that need not happen makes a difference only to an acquire that finds the session
     /// held: the latest call before one of these, and its answer.
     pub shown_us: Rc<[(u64, u64)]>,
@@ -125,7 +127,7 @@ impl Specification for Lock {
 
 impl From<Action> for Operation {
     fn from(action: Action) -> Self {
-        Self { action, called_us: 0, must_happen: true, shown_us: Rc::default() }
+        Self { action, called_us: 0, answered_us: Some(u64::MAX), shown_us: Rc::default() }
     }
 }
 
@@ -134,39 +136,65 @@ impl Operation {
         if state.has_ended {
             return Some(state.clone());
         }
-        let mut next = self.action.next(state)?;
-        next.called_us = state.called_us.max(self.called_us);
-        if self.must_happen {
-            // A grant, a release or an expiry that may as well happen later, or never, does so until
-            // an answer would be impossible without it. This saves the search nearly all of its
-            // work.
-            let is_shown = |before: &State| self.action.next(before).is_none();
-            let mut befores = iter::successors(state.unseen.as_deref(), |s| s.unseen.as_deref());
-            let is_needed = matches!(self.action, Action::End) || befores.all(is_shown);
-            return is_needed.then_some(next);
-        }
-        if matches!(self.action, Action::Commit { .. } | Action::Record { .. }) {
-            // It cannot happen later if the lease ends.
-            return (state.unseen.is_none() && next.answered != state.answered).then_some(next);
-        }
-        // Of two that follow each other unseen, the first frees the session for the second.
-        let is_possible = match self.action {
-            Action::Grant { .. } => {
-                let is_near = |us: &(u64, u64)| us.0 <= next.called_us && next.called_us <= us.1;
-                state.holder.is_none() && self.shown_us.iter().any(is_near)
+        let now_us = state.now_us.max(self.called_us);
+        match self.answered_us {
+            // A lease that expired during the operation.
+            Some(answered_us) if answered_us >= now_us => {
+                let begin = State { now_us, ..state.at(now_us) };
+                let next = self.after(&begin);
+                next.or_else(|| self.after(&begin.expired(answered_us)?))
             }
-            _ => state.unseen.is_none() && next.holder != state.holder,
-        };
-        let unseen = Some(Box::new(state.clone()));
-        is_possible.then_some(State { unseen, ..next })
+            Some(_) => None,
+            None => self.unseen(state, now_us),
+        }
+    }
+
+    /// After an operation that has an answer.
+    fn after(&self, state: &State) -> Option<State> {
+        let next = self.action.next(state)?;
+        // A grant or a release that may as well happen later, or never, does so until an answer is
+        // impossible without it. This saves the search nearly all of its work.
+        let is_shown = |before: &State| self.action.next(&before.at(state.now_us)).is_none();
+        let mut befores = iter::successors(state.unseen.as_deref(), |s| s.unseen.as_deref());
+        let is_end = matches!(self.action, Action::End);
+        (is_end || befores.all(is_shown)).then_some(State { unseen: None, ..next })
+    }
+
+    /// After one that has none, if it makes a difference.
+    fn unseen(&self, state: &State, now_us: u64) -> Option<State> {
+        let begin = State { now_us, ..state.at(now_us) };
+        let is_near = |us: &(u64, u64)| us.0 <= now_us && now_us <= us.1;
+        match self.action {
+            Action::Grant { .. } if !self.shown_us.iter().any(is_near) => None,
+            Action::Grant { .. } => {
+                let free = match begin.lease {
+                    None => begin,
+                    Some(_) if begin.unseen.is_some() => return None,
+                    Some(_) => {
+                        State { unseen: Some(Box::new(begin.clone())), ..begin.expired(u64::MAX)? }
+                    }
+                };
+                let next = self.action.next(&free)?;
+                Some(State { unseen: Some(Box::new(free)), ..next })
+            }
+            Action::Release { .. } => {
+                let next = self.action.next(&begin).filter(|_| begin.unseen.is_none())?;
+                let is_released = begin.lease.is_some();
+                is_released.then(|| State { unseen: Some(Box::new(begin)), ..next })
+            }
+            // It cannot happen later if the lease ends.
+            _ => {
+                let next = self.action.next(&begin).filter(|_| begin.unseen.is_none())?;
+                (next.answered != begin.answered).then_some(next)
+            }
+        }
     }
 }
 
 impl Action {
     /// The state after it, if it is possible.
     fn next(&self, state: &State) -> Option<State> {
-        let mut next = State { unseen: None, ..state.clone() };
-        let holds = |owner: &Owner| state.holder == Some(*owner);
+        let mut next = state.clone();
         let is_possible = match self {
             Self::Begin(begin) => {
                 next = begin.clone();
@@ -176,15 +204,17 @@ impl Action {
                 next.has_ended = true;
                 true
             }
-            Self::Grant { owner, fencing_token, message } => {
+            Self::Grant { lease, message } => {
                 message.is_none_or(|message| !state.answered.contains_key(&message))
-                    && next.grant(*owner, *fencing_token)
+                    && next.grant(lease)
             }
-            Self::Held(owner) => state.holder.is_some() && state.holder != *owner,
+            Self::Held(owner) => {
+                state.lease.as_ref().is_some_and(|lease| Some(lease.owner) != *owner)
+            }
             Self::Answered(message) => state.answered.contains_key(message),
-            Self::Renew(owner) => holds(owner),
+            Self::Renew(owner) => state.is_held_by(*owner),
             Self::Lost { owner, message } => {
-                !holds(owner)
+                !state.is_held_by(*owner)
                     && message.is_none_or(|message| state.answered.get(&message) != Some(owner))
             }
             Self::Commit { owner, message } => next.commit(*owner, *message),
@@ -192,7 +222,6 @@ impl Action {
                 state.answered.get(message).is_some_and(|by| by != owner)
             }
             Self::Release { owner, message } => next.release(*owner, *message),
-            Self::Expire { owner, fencing_token } => next.expire(*owner, *fencing_token),
             Self::Record { owner, message } => {
                 next.answered.entry(*message).or_insert(*owner);
                 true
@@ -203,66 +232,61 @@ impl Action {
 }
 
 impl State {
-    pub fn of(
-        holder: Option<Owner>,
-        fencing_token: Option<u64>,
-        highest: u64,
-        answered: BTreeMap<Message, Owner>,
-    ) -> Self {
-        Self { holder, fencing_token, highest, answered, ..Self::default() }
+    /// With the lease that holds at this time, at the latest.
+    fn at(&self, now_us: u64) -> Self {
+        let mut state = self.clone();
+        state.lease.take_if(|lease| lease.latest_us < now_us);
+        state
+    }
+
+    /// Once the lease has expired, if it can by this time.
+    fn expired(&self, by_us: u64) -> Option<Self> {
+        let earliest_us = self.lease.as_ref()?.earliest_us;
+        let now_us = self.now_us.max(earliest_us);
+        (earliest_us <= by_us).then(|| Self { lease: None, now_us, ..self.clone() })
+    }
+
+    fn is_held_by(&self, owner: Owner) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.owner == owner)
     }
 
     // Each of these returns whether it is possible.
 
-    fn grant(&mut self, owner: Owner, fencing_token: Option<u64>) -> bool {
-        let is_new = fencing_token.is_none_or(|token| token > self.highest);
-        let is_possible = match self.holder {
+    fn grant(&mut self, lease: &Lease) -> bool {
+        let is_new = lease.fencing_token.is_none_or(|token| token > self.highest);
+        let is_possible = match &self.lease {
             None => is_new,
-            Some(holder) if holder != owner => false,
+            Some(before) if before.owner != lease.owner => false,
             // Again; the first answer may have been lost.
-            Some(_) => {
-                self.fencing_token == fencing_token || (self.fencing_token.is_none() && is_new)
+            Some(before) => {
+                before.fencing_token == lease.fencing_token
+                    || (before.fencing_token.is_none() && is_new)
             }
         };
-        self.holder = Some(owner);
-        self.fencing_token = fencing_token;
-        self.highest = self.highest.max(fencing_token.unwrap_or(0));
+        self.lease = Some(lease.clone());
+        self.highest = self.highest.max(lease.fencing_token.unwrap_or(0));
         is_possible
     }
 
     fn commit(&mut self, owner: Owner, message: Message) -> bool {
         let by = self.answered.insert(message, owner);
         match by {
-            None => self.holder == Some(owner),
+            None => self.is_held_by(owner),
             // Again, also after its lease.
             Some(by) => by == owner || by == SOMEBODY,
         }
     }
 
     fn release(&mut self, owner: Owner, message: Option<Message>) -> bool {
-        match self.holder {
-            Some(holder) if holder == owner => {
-                self.holder = None;
-                self.fencing_token = None;
-                if let Some(message) = message {
-                    self.answered.entry(message).or_insert(owner);
-                }
-                true
+        if self.is_held_by(owner) {
+            self.lease = None;
+            if let Some(message) = message {
+                self.answered.entry(message).or_insert(owner);
             }
-            Some(_) => false,
-            // If its first packet was lost, nobody can tell whether the lease was released or had
-            // expired. The answer is `released` then.
-            None => message.is_none_or(|message| self.answered.contains_key(&message)),
-        }
-    }
-
-    fn expire(&mut self, owner: Owner, fencing_token: Option<u64>) -> bool {
-        if self.holder == Some(owner) && self.fencing_token == fencing_token {
-            self.holder = None;
-            self.fencing_token = None;
             return true;
         }
-        // It was released, if it was granted at all yet.
-        fencing_token.is_some_and(|token| token <= self.highest)
+        // If its first packet was lost, nobody can tell whether the lease was released or had
+        // expired. The answer is `released` then, unless somebody else holds the session.
+        self.lease.is_none() && message.is_none_or(|message| self.answered.contains_key(&message))
     }
 }
