@@ -278,7 +278,7 @@ pub fn check_the_judge() {
     }
     let between = |number: u64| {
         let at_ms = number * 18;
-        let what = if number % 2 == 0 {
+        let what = if number.is_multiple_of(2) {
             "renew renewed owner=1 remaining_ms=5000"
         } else {
             "acquire held"

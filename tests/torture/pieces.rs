@@ -13,7 +13,7 @@ use crate::lines::Line;
 use crate::spec::{Action, Lease, Message, Owner, SOMEBODY, State};
 
 /// The least number of requests in a piece, but the last.
-const PIECE_LENGTH: usize = 60;
+const PIECE_LENGTH: usize = 40;
 
 /// One operation of a piece. Without `until_us` it may happen at any time, or never.
 #[derive(Clone, Debug)]
