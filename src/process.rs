@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Ticks per second in `/proc`, regardless of the kernel's own rate.
 const TICKS_PER_S: f64 = 100.0;
@@ -58,7 +60,10 @@ pub fn metrics_text() -> String {
     let fields = Fields::read();
     let open_fds = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let max_fds = getrlimit(Resource::Nofile).current.map_or(f64::INFINITY, float);
-    let started = named_number("/proc/stat", "btime") + fields.seconds(20);
+    // A unit with ProcSubset=pid has no /proc/stat, which would say when the machine started.
+    let uptime = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let started = now.saturating_sub(uptime).as_secs_f64() + fields.seconds(20);
     #[rustfmt::skip]
     let metrics = [
         ("process_resident_memory_bytes", "gauge", "Resident memory of the process, in bytes.", named_number("/proc/self/status", "VmRSS:") * 1024.0),

@@ -18,10 +18,13 @@ pub fn migrate(config: &Config) -> Result<(), Failure> {
         print(format_args!("{statement};"));
     }
     let Some((table, cause)) = migrated.failed else {
-        print(format_args!(
-            "{} and {MESSAGE_TABLE} exist; session-lock check says whether they are usable",
-            config.table
-        ));
+        let done = match migrated.created.join(" and ") {
+            created if created.is_empty() => {
+                format!("nothing to create: {} and {MESSAGE_TABLE} exist", config.table)
+            }
+            created => format!("created {created}"),
+        };
+        print(format_args!("{done}; session-lock check says whether the tables are usable"));
         return Ok(());
     };
     let mut why = format!("{table}: {cause}");

@@ -68,7 +68,9 @@ const SETTINGS: &[Setting] = &[
     Setting {
         flag: "database-url",
         variable: "DATABASE_URL",
-        default: Required("mysql://user:password@host:port/db names the bot's database"),
+        default: Required(
+            "mysql://user:password@host:port/db names the bot's database (the systemd unit reads /etc/session-lock.env; a shell does not)",
+        ),
         help: "mysql://user:password@host:port/db, or ...@localhost/db?socket=/path",
         apply: |config, text| database_url::parse(text).map(|options| config.database = options),
     },

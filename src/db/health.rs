@@ -186,14 +186,14 @@ impl Health {
                 let (before, since) = self.replace_status(Status::Up);
                 if let Status::Down(_) = before {
                     let lasted_ms = since.elapsed().as_millis();
-                    info!("the database answers again, after {lasted_ms} ms");
+                    info!("the database can be used again, after {lasted_ms} ms");
                 }
             }
             Err(cause) => {
                 let (before, _) = self.replace_status(Status::Down(cause.clone()));
                 if !matches!(before, Status::Down(_)) {
                     warn!(
-                        "the database does not answer, and requests are refused until it does: {cause}"
+                        "the database cannot be used, and requests are refused until it can: {cause}"
                     );
                 }
             }

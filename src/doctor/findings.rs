@@ -103,7 +103,7 @@ fn time_zone(facts: &Facts) -> Vec<Finding> {
         Some(configured) => (
             Warning,
             format!(
-                "{configured} is configured, but the database's own zone {zone} is at {offset} now: old programs that write NOW() disagree with our leases; if there are such programs, set SESSION_LOCK_TIME_ZONE={offset} in all servers alike"
+                "{configured} is configured, but the database's own zone {zone} is at {offset} now: old programs that write NOW() disagree with our leases; if there are such programs, set SESSION_LOCK_TIME_ZONE={offset} in all servers alike, after all of them have stopped and their leases have expired"
             ),
         ),
         None if UTC_NAMES.contains(&zone.as_str()) => (Good, "UTC".to_owned()),

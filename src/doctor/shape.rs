@@ -198,6 +198,12 @@ pub fn columns(facts: &Facts) -> Vec<Finding> {
         return vec![];
     };
     let name = facts.table_name;
+    if table.columns.is_empty() {
+        let text = format!(
+            "this user may read no column of {name}: GRANT it SELECT, INSERT, UPDATE and DELETE on the table"
+        );
+        return found(Problem, "columns", &text, None);
+    }
     let mut all = Vec::new();
     for (wanted, width, what) in COLUMNS {
         if let Some(column) = table.column(wanted) {
@@ -207,7 +213,7 @@ pub fn columns(facts: &Facts) -> Vec<Finding> {
         let has: Vec<_> = table.columns.iter().map(|column| &*column.name).collect();
         let has = has.join(", ");
         let text = format!(
-            "{name} has no column {wanted} (it has {has}): is it the right table, and may this user SELECT from it? Name it with SESSION_LOCK_TABLE"
+            "{name} has no column {wanted} (it has {has}): is it the right table? Name it with SESSION_LOCK_TABLE"
         );
         all.extend(found(Problem, "columns", &text, None));
     }

@@ -32,8 +32,9 @@ struct Unavailable {
     /// When the next line is due.
     due: Instant,
     last: Instant,
-    /// Requests since the last line.
+    /// Requests since the last line, and when the first of them was refused.
     unlogged: u64,
+    since: Instant,
 }
 
 impl RefusalLog {
@@ -67,12 +68,19 @@ impl RefusalLog {
         let goes_on = |before: &Unavailable| now - before.last < UNAVAILABLE_INTERVAL;
         let before = guard.take().filter(goes_on);
         let due = now + UNAVAILABLE_LASTS;
-        let mut unavailable = before.unwrap_or(Unavailable { due, last: now, unlogged: 0 });
+        let mut unavailable =
+            before.unwrap_or(Unavailable { due, last: now, unlogged: 0, since: now });
+        if unavailable.unlogged == 0 {
+            unavailable.since = now;
+        }
         unavailable.last = now;
         unavailable.unlogged += 1;
         if now >= unavailable.due {
             let count = std::mem::take(&mut unavailable.unlogged);
-            warn!("{count} requests were not served (503), the last one because {why}");
+            let seconds = (now - unavailable.since).as_secs();
+            warn!(
+                "{count} requests in {seconds} s were not served (503), the last one because {why}"
+            );
             unavailable.due = now + UNAVAILABLE_INTERVAL;
         }
         *guard = Some(unavailable);

@@ -311,7 +311,7 @@ mod tests {
             attempt.mark_lost(Instant::now());
             attempt.fail(error);
             let text = attempt.finish("").expect_err("it failed").to_string();
-            assert!(text.contains("during the write"), "{text}");
+            assert!(text.contains("did not confirm the write"), "{text}");
             assert!(!text.contains("nothing was written"), "{text}");
         }
     }

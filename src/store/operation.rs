@@ -105,7 +105,7 @@ impl fmt::Display for StoreError {
             ),
             Self::OutcomeUnknown(cause) => write!(
                 f,
-                "the database vanished during the write ({cause}); repeat the same request with the same owner_token"
+                "the database did not confirm the write ({cause}); repeat the same request with the same owner_token"
             ),
         }
     }

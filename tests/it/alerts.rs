@@ -132,7 +132,7 @@ fn a_database_that_is_gone_pages_once(world: &World) {
             service.acquire(&session, json!({})).assert_refused(503, "unavailable");
             service.release(&session, "48210000000000000007").assert_refused(503, "unavailable");
         }
-        service.wait_for_line("the database does not answer");
+        service.wait_for_line("the database cannot be used");
     };
     assert_fires(&service, act, &["SessionLockUnavailable"]);
 }
