@@ -1,22 +1,28 @@
-# make run     try it out: a private database, the service, three curl lines to paste
-# make test    every test, on MariaDB and MySQL
-# make versions  the suite on each database that it knows, MariaDB 10.5 and 11.8 beside these two
-# make latest  the suite on MariaDB 11.8, but for the clients, which are the same on each database
-# make check   what CI runs beside `latest` and `shipped`: formatting, lints, documentation, tests, the unit file
-# make dist    the static binary, in dist/
-# make shipped  and the tests in which a static binary could differ, and those of the package and the image
-# make deb     a Debian package of it, in dist/; make test-deb tries it in a booted Debian (two minutes)
-# make image   a container image of it, in podman's storage; make test-image tries it
-# make bench   how fast it is, beside others: a table (a quarter of an hour, on a quiet machine)
-# make mutants  break each promise on purpose and see the tests notice (hours)
-# make torture [SECONDS=3600] [SEED=7]  everything fails at once, and what the clients saw is checked;
-#               then a Galera cluster, and a group of Group Replication, lose their first node, for a
-#               quarter of the time each
-# make n8n      each case through the workflow clients/n8n.json in a real n8n (1.8 GB from npm; five minutes at first)
-# make prove   explore every interleaving of the statements in larger scenes (minutes), and count the states
-# Each installs what it lacks, as root on Debian; elsewhere it says what to install.
+# make run       try it: a private database, the service, three curl lines to paste
+# make test      every test, on MariaDB and MySQL
+# make versions  the suite on these two and on MariaDB 10.5 and 11.8
+# make latest    the suite on MariaDB 11.8, without the clients, which do not depend on the database
+# make check     what CI runs in addition to `latest` and `shipped`: formatting, lints, documentation,
+#                tests, the unit file
+# make dist      the static binary, in dist/
+# make shipped   the static binary, with the tests in which it could differ, and the tests of the
+#                package and the image
+# make deb       a Debian package of the binary, in dist/; make test-deb tests it in a booted Debian
+#                (two minutes)
+# make image     a container image of the binary, in podman's storage; make test-image tests it
+# make bench     a table of the speed of session-lock and others (a quarter of an hour, on a quiet
+#                machine)
+# make mutants   breaks each promise on purpose and checks that a test fails (hours)
+# make torture [SECONDS=3600] [SEED=7]  causes many failures at once, and checks the answers that the
+#                clients got; then a Galera cluster, and a group of Group Replication, lose their first
+#                node, for a quarter of the time each
+# make n8n       each case through the workflow clients/n8n.json in a real n8n (1.8 GB from npm; five
+#                minutes at first)
+# make prove     explores every interleaving of the statements in larger scenes (minutes), and counts
+#                the states
+# Each target installs missing programs, as root on Debian; elsewhere it names them.
 
-# A file is read in one go.
+# A file must be short enough to read at once.
 file_lines_max = 500
 musl = x86_64-unknown-linux-musl
 needed = compiler mariadb mysql chromium curl faketime languages nginx promtool schemathesis strace systemd

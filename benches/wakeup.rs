@@ -1,5 +1,5 @@
-//! How soon a release reaches the first waiter: from sending the release to having the next worker's
-//! grant, through the real binary on a private database. `cargo bench --bench wakeup`.
+//! How soon a release reaches the first waiter: the time from the release's request to the next
+//! worker's grant, through the real binary on a private database. `cargo bench --bench wakeup`.
 
 #[allow(dead_code, unused_macros, unused_imports)]
 #[path = "../tests/it/world/mod.rs"]
@@ -14,7 +14,7 @@ use world::{Service, Session, migrate};
 
 const ROUNDS: usize = 300;
 
-/// By then the waiter waits.
+/// After this time, the waiter is in the queue.
 const WAITING_AFTER: Duration = Duration::from_millis(20);
 
 fn main() {

@@ -1,9 +1,9 @@
-// Types of session_lock.mjs, for TypeScript 4.7 or later: copy this file beside it.
+// Types of session_lock.mjs, for TypeScript 4.7 or later: copy this file into the same folder.
 
 export interface LeaseOptions {
   /** How long to wait in the queue if the conversation is held, 0 to 25,000 ms. Default 0. */
   waitMs?: number;
-  /** How long the lease lasts without a renewal, from 1,000 ms on. Default 30,000. */
+  /** How long the lease lasts without a renewal, at least 1,000 ms. Default 30,000. */
   ttlMs?: number;
 }
 
@@ -26,14 +26,14 @@ export type Committed =
 
 export type Released = { released: true } | { released: false; reason: "lost" };
 
-/** One attempt at one conversation. A timer renews it until the release. */
+/** One attempt at one conversation. A timer renews the lease until the release. */
 export class Lease {
   constructor(idDevice: string, idProspect: string, messageId?: string, options?: LeaseOptions);
   acquire(): Promise<Acquired>;
   renew(): Promise<Renewed>;
-  /** When this is false, somebody else may have the conversation: stop. */
+  /** If this is false, another worker may have the conversation: stop. */
   alive: () => boolean;
-  /** Right before the sending. Unless it is `committed`, send nothing. */
+  /** Call this right before the reply is sent. Unless it is `committed`, send nothing. */
   commit(result?: Result, messageId?: string): Promise<Committed>;
   /** With a result or a message id, it also records the message: send before that, for at least one reply. */
   release(result?: Result, messageId?: string): Promise<Released>;

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Lease is renewed in the background until it is released, lost or expired; then its context ends.
+// Lease is renewed in the background until it is released, lost or expired. Then its context ends.
 type Lease struct {
 	context.Context
 	end     context.CancelFunc
@@ -53,7 +53,7 @@ func remaining(answer Fields) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// Commit comes right before the sending: unless it is "committed", send nothing.
+// Commit must be called right before the reply is sent: unless it is "committed", send nothing.
 func (l *Lease) Commit(messageID string, result any) (Fields, error) {
 	return l.attempt.ask("commit", Fields{"message_id": messageID, "result": result})
 }

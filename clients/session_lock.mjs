@@ -12,10 +12,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 const url = (process.env.SESSION_LOCK_URL || "http://127.0.0.1:7099").replace(/\/+$/, "");
 const headers = { authorization: `Bearer ${process.env.SESSION_LOCK_API_TOKEN ?? ""}` };
 const { Agent, request } = url.startsWith("https:") ? https : http;
-// Unlike fetch and the global agent, it takes no proxy from the environment: that one could read the token.
+// Unlike fetch and the global agent, it ignores the environment's proxy, which could read the
+// token.
 const agent = new Agent({ keepAlive: true });
 
-/** Yes or no. Until that comes, the same body again, so with the same owner token. */
+/** Repeats the same body, and so the same owner token, until the server answers yes or no. */
 async function ask(operation, fields) {
   const body = JSON.stringify(fields);
   let problem;
@@ -40,7 +41,7 @@ async function ask(operation, fields) {
   throw new Error(`session-lock: ${problem}`);
 }
 
-/** One attempt at one conversation. A timer renews it until the release. */
+/** One attempt at one conversation. A timer renews the lease until the release. */
 export class Lease {
   #session; #options; #timer; #expires = 0;
 
@@ -66,7 +67,7 @@ export class Lease {
     return answer;
   }
 
-  /** When this is false, somebody else may have the conversation: stop. */
+  /** If this is false, another worker may have the conversation: stop. */
   alive = () => performance.now() < this.#expires;
 
   commit(result, messageId = this.#options.message_id) {

@@ -1,7 +1,7 @@
 <?php
-// session-lock for PHP 8.1 or later: copy this file into the bot. It uses PHP's own streams, no
-// extension. PHP has no threads: work that takes longer than a third of the ttl calls renew() in
-// between, and stops when that is not "renewed".
+// session-lock for PHP 8.1 or later: copy this file into the bot. It uses PHP's own streams, and no
+// extension. PHP has no threads: if the work takes longer than a third of the ttl, it must call
+// renew() in time, and stop if the answer is not "renewed".
 declare(strict_types=1);
 
 namespace SessionLock;
@@ -43,7 +43,7 @@ final class Lease
         return $this->ask('release', ['message_id' => $messageId, 'result' => $result]);
     }
 
-    /** Yes or no. Until that comes, the same body again, so with the same owner token. */
+    /** Repeats the same body, and so the same owner token, until the server answers yes or no. */
     private function ask(string $operation, array $fields = []): array
     {
         if (!ini_get('allow_url_fopen')) {
@@ -79,7 +79,7 @@ final class Lease
         throw new RuntimeException("session-lock at $url: $problem");
     }
 
-    /** From the environment: a framework that reads .env may set $_ENV and $_SERVER only. */
+    /** Reads the environment: a framework that reads .env may set only $_ENV and $_SERVER. */
     private static function setting(string $name): string
     {
         return ($_ENV[$name] ?? '') ?: ($_SERVER[$name] ?? '') ?: (string) getenv($name);

@@ -9,7 +9,7 @@ CONNECTION = {"http": HTTPConnection, "https": HTTPSConnection}[SERVER.scheme]
 HEADERS = {"Authorization": f"Bearer {os.environ.get('SESSION_LOCK_API_TOKEN', '')}"}
 
 class Lease:
-    """One attempt at one conversation. A thread renews it until the release."""
+    """One attempt at one conversation. A thread renews the lease until the release."""
 
     def __init__(self, id_device, id_prospect, message_id=None, wait_ms=0, ttl_ms=30_000):
         owner_token = f"{secrets.randbelow(10**20):020}"
@@ -36,7 +36,7 @@ class Lease:
         return answer
 
     def alive(self):
-        """When this is false, somebody else may have the conversation: stop."""
+        """If this is false, another worker may have the conversation: stop."""
         return time.monotonic() < self._expires and not self._released.is_set()
 
     def commit(self, result=None, message_id=None):
@@ -58,7 +58,7 @@ class Lease:
             self.release()
 
     def _ask(self, operation, message_id=None, wait_ms=0, **fields):
-        """Yes or no. Until that comes, the same body again, so with the same owner token."""
+        """Repeats the same body, and so the same owner token, until the server answers yes or no."""
         fields = {**self._session, **fields, "message_id": message_id, "wait_ms": wait_ms or None}
         fields = {name: value for name, value in fields.items() if value is not None}
         body = json.dumps(fields, ensure_ascii=False).encode()  # a result has 512 bytes at most

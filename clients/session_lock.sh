@@ -1,8 +1,8 @@
 #!/bin/sh
-# session-lock for POSIX sh, with curl 7.71 or later and no jq: copy this file beside the bot, and
-# source it. Each function puts the answer, JSON, into $session_lock_answer, and returns 0 for yes,
-# 1 for no (held, duplicate, lost), 2 for no answer or a refusal, which is printed. A shell has one
-# lease at a time.
+# session-lock for POSIX sh, with curl 7.71 or later and no jq: copy this file into the bot's
+# folder, and source it. Each function stores the JSON answer in $session_lock_answer. It returns 0
+# for yes, 1 for no (held, duplicate, lost), and 2 for no answer or a refusal, which it prints. A
+# shell has one lease at a time.
 
 # session_lock_acquire DEVICE PROSPECT [MESSAGE_ID [WAIT_MS [TTL_MS]]]; a ttl of 3 s or more
 session_lock_acquire() {
@@ -16,7 +16,7 @@ session_lock_acquire() {
     session_lock_keeper=$!
 }
 
-# Renews in the background until the release, the loss of the lease, or the end of the shell.
+# Renews the lease in the background until its release, its loss, or the end of the shell.
 session_lock_keep() {
     while sleep $((session_lock_ttl_ms / 3000)) && kill -0 $$; do
         session_lock_renew || [ $? -ne 1 ] || break
@@ -48,11 +48,12 @@ session_lock_name_message() { [ -z "$1" ] || printf ',"message_id":%s' "$(sessio
 session_lock_quote() { printf '"%s"' "$(printf %s "$1" | sed 's/[\\"]/\\&/g')"; }
 
 # session_lock_ask OPERATION [FIELDS [TIMEOUT]]: curl repeats the same body, so the same owner
-# token, until there is an answer. Tokens go through descriptors: others can see arguments.
+# token, until there is an answer. Tokens are passed through descriptors, because other users can
+# see arguments.
 session_lock_ask() {
     session_lock_url=${SESSION_LOCK_URL:-http://127.0.0.1:7099}
     while [ "$session_lock_url" != "${session_lock_url%/}" ]; do session_lock_url=${session_lock_url%/}; done
-    # A proxy could read the API token of plain HTTP, and has no way to this machine's loopback.
+    # A proxy could read the API token in plain HTTP, and cannot reach this machine's loopback.
     case $session_lock_url/ in
     http:* | https://127.* | https://localhost[:/]* | 'https://[::1]'*) session_lock_direct='*' ;;
     *) session_lock_direct=${no_proxy-${NO_PROXY-}} ;;

@@ -20,16 +20,16 @@ type Fields map[string]any
 // ErrLost says that the lease had ended before: somebody else may have answered.
 var ErrLost = errors.New("session-lock: the lease is lost")
 
-// newAttempt draws an owner token. It returns the fields that every request for one lease has.
+// newAttempt draws an owner token. It returns the fields that all requests for one lease share.
 func newAttempt(idProspect, idDevice string) Fields {
 	token, err := rand.Int(rand.Reader, new(big.Int).Exp(big.NewInt(10), big.NewInt(20), nil))
 	if err != nil {
-		panic(err) // this machine has no randomness
+		panic(err) // this machine has no random numbers
 	}
 	return Fields{"id_prospect": idProspect, "id_device": idDevice, "owner_token": fmt.Sprintf("%020d", token)}
 }
 
-// ask repeats the same body, so the same owner token, until there is a yes or a no.
+// ask repeats the same body, and so the same owner token, until the server answers yes or no.
 func (attempt Fields) ask(operation string, more Fields) (Fields, error) {
 	for name, value := range attempt {
 		more[name] = value

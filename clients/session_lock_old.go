@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-var leases sync.Map // of the old functions, by conversation
+var leases sync.Map // the leases of the old functions, by conversation
 
 func TryAcquireSession(idProspect, idDevice string) (bool, error) {
 	lease, _, err := Acquire(idProspect, idDevice, "", 0, 30*time.Second)
@@ -17,7 +17,7 @@ func TryAcquireSession(idProspect, idDevice string) (bool, error) {
 	return lease != nil, err
 }
 
-// ReleaseSession says ErrLost if the lease had ended before.
+// ReleaseSession returns ErrLost if the lease had already ended.
 func ReleaseSession(idProspect, idDevice string) error {
 	lease, found := leases.LoadAndDelete([2]string{idProspect, idDevice})
 	if !found {

@@ -1,5 +1,5 @@
-//! What the service does beside its requests: one table of jobs, each with a thread of its own, until the
-//! service stops.
+//! The background work of the service: one table of jobs. Each job has its own thread and runs
+//! until the service stops.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,33 +15,33 @@ use crate::service::Service;
 use crate::store::{Opened, Store, Swept};
 use crate::systemd;
 
-/// Between two tries to reach the database at the start.
+/// Pause between attempts to reach the database at the start.
 const OPEN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How exactly waits end, and how soon after its expiry a waiter takes a lease over.
+/// The precision of the ends of waits, and of takeovers after an expiry.
 const TICK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Between two reads of the rows that are waited for: together with the read, a release through
-/// another server reaches a waiter within 300 ms.
+/// Pause between reads of the rows that waiters wait for. With the time of a read, a release
+/// through another server reaches a waiter within 300 ms.
 const WATCH_INTERVAL: Duration = Duration::from_millis(150);
 
-/// Rows are swept minutes after their expiry, so nobody notices one minute more.
+/// Rows are swept minutes after their expiry, so one more minute does not matter.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Between two pages of a sweep, so that it is in nobody's way.
+/// Pause between pages of a sweep, so that a sweep does not slow down requests.
 const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a job sleeps while there is nothing to do; it is woken by the first waiter.
+/// How long a job sleeps while there is nothing to do. The first waiter wakes it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// When a job runs.
 #[derive(Clone, Copy, PartialEq)]
 enum When {
-    /// While anybody waits for a session.
+    /// While any acquire waits for a session.
     SomebodyWaits,
-    /// Always. It waits by itself for something to do.
+    /// Always: the job itself waits until there is something to do.
     Always,
-    /// Once the store is open, which the job does first.
+    /// After the job has opened the store.
     StoreIsOpen,
 }
 
@@ -77,7 +77,7 @@ impl Job {
     /// Runs the job until the service stops.
     ///
     /// # Errors
-    /// What is wrong with the database or its table, if the store cannot be opened.
+    /// Returns the problems of the database or its table if the store cannot be opened.
     pub fn run(&self, context: &Context) -> Result<(), Vec<Finding>> {
         if self.when == When::StoreIsOpen {
             open(context.service.store(), context.stopping)?;
@@ -96,7 +96,7 @@ impl Job {
     }
 }
 
-/// Tries until the store is open or the service stops.
+/// Tries to open the store until it is open or the service stops.
 fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
     let mut last_reason = String::new();
     while !stopping.load(Ordering::Relaxed) {
@@ -109,7 +109,8 @@ fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
                 systemd::tell_status("ready");
                 return Ok(());
             }
-            // systemd would start the service again each second, until the database locks this machine out.
+            // If the service ended, systemd would restart it each second, until the database blocks
+            // this machine.
             Opened::Unusable(findings)
                 if systemd::listens() && findings.iter().all(|finding| finding.topic == TLS) =>
             {
@@ -123,37 +124,37 @@ fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
     Ok(())
 }
 
-/// Says why the store is not open, unless it has been said, and waits for the next try.
+/// Logs why the store is not open, if the reason is new, and waits for the next attempt.
 fn wait_on(reason: String, last_reason: &mut String) {
     if reason != *last_reason {
-        warn!("not ready: {reason}; trying on");
+        warn!("not ready: {reason}; retrying");
         systemd::tell_status(&format!("not ready: {reason}"));
         *last_reason = reason;
     }
     thread::sleep(OPEN_INTERVAL);
 }
 
-/// Refuses waiters whose time is over, and gives sessions their turn when a lease expires.
+/// Refuses waiters whose wait is over, and gives sessions their turn when a lease expires.
 fn end_waits(context: &Context) {
     if context.service.tick() {
         (context.wake)();
     }
 }
 
-/// Notices what other servers and old programs do to sessions that are waited for.
+/// Detects changes by other servers and old programs to the rows that waiters wait for.
 fn watch_rows(context: &Context) {
     if context.service.watch() {
         (context.wake)();
     }
 }
 
-/// Checks a database that seems not to answer, and notices when it answers again.
+/// Checks a database that seems to be down, and detects when it answers again.
 fn check_health(context: &Context) {
     context.service.store().check_health(IDLE_TIMEOUT);
 }
 
-/// Deletes what crashed holders left if their customers never write again, and records of messages that
-/// nobody delivers any more. Updates the metrics that change slowly.
+/// Deletes rows of crashed holders that no acquire has taken over, and records of messages that no
+/// provider delivers any more. Updates the metrics that change slowly.
 fn sweep(context: &Context) {
     let store = context.service.store();
     let (mut after, mut held) = (Some(0), 0);
@@ -191,13 +192,13 @@ fn forget_messages(context: &Context) {
             Ok(0) => break,
             Ok(forgotten) => records += forgotten,
             Err(error) => {
-                debug!("could not forget messages: {error}");
+                debug!("could not delete old records of messages: {error}");
                 break;
             }
         }
         thread::sleep(SWEEP_PAUSE);
     }
     if records > 0 {
-        info!("forgot {records} messages that were answered long ago");
+        info!("deleted {records} old records of answered messages");
     }
 }

@@ -1,5 +1,5 @@
-//! The last ten minutes of this server, kept in memory: whoever opens the operator's page sees what happened
-//! before. No owner token is in it.
+//! The last ten minutes of this server, kept in memory: the operator's page shows what happened
+//! before it was opened. The history contains no owner token.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::lease::Session;
 use crate::metrics::{METRICS, Metrics};
 
-/// Between two samples: short enough to show an outage of seconds.
+/// Pause between samples: short enough to show an outage of seconds.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Ten minutes of samples: as many as a small graph on a phone can show.
@@ -58,14 +58,14 @@ fn total(counters: &IntCounterVec) -> u64 {
 /// The history of this process.
 pub static HISTORY: LazyLock<History> = LazyLock::new(History::new);
 
-/// What happened to a session that an operator should know of.
+/// An event of a session that an operator should know about.
 #[derive(Clone, Copy)]
 pub enum Event {
     /// A lease was granted over a stale row.
     Takeover,
-    /// The row of a crashed holder was deleted, because nobody acquired the session for minutes.
+    /// The row of a crashed holder was deleted, because no worker acquired the session for minutes.
     Swept,
-    /// An operator released it.
+    /// An operator released the lease by force.
     Forced,
 }
 
@@ -79,20 +79,20 @@ impl Event {
     }
 }
 
-/// An event, as it is kept.
+/// An event in the history.
 struct Noted {
     at: Instant,
     event: Event,
-    /// Whether it ended a lease; otherwise an old program's row.
+    /// Whether the event ended a lease, and not an old program's row.
     was_lease: bool,
     session: Session,
 }
 
-/// What happened since the sample before.
+/// What happened since the previous sample.
 struct Sample {
     at: Instant,
     counts: [u64; COUNTS.len()],
-    /// How many waited for a session then.
+    /// How many acquires waited for a session at the end of the sample.
     waiting: usize,
     slowest_ms: u64,
 }
@@ -130,19 +130,19 @@ impl History {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes how long an answer took.
+    /// Records how long an answer took.
     pub fn answered(&self, took: Duration) {
         let took_us = took.as_micros().try_into().unwrap_or(u64::MAX);
         self.slowest_us.fetch_max(took_us, Ordering::Relaxed);
     }
 
-    /// Notes an event.
+    /// Records an event.
     pub fn note(&self, event: Event, was_lease: bool, session: &Session) {
         let noted = Noted { at: Instant::now(), event, was_lease, session: session.clone() };
         push(&mut self.kept().events, noted, EVENTS_MAX);
     }
 
-    /// Takes a sample if it is time.
+    /// Takes a sample if one is due.
     pub fn sample_when_due(&self, waiting: impl Fn() -> usize) {
         let mut kept = self.kept();
         if kept.sampled_at.elapsed() < SAMPLE_INTERVAL {
@@ -157,7 +157,7 @@ impl History {
         push(&mut kept.samples, sample, SAMPLES_MAX);
     }
 
-    /// All of it: samples from the oldest, events from the newest.
+    /// The history: samples with the oldest first, events with the newest first.
     pub fn to_json(&self, waiting: usize) -> Value {
         let kept = self.kept();
         let ago_ms = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -188,7 +188,7 @@ impl History {
     }
 }
 
-/// Appends, and drops the oldest if there are too many.
+/// Appends an entry, and drops the oldest entry above the limit.
 fn push<T>(kept: &mut VecDeque<T>, new: T, limit: usize) {
     if kept.len() == limit {
         kept.pop_front();

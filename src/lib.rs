@@ -9,40 +9,43 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`cli`] | one file a command, settings and their defaults, exit statuses, the HTTP client of `list`, `release`, `run` and `health` |
+//! | [`cli`] | one file per command, settings and their defaults, exit statuses, the HTTP client of `list`, `release`, `run` and `health` |
 //! | [`http`] | the server's threads, the table of routes, requests in, responses out |
-//! | [`background`] | one table of the jobs beside the requests: end waits, watch rows, sweep, check health |
-//! | [`service`] | an operation takes its turn and is answered |
+//! | [`background`] | one table of background jobs: end waits, watch rows, sweep, check health |
+//! | [`service`] | gives each operation its turn, and answers it |
 //! | [`queue`] | who waits for which session |
 //! | [`store`] | a batch of operations in, a batch of answers out: packets, retries, list, watch, sweep |
 //! | [`doctor`] | `check`: facts are read once, and each finding is a small function of them |
-//! | [`lease`] | the words and the rules, one file a verb: what the rows that were read mean |
+//! | [`lease`] | the terms and the rules, one file per verb: what the rows that were read mean |
 //! | [`db`] | pool, connection, statements, kinds of errors, health, `KILL` |
-//! | [`containment`] | what `tiny_http` does badly, each fault in a file of its own |
+//! | [`containment`] | the faults of `tiny_http`, each in its own file |
 //! | [`net`] | the listener and the connections that it accepted |
 //! | [`history`] | the last ten minutes, for the page |
-//! | [`metrics`], [`process`], [`logging`], [`systemd`] | what the others share |
+//! | [`metrics`], [`process`], [`logging`], [`systemd`] | shared by the other modules |
 //!
-//! The statements are in the folder `sql/`, one a file: they are the protocol's specification. The tests in
-//! `tests/it/` are in folders of the same names.
+//! The statements are in the folder `sql/`, one per file: they are the protocol's specification.
+//! The tests in `tests/it/` are in folders of the same names.
 //!
 //! # The life of a request
 //!
-//! 1. A worker receives it from `tiny_http`, together with all others that are there
-//!    (`http/workers.rs`), unless its client has an unanswered one (`containment/answer_order.rs`). Its
-//!    body is read if it is there (`containment/body.rs`).
-//! 2. Its row in the table of routes names the function that reads its fields (`http/routes.rs`,
-//!    `http/requests.rs`). They become an operation, which joins its session's queue (`service/mod.rs`,
-//!    `queue/mod.rs`).
-//! 3. The worker takes the turns that are ready, at most one a session, and runs them together
-//!    (`store/batch.rs`). Each is an attempt, which knows the packet that it needs next
-//!    (`store/attempt.rs`); the packets of all are one transaction (`store/packet.rs`). One acquire
-//!    alone is one INSERT, and its count is the answer; everything else reads its rows back in the same
-//!    transaction.
-//! 4. The rows are told apart (`store/reply.rs`), and the file of the verb decides what they mean
-//!    (`lease/acquire.rs`, `renew.rs`, `commit.rs`, `release.rs`).
-//! 5. The queue learns what follows: the next waiter has its turn, or waits on (`service/turns.rs`).
-//! 6. The outcome becomes status, JSON, log line and counter (`http/outcomes.rs`), and is sent.
+//! 1. A worker receives the request from `tiny_http`, together with all others that have arrived
+//!    (`http/workers.rs`). If its client has an unanswered request, that one is answered first
+//!    (`containment/answer_order.rs`). The worker reads the body if it has arrived
+//!    (`containment/body.rs`).
+//! 2. The table of routes names the function that reads the request's fields (`http/routes.rs`,
+//!    `http/requests.rs`). The fields become an operation, which joins its session's queue
+//!    (`service/mod.rs`, `queue/mod.rs`).
+//! 3. The worker takes the turns that are ready, at most one per session, and runs them as one
+//!    batch (`store/batch.rs`). Each operation is an attempt, which knows the packet that it needs
+//!    next (`store/attempt.rs`). The packets of a batch are one transaction (`store/packet.rs`).
+//!    For a single acquire, an INSERT, and for a release, a DELETE, the count is the answer. Other
+//!    packets read the rows back in the same transaction.
+//! 4. The rows of the reply are assigned to their operations (`store/reply.rs`), and the file of
+//!    the verb decides what they mean (`lease/acquire.rs`, `renew.rs`, `commit.rs`, `release.rs`).
+//! 5. The queue gets the outcome: the next waiter gets its turn, or continues to wait
+//!    (`service/turns.rs`).
+//! 6. The outcome becomes status, JSON, log line and counter (`http/outcomes.rs`), and the answer
+//!    is sent.
 
 mod background;
 mod cli;
@@ -63,7 +66,7 @@ mod systemd;
 
 pub use cli::main;
 
-/// What the tests and the benchmarks use of the library; nothing else is public.
+/// The items that the tests and the benchmarks use; nothing else is public.
 pub mod testing {
     pub use crate::cli::private_database::{DATABASE, PrivateDatabase};
     pub use crate::http::{Parsed, Request, Response, Routed, Router, WAIT_MAX_MS};
@@ -74,7 +77,7 @@ pub mod testing {
     pub use crate::service::Service;
     pub use crate::store::{FirstPacket, Locks, Opened, Operation, Store};
 
-    // For the model, which brings a table of its own: an operation's decisions, and its packets.
+    // For the model, which has its own table: an operation's decisions, and its packets.
     pub use crate::lease::{
         Acquired, Commit, Committed, Force, Forced, Holder, How, Message, MessageId, Read,
         Released, Renew, Renewed, Row, StoredRecord,

@@ -1,5 +1,5 @@
-//! Log lines on standard error. Those of one batch of operations go there in one write: each write wakes
-//! whoever reads them, and with a line for each request that took a tenth of the service's time.
+//! Log lines on standard error. The lines of one batch of operations are written together: one
+//! write per line wakes the reader each time, and took a tenth of the service's time.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ thread_local! {
 pub fn init() {
     Builder::from_env(Env::default().default_filter_or("info"))
         .target(Target::Pipe(Box::new(Output)))
-        // The service itself reports what tiny_http complains of, with the remedy.
+        // The service itself reports the errors of tiny_http, with the remedy.
         .filter_module("tiny_http", log::LevelFilter::Off)
         .format(|line, record| writeln!(line, "{:<5} {}", record.level(), record.args()))
         .init();
@@ -41,7 +41,7 @@ impl Write for Output {
     }
 }
 
-/// While it lives, this thread's lines are held back; they are written in one piece when it is dropped.
+/// Holds back this thread's lines, and writes them together when it is dropped.
 pub struct Batch(());
 
 impl Batch {
@@ -54,7 +54,7 @@ impl Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         let lines = BATCH.take().unwrap_or_default();
-        // If nobody reads standard error, the service goes on.
+        // If standard error is closed, the service continues without a log.
         let _ = io::stderr().write_all(&lines);
     }
 }

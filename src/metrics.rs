@@ -1,4 +1,4 @@
-//! What is counted, for Prometheus: `GET /metrics`. No id of a session is in any label.
+//! The metrics for Prometheus: `GET /metrics`. No label contains an id of a session.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use prometheus::{
 
 use crate::process;
 
-/// From an answer in memory to the longest work: 10 s.
+/// From an answer without the database to the slowest answer: 10 s.
 const REQUEST_BUCKETS_S: [f64; 12] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0];
 
 /// Up to the longest wait for a session: 25 s.
 const WAIT_BUCKETS_S: [f64; 8] = [0.01, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 25.0];
 
-/// Turns of a bot take seconds; the default ttl is 30 s, the longest hold 15 min.
+/// A bot's work takes seconds; the default ttl is 30 s, the longest hold 15 min.
 const HOLD_BUCKETS_S: [f64; 10] = [0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
 
 /// Up to [`crate::service::BATCH_MAX`].
 const BATCH_BUCKETS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
-/// The numbers of this process.
+/// The metrics of this process.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// Declares the metrics: field, type, and how it is made, with its name and help.
+/// Declares the metrics: field, type, constructor, name and help.
 macro_rules! metrics {
     ($($field:ident: $type:ty = $make:ident($($argument:expr),+ $(,)?);)+) => {
         /// All metrics.
@@ -39,7 +39,7 @@ macro_rules! metrics {
         impl Metrics {
             fn new() -> Self {
                 let registry = Registry::new_custom(Some("session_lock".to_owned()), None)
-                    .expect("the prefix is a name");
+                    .expect("the prefix is valid");
                 let made = Registered(&registry);
                 let info = Opts::new("build_info", "Always 1; the version is in the label.");
                 let info = info.const_label("version", env!("CARGO_PKG_VERSION"));
@@ -75,10 +75,10 @@ metrics! {
         "hold_seconds", "Time from grant to release, of leases that this server granted.", &HOLD_BUCKETS_S,
     );
     batch_size: Histogram = histogram(
-        "batch_operations", "Operations that went to the database together.", &BATCH_BUCKETS,
+        "batch_operations", "Operations in one batch for the database.", &BATCH_BUCKETS,
     );
     requests: HistogramVec = histogram_by_route(
-        "request_seconds", "Time from taking a request to its answer, the wait for a session included.",
+        "request_seconds", "Time from receiving a request to its answer, with the wait for a session.",
     );
     database_up: IntGauge = gauge(
         "database_up",
@@ -96,7 +96,7 @@ metrics! {
     );
     leases_held: IntGauge = gauge(
         "leases_held",
-        "Leases in the whole table that held at its last sweep: up to a minute ago, longer while the database does not answer.",
+        "Leases held in the whole table at its last sweep: up to a minute ago, longer while the database does not answer.",
     );
     overruns: IntCounter = counter(
         "overruns_total",
@@ -117,11 +117,11 @@ metrics! {
     );
     left_behind: IntGauge = gauge(
         "connections_left_behind",
-        "Connections with forged lengths, which are freed by a restart only; when there are too many, it happens by itself.",
+        "Connections with a forged body length, which only a restart frees. The service restarts if there are too many.",
     );
     cut_off: IntCounter = counter(
         "clients_cut_off_total",
-        "Clients that sent a head without end, too much at once, or did not read.",
+        "Clients that sent an endless head, sent too much at once, or did not read their answers.",
     );
 }
 
@@ -131,10 +131,10 @@ impl Metrics {
         self.requests.with_label_values(&[route]).observe(took.as_secs_f64());
     }
 
-    /// All of it, as Prometheus reads it.
+    /// All metrics in Prometheus' text format.
     pub fn text(&self) -> String {
         let mut text = Vec::new();
-        // Writing to memory does not fail, and neither does a registry of our own.
+        // Neither writing to memory nor encoding our own registry fails.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         String::from_utf8_lossy(&text).into_owned() + &process::metrics_text()
     }
@@ -145,9 +145,9 @@ struct Registered<'a>(&'a Registry);
 
 impl Registered<'_> {
     fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
-        let collector = made.expect("names and labels of ours are right");
+        let collector = made.expect("our names and labels are valid");
         let registered = self.0.register(Box::new(collector.clone()));
-        registered.expect("no name of ours is there twice");
+        registered.expect("our names are unique");
         collector
     }
 
@@ -172,7 +172,7 @@ impl Registered<'_> {
         self.add(HistogramVec::new(options, &["route"]))
     }
 
-    /// A counter for each value of its label, each of which can be seen before its first time.
+    /// A counter for each value of its label. Each counter is visible before its first event.
     fn labelled(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
         let counters = self.add(IntCounterVec::new(Opts::new(name, help), &[label]));
         for value in values {

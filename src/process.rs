@@ -1,11 +1,11 @@
-//! The process as the system sees it: proc(5).
+//! What the system knows about this process: proc(5).
 
 use std::fmt::Write;
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
-/// The unit of times in `/proc`: 100 a second, whatever the kernel's own rate.
+/// Ticks per second in `/proc`, regardless of the kernel's own rate.
 const TICKS_PER_S: f64 = 100.0;
 
 /// How many threads and pages of memory the process has.
@@ -15,14 +15,14 @@ pub struct ProcessSize {
 }
 
 impl ProcessSize {
-    /// Zeros where the system does not tell.
+    /// Reads the size. What cannot be read is 0.
     pub fn now() -> Self {
         let fields = Fields::read();
         Self { threads: fields.number(18), pages: fields.number(22) }
     }
 }
 
-/// The fields of `/proc/self/stat` that follow the name, which may have blanks in it.
+/// The fields of `/proc/self/stat` that follow the name, which may contain spaces.
 struct Fields(String);
 
 impl Fields {
@@ -45,7 +45,7 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
-/// The number behind a name in a file of `/proc`.
+/// The number that follows a name in a file of `/proc`.
 fn named_number(path: &str, name: &str) -> f64 {
     let text = fs::read_to_string(path).unwrap_or_default();
     let rest = text.lines().find_map(|line| line.strip_prefix(name));
@@ -53,7 +53,7 @@ fn named_number(path: &str, name: &str) -> f64 {
     number.unwrap_or(0.0)
 }
 
-/// The metrics of a process under the names that all of Prometheus' clients give them.
+/// The metrics of this process, under the standard names of Prometheus clients.
 pub fn metrics_text() -> String {
     let fields = Fields::read();
     let open_fds = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
@@ -61,13 +61,13 @@ pub fn metrics_text() -> String {
     let started = named_number("/proc/stat", "btime") + fields.seconds(20);
     #[rustfmt::skip]
     let metrics = [
-        ("process_resident_memory_bytes", "gauge", "Memory that the process has, in bytes.", named_number("/proc/self/status", "VmRSS:") * 1024.0),
-        ("process_virtual_memory_bytes", "gauge", "Addresses that the process has, in bytes.", float(fields.number(21))),
+        ("process_resident_memory_bytes", "gauge", "Resident memory of the process, in bytes.", named_number("/proc/self/status", "VmRSS:") * 1024.0),
+        ("process_virtual_memory_bytes", "gauge", "Virtual memory of the process, in bytes.", float(fields.number(21))),
         ("process_threads", "gauge", "Threads of the process.", float(fields.number(18))),
         ("process_open_fds", "gauge", "Open file descriptors.", float(open_fds as u64)),
-        ("process_max_fds", "gauge", "Most file descriptors that may be open.", max_fds),
+        ("process_max_fds", "gauge", "Maximum number of open file descriptors.", max_fds),
         ("process_start_time_seconds", "gauge", "When the process started, in seconds since 1970.", started),
-        ("process_cpu_seconds_total", "counter", "Processor time that the process has used, in seconds.", fields.seconds(12) + fields.seconds(13)),
+        ("process_cpu_seconds_total", "counter", "CPU time that the process has used, in seconds.", fields.seconds(12) + fields.seconds(13)),
     ];
     metrics.iter().fold(String::new(), |mut text, (name, kind, help, value)| {
         // Writing to memory does not fail.

@@ -1,18 +1,18 @@
-//! What systemd is told: that the service answers, and goes on answering (`Type=notify`,
-//! `WatchdogSec`). Without systemd, nothing.
+//! Notifies systemd that the service is ready, and feeds its watchdog (`Type=notify`,
+//! `WatchdogSec`). Does nothing without systemd.
 
 use std::time::Duration;
 
 use log::debug;
 use sd_notify::NotifyState;
 
-/// Between two tries to get an answer, while there is none.
+/// Pause between checks while the service does not answer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often the watchdog is fed within its time: one answer may come late.
+/// How often the watchdog is fed within its timeout, so that one answer may be late.
 const FEEDS_PER_TIMEOUT: u32 = 3;
 
-/// Whether systemd, or whoever started the service, listens.
+/// Whether systemd, or another supervisor, listens.
 pub fn listens() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
@@ -22,13 +22,13 @@ pub fn tell_status(status: &str) {
     tell(&NotifyState::Status(status));
 }
 
-/// Tells that the service is about to end.
+/// Reports that the service is about to end.
 pub fn tell_stopping() {
     tell(&NotifyState::Stopping);
 }
 
-/// Tells that the service answers once `answers` has been true, and feeds the watchdog as long as it
-/// is. `answers` asks the service itself, as a client would.
+/// Reports the service as ready once `answers` has returned true, and feeds the watchdog as long as
+/// `answers` returns true. `answers` sends a request to the service, as a client would.
 pub fn report(answers: impl Fn() -> bool, pause: impl Fn(Duration) -> std::ops::ControlFlow<()>) {
     let interval = sd_notify::watchdog_enabled().map(|timeout| timeout / FEEDS_PER_TIMEOUT);
     let mut is_ready = false;

@@ -1,4 +1,4 @@
-"""What tests/n8n runs: n8n, session-lock, and a bot that counts what it is asked."""
+"""The programs of tests/n8n: n8n, session-lock, and a bot that counts its requests."""
 import contextlib, http.client, json, os, signal, socket, sqlite3, subprocess, tempfile, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,7 +9,7 @@ N8N = ROOT / "target/n8n/node_modules/.bin/n8n"
 SERVER = ROOT / "target/debug/session-lock"
 WORKFLOW = (ROOT / "clients/n8n.json").read_text()
 SHIPPED_URL = "http://127.0.0.1:7099"
-WEBHOOK = "/webhook/session-lock-bot"  # as clients/README.md says
+WEBHOOK = "/webhook/session-lock-bot"  # the path in clients/README.md
 TOKEN = "secret"
 START_S = 120  # n8n on a slow machine
 N8N_ENVIRONMENT = {
@@ -44,7 +44,7 @@ def eventually(what, check, seconds=20):
 
 
 def request(port, path, body=None):
-    """The answer to a POST of JSON, or to a GET, and its text."""
+    """The status of the answer to a POST of JSON, or to a GET, and its text."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=90)) as connection:
         if body is None:
             connection.request("GET", path)
@@ -55,7 +55,7 @@ def request(port, path, body=None):
 
 
 class Process:
-    """A child whose output goes to a file."""
+    """A child process whose output goes to a file."""
 
     def __init__(self, name, *command, **environment):
         self.log = FOLDER / f"{name}.log"
@@ -114,7 +114,8 @@ class SessionLock:
 
 
 class Bot:
-    """What the workflow's two placeholders ask in the tests: it counts, and does what a case wants."""
+    """The server that the workflow's two placeholders call: it counts the calls, and answers as the
+    case needs."""
 
     def __init__(self):
         self.calls, self.behaviour, bot = [], {}, self
@@ -154,7 +155,7 @@ class Bot:
 
 
 class Variant:
-    """A copy of the workflow at an address of its own, with another URL of session-lock."""
+    """A copy of the workflow with its own address and another URL of session-lock."""
     all = []
 
     def __init__(self, name, url, credential=None, urls={}, replace=("", "")):
@@ -180,16 +181,16 @@ class Variant:
         Variant.all.append(self)
 
     def deliver(self, message):
-        """What the provider is told."""
+        """The status that the provider gets."""
         start = time.monotonic()
         answer, text = request(n8n.port, self.path, message)
         return Told(answer.status, answer.headers.get("Retry-After"), text, time.monotonic() - start)
 
     def send(self, message, status, execution="success", words=""):
-        """Delivers, and sees what the provider is told and what n8n shows."""
+        """Delivers a message, and checks the provider's answer and n8n's execution."""
         before = n8n.last_execution()
         told = self.deliver(message)
-        assert told.status == status, f"the provider is told {told}"
+        assert told.status == status, f"the provider gets {told}"
         [shown] = n8n.executions(self, before, 1)
         assert shown == execution, f"n8n shows {shown}, not {execution}"
         eventually(f"{words!r} in what n8n shows", lambda: words in n8n.data(before))
@@ -240,7 +241,7 @@ class N8n:
         return eventually("n8n's executions", lambda: self.look(newest))[0][0]
 
     def executions(self, variant, after, count):
-        """The statuses of those that came after this one, when as many are over."""
+        """The statuses of this many executions after this one, when they have ended."""
         def look():
             rows = self.look("SELECT status FROM execution_entity WHERE workflowId = ? AND id > ? "
                              "AND status NOT IN ('new', 'running', 'waiting')", variant.name, after)
@@ -248,7 +249,7 @@ class N8n:
         return eventually(f"{count} executions of {variant.name}", look, 60)
 
     def data(self, after):
-        """What n8n stores of them, a little later than the status."""
+        """The data that n8n stores about them, a little later than the status."""
         return str(self.look("SELECT data FROM execution_data WHERE executionId > ?", after))
 
 

@@ -1,12 +1,13 @@
-// Opens the operator's page in headless Chromium and waits for what it must show:
+// Opens the operator's page in headless Chromium and waits for the expected content:
 //
 //     node tests/page.mjs BASE_URL SCREENSHOT_DIR STATE
 //
 // STATE: empty | busy | waiting | history DEVICE DEVICE | gone | token TOKEN | force DEVICE PROSPECT
 //
 // Needs Node 18 and Debian's chromium (or CHROMIUM=path). Writes STATE.png (desktop, light) and
-// STATE-phone.png (phone, dark); for token and force those of the dialog too. Status 0, or 1 and a line
-// that says what was not found. `gone` may be started before the database ends: then the picture has a list.
+// STATE-phone.png (phone, dark); for token and force, also those of the dialog. Exits with 0, or with
+// 1 and a line that says what was not found. If `gone` is started before the database ends, the
+// picture has a list.
 
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -15,7 +16,7 @@ import { join } from "node:path";
 
 const TIMEOUT_MS = 20_000;
 const LEASES = 200;
-// Of 844 px: for usual ids, in two lines at most.
+// Of 844 px: for ids of usual length, in at most two lines.
 const PHONE_ROW_PX = 80;
 const [base, pictures, state, ...words] = process.argv.slice(2);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -81,7 +82,7 @@ function send(method, params = {}) {
 
 // The page -----------------------------------------------------------------------------------------
 
-/** What `check` returns in the page, where it may call `visible(selector)` and has the arguments. */
+/** The result of `check` in the page, where it gets the arguments and may call `visible(selector)`. */
 async function inPage(check, ...args) {
   const visible = (selector, within = document) =>
     [...within.querySelectorAll(selector)].filter((element) => element.getClientRects().length > 0);
@@ -104,7 +105,7 @@ async function until(what, check, ...args) {
   }
 }
 
-/** A real click, which misses what is hidden, covered or disabled. */
+/** A real click, which has no effect on hidden, covered or disabled elements. */
 async function click(what, find, ...args) {
   const check = `(...args) => {
     const element = (${find})(...args);
@@ -145,7 +146,7 @@ async function pair(name) {
 const rowOf = (device, prospect) => visible("#rows tr").find((row) =>
   row.querySelector(".device").textContent === device && row.querySelector(".prospect").textContent === prospect);
 
-/** Clicks on a column sort the list by it, and once more the other way around. */
+/** A click on a column sorts the list by it, and a second click reverses the order. */
 async function sorts() {
   for (const direction of ["ascending", "descending"]) {
     await click("the column of prospects", () => document.querySelector("[data-sort=prospect] button"));
@@ -275,7 +276,7 @@ sessionId = undefined;
 send("Browser.close").catch(() => {});
 await Promise.race([ended, sleep(3000)]);
 chromium.kill("SIGKILL");
-// Its helpers may write into the profile for a moment longer.
+// Its child processes may still write into the profile for a moment.
 for (let attempt = 0; attempt < 20; attempt += 1) {
   try {
     rmSync(profile, { recursive: true, force: true });

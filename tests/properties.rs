@@ -1,4 +1,4 @@
-//! What must hold for any input: the 62 stored characters, and the parser of requests.
+//! Properties of any input: the 62 stored characters, and the parser of requests.
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use session_lock::testing::{Operation, Service, Store};
 use session_lock::testing::{Parsed, Request, Response, Routed, Router, WAIT_MAX_MS};
 use session_lock::testing::{TTL_MAX_MS, TTL_MIN_MS, TokenOrigin};
 
-/// A router whose database is not there: nothing here asks it.
+/// A router without a database, which no test here needs.
 fn router() -> AssertUnwindSafe<Router> {
     let url = mysql::Opts::from_url("mysql://root@127.0.0.1:1/nowhere").unwrap();
     let store = Store::new(&url, "sessions", None, 1);
@@ -23,7 +23,7 @@ fn read(router: &Router, method: &str, target: &str, body: &[u8]) -> Routed {
     router.route(&request, Instant::now()).1
 }
 
-/// A refusal that says what is wrong, in the shape that every error has.
+/// Asserts a refusal with a message, in the shape of every error.
 fn assert_refused(response: &Response, statuses: &[u16]) {
     assert!(statuses.contains(&response.status), "{response:?}");
     let body: Value = serde_json::from_str(&response.body).unwrap();
@@ -50,7 +50,7 @@ fn escaped(text: &str) -> String {
     format!("\"{}\"", letters.collect::<String>())
 }
 
-/// A body with these fields in any order, spelled in any way that JSON has for it.
+/// A body with these fields in any order, in any JSON spelling.
 fn spelled(fields: Vec<(&'static str, Value)>) -> impl Strategy<Value = Vec<u8>> {
     let spellings: [fn(&str) -> String; 2] = [plain, escaped];
     let spellings = prop::sample::select(spellings.to_vec());
@@ -64,7 +64,7 @@ fn spelled(fields: Vec<(&'static str, Value)>) -> impl Strategy<Value = Vec<u8>>
     })
 }
 
-/// Some JSON, of which little is a request.
+/// Random JSON, which is rarely a valid request.
 fn values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -128,7 +128,7 @@ proptest! {
         let mut stored = format!("2025-10-14 09:00:00.0000001760432400123456{token}").into_bytes();
         stored[at] = byte;
         if let Some(StoredLease { owner_token, fencing_token }) = StoredLease::parse(&stored) {
-            // What it says is what is there, digit for digit.
+            // The parsed values equal the stored ones, digit for digit.
             let said = format!("{:016}{}", fencing_token.0, owner_token.secret());
             prop_assert_eq!(said.as_bytes(), &stored[26..]);
         }

@@ -17,7 +17,7 @@ use crate::measure::{Client, Measured, duration, next, prospect, summary, us_sin
 const RAW_BATCH: usize = 64;
 const RAW_CONNECTIONS: u32 = 2;
 
-/// What the old bot did itself: it checks the row, upserts it, and at the end deletes it.
+/// The old bot's own lock: it checks the row, upserts it, and finally deletes it.
 pub fn old_program(url: &str) -> Client {
     let mut conn = mysql::Conn::new(Opts::from_url(url).unwrap()).unwrap();
     conn.query_drop("SET time_zone = '+00:00'").unwrap();
@@ -36,7 +36,7 @@ pub fn old_program(url: &str) -> Client {
     })
 }
 
-/// The database's own locks, which end with their connection: nothing is written.
+/// The database's own locks, which end with their connection and write nothing.
 pub fn get_lock(url: &str) -> Client {
     let mut conn = mysql::Conn::new(Opts::from_url(url).unwrap()).unwrap();
     Box::new(move |number| {
@@ -52,7 +52,7 @@ pub fn get_lock(url: &str) -> Client {
     })
 }
 
-/// Our own statements without HTTP, as many together as help.
+/// session-lock's statements without HTTP, in transactions of the best size.
 pub fn raw(url: &str) -> Measured {
     let store = Store::new(&Opts::from_url(url).unwrap(), TABLE, None, RAW_CONNECTIONS);
     assert!(matches!(store.open(), Opened::Ready(_)));

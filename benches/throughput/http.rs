@@ -1,11 +1,11 @@
-//! The least that an HTTP client can do.
+//! A minimal HTTP client.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// The least that an HTTP client can do.
+/// A minimal HTTP client.
 pub struct Http {
     pub stream: BufReader<TcpStream>,
     request: String,
@@ -26,7 +26,8 @@ impl Http {
         }
     }
 
-    /// Sends a request. Returns the body of an answer with status 200, or else the status line.
+    /// Sends a request. Returns the body of an answer with status 200, or the status line of any
+    /// other answer.
     pub fn ask(&mut self, method: &str, path: &str, body: &str) -> Result<&str, String> {
         self.request.clear();
         let _ = write!(

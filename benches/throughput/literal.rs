@@ -1,5 +1,5 @@
-//! A server that does what the design says and nothing more: tiny_http, r2d2's default pool, a
-//! transaction for each request.
+//! A minimal server for the same design: tiny_http, r2d2's default pool, a transaction for each
+//! request.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ pub fn serve(url: &str) {
     let options = OptsBuilder::from_opts(Opts::from_url(url).unwrap());
     let pool = r2d2::Pool::new(MySqlConnectionManager::new(options)).unwrap();
     eprintln!("listening on {}", http.server_addr());
-    // tiny_http leaves connections of a burst unaccepted; each new connection lets it accept one more.
+    // tiny_http leaves connections of a burst unaccepted; each new connection lets it accept one
+    // more.
     let address = http.server_addr().to_ip().unwrap();
     thread::spawn(move || {
         loop {

@@ -1,9 +1,9 @@
-//! How many conversations a second are acquired and released, by which program: `make bench` prints a
-//! table. What was tried and what it gave is in `benches/README.md`.
+//! How many conversations per second each program acquires and releases: `make bench` prints a
+//! table. The results, and what was tested, are in `benches/README.md`.
 //!
-//! Every row goes through the same loop: so many clients, each with a connection that it keeps, acquire
-//! a conversation and release it, over and over. The rows take turns for several rounds, and the table
-//! shows medians.
+//! Every row uses the same loop: a number of clients, each with its own connection, repeatedly
+//! acquire and release a conversation. The rows take turns for several rounds, and the table shows
+//! medians.
 
 mod database;
 mod http;
@@ -30,8 +30,8 @@ const CLIENTS: [usize; 3] = [1, 64, 256];
 /// `BENCH_ROUNDS` changes this.
 const ROUNDS: u64 = 3;
 
-/// With `BENCH_DATABASE` in the environment, only that database; with `BENCH_ONLY` (names of rows,
-/// separated by `;`), only those rows.
+/// `BENCH_DATABASE` in the environment selects one database, and `BENCH_ONLY` rows (their names,
+/// separated by `;`).
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
     if let [_, mode, url, ..] = &arguments[..]

@@ -1,4 +1,4 @@
-//! The loop that every row of the table goes through.
+//! The loop that measures every row of the table.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ pub fn setting(name: &str, default: u64) -> u64 {
 /// Acquires and releases the conversation of this number.
 pub type Client = Box<dyn FnMut(u64) -> Result<(), String> + Send>;
 
-/// One row of the table: makes the client of this number.
+/// One row of the table: creates the client with this number.
 pub type Row<'a> = Box<dyn Fn(usize) -> Client + Sync + 'a>;
 
 pub struct Measured {
@@ -35,7 +35,7 @@ pub fn duration() -> Duration {
     Duration::from_secs(setting("BENCH_SECONDS", SECONDS))
 }
 
-/// Runs so many clients of a row.
+/// Runs this many clients of a row.
 pub fn measure(row: &Row, clients: usize) -> Measured {
     let (go, over) = (Barrier::new(clients + 1), AtomicBool::new(false));
     let counting = AtomicBool::new(false);
@@ -93,13 +93,13 @@ pub fn summary(mut times_us: Vec<u64>, errors: u64, took: Duration) -> Measured 
     }
 }
 
-/// A number that no client has had yet.
+/// A number that no client has used yet.
 pub fn next() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The customer of this number, in no particular order.
+/// The customer with this number, in no particular order.
 pub fn prospect(number: u64) -> String {
     format!("60{:010}", number.wrapping_mul(2_654_435_761) % 10_000_000_000)
 }

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use crate::http::Http;
 use crate::measure::{Client, prospect};
 
-/// A transaction of etcd that creates the key if it is not there, through its JSON gateway.
+/// A transaction of etcd that creates the key if it does not exist, through the JSON gateway.
 pub fn etcd(address: &str) -> Client {
     let mut http = Http::connect(address);
     Box::new(move |number| {
@@ -30,7 +30,7 @@ fn base64(text: &str) -> String {
     groups.flatten().collect()
 }
 
-/// SET NX with an expiry, and a script that deletes the key if it is ours still.
+/// SET NX with an expiry, and a script that deletes the key if it still has our value.
 pub fn redis(address: &str) -> Client {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();

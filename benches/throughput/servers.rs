@@ -15,8 +15,8 @@ use crate::TABLE;
 use crate::http::Http;
 use crate::measure::setting;
 
-/// Leases that are held all the time, and clients that wait all the time: `BENCH_LEASES` and
-/// `BENCH_WAITERS`, to see what growth costs.
+/// Leases that are held, and clients that wait, during the whole measurement: `BENCH_LEASES` and
+/// `BENCH_WAITERS` show the cost of growth.
 const LEASES: u64 = 0;
 const WAITERS: u64 = 0;
 
@@ -25,10 +25,10 @@ const WAITER_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Servers {
     pub database: PrivateDatabase,
-    /// Where session-lock listens, and the others.
+    /// The addresses of session-lock and of the other servers.
     pub ours: String,
     pub literal: String,
-    /// `None` if it is not installed.
+    /// `None` if etcd is not installed.
     pub etcd: Option<String>,
     pub redis: Option<String>,
     children: Vec<Child>,
@@ -68,7 +68,7 @@ impl Servers {
         servers
     }
 
-    /// Starts a server and waits until its log says that it is ready. Returns where it listens.
+    /// Starts a server and waits until its log says that it is ready. Returns its address.
     fn spawn(&mut self, command: &mut Command) -> String {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -107,7 +107,7 @@ impl Servers {
             let mut http = Http::connect(&self.ours);
             let stream = http.stream.get_ref();
             stream.set_read_timeout(Some(WAITER_TIMEOUT)).unwrap();
-            // They end with the benchmark.
+            // These clients end with the benchmark.
             thread::spawn(move || {
                 loop {
                     let _ = http.ask("POST", "/v1/acquire", body);

@@ -24,7 +24,7 @@ pub fn refused(address: &str) -> Client {
         for _ in 0..2 {
             match http.ask("POST", "/v1/acquire", &body) {
                 Err(status) if !status.contains(" 409") => return Err(status),
-                // The first of all is granted, and held to the end.
+                // The very first request is granted, and its lease is held to the end.
                 _ => {}
             }
         }
@@ -32,7 +32,8 @@ pub fn refused(address: &str) -> Client {
     })
 }
 
-/// Two requests for one of a few sessions, most of which are held: refused, or granted and released.
+/// Two requests for one of a few sessions, most of which are held: refused, or granted and
+/// released.
 pub fn contended(address: &str) -> Client {
     const SESSIONS: u64 = 8;
     let mut http = Http::connect(address);

@@ -1,12 +1,12 @@
--- Find rows that cannot be leases: rows dated further ahead of the clock than the longest lease,
--- and rows of old programs that are dated ahead at all, because their clock or time zone is wrong.
--- Each of them holds its session until its date.
+-- Find rows with an impossible date: leases that are dated further ahead of the clock than the
+-- longest lease, and rows of old programs that are dated ahead at all, because of a wrong clock or
+-- time zone. Each of them holds its session until its date.
 --   :lease_chars   length of a stored lease, in characters
 --   :ahead_s       how far ahead the longest lease can be dated, in seconds
 --   :clock_s       tolerated difference between two clocks, in seconds
---   :limit         the rows with the highest ids that are looked at
--- Columns: number of such rows | number of rows looked at | id_prospect | id_device of one of them,
--- at most 256 characters of each
+--   :limit         how many rows are read, those with the highest ids
+-- Columns: number of such rows | number of rows read | id_prospect | id_device of one of them, at
+-- most 256 characters of each
 SELECT
     found.those,
     found.looked_at,

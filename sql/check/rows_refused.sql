@@ -1,9 +1,9 @@
--- Find rows whose ids session-lock refuses: it takes 1-255 characters, without control characters and
--- without a blank at either end. Old programs may have written others.
+-- Find rows whose ids session-lock refuses: it accepts 1-255 characters, without control characters
+-- and without a blank at either end. Old programs may have written other ids.
 --   :id_max_chars   most characters of an id
---   :limit          the rows with the highest ids that are looked at
--- Columns: number of such rows | number of rows looked at | id_prospect | id_device of one of them,
--- at most 256 characters of each
+--   :limit          how many rows are read, those with the highest ids
+-- Columns: number of such rows | number of rows read | id_prospect | id_device of one of them, at
+-- most 256 characters of each
 -- The expression finds control characters (Cc) anywhere, and blanks (Z) at the ends.
 SELECT
     found.those,

@@ -1,8 +1,8 @@
--- The columns of a table, in their order.
+-- The columns of a table, in the table's order.
 --   :table   its name, in the connection's database
--- Columns: name | data type | width in characters, 0 if it is not text | width in bytes, likewise |
--- whether an INSERT may omit it (0/1) | whether it may be NULL (0/1) | whether it is AUTO_INCREMENT
--- (0/1) | collation, empty if it is not text | highest value of an integer column
+-- Columns: name | data type | width in characters, 0 if it is not text | width in bytes, 0 if it is
+-- not text | whether an INSERT may omit it (0/1) | whether it may be NULL (0/1) | whether it is
+-- AUTO_INCREMENT (0/1) | collation, empty if it is not text | highest value of an integer column
 SELECT
     column_name,
     data_type,

@@ -1,7 +1,7 @@
 -- A table and its AUTO_INCREMENT counter; no row if the table does not exist.
 --   :table   its name, in the connection's database
--- Columns: type | engine, empty if it has none | next AUTO_INCREMENT id, 0 if it has none | row format |
--- options of CREATE TABLE
+-- Columns: type | engine, empty if it has none | next AUTO_INCREMENT id, 0 if it has none | row
+-- format | options of CREATE TABLE
 SELECT
     table_type,
     COALESCE(engine, ''),

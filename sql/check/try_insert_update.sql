@@ -1,4 +1,4 @@
--- Find out whether leases may be inserted and updated, without writing: no row qualifies, and no id
+-- Find out whether leases may be inserted and updated. Writes nothing: no row qualifies, and no id
 -- is used up. Fails with 1142 if a privilege is missing, and with 1290 or 1836 on a read-only
 -- server.
 INSERT INTO {table} (id_prospect, id_device, timestamp)

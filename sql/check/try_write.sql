@@ -1,5 +1,5 @@
--- Write a record of a message that nobody sent, to find out whether the server finishes a write: a
--- cluster without its quorum, or a server whose disk is full, accepts statements and then waits in
+-- Write a record of a message that does not exist, to find out whether the server finishes a write:
+-- a cluster without its quorum, or a server with a full disk, accepts statements and then waits in
 -- COMMIT. The same transaction deletes the record with message/forget.sql.
 --   :message_id     drawn at random
 --   :committed_us   0

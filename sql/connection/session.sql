@@ -1,13 +1,13 @@
 -- The settings of every connection to the database.
 --   :time_zone   a fixed offset: with daylight saving, a lock of 2 s can seem an hour old
--- Lock waits end after 1 s (for rows, then for whole tables), well before the socket timeout, so
--- that a wait ends in a clean error and not in a write whose outcome is unknown. Strict mode,
--- because otherwise a column that is too short cuts off the owner token. No ANSI_QUOTES, no
--- NO_BACKSLASH_ESCAPES. A COMMIT must not begin another transaction or end the connection
--- (completion_type), and no SELECT may be cut short. sql_safe_updates would refuse a DELETE that
--- deletes nothing. An idle connection outlives a provider's short wait_timeout. Without index
--- dives, planning a batch costs nothing that grows with the table; a batch names rows by unique
--- keys, one row per key.
+-- Lock waits for rows, and then for whole tables, end after 1 s. This is well before the socket
+-- timeout, so that a wait ends in a clean error and not in a write whose outcome is unknown. Strict
+-- mode is needed because otherwise a column that is too short cuts off the owner token. ANSI_QUOTES
+-- and NO_BACKSLASH_ESCAPES must be off. A COMMIT must not begin another transaction or end the
+-- connection (completion_type), and no SELECT may be cut short (sql_select_limit). sql_safe_updates
+-- would refuse a DELETE that deletes nothing. With this wait_timeout, an idle connection is not
+-- closed by a provider's short one. Without index dives, the cost of planning a batch does not grow
+-- with the table; a batch names rows by unique keys, one row per key.
 SET time_zone = :time_zone,
     sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',
     autocommit = 1,

@@ -1,8 +1,8 @@
--- Fail with 1690 if the server is read-only, whatever this user may do: a superuser could write to a
--- replica, and what anybody reads there may be out of date. The first statement of every packet
--- whose answer depends on the table. MySQL and MariaDB each skip the comment that is for the other.
--- Stores how far the server's own time zone is ahead of this session's, in microseconds, for
--- lease/read.sql and lease/list.sql: old programs' rows are dated in it.
+-- Fail with 1690 if the server is read-only, even for a superuser, who could write to a replica:
+-- rows that are read there may be out of date. This is the first statement of every packet whose
+-- answer depends on the table. MySQL and MariaDB each skip the comment that is for the other. Also
+-- store how far the server's own time zone is ahead of this session's, in microseconds, for
+-- lease/read.sql and lease/list.sql: the rows of old programs are dated in the server's zone.
 SET @takes_writes = ~0 + (
     CAST(@@global.read_only AS CHAR) NOT IN ('0', 'OFF')
     OR @@global.innodb_read_only <> 0

@@ -1,4 +1,5 @@
--- Acquire sessions. For each, insert a claim and date it, or replace a row that was read stale.
+-- Acquire sessions. For each session, insert a claim and date it, or replace a row that was stale
+-- when it was read.
 --   :key                      the id of a new row, drawn by session-lock, so that no request uses
 --                             up an AUTO_INCREMENT id; or the id of the stale row
 --   :id_prospect :id_device   the session
@@ -10,10 +11,10 @@
 --   :shift_us :fencing_floor :owner_token   for the lease that replaces a stale row: ttl - 30 s, in
 --                             microseconds, rounded up to whole seconds by adding 999999; the
 --                             lowest fencing token that it may have
--- Every row is in VALUES twice: the first inserts the claim, and the second finds it and dates it.
--- In ON DUPLICATE KEY UPDATE, SYSDATE(6) is read after the wait for the row's lock. In VALUES it
--- would be read before a wait for another server's insert or delete of the session, and the fencing
--- tokens of a session could decrease.
+-- Every row is in VALUES twice: the first one inserts the claim, and the second one finds the claim
+-- and dates it. In ON DUPLICATE KEY UPDATE, SYSDATE(6) is read after the wait for the row's lock.
+-- In VALUES, it would be read before a wait for another server's insert or delete of the session's
+-- row, and the fencing tokens of a session could decrease.
 -- The guards name the session or its claim: if another session's row has the id, nothing changes.
 -- The rows are read back with read.sql in the same transaction. A single acquire needs no read: if
 -- its row was inserted (1) and dated (2), there are 3 affected rows, and LAST_INSERT_ID() is the

@@ -5,8 +5,8 @@
 --   :id_device   the device whose rows match; NULL for all devices
 -- Columns: primary key | stored bytes | age of the stored date in microseconds, NULL if it is no
 -- date | the database's clock in microseconds since 1970 | id_prospect | id_device | whether the
--- row matches (0/1) | @zone_ahead_us of connection/takes_writes.sql. The page also has the rows that
--- do not match, so that its cost does not depend on how many do.
+-- row matches (0/1) | @zone_ahead_us of connection/takes_writes.sql. The page also contains the
+-- rows that do not match, so that its cost does not depend on the number of matching rows.
 SELECT
     {key},
     CAST(timestamp AS BINARY),

@@ -2,11 +2,11 @@
 --   :id_device :id_prospects   the sessions of one device; repeated for each device
 -- Columns: primary key | stored bytes | id_prospect | id_device | three words: the age of the stored
 -- date in microseconds, "-" if it is no date; the database's clock in microseconds since 1970;
--- @zone_ahead_us of connection/takes_writes.sql. Three columns instead of the words would make a
--- refusal cost a tenth more.
+-- @zone_ahead_us of connection/takes_writes.sql. With three columns in place of the words, a refusal
+-- would cost a tenth more.
 -- Only statements that do not write may compute with the stored date: for garbage, a SELECT returns
 -- NULL, but a write in strict mode fails with 1292, and would fail again on every retry.
--- The index is named because choosing it would take the database longer than the read.
+-- The index is named because the choice of an index takes the database longer than the read.
 SELECT
     {key},
     CAST(timestamp AS BINARY),

@@ -1,5 +1,5 @@
 -- Release several leases, each like release.sql.
---   :id_device      one device; repeated for each, with its own lists
+--   :id_device      one device; repeated for each device, with its own lists
 --   :id_prospects   the sessions of that device
 --   :owners         the same sessions, each in a pair with its owner token: with separate lists, a
 --                   token that is used for two sessions could release the wrong one

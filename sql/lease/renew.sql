@@ -1,8 +1,8 @@
--- Give a lease a new expiry, if its owner holds it and it has not expired.
+-- Give a lease a new expiry, if this owner holds the lease and it has not expired.
 --   :id_prospect :id_device :owner_token   the lease
 --   :shift_us       new ttl - 30 s, in microseconds, rounded up as in acquire.sql
---   :max_hold_us    the longest hold, in microseconds: a lease that was held so long is not renewed
---   :max_shift_us   the longest hold - 30 s, rounded up likewise: the latest expiry after the grant
+--   :max_hold_us    the longest hold, in microseconds: a lease held this long is not renewed
+--   :max_shift_us   the longest hold - 30 s, rounded up likewise: the latest expiry
 -- The outcome is read with read.sql in the same transaction. Dates and fencing tokens compare as
 -- bytes: as text, MySQL 9 fails with 1267, and as numbers, garbage fails with 1292.
 UPDATE {table} FORCE INDEX ({session_key})

@@ -1,10 +1,10 @@
 -- Record that a message is answered, if its worker holds the lease. lease/lock.sql has locked the
--- row, so not even an old program can change what this statement reads of it before the transaction
--- ends.
+-- lease's row, so not even an old program can change the row before the transaction ends.
 --   :id_prospect :id_device :owner_token   the lease
 --   :message_id :result                    what to record
--- Affected rows: 1 (recorded) or 0 (the lease is not this owner's or has expired, or there is a
--- record already, which is not changed). The record is read with read.sql in the same transaction.
+-- Affected rows: 1 (recorded) or 0 (the lease is not this owner's or has expired, or there is
+-- already a record, which is not changed). The record is read with read.sql in the same
+-- transaction.
 INSERT INTO session_lock_message (id_prospect, id_device, message_id, owner_token, committed_us, result)
 SELECT
     :id_prospect, :id_device, :message_id, :owner_token,

@@ -1,7 +1,7 @@
 -- Record that a message is answered, right after lease/release.sql has released the lease.
 --   :id_prospect :id_device            the session
 --   :message_id :owner_token :result   what to record
--- ROW_COUNT() is that of lease/release.sql: if no lease was released, nothing is recorded. An
+-- ROW_COUNT() is the count of lease/release.sql: if no lease was released, nothing is recorded. An
 -- existing record is not changed.
 INSERT INTO session_lock_message (id_prospect, id_device, message_id, owner_token, committed_us, result)
 SELECT

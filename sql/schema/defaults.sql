@@ -1,3 +1,3 @@
--- The database of the connection, and how texts compare in it by default.
+-- The database of the connection, and its default collation.
 -- Columns: database | collation
 SELECT DATABASE(), @@collation_database

@@ -1,7 +1,8 @@
 -- Create the lock table as it is in production. An existing table is not changed.
--- Its ids compare by the database's default collation, as the ids in the bot's other tables do. A lease
--- is stored as ASCII, so its column has another collation if a character of the default one takes more
--- than one byte. In older row formats, which may be the server's default, the unique key is too long.
+-- The ids compare by the database's default collation, as the ids in the bot's other tables do. A
+-- lease is stored as ASCII, so its column has another collation if an ASCII character of the
+-- default one takes more than one byte. ROW_FORMAT is named because the unique key is too long for
+-- the older row formats, which may be the server's default.
 CREATE TABLE IF NOT EXISTS {database}.{table} (
     id_sessionX INT(11) NOT NULL AUTO_INCREMENT PRIMARY KEY,
     id_prospect VARCHAR(255) NOT NULL,

@@ -1,4 +1,4 @@
-//! `session-lock check`: what is right and what is wrong with the database.
+//! `session-lock check`: reports what is right and what is wrong with the database.
 
 use std::ffi::OsString;
 

@@ -20,8 +20,8 @@ use signal_hook::iterator::Signals;
 
 use super::exit_status;
 
-/// The signals that are passed on to the command. SIGTSTP is caught and dropped: a stopped process
-/// does not renew its lease, which would end while the command goes on.
+/// The signals that are forwarded to the command. SIGTSTP is caught and dropped: if this process
+/// were stopped, it could not renew the lease, which would expire while the command runs.
 const SIGNALS: [i32; 7] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP];
 
 pub struct Child {
@@ -30,7 +30,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts the command. From now on, signals to this process are for the command.
+    /// Starts the command. From then on, signals to this process are forwarded to the command.
     pub fn start(command: &[OsString], fencing_token: u64) -> io::Result<Self> {
         let mut signals = Signals::new(SIGNALS)?;
         let child = Command::new(&command[0])
@@ -39,8 +39,9 @@ impl Child {
             .process_group(0)
             .spawn()?;
         let group = Pid::from_child(&child);
-        // It would stop a process that takes the terminal back from its command, or that logs to a
-        // terminal after `stty tostop`. The threads inherit this, the command must not.
+        // SIGTTOU would stop this process when it takes the terminal back from the command, or when
+        // it logs to a terminal after `stty tostop`. The threads inherit the mask. The command must
+        // not, so it is started before.
         SigSet::from(NixSignal::SIGTTOU).thread_block()?;
         thread::spawn(move || {
             let signals = signals.forever().filter(|signal| *signal != SIGTSTP);
@@ -55,18 +56,18 @@ impl Child {
         self.exited.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
-    /// Tells the command to stop, and kills it and all that it started at the deadline.
+    /// Sends SIGTERM to the command, waits for it until the deadline, and kills its process group.
     pub fn stop(&self, deadline: Instant) -> u8 {
         interrupt(self.group, Signal::TERM);
         let status = self.wait_until(deadline);
-        // If the command has exited, something that it started may still run.
+        // Processes that the command started may still run after it has exited.
         kill(self.group, Signal::KILL);
         status.or_else(|| self.exited.recv().ok()).unwrap_or(exit_status::FAILED)
     }
 }
 
-/// Waits for the end of the command. Returns its exit status. If the command stops because it wants
-/// the terminal, it gets it. Otherwise this says that the command is stopped.
+/// Waits until the command exits. Returns its exit status. If the command is stopped because it
+/// wants the terminal, it gets the terminal. Any other stop is logged once.
 fn wait(group: Pid) -> u8 {
     let terminal = Terminal::of_this_process();
     let mut is_first_stop = true;
@@ -81,7 +82,7 @@ fn wait(group: Pid) -> u8 {
             kill(group, Signal::CONT);
             continue;
         }
-        // A stopped command would keep Ctrl-C from this process.
+        // While a stopped command has the terminal, Ctrl-C does not reach this process.
         terminal.pass(group, getpgrp());
         if !status.stopped() {
             return shell_status(ExitStatus::from_raw(status.as_raw()));
@@ -104,20 +105,21 @@ impl Terminal {
         Self(File::options().read(true).write(true).open("/dev/tty").ok())
     }
 
-    /// Makes a process group the one that may read the terminal, if it is another one's now.
+    /// Makes `to` the foreground process group of the terminal, if `from` is. Returns whether it
+    /// did.
     fn pass(&self, from: Pid, to: Pid) -> bool {
         let Self(Some(terminal)) = self else { return false };
         tcgetpgrp(terminal) == Ok(from) && tcsetpgrp(terminal, to).is_ok()
     }
 }
 
-/// Signals a process group and continues it: while it is stopped, it does nothing about a signal.
+/// Signals a process group and continues it: a stopped process does not handle the signal.
 fn interrupt(group: Pid, signal: Signal) {
     kill(group, signal);
     kill(group, Signal::CONT);
 }
 
-/// Signals a process group, unless it is gone.
+/// Signals a process group. Does nothing if the group no longer exists.
 fn kill(group: Pid, signal: Signal) {
     let _ = kill_process_group(group, signal);
 }

@@ -17,7 +17,7 @@ use super::unix::UnixConnector;
 use super::{Failure, exit_status};
 use crate::net::{Listen, UNIX_PREFIX};
 
-/// Longer than any answer takes: the longest wait in a queue, and the timeouts of the database.
+/// Longer than the slowest answer: the longest wait in a queue plus the timeouts of the database.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A server on the same network accepts a connection within milliseconds, unless it is overloaded.
@@ -36,13 +36,13 @@ pub struct Client {
 pub enum RequestError {
     /// Status 409, with its body: another lease holds the session, or the lease is lost.
     Conflict(Value),
-    /// Another status 4xx: something is wrong with the request.
+    /// Another 4xx status: the request is wrong.
     Refused(String),
     /// There is no server, or it cannot answer now.
     NoServer(String),
 }
 
-/// Reads the flags of a command and finds its server.
+/// Reads the flags of a command, and creates the client for its server.
 pub fn connect(
     arguments: Vec<OsString>,
     with_value: &[&str],
@@ -55,7 +55,7 @@ pub fn connect(
     Ok((Client::new(url, api_token), flags))
 }
 
-/// The fields that name the conversation of the flags.
+/// The request's fields for the conversation that the flags name.
 pub fn ids(flags: &Flags) -> Result<Value, Failure> {
     Ok(json!({"id_device": flags.need("device")?, "id_prospect": flags.need("prospect")?}))
 }
@@ -88,8 +88,8 @@ impl Client {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            // A proxy of the environment is for the internet: it could read the API token of plain
-            // HTTP, and has no way to this machine's loopback.
+            // Ignore the proxy of the environment: it could read the API token in plain HTTP, and
+            // it cannot reach this machine's loopback address.
             .proxy(None)
             .build();
         let (agent, base) = match url.strip_prefix(UNIX_PREFIX) {
@@ -127,7 +127,7 @@ impl Client {
     fn read(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Value, RequestError> {
         let (status, body) = parse(response).map_err(|error| {
             NoServer(format!(
-                "no session-lock server at {}: {error}; --url or SESSION_LOCK_URL says where one is",
+                "no session-lock server at {}: {error}; set its address with --url or SESSION_LOCK_URL",
                 self.url
             ))
         })?;
@@ -138,7 +138,7 @@ impl Client {
         match status {
             200 => Ok(body),
             401 => {
-                Err(Refused(format!("the server wants its API token: set {API_TOKEN_VARIABLE}")))
+                Err(Refused(format!("the server requires its API token: set {API_TOKEN_VARIABLE}")))
             }
             409 => Err(Conflict(body)),
             400..500 => Err(Refused(message)),
@@ -150,7 +150,7 @@ impl Client {
 fn parse(response: Result<Response<Body>, ureq::Error>) -> Result<(u16, Value), Box<dyn Error>> {
     let mut response = response?;
     let text = response.body_mut().read_to_string()?;
-    let body = serde_json::from_str(&text).map_err(|_| "it does not answer in JSON")?;
+    let body = serde_json::from_str(&text).map_err(|_| "the answer is not JSON")?;
     Ok((response.status().as_u16(), body))
 }
 

@@ -1,4 +1,4 @@
-//! Parses `DATABASE_URL`. No error quotes any part of it that may be the password's.
+//! Parses `DATABASE_URL`. No error quotes a part of the URL that may belong to the password.
 
 use mysql::{Opts, OptsBuilder, UrlError};
 
@@ -6,7 +6,7 @@ use super::url_parameters::instead_of;
 
 const FORM: &str = "must look like mysql://user:password@host:port/db";
 
-/// Parameters whose values are the user's own text, which may have an `@` in it.
+/// Parameters whose values are free text, which may contain an `@`.
 const TEXTS: [&str; 7] = [
     "cert_chain_path",
     "password",
@@ -17,7 +17,7 @@ const TEXTS: [&str; 7] = [
     "user",
 ];
 
-/// Schemes of other programs' URLs for MySQL and MariaDB. Others are not quoted.
+/// URL schemes of other MySQL and MariaDB clients. Errors do not quote unknown schemes.
 const FOREIGN_SCHEMES: [&str; 7] =
     ["jdbc:mariadb", "jdbc:mysql", "mariadb", "mysql2", "mysqls", "mysqlx", "mysql-x"];
 
@@ -41,7 +41,7 @@ fn pairs(query: &str) -> impl Iterator<Item = &str> {
     query.split('&').filter(|pair| !pair.is_empty())
 }
 
-/// Recognises what other programs take for a database's address.
+/// Recognises database URLs in the format of another client.
 fn check_form(url: &str) -> Result<(), String> {
     if ["@tcp(", "@unix("].iter().any(|part| url.contains(part)) {
         return Err(format!("is in the form of Go's driver, but {FORM}"));
@@ -60,8 +60,8 @@ fn check_form(url: &str) -> Result<(), String> {
     Err(FORM.to_owned())
 }
 
-/// Recognises a password with characters that end it. Without this, its rest would be taken for the
-/// database or a parameter, and its beginning for the host.
+/// Recognises a password that an unescaped character ends early. Without this check, the beginning
+/// of the password would be parsed as the host, and the rest as the database or a parameter.
 fn check_password(url: &str) -> Result<(), String> {
     let (_, rest) = url.split_once("://").unwrap_or_default();
     let (before_fragment, fragment) =
@@ -73,16 +73,16 @@ fn check_password(url: &str) -> Result<(), String> {
         || path.contains('@')
         || pairs(query).any(|pair| pair.contains('@') && !is_text(pair));
     if is_wrong {
-        return Err("has a / ? # or @ where it cannot be read: if it belongs to the user or the password, percent-encode it (/ is %2F, ? is %3F, # is %23, @ is %40)".to_owned());
+        return Err("has a / ? # or @ in a wrong place: if it belongs to the user or the password, percent-encode it (/ is %2F, ? is %3F, # is %23, @ is %40)".to_owned());
     }
     Ok(())
 }
 
-/// What is wrong, without any value.
+/// Describes the error without quoting any value.
 fn wrong(error: &UrlError, query: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     match error {
-        // A name may be the rest of such a password.
+        // The name may be the rest of a password that contains `&`.
         UrlError::UnknownParameter(_) if pairs(query).any(|pair| pair.starts_with("password=")) => {
             "has an unknown parameter: if it belongs to the password, percent-encode it (& is %26)"
                 .to_owned()
@@ -96,13 +96,13 @@ fn wrong(error: &UrlError, query: &str) -> String {
         }
         UrlError::InvalidValue(name, _) => format!("has a wrong value of {name}"),
         UrlError::FeatureRequired(_, name) => {
-            format!("has the parameter {name}, which this binary was built without")
+            format!("has the parameter {name}, which this build does not support")
         }
         _ => format!("{FORM}; percent-encode special characters in the password"),
     }
 }
 
-/// The options with TLS, if the URL asks for it.
+/// Adds TLS to the options if the URL requires it.
 fn tls(options: Opts, require_ssl: &[&str]) -> Result<Opts, String> {
     let is_required = match require_ssl {
         [] | ["require_ssl=false"] => options.get_ssl_opts().is_some(),
@@ -113,7 +113,7 @@ fn tls(options: Opts, require_ssl: &[&str]) -> Result<Opts, String> {
         return Ok(options);
     }
     if !cfg!(feature = "tls") {
-        return Err("asks for TLS, which this binary was built without".to_owned());
+        return Err("requires TLS, which this build does not support".to_owned());
     }
     let ssl = options.get_ssl_opts().cloned().unwrap_or_default();
     if let Some(path) = ssl.root_cert_path()

@@ -1,4 +1,4 @@
-//! `session-lock dev`: the service on a private database, which ends with it.
+//! `session-lock dev`: runs the service on a private database, and stops both together.
 
 use std::ffi::OsString;
 
@@ -17,7 +17,8 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
         "DATABASE_URL" => Some(url.clone().into()),
         _ => std::env::var_os(variable),
     };
-    // Accepts the time zone of the machine, which is as good as UTC for a temporary database.
+    // With a configured offset, the database's own zone need not be UTC. In a temporary database,
+    // no old program writes local time.
     let arguments = ["--time-zone=+00:00".into()].into_iter().chain(arguments);
     let config = settings::read(arguments, environment)?;
     migrate(&config)?;
@@ -36,11 +37,11 @@ fn print_examples(address: &Listen, url: &str) {
     let ids = r#""id_device":"bot1","id_prospect":"60123456789""#;
     let owner = r#""owner_token":"48210000000000000007""#;
     print(format_args!(
-        "\nserving on {address}; Ctrl-C ends it, and the database with it. Try, in another terminal:\n\n\
+        "\nserving on {address}; Ctrl-C stops the service and its database. In another terminal, try:\n\n\
          {curl} {base}/v1/acquire -d '{{{ids},{owner},\"ttl_ms\":300000}}'\n\
          {curl} {base}/v1/acquire -d '{{{ids}}}'\n\
          {curl} {base}/v1/release -d '{{{ids},{owner}}}'\n\n\
-         For session-lock check and its like:\n\n\
+         For session-lock check and migrate:\n\n\
          export DATABASE_URL='{url}'\n"
     ));
 }

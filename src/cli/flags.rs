@@ -1,4 +1,4 @@
-//! The flags of a command, as they were given.
+//! Reads the flags of a command.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use lexopt::Arg;
 use super::Failure;
 
 pub struct Flags {
-    /// The value of each flag, which is empty for a switch.
+    /// The value of each given flag; empty for a switch.
     given: HashMap<String, String>,
     /// The arguments that are not flags, such as those after `--`.
     pub rest: Vec<OsString>,
@@ -38,8 +38,8 @@ impl Flags {
             } else if switches.contains(&flag.as_str()) {
                 String::new()
             } else {
-                let error = format!("there is no option --{flag} here");
-                return Err(Failure::usage(error + "; session-lock --help lists them"));
+                let error = format!("unknown option --{flag}");
+                return Err(Failure::usage(error + "; session-lock --help lists the options"));
             };
             flags.given.insert(flag, value);
         }
@@ -51,7 +51,7 @@ impl Flags {
         self.given.get(flag).map(String::as_str)
     }
 
-    /// The value of a flag, or else of an environment variable.
+    /// The value of a flag, or of an environment variable if the flag is missing.
     pub fn get_or_variable(
         &self,
         flag: &str,

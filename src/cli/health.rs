@@ -1,4 +1,4 @@
-//! `session-lock health`: whether the service answers, for the health check of a container.
+//! `session-lock health`: checks whether the service answers, for the health check of a container.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use super::client::{RequestError, connect};
 use super::{Failure, exit_status, print};
 
 pub const HELP: &str = "[--url URL]
-      whether the service answers (status 0 or 1), whatever its database does";
+      check whether the service answers (status 0 or 1), regardless of its database";
 
-/// As long as the service itself waits for this answer before it tells systemd.
+/// The timeout of the check that the service itself makes for systemd.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
@@ -19,7 +19,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The health check of a container ends with status 0 or 1; others are reserved.
+/// The health check of a container must exit with status 0 or 1; other statuses are reserved.
 fn failed(error: RequestError) -> Failure {
     Failure { status: exit_status::FAILED, ..error.into() }
 }

@@ -1,4 +1,4 @@
-//! `session-lock list`: the leases that are held.
+//! `session-lock list`: lists the leases that are held.
 
 use std::ffi::OsString;
 

@@ -12,24 +12,24 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
 
 pub fn migrate(config: &Config) -> Result<(), Failure> {
     let failure =
-        |why| Failure::new(exit_status::FAILED, format!("cannot create what is missing: {why}"));
+        |why| Failure::new(exit_status::FAILED, format!("cannot create the missing tables: {why}"));
     let migrated = store(config).migrate().map_err(failure)?;
     for statement in &migrated.sql {
         print(format_args!("{statement};"));
     }
     let Some((table, cause)) = migrated.failed else {
         print(format_args!(
-            "{} and {MESSAGE_TABLE} are there; session-lock check tells whether they will do",
+            "{} and {MESSAGE_TABLE} exist; session-lock check says whether they are usable",
             config.table
         ));
         return Ok(());
     };
     let mut why = format!("{table}: {cause}");
     if !migrated.sql.is_empty() {
-        why += "; let an administrator run the SQL that is printed above";
+        why += "; ask an administrator to run the SQL that is printed above";
     }
     for table in migrated.created {
-        why = format!("{why}; {table} is new and there");
+        why = format!("{why}; {table} was created");
     }
     Err(failure(why))
 }

@@ -30,14 +30,14 @@ use crate::store::Store;
 /// The name of a command, its function, and what `--help` says after the name.
 type Command = (&'static str, fn(Vec<OsString>) -> Result<(), Failure>, &'static str);
 
-/// The commands that work on the database, with the settings of the service.
+/// The commands that connect to the database. They take the settings of the service.
 const DATABASE_COMMANDS: [Command; 4] = [
-    ("serve", serve::run, "the service"),
-    ("dev", dev::run, "the service on a private database, to try it out"),
+    ("serve", serve::run, "run the service"),
+    ("dev", dev::run, "run the service on a private database, to try it out"),
     (
         "check",
         check::run,
-        "what is right and what is wrong with the database (status 1: problems); --json",
+        "say what is right and what is wrong with the database (status 1: problems); --json",
     ),
     ("migrate", migrate::run, "create the tables that are missing"),
 ];
@@ -54,7 +54,7 @@ const CLIENT_COMMANDS: [Command; 4] = [
 #[derive(Debug)]
 struct Failure {
     status: u8,
-    /// What to print on standard error, if the command has not printed it.
+    /// The text for standard error, if any.
     message: Option<String>,
 }
 
@@ -95,8 +95,8 @@ fn dispatch(name: &str, arguments: Vec<OsString>) -> Result<(), Failure> {
         name => {
             let mut commands = DATABASE_COMMANDS.iter().chain(&CLIENT_COMMANDS);
             let (_, run, _) = commands.find(|(known, ..)| *known == name).ok_or_else(|| {
-                let error = format!("there is no command {name:?}");
-                Failure::usage(error + "; session-lock --help lists them")
+                let error = format!("unknown command {name:?}");
+                Failure::usage(error + "; session-lock --help lists the commands")
             })?;
             return run(arguments);
         }
@@ -111,16 +111,16 @@ fn help() -> String {
     };
     format!(
         "One worker at a time per chat conversation.\n\n{}\n\
-         These settings of theirs are environment variables or flags:\n{}  \
+         The settings of these commands are environment variables or flags:\n{}  \
          RUST_LOG\n      error, warn, info, debug [info]\n\n\
-         These talk to a server, at --url or SESSION_LOCK_URL, or else at SESSION_LOCK_LISTEN:\n\n{}",
+         The next commands send requests to a server, at --url, SESSION_LOCK_URL or SESSION_LOCK_LISTEN:\n\n{}",
         lines(&DATABASE_COMMANDS, 9),
         settings::help(),
         lines(&CLIENT_COMMANDS, 0).trim_end()
     )
 }
 
-/// Prints a line on standard output. A reader that closes its end early, such as `head`, is fine.
+/// Prints a line on standard output. A reader may close the pipe early, as `head` does.
 fn print(line: impl Display) {
     match writeln!(std::io::stdout(), "{line}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -135,7 +135,7 @@ fn config(arguments: Vec<OsString>) -> Result<Config, Failure> {
     settings::read(arguments, |variable| std::env::var_os(variable))
 }
 
-/// One connection is enough for a command that does one thing after the other.
+/// The store of a command, which runs one statement at a time and so needs one connection.
 fn store(config: &Config) -> Store {
     Store::new(&config.database, &config.table, config.time_zone.as_deref(), 1)
 }

@@ -10,22 +10,23 @@ use std::time::{Duration, Instant};
 use mysql::prelude::Queryable;
 use tempfile::TempDir;
 
-/// How long the server may take to start. On a slow disk it takes most of this.
+/// How long the server may take to start. On a slow disk, it needs most of this time.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Between two attempts to connect to the server while it starts.
+/// Pause between attempts to connect while the server starts.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The database that is created in it.
+/// The name of the database that is created on the server.
 pub const DATABASE: &str = "session_lock";
 
-/// The variable for the folder of temporary tables. Each server needs a folder of its own: MariaDB
-/// empties it when it starts, and a server whose temporary tables are deleted crashes.
+/// The variable that names the folder of temporary tables. Each server needs its own folder:
+/// MariaDB empties the folder at its start, and a server whose temporary tables are deleted
+/// crashes.
 const TEMPORARY: &str = "TMPDIR";
 
-/// Runs the server, and when this process ends or closes the pipe, ends the server and deletes its
-/// folder, even if this process is killed. $1 is the folder, and the rest the command of the
-/// server. A server that takes more than 20 s to end is killed, because nobody needs its data.
+/// Runs the server. When this process ends, is killed, or closes the pipe, the script stops the
+/// server and deletes its folder. $1 is the folder, and the other arguments are the server's
+/// command. A server that takes more than 20 s to stop is killed: its data is no longer needed.
 const KEEPER: &str = r#"
 folder=$1; shift
 exec 3<&0
@@ -77,7 +78,7 @@ impl PrivateDatabase {
         Ok(database)
     }
 
-    /// Starts the server again after it has ended, on the same data.
+    /// Starts the server again on the same data, after it has ended.
     pub fn restart(&mut self) -> Result<(), String> {
         // The keeper deletes the folder if the pipe is closed before the keeper has ended.
         let stdin = self.keeper.stdin.take();
@@ -101,7 +102,8 @@ impl PrivateDatabase {
         let url = self.url().replace(DATABASE, "");
         loop {
             let created = mysql::Conn::new(url.as_str()).and_then(|mut connection| {
-                // `migrate` takes this for the ids, which have letters of any language.
+                // `migrate` uses this character set for the ids, which have letters of any
+                // language.
                 let charset = "CHARACTER SET utf8mb4";
                 connection.query_drop(format!("CREATE DATABASE IF NOT EXISTS {DATABASE} {charset}"))
             });
@@ -124,8 +126,8 @@ impl Drop for PrivateDatabase {
     }
 }
 
-/// Starts the server in a process group of its own: Ctrl-C ends the service first, and the service
-/// then ends the server.
+/// Starts the server in its own process group, which Ctrl-C does not reach: the service ends first,
+/// and then stops the server.
 fn keep(folder: &Path, command: &[OsString]) -> Result<Child, String> {
     let mut keeper = Command::new("sh");
     keeper.args(["-c", KEEPER, "keeper"]).arg(folder).args(command).env(TEMPORARY, folder);
@@ -139,7 +141,7 @@ fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
     let version = version.map_err(|error| format!("cannot run {}: {error}", program.display()))?;
     let is_mariadb = String::from_utf8_lossy(&version.stdout).contains("MariaDB");
     let (installer, options): (_, &[&str]) = if is_mariadb {
-        // That of the server's own version, if it is beside the server.
+        // An installer in the server's folder has the server's version.
         let own = program.with_file_name("mariadb-install-db");
         let installer = Some(own).filter(|own| own.is_file());
         (
@@ -163,16 +165,16 @@ fn initialize(program: &Path, folder: &Path) -> Result<(), String> {
     Err(format!("{error} ({}):\n{}", output.status, String::from_utf8_lossy(&log)))
 }
 
-/// The options that the server and its installer share, the first of which must come first.
+/// The options of the server and of its installer. `--no-defaults` must be the first one.
 fn common_options(folder: &Path) -> Vec<String> {
     let mut options =
         vec!["--no-defaults".to_owned(), format!("--datadir={}/data", folder.display())];
-    // Database servers refuse to run as root unless they are told to.
+    // Without this option, database servers refuse to run as root.
     options.extend(rustix::process::getuid().is_root().then(|| "--user=root".to_owned()));
     options
 }
 
-/// Looks for a program on PATH, and in Debian's folders for servers, which not every PATH names.
+/// Finds a program on PATH or in Debian's folders for servers, which PATH may lack.
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let servers = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);

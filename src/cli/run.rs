@@ -1,4 +1,4 @@
-//! `session-lock run`: a command under a lease, which is stopped before the lease ends.
+//! `session-lock run`: runs a command under a lease, and stops the command before the lease ends.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -16,25 +16,26 @@ use crate::lease::{OwnerToken, TTL_DEFAULT_MS};
 
 /// What `--help` says after the name.
 pub const HELP: &str = "--device D --prospect P [--wait 10s] [--ttl 30s] -- CMD ...
-      runs CMD under a lease and ends with its status: 128+n for a signal, 126 or 127 if it cannot
-      be started; 75: held by somebody else, 69: no server, 2: wrong flag; CMD keeps its lease
+      run CMD under a lease and exit with its status: 128+n for a signal, 126 or 127 if it cannot
+      be started; 75: held by another worker, 69: no server, 2: wrong flag; CMD keeps its lease
       while it is stopped (Ctrl-Z) [--wait 0, --ttl 30s]";
 
-/// When to act within the rest of a lease, in tenths of it: renew, so that two renewals may fail;
-/// tell the command to stop, if none succeeded; kill it, so that it is gone before the lease ends.
+/// When to act, in tenths of the remaining time of a lease: renew, so early that two renewals may
+/// fail; stop the command, if no renewal succeeded; kill the command, so that it ends before the
+/// lease.
 const RENEW_AT: u32 = 3;
 const STOP_AT: u32 = 8;
 const KILL_AT: u32 = 9;
 const TENTHS: u32 = 10;
 
-/// How long a command may take to stop once its lease is lost.
+/// How long a command may take to stop after its lease was lost.
 const LOST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two attempts of a request that no server answers.
+/// Pause between attempts of a request that no server answers.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long to try to reach a server: to acquire, for each renewal, and to release. A restart of
-/// the service takes less.
+/// How long an acquire, a renewal or a release tries to reach a server. A restart of the service
+/// takes less.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
@@ -66,8 +67,8 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     result
 }
 
-/// Renews the lease until the command exits, and stops the command if that fails. Returns the
-/// exit status.
+/// Renews the lease until the command exits, and stops the command if the lease cannot be renewed.
+/// Returns the exit status.
 fn supervise(lease: &Lease, child: &Child, mut deadlines: Deadlines) -> u8 {
     loop {
         if let Some(status) = child.wait_until(deadlines.renew.min(deadlines.stop)) {
@@ -75,7 +76,7 @@ fn supervise(lease: &Lease, child: &Child, mut deadlines: Deadlines) -> u8 {
         }
         let sent_at = Instant::now();
         if sent_at >= deadlines.stop {
-            log::error!("the lease ends, and cannot be renewed; stopping the command");
+            log::error!("the lease cannot be renewed and is about to end; stopping the command");
             return child.stop(deadlines.kill);
         }
         match lease.renew(SERVER_TIMEOUT.min(deadlines.stop - sent_at)) {
@@ -83,14 +84,14 @@ fn supervise(lease: &Lease, child: &Child, mut deadlines: Deadlines) -> u8 {
                 let ttl = Duration::from_millis(lease.ttl_ms);
                 deadlines = Deadlines::new(sent_at, remaining.min(ttl));
                 if remaining < ttl * STOP_AT / TENTHS {
-                    // The longest hold cuts the lease short, so that another renewal adds nothing.
+                    // The longest hold limits this lease, so another renewal would add nothing.
                     deadlines.renew = deadlines.stop;
                 }
             }
             Err(Conflict(answer)) => {
                 let reason = answer["reason"].as_str().unwrap_or("lost");
                 log::error!("the lease is {reason}; stopping the command");
-                // Another worker may hold the session already.
+                // Another worker may already hold the session.
                 return child.stop(deadlines.kill.min(Instant::now() + LOST_TIMEOUT));
             }
             Err(Refused(error) | NoServer(error)) => {
@@ -115,14 +116,14 @@ impl Deadlines {
         Self { renew: at(RENEW_AT), stop: at(STOP_AT), kill: at(KILL_AT) }
     }
 
-    /// The deadlines of a lease that was just granted, by a request of `sent_at`.
+    /// The deadlines of a lease that was just granted to a request sent at `sent_at`.
     fn of_grant(sent_at: Instant, remaining: Duration) -> Self {
         let now = Instant::now();
         if now - sent_at <= remaining / TENTHS {
             return Self::new(sent_at, remaining);
         }
-        // The request waited in a queue, and the lease began at the end of the wait: count from
-        // now, which is a little late, and renew at once, which corrects that.
+        // The request waited in a queue, and the lease began at the end of the wait. Its deadlines
+        // count from now, which is slightly late. An immediate renewal corrects them.
         Self { renew: now, ..Self::new(now, remaining) }
     }
 }
@@ -161,7 +162,7 @@ impl Lease {
             }
             Err(Conflict(answer)) => {
                 let message = format!(
-                    "held by somebody else, for another {} ms unless it is renewed or released",
+                    "held by another worker; expires in {} ms unless it is renewed or released",
                     number(&answer, "remaining_ms")
                 );
                 Err(Failure::new(exit_status::HELD, message))
@@ -170,7 +171,7 @@ impl Lease {
         }
     }
 
-    /// Renews the lease. Returns how long it lasts from now on.
+    /// Renews the lease. Returns its remaining time.
     fn renew(&self, timeout: Duration) -> Result<Duration, RequestError> {
         let mut fields = self.fields.clone();
         fields["ttl_ms"] = self.ttl_ms.into();
@@ -185,12 +186,12 @@ impl Lease {
             |error: &RequestError| !matches!(error, Conflict(_)) && Instant::now() <= until;
         let request = || self.client.post("/v1/release", &self.fields, SERVER_TIMEOUT);
         if let Err(Refused(error) | NoServer(error)) = retry(request, is_worth_a_retry) {
-            log::warn!("the lease is not released and will expire: {error}");
+            log::warn!("could not release the lease, which will expire: {error}");
         }
     }
 }
 
-/// Repeats a request after each error that is worth a retry.
+/// Repeats a request as long as its error is worth a retry.
 fn retry(
     mut request: impl FnMut() -> Result<Value, RequestError>,
     is_worth_a_retry: impl Fn(&RequestError) -> bool,

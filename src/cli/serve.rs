@@ -1,4 +1,4 @@
-//! `session-lock serve`: the service.
+//! `session-lock serve`: runs the service.
 
 use std::ffi::OsString;
 

@@ -14,17 +14,17 @@ use crate::http::{ApiToken, Config};
 use crate::lease::TTL_MIN_MS;
 use crate::net::{Listen, UNIX_PREFIX};
 
-/// Bots on the same machine reach the service here, and nothing outside can.
+/// Only programs on the same machine can reach this address.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7099";
 
-/// The only variable that the service does not ignore if it is empty.
+/// The only variable that is not ignored if it is empty.
 pub const API_TOKEN_VARIABLE: &str = "SESSION_LOCK_API_TOKEN";
 
 /// Octal modes that let the service itself read and write.
 const SOCKET_MODES: RangeInclusive<u32> = 0o600..=0o777;
 
-/// The longest path that fits into the address of a socket, less what `net::listener` appends to
-/// it until the socket has its permissions.
+/// The longest path of a socket's address, less the suffix that `net::listener` appends until the
+/// socket has its permissions.
 const SOCKET_PATH_MAX_BYTES: usize = 96;
 
 /// The longest table name in MySQL and MariaDB.
@@ -33,11 +33,11 @@ const TABLE_NAME_MAX_CHARS: usize = 64;
 /// Each worker holds a database connection, and MySQL allows 151 in all by default.
 const WORKERS: RangeInclusive<usize> = 1..=64;
 
-/// Up to a day: nobody waits longer for an answer in a chat, however often the lease is renewed.
+/// Up to a day: no customer waits longer for an answer in a chat.
 const MAX_HOLD_MS: RangeInclusive<u64> = TTL_MIN_MS..=24 * 3_600_000;
 
-/// From a minute, the shortest time until a message is delivered again, to ten years, which is
-/// longer than any bot keeps messages.
+/// From a minute, the shortest time until a provider delivers a message again, to ten years, longer
+/// than any bot keeps messages.
 const MESSAGE_RETENTION_MS: RangeInclusive<u64> = 60_000..=3_650 * 24 * 3_600_000;
 
 /// A row of [`SETTINGS`].
@@ -52,14 +52,14 @@ struct Setting {
     apply: fn(&mut Config, &str) -> Result<(), String>,
 }
 
-/// What happens if a setting is not given.
+/// What happens if a setting is missing.
 #[derive(Clone, Copy)]
 enum DefaultValue {
     /// An error that ends with this text.
     Required(&'static str),
     /// This text is parsed instead.
     Text(&'static str),
-    /// The setting is off, which `--help` describes with this text.
+    /// The setting is off. `--help` shows this text as the default.
     Off(&'static str),
 }
 
@@ -82,9 +82,9 @@ const SETTINGS: &[Setting] = &[
     Setting {
         flag: "socket-mode",
         variable: "SESSION_LOCK_SOCKET_MODE",
-        // The user and the group of the service may connect, and nobody else.
+        // Only the user and the group of the service may connect.
         default: Text("0660"),
-        help: "who may connect to unix:/path, as chmod takes it",
+        help: "octal mode of unix:/path: who may connect",
         apply: |config, text| socket_mode(text).map(|mode| config.socket_mode = mode),
     },
     Setting {
@@ -99,7 +99,7 @@ const SETTINGS: &[Setting] = &[
         flag: "workers",
         variable: "SESSION_LOCK_WORKERS",
         // Few workers make large batches, which cost the database least. On two cores, two workers
-        // are slightly faster, but with three, one goes on while two wait for locked rows.
+        // are slightly faster, but with three, one continues while two wait for locked rows.
         default: Text("3"),
         help: "worker threads, 1-64",
         apply: |config, text| workers(text).map(|workers| config.workers = workers),
@@ -115,16 +115,16 @@ const SETTINGS: &[Setting] = &[
         flag: "origin",
         variable: "SESSION_LOCK_ORIGIN",
         default: Off("none"),
-        help: "the page's address behind a proxy that replaces Host, as https://lock.example.com",
+        help: "the page's address behind a proxy that replaces Host, such as https://lock.example.com",
         apply: |config, text| origin(text).map(|origin| config.origin = Some(origin)),
     },
     Setting {
         flag: "max-hold-ms",
         variable: "SESSION_LOCK_MAX_HOLD_MS",
-        // 15 minutes: three times the longest work of a worker seen so far, rounded up generously.
-        // A worker that hangs but renews its lease holds a customer up for no longer than this.
+        // 15 minutes: over three times the longest work of a worker seen so far. A worker that
+        // hangs but renews its lease blocks its customer for at most this time.
         default: Text("900000"),
-        help: "no lease is held longer, however often renewed, 1000-86400000",
+        help: "longest hold of a lease, with its renewals, 1000-86400000",
         apply: |config, text| ms(text, MAX_HOLD_MS).map(|ms| config.max_hold_ms = ms),
     },
     Setting {
@@ -132,7 +132,7 @@ const SETTINGS: &[Setting] = &[
         variable: "SESSION_LOCK_MESSAGE_RETENTION_MS",
         // Eight days: providers deliver a message again for up to seven days.
         default: Text("691200000"),
-        help: "how long answered messages are remembered, 60000-315360000000",
+        help: "how long records of answered messages are kept, 60000-315360000000",
         apply: |config, text| {
             ms(text, MESSAGE_RETENTION_MS).map(|ms| config.message_retention_ms = ms)
         },
@@ -140,14 +140,14 @@ const SETTINGS: &[Setting] = &[
     Setting {
         flag: "time-zone",
         variable: "SESSION_LOCK_TIME_ZONE",
-        // The service uses UTC then, but `check` wants the database's own clock to agree.
+        // Without an offset, the service uses UTC, and `check` requires that the database does too.
         default: Off("+00:00"),
         help: "fixed offset of the database's clock, such as +08:00",
         apply: |config, text| time_zone(text).map(|offset| config.time_zone = Some(offset)),
     },
 ];
 
-/// What the rows of [`SETTINGS`] store into: each replaces its own field.
+/// The initial value, in which each row of [`SETTINGS`] replaces its field.
 fn nothing_set() -> Config {
     Config {
         database: Opts::default(),
@@ -163,8 +163,8 @@ fn nothing_set() -> Config {
     }
 }
 
-/// Reads each setting from its flag, or else from its environment variable, or else its default.
-/// An error is one line, which names the flag or begins with the variable.
+/// Reads each setting from its flag, its environment variable or its default, in this order. An
+/// error is one line, which names the flag or begins with the variable.
 pub fn read(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
@@ -172,10 +172,10 @@ pub fn read(
     let flags: Vec<_> = SETTINGS.iter().map(|setting| setting.flag).collect();
     let flags = Flags::read(arguments, &flags, &[])?;
     if let Some(word) = flags.rest.first() {
-        return Err(Failure::usage(format!("{} is no option", word.display())));
+        return Err(Failure::usage(format!("{} is not an option", word.display())));
     }
     // An empty variable in an environment file means "not set". An empty API token is an error,
-    // because without a token anybody may take leases.
+    // because without a token anyone can acquire leases.
     let environment = |variable: &str| {
         environment(variable).filter(|value| !value.is_empty() || variable == API_TOKEN_VARIABLE)
     };
@@ -219,7 +219,9 @@ pub fn listen(text: &str) -> Result<Listen, String> {
 
 fn socket_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| SOCKET_MODES.contains(mode));
-    mode.ok_or("must be a mode such as 0660: read and write for whom may connect".to_owned())
+    mode.ok_or(
+        "must be an octal mode such as 0660: to connect, a user needs read and write".to_owned(),
+    )
 }
 
 fn table(text: &str) -> Result<String, String> {
@@ -242,7 +244,7 @@ fn ms(text: &str, limits: RangeInclusive<u64>) -> Result<u64, String> {
     number.ok_or_else(|| format!("must be {least}-{most} milliseconds"))
 }
 
-/// Accepts the offsets that both MySQL and MariaDB accept.
+/// Accepts the address of a page, without a path.
 fn origin(text: &str) -> Result<String, String> {
     let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let authority = authority.map(|authority| authority.trim_end_matches('/'));
@@ -253,12 +255,13 @@ fn origin(text: &str) -> Result<String, String> {
     }
 }
 
+/// Accepts the offsets that both MySQL and MariaDB accept.
 fn time_zone(text: &str) -> Result<String, String> {
     match text.as_bytes() {
         b"+13:00"
         | [b'+' | b'-', b'0', b'0'..=b'9', b':', b'0'..=b'5', b'0'..=b'9']
         | [b'+' | b'-', b'1', b'0'..=b'2', b':', b'0'..=b'5', b'0'..=b'9'] => Ok(text.to_owned()),
-        _ => Err("must be a fixed offset from -12:59 to +13:00, such as +08:00 (not a zone name: daylight saving moves locks by an hour)".to_owned()),
+        _ => Err("must be a fixed offset from -12:59 to +13:00, such as +08:00 (not a zone name: daylight saving time moves locks by an hour)".to_owned()),
     }
 }
 

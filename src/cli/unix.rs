@@ -9,7 +9,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
-/// Connects to a socket file, whatever the URL says.
+/// Connects to a socket file, regardless of the URL.
 #[derive(Debug)]
 pub struct UnixConnector(pub PathBuf);
 
@@ -55,7 +55,7 @@ impl Transport for UnixTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        // No connection is used twice, because the commands send few requests.
+        // Connections are not reused, because the commands send few requests.
         false
     }
 }

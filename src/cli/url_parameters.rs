@@ -1,6 +1,7 @@
-//! What other programs call the parameters of a database's URL, and what to write instead.
+//! The parameters of other programs' database URLs, and what to write instead.
 
-/// What to do about parameters with these names, which are written without `-`, `_` and capitals.
+/// The remedies for parameters with these names, which are written in lower case without `-` and
+/// `_`.
 const FOREIGN: [(&[&str], &str); 12] = [
     (
         &["encrypt", "requiressl", "secure", "ssl", "sslmode", "tls", "usessl", "usetls"],
@@ -79,16 +80,16 @@ const FOREIGN: [(&[&str], &str); 12] = [
     (&["socketpath", "unixsocket"], "write socket=/path/to/mysqld.sock"),
     (
         &["database", "db", "dbname", "pass", "pwd", "schema", "uid", "username"],
-        "write it where mysql://user:password@host:port/db has it",
+        "write it at its place in mysql://user:password@host:port/db",
     ),
     (
         &["allownativepasswords", "allowpublickeyretrieval", "authplugin", "defaultauth"],
-        "leave it out: the server says how the user logs in",
+        "leave it out: the server decides how the user logs in",
     ),
     (&["allowcleartextpasswords"], "write enable_cleartext_plugin=true, over TLS or a socket only"),
 ];
 
-/// What to do about a parameter that is not known here.
+/// The remedy for an unknown parameter.
 pub fn instead_of(name: &str) -> &'static str {
     let plain = name.replace(['-', '_'], "").to_ascii_lowercase();
     let known = FOREIGN.iter().find(|(names, _)| names.contains(&plain.as_str()));

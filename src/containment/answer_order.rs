@@ -1,10 +1,10 @@
-//! Fault: `tiny_http` hands out pipelined requests at once but writes the answers of a connection in the
-//! order of its requests. A worker that answers the second request blocks until the first is answered,
-//! which may wait 25 s in a queue.
+//! Fault: `tiny_http` delivers pipelined requests at once, but writes the answers of a connection
+//! in the order of its requests. A worker that answers the second request blocks until the first
+//! request is answered, which may wait 25 s in a queue.
 //!
-//! So what a client sends before its last request is answered is kept until then, and a client that sends
-//! too much is cut off. This works for TCP, where each client has an address; see `blocked_writer` for Unix
-//! sockets.
+//! So requests that a client sends before its previous one is answered are kept until then, and a
+//! client that sends too many is cut off. This works for TCP, where each client has an address; see
+//! `blocked_writer` for Unix sockets.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ use rustix::net::Shutdown;
 use crate::metrics::METRICS;
 use crate::net::shut_down;
 
-/// Requests that a client may send before its last one is answered: bots send one at a time, so this
-/// is for the rare client that pipelines, and bounds what a hostile one keeps in memory.
+/// Requests that a client may send before its previous one is answered. Bots send one at a time.
+/// The limit allows for the rare client that pipelines, and bounds the memory for a hostile one.
 const PIPELINED_MAX: usize = 16;
 
 /// The clients with unanswered requests.
@@ -28,11 +28,11 @@ pub struct Clients {
 #[derive(Default)]
 struct State {
     unanswered: HashMap<SocketAddr, Pipeline>,
-    /// Clients that have sent a request since this was taken last.
+    /// Clients that have sent a request since this set was last taken.
     active: HashSet<SocketAddr>,
 }
 
-/// What a client sent while a request of its was not answered yet.
+/// The requests that a client sent while an earlier one was not answered yet.
 #[derive(Default)]
 struct Pipeline {
     requests: VecDeque<tiny_http::Request>,
@@ -43,27 +43,28 @@ struct Pipeline {
 enum Status {
     #[default]
     Connected,
-    /// It sent too much at once, or left its answers unread: what else it has sent is discarded.
+    /// The client sent too much at once, or did not read its answers. Its other requests are
+    /// discarded.
     CutOff,
-    /// The same, and nothing of it is being answered any more.
+    /// The client was cut off, and none of its requests is being answered any more.
     Gone,
 }
 
 /// What becomes of a request.
 pub enum Admission {
-    /// It is to be handled now.
+    /// Handle the request now.
     Now(tiny_http::Request),
-    /// It is kept until its client's last one is answered.
+    /// The request is kept until its client's previous one is answered.
     Later,
-    /// Its client has sent too many requests, and must be cut off.
+    /// The client has sent too many requests, and must be cut off.
     TooMany,
-    /// Its client was cut off, and it must be discarded.
+    /// The client was cut off, and the request must be discarded.
     Refused(tiny_http::Request),
 }
 
 impl Clients {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that could panic happens under it.
+        // No code that holds this lock can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,7 +86,8 @@ impl Clients {
         if pipeline.requests.len() > PIPELINED_MAX { Admission::TooMany } else { Admission::Later }
     }
 
-    /// A request of this client is answered; its next one, if it was kept.
+    /// Reports that a request of this client is answered. Returns the client's next request, if one
+    /// was kept.
     pub fn answered(&self, peer: Option<SocketAddr>) -> Option<tiny_http::Request> {
         let peer = peer?;
         let mut state = self.lock();
@@ -99,7 +101,8 @@ impl Clients {
         next
     }
 
-    /// Cuts off a client with an unanswered request. Returns what else it has sent, to be discarded.
+    /// Cuts off a client with an unanswered request. Returns its other requests, which must be
+    /// discarded.
     pub fn cut_off(&self, peer: Option<SocketAddr>) -> VecDeque<tiny_http::Request> {
         METRICS.cut_off.inc();
         shut_down(peer, Shutdown::Both);
@@ -117,8 +120,8 @@ impl Clients {
         std::mem::take(&mut self.lock().active)
     }
 
-    /// Forgets clients that were cut off. A new connection that has got the address of one has lost its
-    /// request, so it is shut down to notice.
+    /// Removes clients that were cut off. If a new connection has the same address as one of them,
+    /// its request was discarded, so the connection is shut down to tell its client.
     pub fn forget_gone(&self) {
         let mut state = self.lock();
         let is_gone = |pipeline: &mut Pipeline| pipeline.status == Status::Gone;

@@ -1,25 +1,26 @@
-//! Fault: as in `answer_order`, the answer to a pipelined request blocks its writer until the ones before
-//! are written. On a Unix socket nothing tells whose a request is, so it cannot be kept back.
+//! Fault: as in `answer_order`, the answer to a pipelined request blocks its writer until the
+//! earlier answers are written. On a Unix socket, nothing identifies the client of a request, so
+//! the request cannot be held back.
 //!
-//! So there, each answer is written by a thread of its own.
+//! So on a Unix socket, each answer is written by its own thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Answers that may be written at once. Each takes one of the 8,192 tasks that the unit allows, of which
-/// waiters need half.
+/// Answers that may be written at the same time. Each takes one of the 8,192 tasks that the unit
+/// allows, of which waiters need half.
 const WRITERS_MAX: usize = 500;
 
-/// With so many, clients that do not read are cut off sooner: well before the last writer is taken, and
-/// more than honest clients ever need at once.
+/// With this many writers, clients that do not read are cut off sooner. It is well below the limit,
+/// and more than honest clients need at once.
 const WRITERS_CROWDED: usize = 100;
 
-/// How long to wait for writers to finish: longer than any client is waited for.
+/// How long to wait for writers to finish: longer than the timeout of any client.
 const WRITERS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Between two checks whether they have.
+/// Interval between checks whether they have finished.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The threads that write answers.
@@ -27,10 +28,12 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 pub struct Writers(Arc<AtomicUsize>);
 
 impl Writers {
-    /// Runs a job that writes an answer in a thread of its own. Waits while there are too many.
+    /// Runs a job that writes an answer, in its own thread. Waits while there are too many such
+    /// threads.
     ///
     /// # Errors
-    /// If none of them finishes in time: nothing more can be answered, and the process must end.
+    /// Fails if none of them finishes in time: nothing more can be answered, and the process must
+    /// end.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), String> {
         let in_time = self.wait_until_below(WRITERS_MAX);
         let count = Arc::clone(&self.0);
@@ -44,10 +47,10 @@ impl Writers {
         if in_time {
             return Ok(());
         }
-        Err("too many answers wait for others of their connection on the Unix socket; a fresh start frees their threads".to_owned())
+        Err("too many answers wait for earlier answers of their connection on the Unix socket; a restart frees their threads".to_owned())
     }
 
-    /// Waits until there are fewer than so many; whether it is so in time.
+    /// Waits until there are fewer than `count`. Returns whether this happens in time.
     pub fn wait_until_below(&self, count: usize) -> bool {
         let until = Instant::now() + WRITERS_TIMEOUT;
         while self.0.load(Ordering::Relaxed) >= count {

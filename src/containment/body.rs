@@ -1,14 +1,15 @@
-//! Fault: when a request is dropped before its body was read, `tiny_http` reads the rest of the body into
-//! a buffer of the declared size. It waits for a body that never comes, and a forged size (10^12) aborts
-//! the process.
+//! Fault: if a request is dropped before its body was read, `tiny_http` reads the rest of the body
+//! into a buffer of the declared size. It waits for a body that never comes, and a forged size
+//! (10^12) aborts the process.
 //!
-//! Bodies are therefore read only if `tiny_http` has them already; all others, those that are refused included,
-//! are for `late_body`. A request with a forged size is never dropped: what it holds stays behind, a thread
-//! and two descriptors, and after [`LEFT_BEHIND_MAX`] of them the process ends and is started again.
+//! So a body is read here only if `tiny_http` has already read it. `late_body` reads all other
+//! bodies, also of refused requests. A request with a forged size is never dropped: it leaves a
+//! thread and two descriptors behind. After [`LEFT_BEHIND_MAX`] such requests, the process ends and
+//! is started again.
 //!
-//! Where the length is malformed, `tiny_http` has taken what follows for the next request already, and it
-//! is answered as one. It comes from the same client, so nothing is gained by it; a proxy that many
-//! clients share must not pass such lengths on (nginx does not).
+//! If the length is malformed, `tiny_http` has already parsed the body as the next request, which
+//! is answered. The body comes from the same client, so an attacker gains nothing. A proxy that
+//! many clients share must not forward such lengths (nginx does not).
 
 use std::io::{Cursor, Write};
 
@@ -19,19 +20,20 @@ use tiny_http::Method;
 use crate::metrics::METRICS;
 use crate::net::shut_down;
 
-/// Longest body of a request. Ids, tokens and numbers fit several times over, and `tiny_http` has read a
-/// body of this size before a worker sees the request.
+/// Longest body of a request. It has room for all fields several times over, and `tiny_http` has
+/// read a body of this size before a worker sees the request.
 pub const BODY_MAX_BYTES: usize = 1024;
 
-/// A refused body up to this size is skipped, and nothing stays behind.
+/// A refused body up to this size is skipped, which leaves nothing behind.
 const SKIP_MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// A refused body up to this size is read, so that its client sees the refusal. Longer ones are not worth the
-/// work.
+/// A refused body up to this size is read, so that its client sees the refusal. Longer bodies are
+/// not worth the work.
 pub(super) const DRAIN_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Requests that may stay behind before the process ends; each holds a thread and two descriptors, of
-/// which the unit allows 8,192. Where there are fewer, these run out before, to the same effect.
+/// Requests that may stay behind before the process ends. Each holds a thread and two descriptors,
+/// of which the unit allows 8,192. Under a lower limit, threads or descriptors run out first, and
+/// the process ends as well.
 const LEFT_BEHIND_MAX: i64 = 1_000;
 
 /// Why a request's body was not read.
@@ -44,30 +46,30 @@ pub enum Unreadable {
     Stopping,
 }
 
-/// What may still come on the connection of a request whose body was not read.
+/// What the client may still send on the connection of a request whose body was not read.
 #[derive(Clone, Copy, Debug)]
 pub enum Rest {
-    /// Nothing that is worth reading.
+    /// Nothing that must be read.
     Nothing,
-    /// A body of at most [`DRAIN_MAX_BYTES`]: `tiny_http` reads it when the request is dropped, and waits
-    /// for the client.
+    /// A body of at most [`DRAIN_MAX_BYTES`]: `tiny_http` reads it when the request is dropped, and
+    /// waits for the client.
     Declared,
     /// A body of a forged length.
     Forged,
 }
 
-/// A request's body, as far as it can be had without waiting for the client.
+/// The body of a request, if it can be read without waiting for the client.
 #[derive(Debug)]
 pub enum Body {
     Read(Vec<u8>),
-    /// To be read by [`super::late_body`].
+    /// [`super::late_body`] must read it.
     Late,
 }
 
 /// Reads a request's body if `tiny_http` has read it already.
 ///
 /// # Errors
-/// Why it is refused, and what may still come.
+/// Returns why the request is refused, and what the client may still send.
 pub fn read(request: &mut tiny_http::Request) -> Result<Body, (Unreadable, Rest)> {
     let length = declared_length(request)?;
     if is_forged(request) {
@@ -108,7 +110,7 @@ fn declared_length(request: &tiny_http::Request) -> Result<Option<usize>, (Unrea
             Ok(Some(digits.parse().unwrap_or(usize::MAX)))
         }
         ([], _) => invalid("Content-Length must be one number"),
-        // `tiny_http` reads chunks, whatever the coding.
+        // `tiny_http` reads chunks for every coding.
         ([coding], []) if coding.eq_ignore_ascii_case("chunked") => Ok(None),
         _ => invalid("Transfer-Encoding must be chunked, without a Content-Length"),
     }
@@ -131,17 +133,19 @@ pub(super) fn is_chunked(request: &tiny_http::Request) -> bool {
     !headers(request, "Transfer-Encoding").is_empty()
 }
 
-/// Whether `tiny_http` takes the request for an upgrade. It looks at the first such header only.
+/// Whether `tiny_http` treats the request as an upgrade. It reads only the first `Connection`
+/// header.
 pub(super) fn is_upgrade(request: &tiny_http::Request) -> bool {
     let connection = headers(request, "Connection");
     connection.first().is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"))
 }
 
-/// Closes the connection of a request whose body was not read. Returns the request, to be answered as any
-/// other; one with a forged length is answered here, with `response`, whose body is `line`.
+/// Closes the connection of a request whose body was not read. Returns the request, which the
+/// caller answers. A request with a forged length is answered here, with `response`, whose body is
+/// `line`.
 ///
 /// # Errors
-/// If too many requests stay behind: the process must end.
+/// Fails if too many requests stay behind: the process must end.
 pub fn refuse(
     request: tiny_http::Request,
     rest: Rest,
@@ -150,10 +154,10 @@ pub fn refuse(
 ) -> Result<Option<tiny_http::Request>, String> {
     let peer = request.remote_addr().copied();
     match rest {
-        // What is still sent must not be taken for the next request.
+        // Otherwise `tiny_http` would parse the rest of the body as the next request.
         Rest::Nothing => shut_down(peer, Shutdown::Read),
-        // With its socket closed for reading, the system would reset the connection of a client that
-        // goes on sending, and the client would lose the answer.
+        // If the socket were closed for reading and the client continued to send, the system would
+        // reset the connection, and the client would lose the answer.
         Rest::Declared => {}
         Rest::Forged => {
             shut_down(peer, Shutdown::Read);
@@ -168,19 +172,19 @@ pub fn refuse(
     Ok(Some(request))
 }
 
-/// Drops a request of a client that was cut off. Without an answer, which would wait until the
-/// requests before it have theirs.
+/// Drops a request of a client that was cut off. Sends no answer, which would wait for the answers
+/// to the requests before.
 ///
 /// # Errors
-/// If too many requests stay behind: the process must end.
+/// Fails if too many requests stay behind: the process must end.
 pub fn discard(request: tiny_http::Request) -> Result<(), String> {
     if is_forged(&request) {
         return leave_behind(request);
     }
     let is_unread = request.body_length().is_some_and(|length| length > BODY_MAX_BYTES);
     if is_unread || expects_continue(&request) {
-        // The drop waits for the rest of the body. A new connection may have the address of the
-        // one that was cut off.
+        // The drop waits for the rest of the body. The request may belong to a new connection with
+        // the address of the one that was cut off, so shut the new one down too.
         shut_down(request.remote_addr().copied(), Shutdown::Both);
     }
     drop(request.into_writer());
@@ -195,5 +199,5 @@ fn leave_behind<T>(what: T) -> Result<(), String> {
     if left_behind < LEFT_BEHIND_MAX {
         return Ok(());
     }
-    Err("too many requests with forged lengths; a fresh start frees their connections".to_owned())
+    Err("too many requests with forged lengths; a restart frees their connections".to_owned())
 }

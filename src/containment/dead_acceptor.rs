@@ -1,15 +1,16 @@
-//! Fault: `tiny_http`'s accepting thread ends for good at the first error, and silently if it cannot start
-//! another thread. The process must end then, and be started again.
+//! Fault: `tiny_http`'s accepting thread ends at the first error, and silently if it cannot start
+//! another thread. Then the process must end, and be started again.
 
 use std::io;
 use std::time::Duration;
 
 use crate::net::Listener;
 
-/// Finds out whether connections are accepted, by opening one.
+/// Opens a connection to find out whether connections are accepted.
 ///
 /// # Errors
-/// If none is: the process must end. Any other failure passes: the machine is busy.
+/// Fails if the connection is not accepted: the process must end. Other failures are ignored: the
+/// machine is busy.
 pub fn check(listener: &Listener, timeout: Duration) -> Result<(), String> {
     let Err(error) = listener.connect(timeout) else { return Ok(()) };
     let is_dead = error.kind() == io::ErrorKind::ConnectionRefused
@@ -17,17 +18,19 @@ pub fn check(listener: &Listener, timeout: Duration) -> Result<(), String> {
     if !is_dead {
         return Ok(());
     }
-    Err("connections cannot be accepted any more; out of threads (TasksMax) or descriptors (LimitNOFILE)?".to_owned())
+    Err("connections cannot be accepted any more; is the process out of threads (TasksMax) or descriptors (LimitNOFILE)?".to_owned())
 }
 
-/// What an error of receiving means: nothing, or that the accepting thread has ended with it.
+/// Checks an error of receiving. It may mean that the accepting thread has ended.
 ///
 /// # Errors
-/// If it has: the process must end.
+/// Fails if the accepting thread has ended: the process must end.
 pub fn received(error: &io::Error) -> Result<(), String> {
-    // Without a number, the error says only that a worker was woken.
+    // An error without a number only means that a worker was woken.
     if error.raw_os_error().is_none() {
         return Ok(());
     }
-    Err(format!("a connection could not be accepted ({error}); out of descriptors? (LimitNOFILE)"))
+    Err(format!(
+        "a connection could not be accepted ({error}); is the process out of descriptors (LimitNOFILE)?"
+    ))
 }

@@ -1,14 +1,15 @@
-//! Fault: `tiny_http` closes a connection after the answer to a request that offered an upgrade, as after any
-//! refusal of ours, and does not say so: it removes our `Connection` header. A client with a pool of
-//! connections, such as the JDK's, then loses its next request with the connection.
+//! Fault: `tiny_http` removes our `Connection` header. So a client is not told that its connection
+//! closes, which happens after the answer to a request that offered an upgrade, and after some
+//! refusals. A client with a pool of connections, such as the JDK's, then loses its next request
+//! with the connection.
 //!
-//! So the header travels in the value of another one, which `tiny_http` writes as it is.
+//! So the header is sent within the value of another header, which `tiny_http` writes unchanged.
 
 use tiny_http::Header;
 
 use super::body::is_upgrade;
 
-/// What becomes of a connection after an answer.
+/// What happens to a connection after an answer.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Connection {
     Stays,
@@ -22,7 +23,7 @@ impl Connection {
     }
 }
 
-/// The header `Server`, and `Connection: close` with it if the connection closes.
+/// The header `Server`, followed by `Connection: close` if the connection closes.
 pub fn server_header(server: &str, connection: Connection) -> Header {
     let value = match connection {
         Connection::Stays => server.to_owned(),

@@ -1,8 +1,9 @@
-//! Fault: `tiny_http` keeps the head of a request in memory, however long it is. And on a Unix socket, whose
-//! connections inherit no timeouts, nothing ends a client that does not read its answers.
+//! Fault: `tiny_http` keeps the head of a request in memory, without a limit. On a Unix socket,
+//! whose connections inherit no timeouts, nothing cuts off a client that does not read its answers.
 //!
-//! So clients are cut off that have sent much since their last request was complete, or whose socket takes
-//! no more answers. The sockets are checked each second, and at once when the process grows.
+//! So a client is cut off if it has sent much since its last complete request, or if its socket
+//! accepts no more answers. The sockets are checked each second, and at once when the process
+//! grows.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -17,19 +18,20 @@ use crate::metrics::METRICS;
 use crate::net::{Connections, set_timeouts, sockets};
 use crate::process::ProcessSize;
 
-/// A client that has sent so much since its last request was complete is cut off. An honest head has a few
-/// hundred bytes.
+/// A client that has sent more than this since its last complete request is cut off. An honest head
+/// has a few hundred bytes.
 const UNFINISHED_MAX_BYTES: u64 = 32 * 1024;
 
-/// A client of a Unix socket whose answers have not fitted for so long is cut off: it is on this
-/// machine, and reads within milliseconds if it reads at all. Sooner if there are many writers.
+/// A client of a Unix socket whose answers have not fitted for this time is cut off, or sooner if
+/// there are many writers. The client is on this machine, and reads within milliseconds if it reads
+/// at all.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 const UNREAD_CROWDED_TIMEOUT: Duration = Duration::from_millis(150);
 
-/// Between two checks in any case: what a slow client adds meanwhile does not matter.
+/// Longest interval between checks: what a slow client adds in this time does not matter.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So much more memory is a reason to check at once: 16 MiB, in pages of 4 KiB.
+/// Growth of the process that causes an immediate check: 16 MiB, in pages of 4 KiB.
 const GROWTH_PAGES: u64 = 4_096;
 
 /// What the last check saw.
@@ -43,7 +45,7 @@ pub struct Checks {
 struct Sockets {
     /// How many bytes each client had sent when it last completed a request.
     finished: HashMap<SocketAddr, u64>,
-    /// Since when each connection of a Unix socket, by its inode, takes no more answers.
+    /// Since when each connection of a Unix socket, by its inode, has accepted no more answers.
     unread_since: HashMap<u64, Instant>,
 }
 
@@ -59,8 +61,8 @@ impl Checks {
             || self.checked_at.elapsed() >= CHECK_INTERVAL
     }
 
-    /// Cuts off clients as described above. Those in `active` have completed a request since the last
-    /// check.
+    /// Cuts off clients as described above. The clients in `active` have completed a request since
+    /// the last check.
     pub fn check(
         &mut self,
         connections: &Connections,
@@ -86,7 +88,7 @@ impl Checks {
         if cut_off > 0 {
             METRICS.cut_off.inc_by(cut_off);
             warn!(
-                "cut off {cut_off} clients that sent a head without end, or did not read their answers"
+                "cut off {cut_off} clients that sent an endless head, or did not read their answers"
             );
         }
     }
@@ -100,7 +102,7 @@ impl Sockets {
         before: &Self,
         active: &HashSet<SocketAddr>,
     ) -> bool {
-        // Two descriptors belong to each connection.
+        // Each connection has two descriptors.
         if self.finished.contains_key(&peer) {
             return false;
         }
@@ -109,7 +111,7 @@ impl Sockets {
         };
         let finished = match before.finished.get(&peer) {
             _ if active.contains(&peer) => received,
-            // Otherwise another connection has got the same port.
+            // If the client has received less, it is another connection with the same port.
             Some(finished) if *finished <= received => *finished,
             _ => 0,
         };
@@ -129,7 +131,8 @@ impl Sockets {
     }
 }
 
-/// Whether there is room for more answers: on a Unix socket, whether three quarters are free.
+/// Whether there is room for more answers: on a Unix socket, whether three quarters of the buffer
+/// are free.
 fn takes_answers(socket: BorrowedFd) -> bool {
     let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
     !matches!(poll(&mut polled, Some(&Timespec::default())), Ok(0))

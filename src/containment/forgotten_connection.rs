@@ -1,8 +1,9 @@
-//! Fault: in a burst, `tiny_http` hands a connection to a pool thread that has been handed one already. That
+//! Fault: in a burst, `tiny_http` may give a connection to a pool thread that already has one. The
 //! connection then waits, with its request unread, until the pool gets another thread.
 //!
-//! Every new connection, opened and closed at once even, brings a thread: a nudge. Nudges are frequent while
-//! requests come in, and rare when the server is idle.
+//! Every new connection brings a thread, even one that is opened and closed at once, which is
+//! called a nudge here. Nudges are frequent while requests arrive, and rare while the server is
+//! idle.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,24 +14,25 @@ use super::dead_acceptor;
 use crate::net::Listener;
 use crate::process::ProcessSize;
 
-/// Between two nudges while requests come in: a connection that was forgotten in a burst waits a
-/// few of these at most.
+/// Interval between nudges while requests arrive: a connection that was forgotten in a burst waits
+/// for a few of these intervals.
 const NUDGE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Nudges at once, while they bring forgotten connections to light.
+/// The maximum number of nudges at once, while they uncover forgotten connections.
 const NUDGE_BURST_MAX: u32 = 64;
 
-/// Nudges after the last request, for the connections of a burst whose turn has not come.
+/// Nudges after the last request, for connections of a burst that are still forgotten.
 const NUDGES_AFTER_TRAFFIC: u32 = 10;
 
-/// Between two nudges of an idle server: next to nothing, and the longest that a connection
-/// waits which was forgotten without a request near it.
+/// Interval between nudges of an idle server. They cost almost nothing. A connection that was
+/// forgotten while no other requests arrived waits for at most this time.
 const NUDGE_IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an idle server pauses: a single client's head without end adds 50 MB or so in this time.
+/// How long an idle server pauses: the endless head of a single client adds about 50 MB in this
+/// time.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether requests come in, and the thread to wake when they do.
+/// Whether requests arrive, and the thread to wake when they do.
 #[derive(Default)]
 pub struct Traffic {
     is_new: AtomicBool,
@@ -38,7 +40,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Makes the current thread the one that is woken.
+    /// Sets the current thread as the one to wake.
     pub fn wake_current_thread(&self) {
         self.thread.get_or_init(thread::current);
     }
@@ -65,10 +67,10 @@ impl Nudges {
         Self { left: 0, burst: 1, nudged_at: None, threads: size.threads }
     }
 
-    /// Nudges, if it is time.
+    /// Nudges if a nudge is due.
     ///
     /// # Errors
-    /// If no connection can be accepted any more: the process must end.
+    /// Fails if no connection can be accepted any more: the process must end.
     pub fn nudge(&mut self, traffic: &Traffic, listener: &Listener) -> Result<(), String> {
         if traffic.is_new.swap(false, Ordering::Relaxed) {
             self.left = NUDGES_AFTER_TRAFFIC;
@@ -81,8 +83,9 @@ impl Nudges {
         (0..self.burst).try_for_each(|_| dead_acceptor::check(listener, NUDGE_INTERVAL))
     }
 
-    /// Decides from the size of the process how often to nudge. Each forgotten connection that says
-    /// nothing keeps the thread that a nudge brought, so there may be more of them before one that does.
+    /// Decides from the size of the process how often to nudge. A forgotten connection that sends
+    /// nothing keeps the thread that a nudge brought. Several such connections may precede one with
+    /// a request.
     pub fn adapt(&mut self, size: &ProcessSize) {
         if size.threads > self.threads {
             self.left = NUDGES_AFTER_TRAFFIC;
@@ -93,7 +96,7 @@ impl Nudges {
         self.threads = size.threads;
     }
 
-    /// Pauses until the next nudge may be due; traffic ends the pause of an idle server.
+    /// Pauses until the next nudge may be due. Traffic ends the pause of an idle server.
     pub fn pause(&mut self) {
         if self.left > 0 {
             self.left -= 1;

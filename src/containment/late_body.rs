@@ -1,9 +1,10 @@
-//! Fault: `tiny_http` reads a body before a worker sees the request only if its length is declared and small,
-//! and the client does not wait for `100 Continue` or offer an upgrade. Whoever reads any other body waits for
-//! the client.
+//! Fault: `tiny_http` reads a body before a worker sees the request only if its length is declared
+//! and small, and the client neither waits for `100 Continue` nor offers an upgrade. A thread that
+//! reads any other body waits for the client.
 //!
-//! So such a body is read by a thread of its own, within [`BODY_TIMEOUT`], and so is the rest of a body that is
-//! refused. There are few of these threads: if all are taken, the client that has taken longest is cut off.
+//! So such a body, and the rest of a refused body, is read in its own thread, within
+//! [`BODY_TIMEOUT`]. The number of these threads is limited: if all are taken, the slowest client
+//! is cut off.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -18,28 +19,28 @@ use rustix::net::Shutdown;
 use super::body::{BODY_MAX_BYTES, DRAIN_MAX_BYTES, Unreadable, is_chunked, is_upgrade};
 use crate::net::shut_down;
 
-/// How long a client may take to send its body: an honest one sends it with the head, or when it is told to
-/// continue.
+/// How long a client may take to send its body. An honest client sends it with the head, or when it
+/// is told to continue.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is read at a time.
+/// Bytes that are read at a time.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// Bodies that are read at the same time. An honest one takes milliseconds.
+/// Bodies that are read at the same time. An honest body takes milliseconds.
 const READERS_MAX: usize = 64;
 
-/// Reads the body of a request that `tiny_http` has not read. Waits for the client, on a TCP connection at most
-/// until [`Readers::end_late`] ends it.
+/// Reads the body of a request that `tiny_http` has not read. Waits for the client, on a TCP
+/// connection at most until [`Readers::end_late`] ends it.
 ///
 /// # Errors
-/// If the body is malformed, too large or not complete in time.
+/// Fails if the body is malformed, too large or not complete in time.
 pub fn read(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable> {
     let until = Instant::now() + BODY_TIMEOUT;
     let (is_chunked, is_upgrade) = (is_chunked(request), is_upgrade(request));
     let length = if is_chunked { None } else { request.body_length() };
     // Sends 100 Continue if the client waits for it.
     let reader = request.as_reader();
-    // After an offer of an upgrade, `tiny_http` gives the connection as it is.
+    // After an offer of an upgrade, `tiny_http` returns the raw connection.
     let mut reader: Box<dyn Read> = match length {
         None if is_upgrade => Box::new(Decoder::new(reader)),
         None => Box::new(reader),
@@ -53,7 +54,8 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable> {
     let mut buffer = [0; BUFFER_BYTES];
     loop {
         let read = reader.read(&mut buffer).map_err(|error| incomplete(&error))?;
-        // A client that sends its whole body before it reads sees the refusal only if all of it is read.
+        // A client that sends its whole body before it reads sees the refusal only if the whole
+        // body is read.
         if discarded > 0 || body.len() + read > BODY_MAX_BYTES {
             discarded += read;
         } else {
@@ -75,17 +77,17 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable> {
     }
 }
 
-/// The threads that read bodies, by their clients, and when each began.
+/// The clients whose bodies are being read, and when each read began.
 #[derive(Clone, Default)]
 pub struct Readers(Arc<Mutex<HashMap<SocketAddr, Instant>>>);
 
 impl Readers {
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
-        // Nothing that could panic happens under it.
+        // No code that holds this lock can panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a job that reads the body of this client's request, in a thread of its own.
+    /// Runs a job that reads the body of this client's request, in its own thread.
     pub fn run(&self, peer: SocketAddr, job: impl FnOnce() + Send + 'static) {
         let mut began = self.lock();
         let longest = began.iter().min_by_key(|(_, began)| **began).map(|(peer, _)| *peer);
@@ -106,7 +108,7 @@ impl Readers {
         started.expect("the unit allows more threads than these");
     }
 
-    /// Ends the bodies that take too long.
+    /// Cuts off the clients whose bodies take too long.
     pub fn end_late(&self) {
         let is_late = |_: &SocketAddr, began: &mut Instant| began.elapsed() > BODY_TIMEOUT;
         let late: Vec<_> = self.lock().extract_if(is_late).collect();

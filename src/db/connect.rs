@@ -1,5 +1,5 @@
-//! Opens connections with the driver, which by itself tries only the first address of a name, panics
-//! on some of what a server may send, and would try again at once after a refusal.
+//! Opens connections with the driver, which alone tries only the first address of a name, panics on
+//! some packets of a server, and does not pause after a refusal.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -16,20 +16,20 @@ use r2d2_mysql::MySqlConnectionManager;
 use super::error::ErrorKind;
 use super::refusal::{HOST_BLOCKED, has_answered, text};
 
-/// How long to wait for the database to accept a connection, at all addresses together. It runs
-/// beside the bot or in the same data centre; if it takes longer, it is down.
+/// How long to wait until the database accepts a connection, at all addresses together. The
+/// database runs on the bot's machine or in the same data centre. If it takes longer, it is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The pause after the first refusal: a mistake of a moment, such as a restart that loads the users
-/// last, costs no more.
+/// The pause after the first refusal. A brief cause, such as a restart that loads the users last,
+/// costs no more than this.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause. Servers lock a machine out after `max_connect_errors` failed handshakes in a
-/// row, 100 by default, and all programs on it: these last for more than an hour then, and any
-/// other program's success begins the count anew.
+/// The longest pause. After `max_connect_errors` failed handshakes in a row, 100 by default, a
+/// server blocks the machine with all its programs. With this pause, 100 handshakes take more than
+/// an hour. A success of any other program resets the count.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Opens connections with these options. Clones share what they have learned.
+/// Opens connections with these options. Clones share their state.
 #[derive(Clone)]
 pub(super) struct Connector {
     options: Opts,
@@ -37,32 +37,32 @@ pub(super) struct Connector {
     shared: Arc<Shared>,
 }
 
-/// What the connectors of one database have learned.
+/// The state that the connectors of one database share.
 #[derive(Default)]
 struct Shared {
-    /// Where the last connection was accepted.
+    /// The target that accepted the last connection.
     last: Mutex<Option<Target>>,
     pause: Mutex<Option<Pause>>,
-    /// Whether a connection had another number at the server than in its handshake.
+    /// Whether any connection had a different number at the server than in its handshake.
     is_proxied: AtomicBool,
 }
 
-/// Nobody connects before its end.
+/// No attempt begins before this time.
 struct Pause {
     until: Instant,
     length: Duration,
     error: mysql::Error,
 }
 
-/// What one call of the driver tries.
+/// The target of one call of the driver.
 #[derive(Clone, Copy, PartialEq)]
 enum Target {
     /// The socket or the address of the URL.
     AsGiven,
     Address(IpAddr),
-    /// All addresses of one family. With TLS, the driver compares the certificate with the name that
-    /// it connects to, so it must be given the name; if it is also told to bind to any address of a
-    /// family, it tries all of that family.
+    /// All addresses of one family. With TLS, the driver compares the certificate with the name to
+    /// which it connects, so it must be given the name. If it must also bind to any address of a
+    /// family, it tries all addresses of that family.
     Family(IpAddr),
 }
 
@@ -76,7 +76,7 @@ impl Connector {
         Self { options, timeout: CONNECT_TIMEOUT, shared: Arc::default() }
     }
 
-    /// The same, with timeouts for each read and write, and no more for an address.
+    /// A copy with this timeout for each read and write, and for all addresses together.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         let options = OptsBuilder::from_opts(self.options.clone())
             .read_timeout(Some(timeout))
@@ -85,8 +85,8 @@ impl Connector {
         Self { options: options.into(), timeout: CONNECT_TIMEOUT.min(timeout), shared }
     }
 
-    /// Connects and logs in. After a refusal, fails with the same error until a pause is over, which
-    /// doubles each time.
+    /// Connects and logs in. After a refusal, fails with the same error until a pause is over. The
+    /// pause doubles each time.
     pub fn connect(&self) -> mysql::Result<Conn> {
         let pause = self.begin_attempt()?;
         let connected = self.try_targets();
@@ -99,7 +99,8 @@ impl Connector {
         connected
     }
 
-    /// How long to pause if this attempt is refused too. While it lasts, there is no other.
+    /// Begins an attempt, and keeps others from beginning for the length of the last pause. Returns
+    /// the pause that follows if this attempt is refused too.
     fn begin_attempt(&self) -> mysql::Result<Duration> {
         let mut pause = lock(&self.shared.pause);
         let Some(pause) = &mut *pause else { return Ok(FIRST_PAUSE) };
@@ -111,7 +112,7 @@ impl Connector {
         Ok(LONGEST_PAUSE.min(pause.length * 2))
     }
 
-    /// Tries what the URL names until something answers.
+    /// Tries the targets that the URL names until one answers.
     fn try_targets(&self) -> mysql::Result<Conn> {
         let until = Instant::now() + self.timeout;
         let (targets, addresses) = match self.targets() {
@@ -153,7 +154,7 @@ impl Connector {
         mysql::Error::DriverError(CouldNotConnect(Some((address, why.to_owned(), kind))))
     }
 
-    /// What to try, what worked last first, and the number of addresses in it.
+    /// The targets, with the one that worked last first, and the number of their addresses.
     fn targets(&self) -> io::Result<(Vec<Target>, u32)> {
         let host = self.options.get_ip_or_hostname();
         let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
@@ -190,20 +191,21 @@ impl Connector {
         MySqlConnectionManager::new(options).connect()
     }
 
-    /// The connection's number for `KILL`, if it can be relied on: `handshake` is what the server's
-    /// greeting called it, `number` what `CONNECTION_ID()` says. A proxy with connections of its own
-    /// to the server gives numbers of its own, which belong to others there.
+    /// The connection's number for `KILL`, if it is reliable. `handshake` is the number in the
+    /// server's greeting, and `number` the result of `CONNECTION_ID()`. A proxy with its own
+    /// connections to the server assigns its own numbers, which belong to other connections at the
+    /// server.
     pub fn number_for_kill(&self, handshake: u32, number: u64) -> Option<u64> {
-        // The handshake has only these bits.
+        // The handshake contains only the low 32 bits.
         if number & u64::from(u32::MAX) != u64::from(handshake) {
             self.shared.is_proxied.store(true, Ordering::Relaxed);
         }
-        // Behind such a proxy, the two may be the same by chance.
+        // Behind such a proxy, the two numbers may be equal by chance.
         (!self.shared.is_proxied.load(Ordering::Relaxed)).then_some(number)
     }
 }
 
-/// Runs a call of the driver, which panics on some of what a server may send.
+/// Runs a call of the driver, which panics on some packets of a server.
 pub(super) fn no_panic<T>(call: impl FnOnce() -> mysql::Result<T>) -> mysql::Result<T> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
         let text = "the database driver cannot read what the server sent";
@@ -211,8 +213,8 @@ pub(super) fn no_panic<T>(call: impl FnOnce() -> mysql::Result<T>) -> mysql::Res
     })
 }
 
-/// Whether the server or its certificate was refused, or this login was: what another try at once
-/// would only repeat, and what servers count.
+/// Whether this side refused the server or its certificate, or the server refused the login. An
+/// immediate retry would fail in the same way, and servers count such failures.
 fn is_refused(error: &mysql::Error) -> bool {
     match error {
         mysql::Error::MySqlError(server) => {
@@ -222,7 +224,7 @@ fn is_refused(error: &mysql::Error) -> bool {
     }
 }
 
-/// An error that says the same.
+/// A copy of an error, with the same text.
 fn copy(error: &mysql::Error) -> mysql::Error {
     match error {
         mysql::Error::MySqlError(server) => server.clone().into(),

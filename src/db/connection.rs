@@ -15,8 +15,8 @@ use super::statement::{Packet, Statement, Values};
 use crate::metrics::METRICS;
 use crate::net::sockets;
 
-/// How long to wait for an answer: longer than the lock waits of `sql/connection/session.sql`, so
-/// that these end in a clean error first, and much shorter than a client would wait.
+/// How long to wait for an answer: longer than the lock waits of `sql/connection/session.sql`,
+/// which so end in a clean error first, and much shorter than the timeout of a client.
 pub(super) const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The reply to one statement of a packet.
@@ -31,7 +31,7 @@ pub struct Reply {
 /// A statement of a packet failed.
 #[derive(Debug)]
 pub struct PacketError {
-    /// Whether it was the last one of several: the `COMMIT` of a transaction.
+    /// Whether it was the last of several statements: the `COMMIT` of a transaction.
     pub is_commit: bool,
     pub error: mysql::Error,
 }
@@ -48,7 +48,7 @@ pub struct Connection {
 /// When the server's `SYSDATE()` reads the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sysdate {
-    /// When it is called. Our statements need this: they call it after the wait for a row's lock.
+    /// When it is called. The statements need this: they call it after the wait for a row's lock.
     AtTheCall,
     /// At the statement's start, as `NOW()` does: the server runs with `--sysdate-is-now`.
     AtTheStart,
@@ -59,7 +59,7 @@ pub const SYSDATE_IS_NOW: &str = "the server runs with --sysdate-is-now, so a le
     lock would be dated too early: take sysdate-is-now out of my.cnf and restart the server";
 
 impl Connection {
-    /// Opens a connection and reads which server it is to.
+    /// Opens a connection, and reads the identity of its server.
     pub(super) fn open(connector: &Connector, health: Arc<Health>) -> mysql::Result<Self> {
         let conn = connector.connect().inspect_err(|error| ErrorKind::of(error).count())?;
         METRICS.connections_opened.inc();
@@ -96,7 +96,7 @@ impl Connection {
         no_panic(|| self.conn.ping())
     }
 
-    /// Whether the server is read-only, whatever this user may do.
+    /// Whether the server is read-only, even if this user could write.
     pub fn is_read_only(&mut self) -> mysql::Result<bool> {
         let mut packet = Packet::for_writable_server();
         packet.push("DO 0");
@@ -107,13 +107,14 @@ impl Connection {
         }
     }
 
-    /// Runs the statements of a packet: one reply each, or the error of the first that fails. A
-    /// connection that is lost is not used again.
+    /// Runs the statements of a packet. Returns one reply per statement, or the error of the first
+    /// one that fails. A lost connection is not used again.
     pub fn run(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
         self.send(packet).inspect_err(|failed| ErrorKind::of(&failed.error).count())
     }
 
-    /// As [`Connection::run`], for a packet that checks a row's lock: that it is locked is no error to count.
+    /// Like [`Connection::run`], for a packet that checks a row's lock. A locked row is not counted
+    /// as an error.
     pub fn run_check(&mut self, packet: &Packet) -> Result<Vec<Reply>, PacketError> {
         self.send(packet).inspect_err(|failed| match ErrorKind::of(&failed.error) {
             ErrorKind::RowLocked => {}
@@ -129,14 +130,14 @@ impl Connection {
                 ErrorKind::ConnectionLost => {
                     self.discard();
                     if sent_at.elapsed() >= SOCKET_TIMEOUT {
-                        // If the network is down, all connections are dead.
+                        // If the network is down, all connections are lost.
                         self.health.suspect_all_connections();
                     } else {
                         self.health.suspect();
                     }
                 }
                 ErrorKind::ReadOnly => {
-                    // All connections may be to this server; a new one may reach the primary.
+                    // All connections may lead to this server. A new one may reach the primary.
                     self.discard();
                     self.health.suspect_all_connections();
                 }
@@ -148,8 +149,8 @@ impl Connection {
     }
 
     fn collect(&mut self, packet: &Packet, replies: &mut Vec<Reply>) -> mysql::Result<()> {
-        // Dropped after a panic of the driver, these would read on, and another panic would end the
-        // process. They own nothing once all is read.
+        // If these results were dropped after a panic of the driver, they would continue to read,
+        // and another panic would end the process. They own nothing after everything was read.
         let sent = self.conn.query_iter(packet.text()).map(ManuallyDrop::new);
         let is_guarded = packet.is_guarded();
         let mut result = if is_guarded { sent.map_err(read_only)? } else { sent? };
@@ -163,7 +164,7 @@ impl Connection {
             replies.push(Reply { rows, affected, last_insert_id });
         }
         if replies.len() != packet.len() {
-            return Err(std::io::Error::other("the answer is not complete").into());
+            return Err(std::io::Error::other("the answer is incomplete").into());
         }
         Ok(())
     }
@@ -176,7 +177,8 @@ impl Connection {
         Ok(replies.pop().map(|reply| reply.rows).unwrap_or_default())
     }
 
-    /// Gives up the connection during a write that may still take effect, and has it killed.
+    /// Gives up the connection during a write that may still take effect, and reports it to be
+    /// killed.
     pub fn give_up(&mut self) -> ConnectionId {
         self.discard();
         self.health.add_lost(self.id);
@@ -189,8 +191,9 @@ impl Connection {
     }
 }
 
-/// The error of a guarded packet's first statement. `sql/connection/takes_writes.sql` fails with 1690
-/// on a read-only server; this gives it the number that such servers refuse writes with.
+/// Converts the error of a guarded packet's first statement. `sql/connection/takes_writes.sql`
+/// fails with 1690 on a read-only server. The result has the number with which such servers refuse
+/// writes.
 fn read_only(error: mysql::Error) -> mysql::Error {
     const OUT_OF_RANGE: u16 = 1690;
     const READ_ONLY: u16 = 1290;

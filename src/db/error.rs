@@ -10,26 +10,28 @@ pub enum ErrorKind {
     ConnectionLost,
     /// The database rolled the transaction back to end a deadlock; a retry may succeed.
     Deadlock,
-    /// Another transaction held a lock on the row or the table for longer than the lock timeout.
+    /// Another transaction held a lock on the row or the table for longer than the lock wait
+    /// timeout.
     RowLocked,
     /// `sql/lease/all_released.sql`: some of the leases to release were not found.
     NotAllReleased,
     /// The column's character set cannot represent a text, so no row can have it.
     Incomparable,
-    /// The server takes no writes now: it is a replica, or a failover is under way.
+    /// The server accepts no writes now: it is a replica, or a failover is in progress.
     ReadOnly,
     /// Wrong user, password, grants, plugin or certificate: a retry does not help.
     Denied,
     /// A table, a column or a key is not what it was when the table was inspected.
     TableChanged,
-    /// The connection to end has ended, or its number belongs to another user's by now.
+    /// The connection to end has already ended, or its number now belongs to a connection of
+    /// another user.
     ConnectionGone,
     /// Any other error of the server.
     Refused,
 }
 
-/// The label of each kind in the metrics (none if the error is an answer), and the error numbers as
-/// MySQL and MariaDB document them.
+/// The label of each kind in the metrics (none if the error is an answer), and its error numbers in
+/// MySQL's and MariaDB's documentation.
 const KINDS: [(ErrorKind, Option<&str>, &[u16]); 9] = [
     // Shutdown, network failure, failure during COMMIT, interrupted, killed, idle for too long.
     (
@@ -72,7 +74,7 @@ impl ErrorKind {
         matches!(self, Self::Denied | Self::TableChanged)
     }
 
-    /// Whether the operation may succeed once another server is reached, or the table is inspected.
+    /// Whether the operation may succeed after another server is reached or the table is inspected.
     pub fn needs_verifying(self) -> bool {
         self == Self::ReadOnly || self.is_about_table()
     }
@@ -87,7 +89,7 @@ impl ErrorKind {
 
 /// The text of an error, as short as possible.
 pub fn cause(error: &mysql::Error) -> String {
-    /// EAGAIN: how a socket reports a timeout.
+    /// EAGAIN, with which a socket reports a timeout.
     const TIMED_OUT: &str = "(os error 11)";
     if ErrorKind::of(error) == ErrorKind::RowLocked {
         return "another program holds a database lock".to_owned();

@@ -1,6 +1,7 @@
-//! Whether the database answers. While it does not, requests are refused at once instead of each
-//! waiting for a timeout. The health thread checks until it answers again, and then ends the
-//! connections that were lost during a write, so that nothing they sent can still take effect.
+//! Whether the database answers. While it does not, requests are refused at once, and do not wait
+//! for a timeout each. The health thread checks until the database answers again. It then ends the
+//! connections that were lost during a write, so that none of their statements can still take
+//! effect.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -15,7 +16,7 @@ use crate::metrics::METRICS;
 /// if it takes longer than this, requests are refused.
 const SUSPECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Pause between two checks of a database that does not answer: delays the end of the refusals.
+/// Pause between checks of a database that does not answer. It delays the end of the refusals.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long the health thread tries to end a lost connection. Requests that wait for its end give
@@ -29,10 +30,10 @@ pub const HANGING_WRITES: &str =
 /// The identity of a connection in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId {
-    /// Which server it is to: after a failover, the same address leads to another.
+    /// The identity of its server: after a failover, the same address leads to another server.
     pub server: u64,
-    /// Its number on that server, until the server restarts. `None` if it cannot be relied on,
-    /// because a proxy is in between.
+    /// Its number on that server, until the server restarts. `None` if the number is unreliable,
+    /// because of a proxy.
     pub number: Option<u64>,
     pub opened: Instant,
 }
@@ -47,7 +48,7 @@ struct State {
     /// When the status was last changed from up to suspect.
     suspect_since: Instant,
     lost: Vec<Lost>,
-    /// Connections that were opened before this may be dead: the network may have been down.
+    /// Connections that were opened before this time may be lost: the network may have been down.
     trusted_since: Instant,
 }
 
@@ -55,11 +56,11 @@ struct State {
 struct Lost {
     id: ConnectionId,
     since: Instant,
-    /// Whether it was killed and is there all the same.
+    /// Whether it was killed but still exists.
     is_hung: bool,
 }
 
-/// What became of lost connections.
+/// The result of ending lost connections.
 #[derive(Default)]
 pub(super) struct Kills {
     pub ended: Vec<ConnectionId>,
@@ -106,13 +107,13 @@ impl Health {
         }
     }
 
-    /// Like [`Health::suspect`]; all connections that are open now may be dead, too.
+    /// Like [`Health::suspect`]; all connections that are open now may be lost, too.
     pub fn suspect_all_connections(&self) {
         self.lock().trusted_since = Instant::now();
         self.suspect();
     }
 
-    /// Connections that were opened before this must not be used.
+    /// Connections that were opened before this time must not be used.
     pub fn trusted_since(&self) -> Instant {
         self.lock().trusted_since
     }
@@ -124,7 +125,8 @@ impl Health {
         self.suspect();
     }
 
-    /// Waits until the database answers, at most until `until`; the error says why it does not.
+    /// Waits until the database answers, but not longer than until `until`. The error says why it
+    /// does not answer.
     pub fn wait_until_up(&self, until: Instant) -> Result<(), String> {
         let mut state = self.lock();
         loop {
@@ -143,7 +145,7 @@ impl Health {
         }
     }
 
-    /// Waits until a lost connection has ended; an error if it has not by `until`.
+    /// Waits until a lost connection has ended. Fails if it has not ended by `until`.
     pub fn wait_until_ended(&self, connection: ConnectionId, until: Instant) -> Result<(), String> {
         let timeout = until.saturating_duration_since(Instant::now());
         let is_lost = |state: &mut State| state.lost.iter().any(|lost| lost.id == connection);
@@ -154,7 +156,7 @@ impl Health {
         Ok(())
     }
 
-    /// Why the database does not answer, if it does not.
+    /// The reason why the database does not answer, if it does not.
     pub fn cause(&self) -> Option<String> {
         match &self.lock().status {
             Status::Down(cause) => Some(cause.clone()),
@@ -162,7 +164,7 @@ impl Health {
         }
     }
 
-    /// Waits at most `timeout` until a check is due, and checks once: `check` finds out whether
+    /// Waits for at most `timeout` until a check is due, and checks once. `check` finds out whether
     /// leases can be written, and ends lost connections.
     pub(super) fn check_when_due(
         &self,
@@ -201,7 +203,7 @@ impl Health {
         }
     }
 
-    /// Sets the status; returns the previous one with its `suspect_since`.
+    /// Sets the status. Returns the previous one with its `suspect_since`.
     fn replace_status(&self, status: Status) -> (Status, Instant) {
         let is_up = matches!(status, Status::Up);
         let mut state = self.lock();
@@ -212,8 +214,8 @@ impl Health {
         before
     }
 
-    /// Removes connections that have ended or are waited out, and those that could not be killed within
-    /// [`KILL_GIVE_UP`].
+    /// Removes connections that have ended or whose writes can no longer take effect, and those
+    /// that could not be killed within [`KILL_GIVE_UP`].
     fn note_kills(&self, kills: &Kills) {
         let mut state = self.lock();
         state

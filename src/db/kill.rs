@@ -16,9 +16,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 const KILL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long a write may still take effect after its connection was lost, where `KILL` cannot reach
-/// it. A packet that has reached the server waits for the locks of a lease and of a message, at most
-/// 1 s each (`sql/connection/session.sql`); a third second is for the rest. What a proxy itself still
-/// holds is not covered.
+/// it. A packet that has reached the server waits for the locks of a lease and of a message, at
+/// most 1 s each (`sql/connection/session.sql`); a third second is for the rest. Statements that a
+/// proxy still holds are not covered.
 const LATE_WRITE_MAX: Duration = Duration::from_secs(3);
 
 /// Ends lost connections, within [`KILL_TIMEOUT`].
@@ -26,7 +26,7 @@ pub(super) fn kill_all(connection: &mut Connection, lost: &[ConnectionId]) -> Ki
     let until = Instant::now() + KILL_TIMEOUT;
     let mut kills = Kills::default();
     for lost in lost {
-        // Behind a proxy, a number may be a stranger's.
+        // Behind a proxy, the number may belong to another connection.
         let (Some(number), Some(_)) = (lost.number, connection.id().number) else { continue };
         match kill(connection, *lost, number, until) {
             Ok(true) => kills.ended.push(*lost),
@@ -37,12 +37,12 @@ pub(super) fn kill_all(connection: &mut Connection, lost: &[ConnectionId]) -> Ki
     kills
 }
 
-/// Whether nothing can take effect any more that was sent on a connection whose number is not known.
+/// Whether the statements of a lost connection with an unknown number can no longer take effect.
 pub(super) fn is_waited_out(lost: ConnectionId, lost_at: Instant) -> bool {
     lost.number.is_none() && lost_at.elapsed() >= LATE_WRITE_MAX
 }
 
-/// Ends one lost connection; returns whether it has ended.
+/// Kills one lost connection. Returns whether it has ended.
 fn kill(
     connection: &mut Connection,
     lost: ConnectionId,
@@ -50,7 +50,7 @@ fn kill(
     until: Instant,
 ) -> mysql::Result<bool> {
     if lost.server != connection.id().server {
-        // On this server the number belongs to another connection.
+        // On this server, the number belongs to another connection.
         return Ok(true);
     }
     let uptime = Statement::new(include_str!("../../sql/connection/server_uptime.sql"), &[]);

@@ -14,14 +14,14 @@ use super::kill::kill_all;
 use super::refusal::has_answered;
 use super::statement::{Packet, Statement, Value};
 
-/// How long to wait for a connection of the pool, which retries after at most half of this.
+/// How long to wait for a connection of the pool. The pool retries after at most half of this time.
 const POOL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a health check waits for an answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Opens the pool's connections. The manager of `r2d2_mysql` pings the database each time a
-/// connection is returned; this one remembers whether the connection failed.
+/// connection is returned; this manager remembers whether the connection failed.
 #[derive(Clone)]
 pub struct Manager {
     connector: Connector,
@@ -39,7 +39,7 @@ impl ManageConnection for Manager {
     type Error = mysql::Error;
 
     fn connect(&self) -> mysql::Result<Connection> {
-        // Do not wait for a timeout: the pool retries soon.
+        // Fail at once, without a timeout: the pool retries soon.
         if let Some(cause) = self.health.cause() {
             return Err(std::io::Error::other(cause).into());
         }
@@ -66,14 +66,14 @@ pub type Pooled = r2d2::PooledConnection<Manager>;
 pub struct Database {
     pool: r2d2::Pool<Manager>,
     manager: Manager,
-    /// With the shorter timeout of health checks.
+    /// Opens connections with the shorter timeout of health checks.
     checks: Manager,
     health: Arc<Health>,
 }
 
 impl Database {
-    /// A pool of at most `size` connections with this fixed offset as their time zone. Does not
-    /// connect yet.
+    /// Creates a pool of at most `size` connections, with this fixed offset as their time zone.
+    /// Does not connect yet.
     pub fn new(url: &Opts, time_zone: &str, size: u32) -> Self {
         let mut session = Packet::default();
         let time_zone = [("time_zone", Value::Text(time_zone))];
@@ -82,7 +82,7 @@ impl Database {
         session.push(include_str!("../../sql/connection/isolation.sql"));
         let health = Arc::new(Health::default());
         let options = OptsBuilder::from_opts(url.clone())
-            // Otherwise the crate replaces TCP to 127.0.0.1 by the server's Unix socket, which
+            // Otherwise the driver replaces TCP to 127.0.0.1 by the server's Unix socket, which
             // bypasses a proxy.
             .prefer_socket(false)
             .init(vec!["SET NAMES utf8mb4".to_owned(), session.text().to_owned()]);
@@ -108,9 +108,9 @@ impl Database {
         &self.health
     }
 
-    /// A connection of the pool that neither the database nor a proxy has closed: on a closed one,
-    /// a release could not tell its own delete from another program's. The error says why there is
-    /// no connection within [`POOL_TIMEOUT`].
+    /// A connection of the pool that neither the database nor a proxy has closed. On a closed
+    /// connection, a release could not distinguish its own delete from another program's. The error
+    /// says why there is no connection within [`POOL_TIMEOUT`].
     pub fn pooled(&self) -> Result<Pooled, String> {
         loop {
             let mut pooled = self.pool.get().map_err(|error| {
@@ -124,14 +124,14 @@ impl Database {
         }
     }
 
-    /// A connection outside the pool. Its error is the database's; the pool would only report a
-    /// timeout.
+    /// Opens a connection outside the pool. Its error is the database's, where the pool would only
+    /// report a timeout.
     pub fn connect(&self) -> mysql::Result<Connection> {
         self.manager.open()
     }
 
-    /// Waits at most `timeout` until a health check is due, and runs it: it connects, ends lost
-    /// connections, and lets `verify` find out whether leases can be written.
+    /// Waits for at most `timeout` until a health check is due, and runs it. The check connects,
+    /// ends lost connections, and lets `verify` find out whether leases can be written.
     pub fn check_health(
         &self,
         timeout: Duration,
@@ -140,7 +140,8 @@ impl Database {
         self.health.check_when_due(timeout, |lost| match self.connect_to_check() {
             Ok(Some(mut connection)) => {
                 let kills = kill_all(&mut connection, lost);
-                // The server cannot finish their writes, so the next write would wait as well.
+                // The server cannot finish the writes of these connections, so the next write would
+                // hang as well.
                 let checked = match kills.hung.len() {
                     0 => verify(&mut connection),
                     hung => Err(format!("{hung} connections still wait for a write to end although they were killed: {HANGING_WRITES}")),
@@ -152,14 +153,16 @@ impl Database {
         });
     }
 
-    /// Finds out whether the database answers; `None` if it does but accepts no connection.
+    /// Opens a connection for a check. Returns `None` if the database answers but accepts no
+    /// connection.
     fn connect_to_check(&self) -> mysql::Result<Option<Connection>> {
         match self.checks.open() {
             Ok(mut connection) => {
                 connection.ping()?;
                 Ok(Some(connection))
             }
-            // The database answers that it has no connection for us: those in the pool may be good.
+            // The database answers, but refuses another connection. The connections in the pool may
+            // still work.
             Err(error) if has_answered(&error) && self.pool.state().connections > 0 => Ok(None),
             Err(error) => Err(error),
         }

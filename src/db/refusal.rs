@@ -1,5 +1,5 @@
-//! What a database that answers says to a login that it refuses, or that is refused on this side,
-//! and what to do about it.
+//! Refused connections: the reason why the database refuses a login, or why this side refuses the
+//! server, and the remedy.
 
 use std::error::Error;
 use std::fmt;
@@ -16,36 +16,38 @@ use super::error::{ErrorKind, cause};
 /// The server's error after `max_connect_errors` failed handshakes from this machine.
 pub(super) const HOST_BLOCKED: u16 = 1129;
 
-/// The longest name of a plugin that is shown: MySQL's and MariaDB's are shorter.
+/// The longest name of a plugin that is shown. The names in MySQL and MariaDB are shorter.
 const PLUGIN_NAME_MAX_CHARS: usize = 64;
 
-/// What the TLS library says of a server's certificate that it refuses.
+/// The TLS library's error for a server's certificate that it refuses.
 const BAD_CERTIFICATE: &str = "invalid peer certificate";
 
-/// What the TLS library says of a certificate that it refuses, and the remedy; the last is for all others.
+/// Parts of the TLS library's errors for certificates, and their remedies. The last one matches all
+/// other errors.
 const CERTIFICATE_REMEDIES: [(&str, &str); 6] = [
     (
         "UnknownIssuer",
-        "root_cert_path in DATABASE_URL must name the certificate of the authority that signed it; nobody has signed what MariaDB makes for itself since 11.4, so set ssl_cert and ssl_key there",
+        "root_cert_path in DATABASE_URL must name the certificate of the authority that signed it; the certificate that MariaDB creates for itself since 11.4 has no authority, so set ssl_cert and ssl_key there",
     ),
-    // Of an authority with the same name: MySQL calls all that it makes alike.
+    // The error for an authority with the same name: MySQL gives all authorities that it creates
+    // the same name.
     (
         "BadSignature",
         "root_cert_path in DATABASE_URL must name the certificate of the authority that signed it",
     ),
     (
         "not valid for",
-        "the host in DATABASE_URL must be a name in it; one that MySQL has made for itself has no name, and needs danger_skip_domain_validation=true",
+        "the host in DATABASE_URL must be a name in the certificate; a certificate that MySQL has created for itself has no name, and needs danger_skip_domain_validation=true",
     ),
     (
         "CaUsedAsEndEntity",
-        "it is an authority's own certificate; the server needs one that the authority has signed",
+        "it is an authority's own certificate; the server needs a certificate that the authority has signed",
     ),
     ("certificate expired", "the server needs a new one"),
     ("", "check the server's certificate, and root_cert_path in DATABASE_URL"),
 ];
 
-/// The topic of what TLS refuses. Each refusal counts towards [`HOST_BLOCKED`].
+/// The topic of refusals by TLS. Each refusal counts towards [`HOST_BLOCKED`].
 pub const TLS: &str = "tls";
 
 const OTHER_PLUGIN: &str = "on MySQL, ALTER USER ... IDENTIFIED WITH caching_sha2_password BY '...'; on MariaDB, ALTER USER ... IDENTIFIED VIA mysql_native_password USING PASSWORD('...'), or ed25519 or parsec";
@@ -54,7 +56,7 @@ const OTHER_PLUGIN: &str = "on MySQL, ALTER USER ... IDENTIFIED WITH caching_sha
 #[derive(Debug)]
 pub struct Unusable {
     pub cause: String,
-    /// Otherwise, perhaps nothing is there.
+    /// Whether a server has answered. If not, perhaps no server is running.
     pub has_answered: bool,
 }
 
@@ -71,7 +73,7 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// Why this login cannot succeed before somebody changes something: a topic and a text.
+/// Why this login cannot succeed before somebody changes the configuration: a topic and a text.
 pub fn refusal(error: &mysql::Error) -> Option<(&'static str, String)> {
     (ErrorKind::of(error) == ErrorKind::Denied).then(|| {
         explain(error).unwrap_or_else(|| {
@@ -81,12 +83,12 @@ pub fn refusal(error: &mysql::Error) -> Option<(&'static str, String)> {
     })
 }
 
-/// Whether this side refuses the server, and would again.
+/// Whether this side refuses the server, and would refuse it again.
 pub(super) fn is_final(error: &mysql::Error) -> bool {
     !matches!(error, MySqlError(_)) && explain(error).is_some()
 }
 
-/// What the text of an error leaves out, and the remedy: a topic and a text.
+/// The meaning of an error and its remedy: a topic and a text.
 pub(super) fn explain(error: &mysql::Error) -> Option<(&'static str, String)> {
     let said = text(error);
     Some(match error {
@@ -97,13 +99,13 @@ pub(super) fn explain(error: &mysql::Error) -> Option<(&'static str, String)> {
             ("login", format!("the database refuses this login ({said}): change how the user logs in: {OTHER_PLUGIN}"))
         }
         MySqlError(server) if server.code == HOST_BLOCKED => {
-            ("server", format!("the server has locked this machine out after too many failed connections ({said}): run FLUSH HOSTS there (`mariadb-admin flush-hosts`; on MySQL, TRUNCATE TABLE performance_schema.host_cache), and mend what failed, such as root_cert_path in DATABASE_URL"))
+            ("server", format!("the server has blocked this machine after too many failed connections ({said}): run FLUSH HOSTS there (`mariadb-admin flush-hosts`; on MySQL, TRUNCATE TABLE performance_schema.host_cache), and correct the cause, such as root_cert_path in DATABASE_URL"))
         }
         MySqlError(server) if server.code == 3159 => {
-            (TLS, format!("the server takes connections with TLS only ({said}): add require_ssl=true to DATABASE_URL"))
+            (TLS, format!("the server accepts only connections with TLS ({said}): add require_ssl=true to DATABASE_URL"))
         }
         DriverError(TlsNotSupported) => {
-            (TLS, "the server offers no secure connection, and DATABASE_URL requires one: turn TLS on there, or take require_ssl and root_cert_path out of DATABASE_URL if nobody can listen in between".to_owned())
+            (TLS, "the server offers no secure connection, and DATABASE_URL requires one: turn TLS on there, or, if nobody can read the network traffic, take require_ssl and root_cert_path out of DATABASE_URL".to_owned())
         }
         _ if said.contains(BAD_CERTIFICATE) => {
             let mut remedies = CERTIFICATE_REMEDIES.iter();
@@ -119,7 +121,7 @@ pub(super) fn explain(error: &mysql::Error) -> Option<(&'static str, String)> {
 }
 
 fn unknown_plugin(name: &str) -> String {
-    // It is the server's text, and might be anything.
+    // The server chooses this text, which may contain anything.
     let name: String =
         name.chars().filter(char::is_ascii_graphic).take(PLUGIN_NAME_MAX_CHARS).collect();
     let or_clear = if name == "mysql_clear_password" {
@@ -132,13 +134,13 @@ fn unknown_plugin(name: &str) -> String {
     )
 }
 
-/// Whether a server sent anything, so that there is one.
+/// Whether a server sent anything.
 pub(super) fn has_answered(error: &mysql::Error) -> bool {
-    // The TLS library refuses what was sent.
+    // The TLS library refuses the server's data.
     let is_refused = |io: &io::Error| io.kind() == io::ErrorKind::InvalidData;
     match error {
         DriverError(ConnectTimeout | CouldNotConnect(_)) => false,
-        // Of a packet that was read, not of the connection: it is too short.
+        // The packet is too short. The connection did not end.
         IoError(io) => is_refused(io) || io.kind() == io::ErrorKind::UnexpectedEof,
         CodecError(codec) => {
             codec.source().and_then(|source| source.downcast_ref()).is_none_or(is_refused)
@@ -191,7 +193,7 @@ mod tests {
             let (found, text) = refusal(&error).unwrap();
             assert!(found == topic && text.contains(remedy), "{found} {text}");
         }
-        // Somebody may flush the hosts while the service waits.
+        // An administrator may flush the hosts while the service waits.
         assert!(refusal(&server(HOST_BLOCKED)).is_none());
         let blocked = Unusable::from(server(HOST_BLOCKED));
         assert!(blocked.to_string().contains("FLUSH HOSTS"), "{blocked}");

@@ -5,9 +5,8 @@ use std::sync::LazyLock;
 /// A statement from `sql/`, ready for its values.
 ///
 /// Statements are sent as text, so that several fit in one packet and one round trip. Every value
-/// is written as a number, in hexadecimal or, if it has only letters, digits and a few harmless
-/// signs, in quotes: the server cannot read a caller's text as SQL, whatever quoting its mode
-/// prescribes.
+/// is written as a number, in hexadecimal, or, if it has only letters, digits and a few harmless
+/// signs, in quotes. So the server cannot read a caller's text as SQL in any SQL mode.
 #[derive(Clone, Debug, Default)]
 pub struct Statement(Vec<Piece>);
 
@@ -15,7 +14,8 @@ pub struct Statement(Vec<Piece>);
 enum Piece {
     Sql(String),
     Parameter(String),
-    /// Written once for every row with this separator; or only for rows that have this value.
+    /// Written once for every row, with this separator between them; or only for rows that have
+    /// this value.
     Each(String, Option<String>, Vec<Piece>),
 }
 
@@ -38,8 +38,8 @@ pub enum Value<'a> {
 pub type Values<'a> = [(&'static str, Value<'a>)];
 
 impl Statement {
-    /// Parses a file of `sql/`: drops comments, replaces `{name}` by a quoted identifier, and takes
-    /// `:name` for a parameter. Text between `/*each X*/` and `/*end*/` is written once for every
+    /// Parses a file of `sql/`: drops comments, replaces `{name}` by a quoted identifier, and reads
+    /// `:name` as a parameter. Text between `/*each X*/` and `/*end*/` is written once for every
     /// row of values, with the separator X; after `/*each-with name*/`, only for rows whose `:name`
     /// is not NULL.
     pub fn new(file: &str, identifiers: &[(&str, &str)]) -> Self {
@@ -61,8 +61,8 @@ impl Statement {
         Self(pieces)
     }
 
-    /// Appends the statement to a packet, with one row of values. Panics if a value is missing: a
-    /// bug that the first use of the statement shows.
+    /// Appends the statement to a packet, with one row of values. Panics if a value is missing,
+    /// which is a bug that the first use of the statement reveals.
     pub fn write(&self, packet: &mut Packet, values: &Values) {
         self.write_rows(packet, &[values]);
     }
@@ -129,7 +129,7 @@ fn read_pieces(sql: &str, identifiers: &[(&str, &str)]) -> Vec<Piece> {
     pieces
 }
 
-/// A name as an identifier in SQL.
+/// Quotes a name as an SQL identifier.
 pub fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
@@ -177,7 +177,7 @@ impl Value<'_> {
     }
 }
 
-/// Whether every mode of the server reads the same text in quotes. True for most ids and all
+/// Whether the server reads the same text from quotes in every SQL mode. True for most ids and all
 /// leases.
 fn is_plain(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b" -.:_@+".contains(byte))
@@ -214,12 +214,13 @@ impl Packet {
         Self { text: GUARD.clone(), statements: 0, is_guarded: true }
     }
 
-    /// Whether a statement precedes those of [`Packet::len`] that fails on a read-only server.
+    /// Whether the packet begins with a statement that fails on a read-only server. [`Packet::len`]
+    /// does not count it.
     pub(super) fn is_guarded(&self) -> bool {
         self.is_guarded
     }
 
-    /// The number of statements.
+    /// The number of statements, without the one that fails on a read-only server.
     pub fn len(&self) -> usize {
         self.statements
     }

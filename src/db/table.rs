@@ -21,12 +21,12 @@ pub struct Table {
 }
 
 impl Table {
-    /// The identifiers for the names in braces in the files of `sql/`.
+    /// The identifiers that replace the names in braces in the files of `sql/`.
     pub fn names(&self) -> [(&'static str, &str); 3] {
         [("table", &self.name), ("key", &self.key), ("session_key", &self.session_key)]
     }
 
-    /// Whether the same statements fit both.
+    /// Whether the same statements fit both tables.
     pub fn is_like(&self, other: &Self) -> bool {
         *self == Self { next_id: self.next_id, ..other.clone() }
     }

@@ -1,5 +1,5 @@
-//! The definition of a table as `SHOW CREATE TABLE` prints it. A repair changes words of it, so that
-//! whatever else a column or a key has stays: collation, default, comment.
+//! The definition of a table as `SHOW CREATE TABLE` prints it. A repair changes single words of it,
+//! so that a column or a key keeps everything else: collation, default, comment.
 
 use crate::db::quoted;
 
@@ -7,11 +7,11 @@ use crate::db::quoted;
 #[derive(Default)]
 pub struct Definition(Vec<Words>);
 
-/// The words of a line. A text in quotes or parentheses is one word, and so is a comment.
+/// The words of a line. A text in quotes or parentheses is one word, as is a comment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words(Vec<String>);
 
-/// A constraint of the table: a foreign key, or a condition that rows are checked against.
+/// A constraint of the table: a foreign key, or a condition that the server checks for each row.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Constraint<'a> {
     ForeignKey { name: &'a str, columns: &'a str, parent: &'a str },
@@ -29,7 +29,7 @@ impl Definition {
         Some(Words(line.0[1..].to_vec()))
     }
 
-    /// The words of a key, from its list of columns on.
+    /// The words of a key, beginning with its list of columns.
     pub fn key(&self, name: &str) -> Option<Words> {
         self.0.iter().find_map(|Words(line)| {
             let at = line.iter().position(|word| word == "KEY")?;
@@ -41,7 +41,7 @@ impl Definition {
         })
     }
 
-    /// Whether a column is in any key.
+    /// Whether any key contains a column.
     pub fn has_key_on(&self, column: &str) -> bool {
         let mut keys = self.0.iter().filter(|Words(line)| line.iter().any(|word| word == "KEY"));
         keys.any(|Words(line)| line.iter().any(|word| names(word, column)))
@@ -54,7 +54,7 @@ impl Definition {
         keys.any(|Words(line)| line.iter().any(|word| word.to_lowercase().starts_with(&start)))
     }
 
-    /// Whether a foreign key or a condition of the table names a column.
+    /// The foreign keys and conditions of the table.
     pub fn constraints(&self) -> impl Iterator<Item = Constraint<'_>> {
         self.0.iter().filter_map(|Words(line)| {
             let words: Vec<_> = line.iter().map(String::as_str).collect();
@@ -77,23 +77,23 @@ impl Definition {
         Some(columns.map(|name| name[1..name.len() - 1].replace("``", "`")).collect())
     }
 
-    /// Whether a line has these words, one after the other.
+    /// Whether a line contains these words, one after the other.
     pub fn says(&self, words: &[&str]) -> bool {
         self.0.iter().any(|line| line.find(words).is_some())
     }
 }
 
-/// Whether a word of a definition is this name. Names compare without letter case.
+/// Whether a word of a definition is this name, in any letter case.
 fn is(word: &str, name: &str) -> bool {
     word.to_lowercase() == quoted(name).to_lowercase()
 }
 
-/// Whether a word of a definition, such as a list of columns, has this name in it.
+/// Whether a word of a definition, such as a list of columns, contains this name.
 pub fn names(word: &str, name: &str) -> bool {
     word.to_lowercase().contains(&quoted(name).to_lowercase())
 }
 
-/// A list of columns without the lengths of prefixes.
+/// Removes the lengths of prefixes from a list of columns.
 pub fn whole_columns(columns: &str) -> String {
     let mut whole = String::new();
     let (mut is_quoted, mut is_length) = (false, false);
@@ -134,7 +134,7 @@ impl Words {
         Self(words)
     }
 
-    /// Where these words are, one after the other; `*` is any word.
+    /// The position of these words, one after the other; `*` matches any word.
     fn find(&self, words: &[&str]) -> Option<usize> {
         let mut parts = self.0.windows(words.len());
         parts.position(|part| part.iter().zip(words).all(|(is, word)| *word == "*" || is == word))
@@ -155,17 +155,17 @@ impl Words {
         self.find(&[word]).is_some()
     }
 
-    /// All words but the first, each after a blank.
+    /// All words except the first, each after a space.
     pub fn rest(&self) -> String {
         self.0.iter().skip(1).fold(String::new(), |text, word| text + " " + word)
     }
 
-    /// Whether a comment that is read as code has this word.
+    /// Whether a comment that the server executes contains this word.
     pub fn has_in_comment(&self, word: &str) -> bool {
         self.0.iter().any(|comment| comment.starts_with("/*") && comment.contains(word))
     }
 
-    /// The same without these words, one after the other; `*` is any word.
+    /// A copy without these words, one after the other; `*` matches any word.
     pub fn without(mut self, words: &[&str]) -> Self {
         self.take(words);
         self
@@ -189,8 +189,9 @@ impl Words {
         format!("{first}{unsigned}{zerofill} NOT NULL AUTO_INCREMENT{}", self.rest())
     }
 
-    /// A text column of the widest id, never NULL. `charset` replaces its character set and
-    /// collation; without it they stay, or are the table's if it was no text.
+    /// A text column of the width of an id, NOT NULL. `charset` replaces its character set and
+    /// collation. Without `charset`, a text column keeps them, and any other column gets the
+    /// table's.
     pub fn into_text(self, charset: Option<&str>) -> String {
         let mut words = self.without(&["CHECK", "*"]);
         words.take(&["ON", "UPDATE", "*"]);

@@ -1,4 +1,4 @@
-//! Findings about servers of one kind or version only.
+//! Findings that apply only to one kind or version of server.
 
 use super::facts::Facts;
 use super::{Finding, Verdict};
@@ -16,18 +16,18 @@ pub fn group(facts: &Facts) -> Vec<Finding> {
     if !facts.has("group_replication_consistency", "EVENTUAL") {
         return vec![];
     }
-    let text = "group_replication_consistency is EVENTUAL, with which a new primary may answer before it has every lease that was granted; set it on every member of the group, in my.cnf too";
+    let text = "group_replication_consistency is EVENTUAL, with which a new primary may answer before it has every lease that was granted; set this on every member of the group, in my.cnf too";
     let sql = "SET GLOBAL group_replication_consistency = 'BEFORE_ON_PRIMARY_FAILOVER'";
     warning("group", text, Some(sql))
 }
 
-/// Old MariaDB looks once a second whether a wait for a row lock has lasted too long.
+/// Old versions of MariaDB check only once a second whether a wait for a row lock is over.
 pub fn lock_waits(facts: &Facts) -> Vec<Finding> {
     let mut parts = facts.version.split('.').map_while(|part| part.parse::<u32>().ok());
     let is_older = parts.next().zip(parts.next()).is_some_and(|found| found < EXACT_LOCK_WAITS);
     if !facts.version.contains("MariaDB") || !is_older {
         return vec![];
     }
-    let text = "MariaDB before 10.6 waits up to 2 s, not 1 s, for what another program has locked: while one locks many rows, or the gaps between them, a request can take 15 s, not 10 s, and requests of other sessions can take seconds or end in 503";
+    let text = "MariaDB before 10.6 waits up to 2 s, not 1 s, for another program's lock: while a program locks many rows, or the gaps between them, a request can take 15 s, not 10 s, and requests of other sessions can take seconds or end in 503";
     warning("lock waits", text, None)
 }

@@ -1,4 +1,4 @@
-//! What is read from the server and its tables. Nothing is judged here.
+//! The facts about the server and its tables. This module only reads them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,38 +15,38 @@ use crate::lease;
 /// database's clock.
 pub const CLOCK_TOLERANCE_S: u64 = 5;
 
-/// Most rows that a statement of `sql/check/` reads: what the database does in a fraction of the
-/// time after which its answer is no longer waited for.
+/// The maximum number of rows that a statement of `sql/check/` reads. The database reads them in a
+/// fraction of the socket timeout.
 const ROWS_MAX: u64 = 100_000;
 
 /// The columns of a session's unique key, in alphabetical order.
 const SESSION_COLUMNS: &str = "id_device,id_prospect";
 
-/// What the findings are derived from.
+/// The facts from which the findings are derived.
 pub struct Facts<'a> {
     pub version: String,
     /// The name of the server's own time zone.
     pub zone: String,
     pub offset_minutes: i64,
-    /// The time zone that the operator has set, as in `+02:00`.
+    /// The time zone that the operator has set, such as `+02:00`.
     pub configured_offset: Option<&'a str>,
     pub sysdate: Sysdate,
-    /// Whether a proxy is in between that has connections of its own to the server.
+    /// Whether a proxy has its own connections to the server.
     pub is_proxied: bool,
     /// The database's clock, in microseconds since 1970.
     pub clock_us: u64,
-    /// This machine's clock at the same time.
+    /// This machine's clock at the same time, in microseconds since 1970.
     pub local_clock_us: u64,
     /// Names and values.
     pub variables: Vec<(String, String)>,
     pub table_name: &'a str,
-    /// `None` if the table does not exist, or this user has no right on it.
+    /// `None` if the table does not exist or this user has no right on it.
     pub table: Option<TableFacts>,
-    /// `None` if nothing could be tried on the table.
+    /// `None` if no statement could be tried on the table.
     pub rights: Option<Rights>,
     /// The highest id that a row has.
     pub highest_id: u64,
-    /// Rows dated further ahead than a lease can be.
+    /// Rows that are dated further ahead than a lease can be.
     pub rows_ahead: Option<Rows>,
     /// Rows whose ids cannot have a lease.
     pub rows_refused: Option<Rows>,
@@ -54,7 +54,8 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Reads the server and the shape of a table; what can be tried on the table comes later.
+    /// Reads the facts about the server and the shape of a table. The rights on the table are read
+    /// later.
     pub fn read(
         db: &mut Connection,
         table_name: &'a str,
@@ -66,7 +67,8 @@ impl<'a> Facts<'a> {
         let local = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let variables = include_str!("../../sql/check/server_variables.sql");
         let variables = rows(db, variables, "", |row| row)?;
-        // If the server refuses this, the counter may only be out of date, and a key be missing.
+        // If the server refuses this statement, the only effects are an outdated counter or a
+        // missing key.
         let session = Statement::new(include_str!("../../sql/check/session.sql"), &[]);
         let _ = db.query(&session, &[]);
         Ok(Self {
@@ -89,11 +91,11 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// Reads what only a table with a usable primary key tells: that of its rows.
+    /// Reads the facts about the rows of a table, which must have a usable primary key.
     pub fn read_rows(&mut self, db: &mut Connection, table: &Table) -> mysql::Result<()> {
         let highest = include_str!("../../sql/check/highest_id.sql");
         let highest = db.query(&Statement::new(highest, &table.names()), &[])?.pop();
-        // A negative id is not high either.
+        // A negative id counts as 0.
         let highest = highest.map(db::columns::<(i128,)>).transpose()?;
         self.highest_id = highest.map_or(0, |(id,)| u64::try_from(id).unwrap_or(0));
         self.rows_ahead = Rows::read(db, include_str!("../../sql/check/rows_ahead.sql"), table)?;
@@ -146,13 +148,13 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Rows that somebody should look at.
+/// Rows that an operator should check.
 #[derive(Debug, Default)]
 pub struct Rows {
     pub count: u64,
-    /// Whether there are older rows that were not looked at.
+    /// Whether there are older rows, which were not read.
     pub is_least: bool,
-    /// One of them, as it is stored.
+    /// The ids of one of these rows, as stored.
     pub prospect: String,
     pub device: String,
 }
@@ -172,7 +174,7 @@ impl Rows {
             Ok(mut rows) => {
                 rows.pop().map(db::columns::<(u64, u64, String, String)>).transpose()?
             }
-            // Columns of another type explain that, and have findings of their own.
+            // Columns of a wrong type cause this error, and have their own findings.
             Err(error) if ErrorKind::of(&error) == ErrorKind::Refused => None,
             Err(error) => return Err(error),
         };
@@ -188,14 +190,14 @@ impl Rows {
 /// A table's shape.
 #[derive(Default)]
 pub struct TableFacts {
-    /// As information_schema names it: `BASE TABLE`, `VIEW`, `SYSTEM VERSIONED`.
+    /// As in information_schema: `BASE TABLE`, `VIEW`, `SYSTEM VERSIONED`.
     pub kind: String,
     /// Empty if it has none.
     pub engine: String,
     pub row_format: String,
-    /// As information_schema has them: `partitioned`, `KEY_BLOCK_SIZE=8`.
+    /// As in information_schema: `partitioned`, `KEY_BLOCK_SIZE=8`.
     pub options: String,
-    /// Without lines if this user may not see it.
+    /// Empty if this user may not see it.
     pub definition: Definition,
     /// The next AUTO_INCREMENT id.
     pub next_id: u64,
@@ -207,18 +209,18 @@ pub struct TableFacts {
 pub struct Column {
     pub name: String,
     pub data_type: String,
-    /// In characters; 0 if it is no text.
+    /// In characters; 0 if the column is not text.
     pub width: u64,
-    /// In bytes; 0 if it is no text.
+    /// In bytes; 0 if the column is not text.
     pub bytes: u64,
-    /// Whether an INSERT may leave it out.
+    /// Whether an INSERT may omit the column.
     pub omittable: bool,
     pub nullable: bool,
-    /// Whether it is AUTO_INCREMENT.
+    /// Whether the column is AUTO_INCREMENT.
     pub counts_up: bool,
-    /// Empty if it is no text.
+    /// Empty if the column is not text.
     pub collation: String,
-    /// The highest value, if it is an integer.
+    /// The highest value, if the column is an integer.
     pub max: u64,
 }
 
@@ -251,7 +253,8 @@ impl TableFacts {
         })?;
         let definition = if kind == "VIEW" { Definition::default() } else { definition(db, table) };
         let is_hash = |key: &str| definition.key(key).is_some_and(|words| words.has("HASH"));
-        // A versioned table may show the end of a version at the end of its keys.
+        // A versioned table may show the column for the end of a version as the last column of its
+        // keys.
         let period = definition.period().unwrap_or_default();
         let keys = include_str!("../../sql/check/table_unique_keys.sql");
         let unique_keys =
@@ -303,14 +306,14 @@ impl TableFacts {
         self.other_keys().find(|key| key.columns == SESSION_COLUMNS && !key.is_prefix)
     }
 
-    /// A key that should make a session unique, but compares only the beginnings of its ids or has
+    /// A key that should make a session unique, but compares only the beginnings of the ids or has
     /// no order.
     pub fn partial_session_key(&self) -> Option<&UniqueKey> {
         self.other_keys().find(|key| key.columns == SESSION_COLUMNS && key.is_prefix)
     }
 }
 
-/// What SHOW CREATE TABLE says: nothing if this user may not see it.
+/// The definition of a table from SHOW CREATE TABLE. Empty if this user may not see it.
 fn definition(db: &mut Connection, table: &str) -> Definition {
     let show = include_str!("../../sql/check/table_definition.sql");
     let row = db.query(&Statement::new(show, &[("table", table)]), &[]).ok();

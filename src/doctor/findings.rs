@@ -1,5 +1,5 @@
-//! What the facts mean: one function per finding, without input or output. Those about the lock table
-//! are in `shape` and `keys`. Texts stand on one line, however long, so that a search finds them.
+//! What the facts mean: one function per finding, without input or output. The findings about the
+//! lock table are in `shape` and `keys`. Each text is on one line, so that a search finds it.
 
 use super::Verdict::{Good, Problem, Warning};
 use super::engines;
@@ -12,8 +12,8 @@ use crate::db::MESSAGE_TABLE;
 use crate::db::{ErrorKind, HANGING_WRITES, SYSDATE_IS_NOW, Sysdate};
 use crate::lease;
 
-/// Server time zones that are UTC. `GMT` is not among them: it is also the winter name of
-/// Britain's zone, which changes in summer.
+/// Server time zones that are UTC. `GMT` is not among them: it is also the name of British winter
+/// time, whose offset changes in summer.
 const UTC_NAMES: [&str; 3] = ["UTC", "Etc/UTC", "+00:00"];
 
 /// The columns of the message table besides the ids: name, type and least width.
@@ -27,11 +27,11 @@ const MESSAGE_COLUMNS: [(&str, &str, usize); 4] = [
 /// The columns of the message table's only unique key, in alphabetical order.
 const MESSAGE_KEY: &str = "id_device,id_prospect,message_id";
 
-/// The topic of the one problem that passes without a change to the server or the table.
+/// The topic of the only problem that may end without a change to the server or the table.
 const WRITES: &str = "writes";
 
-/// The topic of the one problem that does not stop a service which is running: it knows how old
-/// programs' rows were dated before.
+/// The topic of the only problem that does not stop a running service: the service knows how the
+/// rows of old programs were dated before.
 pub const TIME_ZONE: &str = "time zone";
 
 type Check = fn(&Facts) -> Vec<Finding>;
@@ -67,7 +67,7 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
     CHECKS.iter().flat_map(|check| check(facts)).collect()
 }
 
-/// Whether leases hold in this table, as soon as the server accepts writes.
+/// Whether leases hold in this table when the server accepts writes.
 pub fn is_usable(findings: &[Finding]) -> bool {
     let is_elsewhere = |finding: &Finding| [WRITES, TIME_ZONE].contains(&finding.topic);
     findings.iter().all(|finding| finding.verdict != Problem || is_elsewhere(finding))
@@ -81,7 +81,7 @@ fn proxy(facts: &Facts) -> Vec<Finding> {
     if !facts.is_proxied {
         return vec![];
     }
-    let text = "CONNECTION_ID() is not the number of the handshake, so a proxy is in between that has connections of its own to the server (ProxySQL, MaxScale, RDS Proxy, MySQL Router with connection sharing): a write whose answer is lost cannot be ended with KILL there and is waited out, 3 s, and one that the proxy still holds may take effect later; better point DATABASE_URL at the server, or at a proxy that passes connections through (HAProxy in TCP mode)";
+    let text = "CONNECTION_ID() is not the number of the handshake, so a proxy has its own connections to the server (ProxySQL, MaxScale, RDS Proxy, MySQL Router with connection sharing): a write whose answer is lost cannot be ended with KILL, so session-lock waits 3 s for it, and a write that the proxy still holds may take effect later; point DATABASE_URL at the server, or at a proxy that passes connections through (HAProxy in TCP mode)";
     found(Warning, "proxy", text, None)
 }
 
@@ -103,14 +103,14 @@ fn time_zone(facts: &Facts) -> Vec<Finding> {
         Some(configured) => (
             Warning,
             format!(
-                "{configured} is configured, but the database's own zone {zone} is at {offset} now: old programs that write NOW() disagree with our leases; set SESSION_LOCK_TIME_ZONE={offset} if there are any, in all servers alike"
+                "{configured} is configured, but the database's own zone {zone} is at {offset} now: old programs that write NOW() disagree with our leases; if there are such programs, set SESSION_LOCK_TIME_ZONE={offset} in all servers alike"
             ),
         ),
         None if UTC_NAMES.contains(&zone.as_str()) => (Good, "UTC".to_owned()),
         None => (
             Problem,
             format!(
-                "the database's own zone is {zone} (now {offset}), and old programs write its local time: set SESSION_LOCK_TIME_ZONE={offset}, or SET GLOBAL time_zone = '+00:00' if no other program minds"
+                "the database's own zone is {zone} (now {offset}), and old programs write its local time: set SESSION_LOCK_TIME_ZONE={offset}, or SET GLOBAL time_zone = '+00:00' if this affects no other program"
             ),
         ),
     };
@@ -160,7 +160,7 @@ fn rights(facts: &Facts) -> Vec<Finding> {
     match &facts.rights {
         Some(Rights { denied, grant, .. }) if !denied.is_empty() => {
             let denied: Vec<_> = denied.iter().map(|(_, cause)| cause.as_str()).collect();
-            let text = format!("this user may not do all that it must ({})", denied.join("; "));
+            let text = format!("this user lacks rights ({})", denied.join("; "));
             found(Problem, "rights", &text, Some(grant.clone()))
         }
         Some(Rights { is_readable: true, writes: Writes::Accepted, .. }) => {
@@ -185,7 +185,7 @@ fn rows_ahead(facts: &Facts) -> Vec<Finding> {
     }
     let (count, example) = counted(rows);
     let text = format!(
-        "{count} dated ahead of the database's clock, which hold their sessions until then {example}: a program on this table writes another time zone; a forced release frees one"
+        "{count} dated ahead of the database's clock, which hold their sessions until then {example}: a program on this table writes another time zone; a forced release frees a session"
     );
     found(Warning, "rows", &text, None)
 }
@@ -196,7 +196,7 @@ fn rows_refused(facts: &Facts) -> Vec<Finding> {
     };
     let (count, example) = counted(rows);
     let text = format!(
-        "{count} have ids that session-lock refuses {example}: an id has 1-255 characters, no control characters and no blank at either end; change what the bot sends before it moves"
+        "{count} have ids that session-lock refuses {example}: an id has 1-255 characters, no control characters and no blank at either end; change these ids before the bot moves to session-lock"
     );
     found(Warning, "rows", &text, None)
 }
@@ -221,7 +221,7 @@ fn writes(facts: &Facts) -> Vec<Finding> {
     found(Problem, WRITES, &text, None)
 }
 
-/// What is wrong with the shape of the message table, and what to do. `lock_table` is the name of
+/// What is wrong with the shape of the message table, and the remedy. `lock_table` is the name of
 /// the lock table, `lock` its shape.
 pub fn wrong_message_table(
     found: Option<&TableFacts>,
@@ -248,11 +248,11 @@ pub fn wrong_message_table(
     ))
 }
 
-/// Why this user cannot use the message table, and what to do.
+/// Why this user cannot use the message table, and the remedy.
 pub fn wrong_message_rights(rights: &Rights) -> Option<String> {
     rights.denied.first().map(|(kind, cause)| match kind {
         ErrorKind::Denied => {
-            format!("this user may not do all that it must ({cause}): {}", rights.grant)
+            format!("this user lacks rights ({cause}): {}", rights.grant)
         }
         _ => cause.clone(),
     })

@@ -115,7 +115,7 @@ fn good_facts_have_good_findings_in_order() {
         "ok binlog off",
         "ok durability every grant is on disk before it is answered",
         "ok table t, InnoDB",
-        "ok columns id_prospect, id_device and timestamp hold what they must",
+        "ok columns id_prospect, id_device and timestamp can hold a lease",
         "ok collation id_prospect: utf8mb4_bin, distinguishes letter case",
         "ok collation id_device: latin1_swedish_ci, does not distinguish letter case",
         "ok primary key id",
@@ -141,7 +141,7 @@ const CASES: &[Case] = &[
     (engines::lock_waits, |f| f.version = "8.0.45-Debian".to_owned(), &[]),
     (proxy, |f| f.is_proxied = true, &[("warning proxy CONNECTION_ID() is not the number of the handshake", "(HAProxy in TCP mode)")]),
     (sysdate, |f| f.sysdate = Sysdate::AtTheStart, &[("problem clock the server runs with --sysdate-is-now", "restart the server")]),
-    (time_zone, |f| f.zone = "GMT".to_owned(), &[("problem time zone the database's own zone is GMT (now +00:00)", "if no other program minds")]),
+    (time_zone, |f| f.zone = "GMT".to_owned(), &[("problem time zone the database's own zone is GMT (now +00:00)", "if this affects no other program")]),
     (time_zone, |f| (f.configured_offset, f.offset_minutes) = (Some("+02:00"), -90), &[("warning time zone +02:00 is configured, but the database's own zone UTC is at -01:30 now", "all servers alike")]),
     (time_zone, |f| (f.configured_offset, f.offset_minutes) = (Some("-01:30"), -90), &[]),
     (clock, |f| f.clock_us += 5_999_999, &[]),
@@ -154,7 +154,7 @@ const CASES: &[Case] = &[
     (kind, |f| change(f, |t| t.engine = "MyISAM".to_owned()), &[("problem table t is MyISAM", ": ALTER TABLE `t` ENGINE = InnoDB, ROW_FORMAT = DYNAMIC;")]),
     (kind, |f| change(f, |t| (t.engine, t.options) = ("MyISAM".to_owned(), "key_block_size=1".to_owned())), &[("problem table t is MyISAM", "DYNAMIC, KEY_BLOCK_SIZE = 0;")]),
     (kind, |f| change(f, |t| t.kind = "VIEW".to_owned()), &[("problem table t is a view, which has no keys", "SESSION_LOCK_TABLE")]),
-    (kind, |f| change(f, |t| t.engine.clear()), &[("problem table the server cannot open t", "CHECK TABLE t")]),
+    (kind, |f| change(f, |t| t.engine.clear()), &[("problem table the server cannot open t", "CHECK TABLE t says why")]),
     (kind, |f| change(f, |t| t.options = "partitioned".to_owned()), &[("problem table t is partitioned", ": ALTER TABLE `t` REMOVE PARTITIONING;")]),
     (kind, |f| change(f, |t| t.kind = "SYSTEM VERSIONED".to_owned()), &[("warning table t keeps all versions", ": SET SESSION system_versioning_alter_history = KEEP; ALTER TABLE `t` DROP SYSTEM VERSIONING;")]),
     (constraints, |f| change(f, |t| define(t, ") ENGINE", "CONSTRAINT `c` CHECK (`timestamp` > 1),\n CONSTRAINT `f` FOREIGN KEY (`id_device`) REFERENCES `p` (`x`)\n) ENGINE")), &[("warning constraints `c` checks every lease against (`timestamp` > 1)", ": ALTER TABLE `t` DROP CONSTRAINT `c`;"), ("warning constraints the foreign key `f` refuses each session whose id_device is not in `p`", ": ALTER TABLE `t` DROP FOREIGN KEY `f`;")]),
@@ -190,10 +190,10 @@ const CASES: &[Case] = &[
     (headroom, |f| change(f, |t| t.next_id = 49), &[]),
     (headroom, |f| change(f, |t| t.next_id = 50), &[("warning id headroom over half: 49 of 99 ids used;", ": ALTER TABLE `t` AUTO_INCREMENT = 1;")]),
     (headroom, |f| change(f, |t| t.next_id = 90), &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", ": ALTER TABLE `t` AUTO_INCREMENT = 1;")]),
-    (headroom, |f| { f.highest_id = 49; change(f, |t| t.next_id = 90); }, &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", "(the row with id 49 is in the way of ALTER TABLE `t` AUTO_INCREMENT = 1)")]),
-    (rights, |f| deny(f, ErrorKind::Denied), &[("problem rights this user may not do all that it must (one; two)", ": GRANT x;")]),
-    (rows_refused, |f| f.rows_refused = Some(rows(2, true)), &[("warning rows at least 2 have ids that session-lock refuses (id_prospect=\"p\" id_device=\"d\" for one)", "before it moves")]),
-    (rows_ahead, |f| f.rows_ahead = Some(rows(2, false)), &[("warning rows 2 dated ahead", "(id_prospect=\"p\" id_device=\"d\" for one): a program on this table writes another time zone; a forced release frees one")]),
+    (headroom, |f| { f.highest_id = 49; change(f, |t| t.next_id = 90); }, &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", "(the row with id 49 prevents ALTER TABLE `t` AUTO_INCREMENT = 1)")]),
+    (rights, |f| deny(f, ErrorKind::Denied), &[("problem rights this user lacks rights (one; two)", ": GRANT x;")]),
+    (rows_refused, |f| f.rows_refused = Some(rows(2, true)), &[("warning rows at least 2 have ids that session-lock refuses (id_prospect=\"p\" id_device=\"d\" for one)", "before the bot moves to session-lock")]),
+    (rows_ahead, |f| f.rows_ahead = Some(rows(2, false)), &[("warning rows 2 dated ahead", "(id_prospect=\"p\" id_device=\"d\" for one): a program on this table writes another time zone; a forced release frees a session")]),
     (messages, |f| f.messages = Messages::Refused("no".to_owned()), &[("warning messages no; until then", "are refused")]),
     (writes, |f| f.rights.as_mut().unwrap().writes = Writes::ReadOnly, &[("problem writes the server is read-only", "failover to end")]),
 ];
@@ -261,10 +261,9 @@ fn a_message_table_is_as_migrate_creates_it() {
     let missing = wrong_message_table(None, "t", &lock_table()).unwrap();
     assert!(missing.starts_with("there is no table session_lock_message,"));
     let mut facts = good();
-    for (kind, expected) in [
-        (ErrorKind::Denied, "this user may not do all that it must (one): GRANT x"),
-        (ErrorKind::Refused, "one"),
-    ] {
+    for (kind, expected) in
+        [(ErrorKind::Denied, "this user lacks rights (one): GRANT x"), (ErrorKind::Refused, "one")]
+    {
         deny(&mut facts, kind);
         assert_eq!(wrong_message_rights(facts.rights.as_ref().unwrap()).unwrap(), expected);
     }

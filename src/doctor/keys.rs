@@ -1,5 +1,5 @@
-//! What the keys of the lock table mean, and its triggers and ids. Texts stand on one line, however
-//! long, so that a search finds them.
+//! What the keys of the lock table mean, and its triggers and ids. Each text is on one line, so
+//! that a search finds it.
 
 use super::Finding;
 use super::Verdict::{Good, Problem, Warning};
@@ -9,13 +9,14 @@ use super::found;
 use super::shape::{alter, lock_table, row_format};
 use crate::db::quoted;
 
-/// The primary key of production, and the name if a column has that one.
+/// The name for a new primary key: that of production, or the second name if a column already has
+/// the first.
 const NEW_KEYS: [&str; 2] = ["id_sessionX", "session_lock_id"];
 
-/// The key that makes a session unique, as it is created.
+/// The definition of the key that makes a session unique.
 const SESSION_KEY: &str = "UNIQUE KEY (id_prospect, id_device)";
 
-/// The column that counts up, or that could: the integer that alone is the primary key.
+/// The column that counts up or could count up: the integer that is the whole primary key.
 pub fn counting(table: &TableFacts) -> Option<&Column> {
     let key = table.unique_keys.iter().find(|key| key.name == "PRIMARY");
     let alone = key.and_then(|key| table.column(&key.columns));
@@ -23,7 +24,7 @@ pub fn counting(table: &TableFacts) -> Option<&Column> {
     counts.or(alone).filter(|column| column.is_integer())
 }
 
-/// The name of the primary key, once there is one.
+/// The name of the primary key after the repair.
 fn future_key(table: &TableFacts) -> &str {
     let free = || NEW_KEYS.into_iter().find(|name| table.column(name).is_none());
     let counting = counting(table).map(|column| column.name.as_str());
@@ -43,8 +44,8 @@ pub fn primary(facts: &Facts) -> Vec<Finding> {
     found(Problem, "primary key", &text, sql)
 }
 
-/// The change that gives the table a primary key that counts up. All in one, so that at no moment a
-/// session can have two rows.
+/// The change that gives the table a primary key that counts up. It is one statement, so that a
+/// session never has two rows.
 fn primary_change(table: &TableFacts) -> Option<String> {
     let key = quoted(future_key(table));
     let mut changes = Vec::new();
@@ -66,7 +67,7 @@ fn primary_change(table: &TableFacts) -> Option<String> {
         let format = row_format_of_ids(table);
         changes.push(format!("ADD UNIQUE KEY {columns}{format}"));
     } else if old.is_some() && counting(table).is_none() {
-        // What the old key was for: to find rows.
+        // Programs may find rows by the old key.
         changes.push(format!("ADD KEY {}", table.definition.key("PRIMARY")?.first()));
     }
     Some(changes.join(", "))
@@ -97,7 +98,7 @@ pub fn unique_keys(facts: &Facts) -> Vec<Finding> {
     all
 }
 
-/// Whether only rows of one session, or with one id, can be alike in this key.
+/// Whether only rows of the same session, or with the same id, can be equal in this key.
 fn is_harmless(table: &TableFacts, key: &UniqueKey) -> bool {
     let columns: Vec<_> = key.columns.split(',').collect();
     let has = |name: &str| columns.contains(&name.to_lowercase().as_str());
@@ -106,7 +107,7 @@ fn is_harmless(table: &TableFacts, key: &UniqueKey) -> bool {
     is_the_sessions || has(future_key(table)) || (is_partial && table.session_key().is_none())
 }
 
-/// The change that replaces a unique key by a plain one: queries and foreign keys may need it.
+/// The change that replaces a unique key by a plain one, which queries and foreign keys may need.
 fn plain_key(table: &TableFacts, key: &UniqueKey) -> String {
     let name = quoted(&key.name);
     match table.definition.key(&key.name) {
@@ -117,7 +118,7 @@ fn plain_key(table: &TableFacts, key: &UniqueKey) -> String {
     }
 }
 
-/// The key that makes a session unique: its own problem, or that there is none.
+/// The finding about the key that makes a session unique.
 fn session_key(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
     let name = facts.table_name;
     if let Some(key) = table.session_key() {
@@ -137,7 +138,7 @@ fn session_key(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
         let does = if is_hash {
             "is a hash of long columns, with which no row can be found: each lease would lock the whole table"
         } else {
-            "compares only the beginnings of id_prospect and id_device, so one session would keep another from its lease"
+            "compares only the beginnings of id_prospect and id_device, so one session would block another"
         };
         let text = format!("{name} has a unique key, {}, that {does}", key.name);
         let sql = words.map(|words| {
@@ -157,7 +158,7 @@ fn session_key(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
     found(Problem, "unique key", &text, Some(sql))
 }
 
-/// The problem with a key that the server must not use.
+/// The problem with a key that is hidden from the server.
 fn hidden_key(facts: &Facts, key: &UniqueKey, words: &Words) -> Option<Vec<Finding>> {
     let (hidden, visible) = match words {
         _ if words.has_in_comment("INVISIBLE") => ("invisible", "VISIBLE"),
@@ -169,7 +170,7 @@ fn hidden_key(facts: &Facts, key: &UniqueKey, words: &Words) -> Option<Vec<Findi
     Some(found(Problem, "unique key", &text, Some(sql)))
 }
 
-/// The statement that leaves each session its newest row.
+/// The statement that deletes all but the newest row of each session.
 fn delete_older_rows(table: &str, key: &str) -> String {
     let (table, key) = (quoted(table), quoted(key));
     format!(
@@ -181,7 +182,7 @@ pub fn triggers(facts: &Facts) -> Vec<Finding> {
     let triggers = facts.table.iter().flat_map(|table| &table.triggers);
     let warning = |trigger: &String| {
         let text = format!(
-            "{trigger} runs on every lease; if it changes what is written, nobody is granted"
+            "{trigger} runs on every lease; if it changes what is written, no lease is granted"
         );
         found(Warning, "triggers", &text, Some(format!("DROP TRIGGER {}", quoted(trigger))))
     };
@@ -191,7 +192,7 @@ pub fn triggers(facts: &Facts) -> Vec<Finding> {
 pub fn headroom(facts: &Facts) -> Vec<Finding> {
     let Some(table) = facts.lock_table() else { return vec![] };
     let used = format!("{} of {} ids used", table.next_id.saturating_sub(1), table.max_key);
-    // At half, months are left; at nine tenths, perhaps days.
+    // At one half, months are left; at nine tenths, perhaps days.
     let urgency = |next_id: u64| match next_id.saturating_mul(10) / table.max_key {
         0..=4 => None,
         5..=8 => Some("over half"),
@@ -201,12 +202,12 @@ pub fn headroom(facts: &Facts) -> Vec<Finding> {
         return found(Good, "id headroom", &used, None);
     };
     let text = format!(
-        "{urgent}: {used}; with none left old programs can insert nothing; mend it at a quiet moment, once no row has a high id"
+        "{urgent}: {used}; with none left, old programs cannot insert; run the SQL at a quiet time, when no row has a high id"
     );
     let sql = alter(facts, "AUTO_INCREMENT = 1");
     if urgency(facts.highest_id.saturating_add(1)).is_none() {
         return found(Warning, "id headroom", &text, Some(sql));
     }
-    let text = format!("{text} (the row with id {} is in the way of {sql})", facts.highest_id);
+    let text = format!("{text} (the row with id {} prevents {sql})", facts.highest_id);
     found(Warning, "id headroom", &text, None)
 }

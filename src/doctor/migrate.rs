@@ -9,14 +9,14 @@ const LOCK_TABLE: &str = include_str!("../../sql/schema/lock_table.sql");
 
 const MESSAGES: &str = include_str!("../../sql/schema/message_table.sql");
 
-/// What came of it.
+/// The result of [`migrate`].
 #[derive(Debug, Default)]
 pub struct Migrated {
-    /// The tables that are new.
+    /// The tables that were created.
     pub created: Vec<String>,
     /// The table that could not be created, and why.
     pub failed: Option<(String, String)>,
-    /// If this user may not create tables: the statements with which an administrator can.
+    /// The statements for an administrator, if this user may not create tables.
     pub sql: Vec<String>,
 }
 
@@ -24,7 +24,7 @@ pub struct Migrated {
 /// database does not answer.
 pub fn migrate(connection: &mut Connection, name: &str) -> mysql::Result<Migrated> {
     let mut migrated = Migrated::default();
-    // A user who may not create tables gets no error if both exist.
+    // If both tables exist, a user who may not create tables gets no error.
     for (table, file) in [(name, LOCK_TABLE), (MESSAGE_TABLE, MESSAGES)] {
         if TableFacts::read(connection, table)?.is_some() {
             continue;
@@ -60,8 +60,9 @@ pub fn migrate(connection: &mut Connection, name: &str) -> mysql::Result<Migrate
     Ok(migrated)
 }
 
-/// The statement that creates a table. Its ids compare as those of the lock table called `name`, or
-/// as the database compares by default if that table does not exist. `Err` says why there is none.
+/// The statement that creates a table. Its ids have the collations of the lock table called `name`,
+/// or the database's default if that table does not exist. The error says why there is no
+/// statement.
 fn creation(
     connection: &mut Connection,
     file: &str,
@@ -78,9 +79,7 @@ fn creation(
             None => collations.push(default.clone()),
             Some(Some(collation)) if !collation.is_empty() => collations.push(collation.clone()),
             _ => {
-                let why = format!(
-                    "{name} has no text column {id}: see what session-lock check says of it"
-                );
+                let why = format!("{name} has no text column {id}: session-lock check says more");
                 return Ok(Err(why));
             }
         }

@@ -1,5 +1,5 @@
-//! Checks of the database server, the lock table and the table of messages: what leases rely on,
-//! what is wrong with it, and the SQL that repairs it. An existing table is never altered.
+//! Checks the database server, the lock table and the table of messages: what leases rely on, what
+//! is wrong, and the SQL that repairs it. Never alters an existing table.
 //!
 //! `facts` and `rights` read everything; `findings`, `shape` and `keys` say what it means.
 
@@ -26,9 +26,9 @@ use rights::{LEASE_STATEMENTS, MESSAGE_STATEMENTS, Rights};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     Good,
-    /// Leases work; somebody should look at it.
+    /// Leases work, but an operator should check this.
     Warning,
-    /// Leases would not work, or not hold: `serve` refuses to start.
+    /// Leases would not work or would not hold, so `serve` refuses to start.
     Problem,
 }
 
@@ -48,7 +48,7 @@ pub struct Finding {
     pub verdict: Verdict,
     pub topic: &'static str,
     pub text: String,
-    /// What repairs it: a statement, or several with semicolons between them.
+    /// The SQL that repairs it: one statement, or several with semicolons between them.
     pub sql: Option<String>,
 }
 
@@ -66,12 +66,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Whether the server accepts writes at present.
+/// Whether the server accepts writes now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Writes {
     #[default]
     Accepted,
-    /// The server is a replica, or a failover is under way.
+    /// The server is a replica, or a failover is in progress.
     ReadOnly,
     /// A write did not end in time.
     Hang,
@@ -80,11 +80,11 @@ pub enum Writes {
 /// Whether answered messages can be recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Messages {
-    /// The database has not been asked yet.
+    /// Not checked yet.
     #[default]
     Unknown,
     Kept,
-    /// They cannot: what is wrong, and what to do.
+    /// They cannot. The text says what is wrong, and the remedy.
     Refused(String),
 }
 
@@ -113,13 +113,13 @@ impl Report {
         Self::refused("server", format!("{unusable}{hint}"))
     }
 
-    /// The report on a server that lets nobody in, with the only finding.
+    /// A report with a single finding, for a server that refuses the connection.
     pub fn refused(topic: &'static str, text: String) -> Self {
         let finding = Finding { verdict: Verdict::Problem, topic, text, sql: None };
         Self { findings: vec![finding], ..Self::default() }
     }
 
-    /// Whether the server's time zone is no problem for a service that starts.
+    /// Whether the server's time zone allows a service to start.
     pub fn has_usable_zone(&self) -> bool {
         self.of(Verdict::Problem).all(|finding| finding.topic != findings::TIME_ZONE)
     }
@@ -136,14 +136,14 @@ impl Report {
 }
 
 /// Checks the server and the lock table called `name`. `configured_offset` is the time zone that
-/// the operator has set, as in `+02:00`. Fails if the database does not answer.
+/// the operator has set, such as `+02:00`. Fails if the database does not answer.
 pub fn inspect(
     connection: &mut Connection,
     name: &str,
     configured_offset: Option<&str>,
 ) -> mysql::Result<Report> {
     let mut facts = Facts::read(connection, name, configured_offset)?;
-    // Nothing can be tried on a table without a usable primary key.
+    // On a table without a usable primary key, no statement can be tried.
     if let Some(table) = facts.lock_table() {
         let is_sound = findings::is_usable(&findings::all(&facts));
         let rights = Rights::read(connection, LEASE_STATEMENTS, name, &table, is_sound)?;
@@ -172,8 +172,8 @@ pub fn inspect(
     })
 }
 
-/// Whether the server does not finish a write. Writes and deletes a record of a message; the
-/// connection is lost if this is true.
+/// Whether the server does not finish a write. Writes and deletes a record of a message. If the
+/// result is true, the connection is lost.
 fn hangs(connection: &mut Connection) -> bool {
     let token = OwnerToken::draw();
     let values = [
@@ -204,8 +204,8 @@ fn hangs(connection: &mut Connection) -> bool {
     }
 }
 
-/// Checks whether answered messages can be recorded; leases work without. Fails if the database
-/// does not answer.
+/// Checks whether answered messages can be recorded, which leases do not need. Fails if the
+/// database does not answer.
 pub fn inspect_messages(connection: &mut Connection, table: &Table) -> mysql::Result<Messages> {
     let found = TableFacts::read(connection, MESSAGE_TABLE)?;
     let lock = TableFacts::read(connection, &table.name)?.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What this user may do, found out by trying statements on a session that does not exist.
+//! Finds out the rights of this user: tries statements on a session that does not exist.
 
 use super::Writes;
 use crate::db::Table;
@@ -29,10 +29,10 @@ const NOBODY: [(&str, Value); 8] = [
     ("result", Value::Null),
 ];
 
-/// What this user may do with a table.
+/// The rights of this user on a table.
 #[derive(Default)]
 pub struct Rights {
-    /// Also false if the table is so wrong that rights cannot be told.
+    /// Also false if the table is so wrong that its rights cannot be determined.
     pub is_readable: bool,
     /// The database's errors where a right is missing.
     pub denied: Vec<(ErrorKind, String)>,
@@ -42,9 +42,9 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Tries statements on a table called `name`; `lock_table` is what they are written for. Any
-    /// problem that is known so far (`is_sound` is false) explains a statement that the database
-    /// refuses, and rights are to blame only if there is none.
+    /// Tries statements, written for `lock_table`, on a table called `name`. If a problem is
+    /// already known (`is_sound` is false), it explains a refused statement. Otherwise the
+    /// statement was refused because of a missing right.
     pub fn read(
         db: &mut Connection,
         statements: [&str; 3],
@@ -54,7 +54,7 @@ impl Rights {
     ) -> mysql::Result<Self> {
         let mut rights = Self { is_readable: true, ..Self::default() };
         if db.is_read_only()? {
-            // Even if this user could write.
+            // The server is read-only, even if this user could write.
             rights.writes = Writes::ReadOnly;
         }
         for (number, file) in statements.iter().enumerate() {
@@ -79,7 +79,7 @@ impl Rights {
     }
 }
 
-/// The SQL that grants this user all that it needs on a table.
+/// The SQL that grants this user all rights that it needs on a table.
 pub fn grant(db: &mut Connection, table: &str) -> mysql::Result<String> {
     let names = include_str!("../../sql/check/database_and_user.sql");
     let names = db.query(&Statement::new(names, &[]), &[])?.pop().map(columns).transpose()?;

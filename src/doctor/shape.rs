@@ -1,8 +1,8 @@
-//! What the shape of the lock table means: kind, columns, constraints. Texts stand on one line,
-//! however long, so that a search finds them.
+//! What the shape of the lock table means: kind, columns, constraints. Each text is on one line, so
+//! that a search finds it.
 //!
-//! The SQL of the findings works in the order in which they are printed: first what every other
-//! change needs, then the columns, then the keys on them.
+//! The SQL of the findings works in the order in which they are printed: first the changes that all
+//! others need, then the columns, then the keys on them.
 
 use super::Finding;
 use super::Verdict::{Good, Problem, Warning};
@@ -22,15 +22,15 @@ const COLUMNS: [(&str, usize, &str); 3] = [
 
 const ID_REASON: &str = "ids have up to 255 characters, all of them in one unique key";
 
-/// Types of text that can be in a unique key as a whole.
+/// Text types whose whole value can be in a unique key.
 const KEY_TYPES: [&str; 2] = ["varchar", "char"];
 
 const TEXT_TYPES: [&str; 6] = ["varchar", "char", "text", "mediumtext", "longtext", "tinytext"];
 
-/// Character sets in which a character of a lease takes more than one byte.
+/// Character sets in which an ASCII character takes more than one byte.
 const WIDE_CHARACTER_SETS: [&str; 3] = ["utf16", "utf32", "ucs2"];
 
-/// The collation of a lease in their place.
+/// The collation of a lease that replaces these.
 pub const LEASE_COLLATION: &str = "utf8mb4_bin";
 
 /// The longest key of InnoDB, in bytes, and the longest part of a key in the older row formats.
@@ -39,8 +39,8 @@ const OLD_KEY_PART_MAX_BYTES: u64 = 767;
 
 const OLD_ROW_FORMATS: [&str; 2] = ["Compact", "Redundant"];
 
-/// The lock table, if it is a table that has the columns of a lease: anything else is another table,
-/// and what is said of it is that.
+/// The lock table, if it is a table with the columns of a lease. Anything else is another table,
+/// and gets only that finding.
 pub fn lock_table<'a>(facts: &'a Facts) -> Option<&'a TableFacts> {
     let table = facts.table.as_ref().filter(|table| can_be_mended(table))?;
     COLUMNS.iter().all(|(name, ..)| table.column(name).is_some()).then_some(table)
@@ -50,7 +50,7 @@ fn is_table(table: &TableFacts) -> bool {
     ["BASE TABLE", "SYSTEM VERSIONED"].contains(&table.kind.as_str())
 }
 
-/// The column that counts up within each value of another one, as only old engines can.
+/// The column that counts up within each value of another column, which only old engines support.
 fn counting_in_groups(table: &TableFacts) -> Option<&Column> {
     let is_known = table.definition.column("id_device").is_some();
     let counting = counting(table).filter(|column| column.counts_up && is_known)?;
@@ -84,7 +84,7 @@ pub fn kind(facts: &Facts) -> Vec<Finding> {
     let mut all = versions(facts, table);
     if is_partitioned(table) && !is_partitioned_by_time(table) {
         let text = format!(
-            "{name} is partitioned, so every unique key must have the columns of the partitions: it cannot have both keys that leases need"
+            "{name} is partitioned, so every unique key must contain the columns of the partitions: the table cannot have both keys that leases need"
         );
         all.extend(found(Problem, "table", &text, Some(alter(facts, "REMOVE PARTITIONING"))));
     }
@@ -97,7 +97,7 @@ fn engine(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
     match engine.as_str() {
         "InnoDB" => found(Good, "table", &format!("{name}, InnoDB"), None),
         "" => {
-            let text = format!("the server cannot open {name}; it says why to CHECK TABLE {name}");
+            let text = format!("the server cannot open {name}; CHECK TABLE {name} says why");
             found(Problem, "table", &text, None)
         }
         _ => {
@@ -108,7 +108,7 @@ fn engine(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
                 return found(Problem, "table", &text, None);
             }
             let text = format!("{name} is {engine}, which has no transactions");
-            // Each engine has row formats and sizes of blocks that the others refuse.
+            // Each engine has row formats and block sizes that the others refuse.
             let block_size = table.options.to_uppercase().contains("KEY_BLOCK_SIZE");
             let block_size = if block_size { ", KEY_BLOCK_SIZE = 0" } else { "" };
             let change = format!("ENGINE = InnoDB, ROW_FORMAT = DYNAMIC{block_size}");
@@ -121,7 +121,7 @@ fn is_partitioned(table: &TableFacts) -> bool {
     table.options.to_lowercase().contains("partitioned")
 }
 
-/// Partitions of the old versions of rows, which need no columns in the keys.
+/// Whether only the old versions of rows are partitioned, which needs no columns in the keys.
 fn is_partitioned_by_time(table: &TableFacts) -> bool {
     table.definition.says(&["PARTITION", "BY", "SYSTEM_TIME"])
 }
@@ -137,7 +137,7 @@ fn versions(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
     let columns = table.definition.period().unwrap_or_default();
     let columns = columns.iter().map(|column| format!(", DROP COLUMN {}", quoted(column)));
     let drop = format!("DROP SYSTEM VERSIONING{}", columns.collect::<String>());
-    // Without this variable, the server refuses to change a table that has old versions.
+    // Without this variable, the server refuses to change a table with old versions.
     let mut sql = "SET SESSION system_versioning_alter_history = KEEP".to_owned();
     if is_partitioned(table) {
         sql = format!("{sql}; {}", alter(facts, "REMOVE PARTITIONING"));
@@ -146,7 +146,7 @@ fn versions(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
     found(Warning, "table", &text, Some(sql))
 }
 
-/// Constraints on what a lease writes. They come before the columns, which cannot change under a
+/// Constraints on the columns of a lease. They come before the columns, which cannot change under a
 /// foreign key.
 pub fn constraints(facts: &Facts) -> Vec<Finding> {
     let Some(table) = lock_table(facts) else { return vec![] };
@@ -157,7 +157,7 @@ pub fn constraints(facts: &Facts) -> Vec<Finding> {
             Constraint::ForeignKey { name, columns, parent } => {
                 let Some(column) = ours(columns) else { continue };
                 let text = format!(
-                    "the foreign key {name} refuses each session whose {column} is not in {parent}, and makes leases wait while a program changes that row of {parent}"
+                    "the foreign key {name} refuses each session whose {column} is not in {parent}, and delays leases while a program changes that row of {parent}"
                 );
                 (text, format!("DROP FOREIGN KEY {name}"))
             }
@@ -166,7 +166,7 @@ pub fn constraints(facts: &Facts) -> Vec<Finding> {
                     continue;
                 }
                 let text = format!(
-                    "{name} checks every lease against {text}; if that refuses what is written, nobody is granted"
+                    "{name} checks every lease against {text}; if that refuses what is written, no lease is granted"
                 );
                 (text, format!("DROP CONSTRAINT {name}"))
             }
@@ -178,7 +178,7 @@ pub fn constraints(facts: &Facts) -> Vec<Finding> {
             continue;
         };
         let text = format!(
-            "the column {wanted} checks every lease; if that refuses what is written, nobody is granted"
+            "the column {wanted} checks every lease; if that refuses what is written, no lease is granted"
         );
         let words = words.without(&["CHECK", "*"]);
         let change =
@@ -188,7 +188,7 @@ pub fn constraints(facts: &Facts) -> Vec<Finding> {
     all
 }
 
-/// A column's name as the table spells it, quoted.
+/// A column's quoted name, as the table spells it.
 fn column_name(table: &TableFacts, name: &str) -> String {
     quoted(table.column(name).map_or(name, |column| &column.name))
 }
@@ -212,7 +212,7 @@ pub fn columns(facts: &Facts) -> Vec<Finding> {
         all.extend(found(Problem, "columns", &text, None));
     }
     if all.is_empty() {
-        let text = "id_prospect, id_device and timestamp hold what they must";
+        let text = "id_prospect, id_device and timestamp can hold a lease";
         return found(Good, "columns", text, None);
     }
     all
@@ -250,7 +250,7 @@ fn wrong_column(
         facts.table_name
     );
     let sql = words.map(|words| {
-        // Bytes compare exactly; a wide text becomes one that compares likewise.
+        // Bytes compare exactly. A wide text column gets a collation that also does.
         let is_bytes = data_type.ends_with("binary") || data_type.ends_with("blob");
         let charset = format!("CHARACTER SET utf8mb4 COLLATE {LEASE_COLLATION}");
         let charset = (is_wide || is_bytes).then_some(charset.as_str());
@@ -264,14 +264,14 @@ pub fn is_wide(collation: &str) -> bool {
     WIDE_CHARACTER_SETS.iter().any(|wide| collation.starts_with(wide))
 }
 
-/// Whether both ids can be in one key as they are.
+/// Whether both ids, with their current types, fit into one key.
 fn fits_in_key(table: &TableFacts) -> bool {
     let ids = ["id_prospect", "id_device"].map(|name| table.column(name).map_or(0, |id| id.bytes));
     table.session_key().is_some() || ids.iter().sum::<u64>() <= KEY_MAX_BYTES
 }
 
-/// The statements that make a column what it must be. Rows that it then cannot hold are no
-/// session's.
+/// The statements that repair a column. They delete rows that the column then cannot hold, which
+/// belong to no session.
 fn repair_column(facts: &Facts, table: &TableFacts, column: &Column, becomes: &str) -> String {
     let name = quoted(&column.name);
     let delete = format!("DELETE FROM {} WHERE", quoted(facts.table_name));
@@ -287,9 +287,9 @@ fn repair_column(facts: &Facts, table: &TableFacts, column: &Column, becomes: &s
     sql + &alter(facts, &format!("MODIFY {name} {becomes}{format}"))
 }
 
-/// The row format that a whole id of this column in a key needs, unless the table has it.
+/// The row format that a key on this whole id column needs, unless the table has it.
 pub fn row_format(table: &TableFacts, column: &Column) -> &'static str {
-    // Other types may become text of four bytes a character; those of TEXT are not known.
+    // Other types may become text with four bytes per character; the width of TEXT is not known.
     let is_known = KEY_TYPES.contains(&column.data_type.as_str()) && column.width > 0;
     let bytes = if is_known { column.bytes / column.width } else { 4 };
     let is_old = OLD_ROW_FORMATS.contains(&table.row_format.as_str()) && table.engine == "InnoDB";
@@ -297,8 +297,8 @@ pub fn row_format(table: &TableFacts, column: &Column) -> &'static str {
     if is_old && is_long { ", ROW_FORMAT = DYNAMIC" } else { "" }
 }
 
-/// Columns besides those of a lease that would need a value. They come after the primary key, which
-/// may have one of them.
+/// Other columns that would need a value. They come after the primary key, which may contain one of
+/// them.
 pub fn other_columns(facts: &Facts) -> Vec<Finding> {
     let Some(table) = lock_table(facts) else { return vec![] };
     let key = counting(table).map(|column| &column.name);
@@ -316,8 +316,8 @@ pub fn other_columns(facts: &Facts) -> Vec<Finding> {
     needed.flat_map(problem).collect()
 }
 
-/// The change that gives a column a default, which is NULL for what has no neutral value, and for a
-/// value that is checked.
+/// The change that gives a column a default. The default is NULL for types without a neutral value,
+/// and for a column with a condition.
 fn make_omittable(table: &TableFacts, column: &Column) -> Option<String> {
     let name = quoted(&column.name);
     let words = table.definition.column(&column.name)?;

@@ -1,4 +1,4 @@
-//! The API token: who may use the routes that show or change data.
+//! The API token, which protects the routes that show or change data.
 
 /// The bearer token that callers must present. It has no `Debug`, so that no log shows it.
 #[derive(Clone)]
@@ -24,8 +24,8 @@ impl ApiToken {
         })
     }
 
-    /// Whether the caller presented this token. Takes the same time for every wrong token of the
-    /// right length.
+    /// Whether the caller presented this token. The comparison takes the same time for every token
+    /// of the right length.
     fn accepts(&self, presented: &str) -> bool {
         let (expected, presented) = (self.0.as_bytes(), presented.as_bytes());
         let differences = expected.iter().zip(presented).fold(0, |sum, (a, b)| sum | (a ^ b));

@@ -12,15 +12,16 @@ use crate::history::HISTORY;
 use crate::net::Listen;
 use crate::process::ProcessSize;
 
-/// Requests that are received at a time in place of busy workers: as many as hostile clients can
-/// send meanwhile, or the queue grows. The thread has other work.
+/// The maximum number of requests that one call receives in place of busy workers. Hostile clients
+/// must not be able to send more in this time, or the queue grows. The limit leaves the thread time
+/// for its other work.
 const RECEIVE_MAX: usize = 4_096;
 
-/// How long requests are served at a time: the thread has other work.
+/// How long one call serves requests: the thread has other work.
 const SERVE_TIMEOUT: Duration = Duration::from_millis(20);
 
 impl Shared {
-    /// The thread's life, until the service stops.
+    /// The thread's loop, until the service stops.
     pub(super) fn housekeeping(self: &Arc<Self>) {
         self.traffic.wake_current_thread();
         let size = ProcessSize::now();
@@ -44,11 +45,11 @@ impl Shared {
         }
     }
 
-    /// Receives while all workers are busy, in the database mostly: a client that sends without end is
-    /// noticed, and what needs no database is answered.
+    /// Receives requests while all workers are busy, mostly in the database. So a client that sends
+    /// without end is detected, and requests that need no database are answered.
     ///
-    /// Not on a Unix socket: a connection's requests must be handled in their order, which only the order
-    /// of receiving tells there.
+    /// Does nothing on a Unix socket: the requests of a connection must be handled in their order,
+    /// and only the order of receiving shows it there.
     fn receive_for_workers(self: &Arc<Self>) {
         if matches!(self.listener.address(), Listen::Unix(_)) {
             return;
@@ -66,7 +67,7 @@ impl Shared {
             }
             true
         });
-        // A client that does not read holds each answer up for a moment.
+        // A client that does not read delays each answer.
         let until = received_at + SERVE_TIMEOUT;
         for request in local {
             if Instant::now() < until {

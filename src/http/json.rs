@@ -1,5 +1,5 @@
-//! A request's JSON object. Every field is taken by its name; one that is left over, or there
-//! twice, is refused, so that a typo never silently changes a lease.
+//! A request's JSON object. Each field is taken by its name. An unknown or repeated field is
+//! refused, so that a typo never silently changes a lease.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use serde_json::value::RawValue;
 
 use crate::lease::{Id, Message, MessageId, OwnerToken, RESULT_MAX_BYTES, Session, Ttl};
 
-/// What is wrong with a request, in a sentence.
+/// What is wrong with a request, as a sentence.
 #[derive(Debug)]
 pub struct Invalid(pub String);
 
 impl Invalid {
-    /// A field, or a parameter, that is not what it must be.
+    /// The error for a wrong field or parameter.
     pub fn field(name: &str, wrong: impl AsRef<str>) -> Self {
         Self(format!("{name} {}", wrong.as_ref()))
     }
 }
 
-/// The fields that are not taken yet, each as its JSON text.
+/// The fields that were not taken yet, each as its JSON text.
 pub struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -41,7 +41,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
         let mut fields: Vec<(String, &RawValue)> = Vec::new();
         while let Some((name, value)) = map.next_entry()? {
             if fields.iter().any(|(other, _)| *other == name) {
-                return Err(de::Error::custom(format!("{name:?} is there twice")));
+                return Err(de::Error::custom(format!("{name:?} occurs twice")));
             }
             fields.push((name, value));
         }
@@ -49,7 +49,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
-/// How an id is read: as one that a lease can be taken for, or as any that is stored.
+/// How an id is read: as one that can have a lease, or as any id that may be stored.
 pub type IdReader = fn(&str) -> Result<Id, &'static str>;
 
 impl<'a> Fields<'a> {
@@ -70,8 +70,8 @@ impl<'a> Fields<'a> {
         text.map_err(|_| Invalid::field(name, "must be a string"))
     }
 
-    /// A field that is a string, or an integer, which means its decimal digits: Telegram and Chatwoot
-    /// have such ids.
+    /// A field that is a string, or an integer, which stands for its decimal digits: the ids of
+    /// Telegram and Chatwoot are integers.
     fn id_text(&mut self, name: &str) -> Result<Option<String>, Invalid> {
         let Some(json) = self.take(name) else { return Ok(None) };
         let digits = json.strip_prefix('-').unwrap_or(json);
@@ -82,7 +82,7 @@ impl<'a> Fields<'a> {
         text.map(Some).map_err(|_| Invalid::field(name, "must be a string or an integer"))
     }
 
-    /// A field that is a whole number. `30000.0` is one, as languages write it that have no integers.
+    /// A field that is a whole number. `30000.0` is accepted: languages without integers write it.
     pub fn integer(&mut self, name: &str) -> Result<Option<u64>, Invalid> {
         let Some(json) = self.take(name) else { return Ok(None) };
         let whole = json.split_once('.').filter(|(_, fraction)| {
@@ -131,7 +131,7 @@ impl<'a> Fields<'a> {
         token.map_err(|wrong| Invalid::field("owner_token", wrong))
     }
 
-    /// `owner_token`, which must be there; `missing` is said if not.
+    /// `owner_token`, which is required; `missing` is the error text without it.
     pub fn needed_owner_token(&mut self, missing: &str) -> Result<OwnerToken, Invalid> {
         self.owner_token()?.ok_or_else(|| Invalid::field("owner_token", missing))
     }
@@ -142,13 +142,13 @@ impl<'a> Fields<'a> {
         id.transpose().map_err(|wrong| Invalid::field("message_id", wrong))
     }
 
-    /// `message_id`, and `result` with it.
+    /// `message_id` and its `result`.
     pub fn message(&mut self) -> Result<Option<Message>, Invalid> {
         let id = self.message_id()?;
         let result = self.take("result");
         if result.is_some_and(|result| result.len() > RESULT_MAX_BYTES) {
             let wrong =
-                format!("may have {RESULT_MAX_BYTES} bytes at most: a reference, not a reply");
+                format!("may have at most {RESULT_MAX_BYTES} bytes: a reference, not a reply");
             return Err(Invalid::field("result", wrong));
         }
         if id.is_none() && result.is_some() {
@@ -158,7 +158,7 @@ impl<'a> Fields<'a> {
         Ok(id.map(|id| Message { id, result }))
     }
 
-    /// All fields must have been taken.
+    /// Refuses fields that were not taken.
     pub fn finish(self) -> Result<(), Invalid> {
         match self.0.first() {
             None => Ok(()),

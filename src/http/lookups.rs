@@ -13,7 +13,7 @@ use crate::lease::{Id, Session};
 use crate::metrics::METRICS;
 use crate::service::Service;
 
-/// The description of the interface, for programs.
+/// The description of the API, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// The operator's page: one document, so that it loads nothing else.
@@ -28,16 +28,16 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
 /// Prometheus' text format.
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Leases on a page of the list, if the caller does not say: as many as a person reads.
+/// Default number of leases on a page of the list: as many as a person reads.
 const LIST_DEFAULT: u64 = 100;
 
-/// Most leases on a page: some milliseconds of the database's time.
+/// The maximum number of leases on a page: they take the database some milliseconds.
 pub const LIST_MAX: u64 = 1_000;
 
 /// A device's and a prospect's id in a path, percent-encoded.
 pub type Ids<'a> = (&'a str, &'a str);
 
-/// What is asked for.
+/// A request that only reads.
 pub struct Lookup<'a> {
     /// The session that the path names.
     pub session: Option<Session>,
@@ -84,7 +84,8 @@ pub fn locks(service: &Service, lookup: &Lookup) -> Result<Response, Refusal> {
             }
             "after" => {
                 let key = value.parse();
-                after = key.map_err(|_| wrong("must be what \"next\" of the page before said"))?;
+                after =
+                    key.map_err(|_| wrong("must be the value of \"next\" of the previous page"))?;
             }
             _ => return Err(wrong("is not a parameter of this request").into()),
         }

@@ -2,13 +2,13 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `server` | the threads, from the start to the end; what they share is in `shared` |
+//! | `server` | the threads, from start to end; their shared state is in `shared` |
 //! | `workers` | requests are received, routed and answered |
-//! | `routes` | the table of routes; the API token is in `api_token`, whose pages may ask in `origin` |
-//! | `requests` | the requests of the four verbs, from the fields of their JSON, `json` |
+//! | `routes` | the table of routes; the API token is in `api_token`, the check of browsers' pages in `origin` |
+//! | `requests` | the requests of the four verbs, read from their JSON fields (`json`) |
 //! | `lookups` | requests that only read |
 //! | `outcomes` | an outcome becomes status, JSON, log line and counter |
-//! | `response` | responses, and refusals of requests that get no answer about leases, 400 to 503; the log lines are in `refusal_log` |
+//! | `response` | responses, and refusals without an answer about leases (400 to 503); their log lines are in `refusal_log` |
 //! | `housekeeping` | keeps connections moving while the workers are busy |
 
 mod api_token;

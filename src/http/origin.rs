@@ -1,10 +1,11 @@
-//! Which pages may send requests. Any page that an operator looks at could otherwise force leases on the
-//! operator's own machine: a browser sends the page's address in the `Origin` header.
+//! Decides which pages may send requests. A browser sends the page's address in the `Origin`
+//! header. Without this check, any page that an operator opens could force releases on the
+//! operator's own machine.
 
 use super::response::Refusal;
 
-/// Refuses a request that a browser sends for a page of another site. `host` is the `Host` header, and
-/// `configured` the page's address behind a proxy that replaces that header.
+/// Refuses a request that a browser sends for a page of another site. `host` is the `Host` header.
+/// `configured` is the page's address behind a proxy that replaces this header.
 pub fn check(
     origin: Option<&str>,
     host: Option<&str>,
@@ -28,8 +29,8 @@ pub fn check(
     )))
 }
 
-/// Whether two authorities are the same under this scheme. Letter case does not matter, and the scheme's
-/// default port may be left out.
+/// Whether two authorities are the same under this scheme. Letter case does not matter, and the
+/// scheme's default port may be left out.
 fn is_same(scheme: &str, one: &str, other: &str) -> bool {
     let default_port = match scheme.to_ascii_lowercase().as_str() {
         "http" => ":80",

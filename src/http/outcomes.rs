@@ -18,29 +18,30 @@ use crate::metrics::METRICS;
 use crate::service::{Outcome, STOPPING};
 use crate::store::Operation;
 
-/// `Retry-After` of a held session never says more, however long the lease: its holder may
+/// The largest `Retry-After` for a held session, regardless of the lease's length: its holder may
 /// release it at any time.
 const RETRY_AFTER_MAX_S: u64 = 30;
 
-/// A row dated further ahead than its kind explains is worth a warning; clocks may differ by this.
+/// Tolerated difference between two clocks. A row that is dated even further ahead than its kind
+/// explains gets a warning.
 const AHEAD_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// What follows from an outcome.
-struct Told {
+/// What an outcome becomes.
+struct Rendered {
     /// The label of its counter.
     counted: &'static str,
     level: Level,
-    /// The log line: this, the session, and the details.
+    /// The log line consists of this text, the session, and the details.
     line: &'static str,
     details: String,
     response: Response,
 }
 
-/// The response to what `peer` asked for. It is counted and logged here.
+/// The response to a request from `peer`. Counts and logs it.
 pub fn respond(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome) -> Response {
     let session = operation.session();
     let message_id = operation.message_id();
-    let Told { counted, level, line, details, response } = match outcome {
+    let Rendered { counted, level, line, details, response } = match outcome {
         Outcome::Granted(lease) => granted(session, &lease),
         Outcome::Held(holding, waiters) => held(session, &holding, waiters),
         Outcome::Duplicate(record) => duplicate(message_id, &record),
@@ -74,8 +75,8 @@ fn counters(operation: &Operation) -> Option<&'static IntCounterVec> {
     }
 }
 
-fn failed(details: String, refusal: Refusal) -> Told {
-    Told {
+fn failed(details: String, refusal: Refusal) -> Rendered {
+    Rendered {
         counted: "failed",
         level: Debug,
         line: "Session lock not served",
@@ -84,11 +85,12 @@ fn failed(details: String, refusal: Refusal) -> Told {
     }
 }
 
-fn granted(session: &Session, lease: &Lease) -> Told {
+fn granted(session: &Session, lease: &Lease) -> Rendered {
     let Lease { owner_token, fencing_token: FencingToken(fencing_token), how, .. } = lease;
     if lease.is_too_short() {
-        // This process was paused since. A requester that repeats its request gets what is left.
-        let message = "the lease was granted too long ago to be handed out; repeat the same request with this owner_token";
+        // This process was paused after the grant. A requester that repeats its request gets the
+        // remaining time.
+        let message = "the lease was granted too long ago to be returned; repeat the same request with this owner_token";
         let refusal = Refusal::Unavailable(message.to_owned(), Some(owner_token.clone()));
         return failed(format!(": {message}"), refusal);
     }
@@ -105,7 +107,7 @@ fn granted(session: &Session, lease: &Lease) -> Told {
         "remaining_ms": remaining_ms,
         "how": how.word(),
     });
-    Told {
+    Rendered {
         counted: how.word(),
         level: Info,
         line: match how {
@@ -120,7 +122,7 @@ fn granted(session: &Session, lease: &Lease) -> Told {
     }
 }
 
-fn held(session: &Session, holding: &Holding, waiters: usize) -> Told {
+fn held(session: &Session, holding: &Holding, waiters: usize) -> Rendered {
     let is_legacy = holding.holder == Holder::Legacy;
     if is_legacy {
         METRICS.legacy_rows_seen.inc();
@@ -136,7 +138,7 @@ fn held(session: &Session, holding: &Holding, waiters: usize) -> Told {
     }
     let body = json!({"granted": false, "reason": "held", "remaining_ms": remaining_ms, "waiters": waiters});
     let retry_after_s = remaining_ms.div_ceil(1_000).clamp(1, RETRY_AFTER_MAX_S);
-    Told {
+    Rendered {
         counted: "held",
         level: Info,
         line: "Session lock held, duplicate rejected",
@@ -146,13 +148,13 @@ fn held(session: &Session, holding: &Holding, waiters: usize) -> Told {
 }
 
 /// The answer to an acquire whose message is answered.
-fn duplicate(message_id: Option<&MessageId>, record: &Record) -> Told {
+fn duplicate(message_id: Option<&MessageId>, record: &Record) -> Rendered {
     let committed_ms_ago = whole_ms(record.committed_ago);
     let body = json!({
         "granted": false, "reason": "duplicate", "message_id": message_id.map(MessageId::as_str),
         "committed_ms_ago": committed_ms_ago,
     });
-    Told {
+    Rendered {
         counted: "duplicate",
         level: Info,
         line: "Message answered already, duplicate rejected",
@@ -161,7 +163,7 @@ fn duplicate(message_id: Option<&MessageId>, record: &Record) -> Told {
     }
 }
 
-fn renew(renewed: &Renewed) -> Told {
+fn renew(renewed: &Renewed) -> Rendered {
     let (counted, level, line) = match renewed {
         Renewed::Renewed { .. } => ("renewed", Debug, "Session lock renewed"),
         Renewed::Lost => ("lost", Info, "Session lock lost before its renewal"),
@@ -182,10 +184,10 @@ fn renew(renewed: &Renewed) -> Told {
         }
         _ => Response::new(409, &json!({"renewed": false, "reason": counted})),
     };
-    Told { counted, level, line, details, response }
+    Rendered { counted, level, line, details, response }
 }
 
-fn commit(committed: &Committed, message_id: Option<&MessageId>) -> Told {
+fn commit(committed: &Committed, message_id: Option<&MessageId>) -> Rendered {
     let (counted, level, line) = match committed {
         Committed::New => ("new", Info, "Message committed"),
         Committed::Again => ("again", Debug, "Message committed again by its worker"),
@@ -201,19 +203,19 @@ fn commit(committed: &Committed, message_id: Option<&MessageId>) -> Told {
             Response::duplicate(&json!({"committed": false, "reason": counted}), record)
         }
     };
-    Told { counted, level, line, details: message_details(message_id), response }
+    Rendered { counted, level, line, details: message_details(message_id), response }
 }
 
-fn release(released: Released, message_id: Option<&MessageId>) -> Told {
+fn release(released: Released, message_id: Option<&MessageId>) -> Rendered {
     match released {
-        Released::Released => Told {
+        Released::Released => Rendered {
             counted: "released",
             level: Info,
             line: "Session lock released and cleaned up successfully",
             details: message_details(message_id),
             response: Response::new(200, &json!({"released": true})),
         },
-        Released::Lost => Told {
+        Released::Lost => Rendered {
             counted: "lost",
             level: Info,
             line: "Session lock lost before its release",
@@ -223,7 +225,7 @@ fn release(released: Released, message_id: Option<&MessageId>) -> Told {
     }
 }
 
-fn force(session: &Session, forced: Forced, peer: Option<SocketAddr>) -> Told {
+fn force(session: &Session, forced: Forced, peer: Option<SocketAddr>) -> Rendered {
     match forced {
         Forced::Released(holder) => {
             HISTORY.note(Event::Forced, holder != Holder::Legacy, session);
@@ -234,7 +236,7 @@ fn force(session: &Session, forced: Forced, peer: Option<SocketAddr>) -> Told {
                 }
                 Holder::Legacy => "an old program's row".to_owned(),
             };
-            Told {
+            Rendered {
                 counted: "forced",
                 level: Warn,
                 line: "Session lock released by force",
@@ -242,7 +244,7 @@ fn force(session: &Session, forced: Forced, peer: Option<SocketAddr>) -> Told {
                 response: Response::new(200, &json!({"released": true})),
             }
         }
-        Forced::NotHeld => Told {
+        Forced::NotHeld => Rendered {
             counted: "not_held",
             level: Debug,
             line: "Session lock not held, nothing to release by force",
@@ -256,7 +258,7 @@ fn message_details(message_id: Option<&MessageId>) -> String {
     message_id.map_or(String::new(), |id| format!(" message_id={:?}", id.as_str()))
 }
 
-/// Adds what everybody may know of a session that is held.
+/// Adds what every caller may know about a held session.
 pub fn describe(body: &mut Value, session: &Session, holding: &Holding, waiters: usize) {
     let (fencing_token, held_ms) = match holding.holder {
         Holder::Leased { fencing_token, held_ms } => (Some(fencing_token.0), Some(held_ms)),

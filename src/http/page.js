@@ -1,7 +1,7 @@
 "use strict";
-const POLL = 2000;  // ms between two looks: soon enough to follow, next to nothing for the database
-const TIMEOUT = 8000;  // ms; the server answers within 10 s, and here most often at once
-const PAGE_CAP = 3;  // pages of 1,000 leases: nobody reads on, and phones have little memory
+const POLL = 2000;  // ms between polls: short enough to follow the table, and almost no load on the database
+const TIMEOUT = 8000;  // ms; the server answers within 10 s, and these requests mostly at once
+const PAGE_CAP = 3;  // pages of 1,000 leases: more than a person reads, and phones have little memory
 const MINUTE = 60000;
 const NO_ANSWER = "No answer from the server.";
 const $ = (id) => document.getElementById(id);
@@ -17,7 +17,7 @@ let asking = null;
 function askToken(refused) {
   asking ??= new Promise((answered) => {
     const dialog = $("ask");
-    write($("ask-why"), refused ? "The server refuses that token." : "This server asks for its token.");
+    write($("ask-why"), refused ? "The server refused this token." : "This server requires its API token.");
     dialog.onclose = () => {
       const token = $("token").value;
       if (dialog.returnValue !== "yes" || !token) return dialog.showModal();
@@ -44,7 +44,7 @@ async function call(path, body) {
       signal: AbortSignal.timeout(TIMEOUT),
     }).catch(() => { throw NO_ANSWER; });
     if (response.status !== 401) return response;
-    // Of several requests that were refused together, only the first one asks.
+    // If several requests were refused together, only the first one asks for the token.
     if (asking || sessionStorage.getItem(TOKEN) === token) await askToken(token !== null);
   }
 }
@@ -55,7 +55,7 @@ async function trouble(response) {
   return `${what}\nThe server says: ${answer?.error?.message ?? response.status}`;
 }
 
-/** Runs a poll every two seconds, one at a time, never while the page is hidden. Returns what hurries it. */
+/** Runs a poll every two seconds, one at a time, and not while the page is hidden. Returns a function that runs it at once. */
 function every(poll) {
   let wake;
   (async () => {
@@ -84,7 +84,7 @@ async function pollHealth() {
 function showTrouble() {
   const text = readyTrouble ?? listTrouble;
   $("banner").hidden = !text;
-  const old = listTrouble && listTime ? `\nThe list below is that of ${listTime}.` : "";
+  const old = listTrouble && listTime ? `\nThe list below is from ${listTime}.` : "";
   write($("banner"), text ? text + old : "");
   for (const id of ["list", "held-tile"]) $(id).classList.toggle("old", listTrouble !== null);
   for (const { button } of rows.values()) button.disabled = listTrouble !== null;
@@ -112,7 +112,7 @@ async function pollLocks() {
     showLeases(leases, Boolean(next));
   } catch (error) {
     listTrouble = typeof error === "string" ? error : `Something is wrong.\n${error.message}`;
-    if (!listTime) write($("none"), "Who holds what is not known.");
+    if (!listTime) write($("none"), "The holders are not known.");
   }
   showTrouble();
 }
@@ -135,7 +135,7 @@ function showLeases(leases, cut) {
   const legacy = [...leases.values()].filter((lease) => lease.legacy).length;
   write($("held-legacy"), legacy ? `${legacy} by old programs` : "");
   $("cut").hidden = !cut;
-  write($("cut"), `More than ${leases.size} are held. Only the first ${leases.size} are listed and searched.`);
+  write($("cut"), `More than ${leases.size} conversations are held. Only the first ${leases.size} are listed and searched.`);
   filter();
   tick();
 }
@@ -197,7 +197,7 @@ function filter() {
   write($("count"), wanted && rows.size ? `${shown} of ${rows.size}` : "");
   $("list").hidden = shown === 0;
   $("none").hidden = shown > 0;
-  if (listTime) write($("none"), rows.size ? "None that is listed matches the search." : "No conversation is held.");
+  if (listTime) write($("none"), rows.size ? "No listed conversation matches the search." : "No conversation is held.");
 }
 $("search").oninput = filter;
 
@@ -208,7 +208,7 @@ function duration(seconds) {
 }
 
 function tick() {
-  // Without news a lease may have been renewed or released: the list stays as it was last seen.
+  // If polls fail, a lease may have been renewed or released: keep the list as it was last read.
   if (listTrouble) return;
   for (const { element, lease, age, expiry } of rows.values()) {
     const passed = now() - lease.seen;
@@ -228,9 +228,9 @@ function confirmForce(lease) {
   write($("force-prospect"), lease.id_prospect);
   write($("force-fencing"), lease.legacy ? "none" : String(lease.fencing_token));
   write($("force-scope"), lease.legacy
-    ? "This is the row of an old program and has no fencing token to send along. So whatever lease the conversation "
-      + "has by then is released, even one newer than what you see."
-    : "Only the lease with this fencing token is released. If another one has taken its place, nothing happens.");
+    ? "This is the row of an old program, which has no fencing token. So the release ends any lease that the conversation "
+      + "then has, even one that is newer than this list."
+    : "Only the lease with this fencing token is released. If another lease has replaced it, nothing changes.");
   dialog.returnValue = "";
   dialog.onclose = () => { if (dialog.returnValue === "yes") force(lease); };
   dialog.showModal();
@@ -239,15 +239,15 @@ function confirmForce(lease) {
 let hush;
 
 async function force(lease) {
-  // Isolated, lest an id in another script turn the sentence around.
+  // Isolates the ids, so that an id in a right-to-left script does not reorder the sentence.
   const name = `\u2068${lease.id_device}\u2069, \u2068${lease.id_prospect}\u2069`;
   write($("said"), `Releasing ${name} …`);
   const body = { id_device: lease.id_device, id_prospect: lease.id_prospect, force: true };
   if (!lease.legacy) body.fencing_token = lease.fencing_token;
   const response = await call("v1/release", body).catch(() => null);
   if (response?.ok) write($("said"), `Released: ${name}`);
-  else if (response?.status === 409) write($("said"), `Nothing to release, that lease has ended: ${name}`);
-  else write($("said"), `Perhaps not released: ${name}. ${response ? await trouble(response) : NO_ANSWER}`);
+  else if (response?.status === 409) write($("said"), `Not released, because that lease has ended: ${name}`);
+  else write($("said"), `The result of the release is unknown: ${name}. ${response ? await trouble(response) : NO_ANSWER}`);
   clearTimeout(hush);
   hush = setTimeout(() => write($("said"), ""), 10000);
   hurryLocks();
@@ -258,7 +258,7 @@ const SAMPLE = 5000;  // ms from one sample of the server to the next
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
 const most = (values) => Math.max(0, ...values);
 const perSecond = (value) => `${value.toFixed(1)}/s`;
-// How a tile shows its samples: those of all ten minutes, and those of the last one.
+// How a tile shows its samples: those of all ten minutes, and those of the last minute.
 const SHOWN = {
   level: (all) => [String(all.at(-1) ?? 0), `peak ${most(all)}`],
   rate: (all) => [perSecond(all.at(-1) ?? 0), `peak ${perSecond(most(all))}`],
@@ -276,10 +276,10 @@ const TILES = [
 ];
 const ALARMING = ["waiting", "takeovers", "overruns", "database_errors"];
 const RATES = ["duplicate", "renewed", "committed", "released", "lost", "failed"];
-// Of a lease, and of an old program's row.
+// The texts for a lease, and for an old program's row.
 const EVENTS = {
   takeover: ["overrun, taken over", "old program's row taken over"],
-  swept: ["overrun, nobody came back"],
+  swept: ["overrun, deleted"],
   forced: ["released by force", "old program's row released by force"],
 };
 const tiles = {}, rates = {};
@@ -300,7 +300,7 @@ for (const name of RATES) {
   rates[name] = value;
 }
 
-/** Bars as an SVG path, in a box of 600 seconds by 32: each lasts from the sample before to its own. */
+/** Bars as an SVG path, in a box of 600 seconds by 32: each lasts from the previous sample to its own. */
 function bars(values, ends, starts) {
   const x = (ms) => Math.round(600 - ms / 1000), highest = Math.max(...values);
   const bar = (value, at) =>
@@ -331,7 +331,7 @@ function showHistory({ version, uptime_ms, waiting, samples, events }) {
 let lastEvents = "";
 
 function showEvents(events) {
-  // A list that is the same keeps its place.
+  // An unchanged list keeps its scroll position.
   const same = JSON.stringify(events.map(({ ago_ms, ...event }) => event));
   if (same === lastEvents) return;
   lastEvents = same;

@@ -1,21 +1,23 @@
-//! The log lines about refused requests: somebody who writes a bot sees why, an operator sees that requests
-//! are not served, and a bot that repeats a refused request for ever does not fill the log.
+//! The log lines about refused requests. The author of a bot sees the reason, and an operator sees
+//! that requests are not served. A bot that repeats a refused request for ever does not fill the
+//! log.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-/// Between two lines about client errors.
+/// Interval between lines about client errors.
 const CLIENT_ERROR_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between two lines about requests that were not served: a failure lasts until somebody ends it.
+/// Interval between lines about requests that were not served: a failure may last for hours.
 const UNAVAILABLE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Requests that are not served for less than this get no line: most are served when they are repeated.
+/// A failure that is shorter than this gets no line: most of its requests are served when they are
+/// repeated.
 const UNAVAILABLE_LASTS: Duration = Duration::from_secs(5);
 
-/// What is shown of a path: enough to know it again.
+/// How much of a path is shown: enough to recognise it.
 const PATH_MAX_CHARS: usize = 100;
 
 /// When the last lines were written, and how many requests were refused since.
@@ -25,12 +27,12 @@ pub struct RefusalLog {
     unavailable: Mutex<Option<Unavailable>>,
 }
 
-/// Requests that were answered 503, one not long after the other.
+/// Requests that were answered 503 in close succession.
 struct Unavailable {
     /// When the next line is due.
     due: Instant,
     last: Instant,
-    /// How many since the last line.
+    /// Requests since the last line.
     unlogged: u64,
 }
 

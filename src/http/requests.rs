@@ -8,7 +8,7 @@ use crate::lease::{
 };
 use crate::store::{Operation, Store};
 
-/// Longest `wait_ms`. Providers of webhooks give up, and send again, after 30 s or so.
+/// Longest `wait_ms`. Webhook providers give up after about 30 s, and send again.
 pub const WAIT_MAX_MS: u64 = 25_000;
 
 /// What a request asks for.
@@ -17,7 +17,7 @@ pub enum Parsed {
     Other(Operation),
 }
 
-/// What the fields are held against, beside their own rules.
+/// The limits for fields that depend on the server.
 pub struct Limits<'a> {
     pub max_hold_ms: u64,
     pub store: &'a Store,

@@ -17,10 +17,10 @@ pub const JSON: &str = "application/json";
 /// The content type of the operator's page.
 pub const HTML: &str = "text/html; charset=utf-8";
 
-/// `Retry-After` when the database is not available: most failures are over in a second or two.
+/// `Retry-After` while the database is not available: most failures last a second or two.
 const RETRY_AFTER_UNAVAILABLE_S: u64 = 1;
 
-/// The page is all there is to it: it loads nothing else, and nobody frames it.
+/// The page loads nothing else, and no other page may frame it.
 const PAGE_HEADERS: [(&str, &str); 2] = [
     (
         "Content-Security-Policy",
@@ -29,14 +29,14 @@ const PAGE_HEADERS: [(&str, &str); 2] = [
     ("X-Content-Type-Options", "nosniff"),
 ];
 
-/// A response: JSON mostly, with the few headers that depend on the answer.
+/// A response, mostly JSON, with the few headers that depend on the answer.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
     pub body: String,
     pub content_type: &'static str,
     pub retry_after_s: Option<u64>,
-    /// Why a request is refused, for the log: 4xx, but not 409; and 503.
+    /// Why a request is refused, for the log: 503, and 4xx except 409.
     pub refused: Option<String>,
     pub allow: Option<&'static str>,
 }
@@ -63,7 +63,7 @@ impl Response {
         Self { status: 204, allow: Some(methods), ..Self::text("", JSON) }
     }
 
-    /// A 409 because the message is answered, with what its worker left, byte for byte.
+    /// A 409 because the message is answered, with the result of its commit, byte for byte.
     pub fn duplicate(body: &Value, record: &Record) -> Self {
         let mut response = Self::new(409, body);
         let result = record.result.as_deref().unwrap_or("null");
@@ -77,7 +77,8 @@ impl Response {
         format!("{}\n", self.body.trim_end())
     }
 
-    /// The response as `tiny_http` sends it; `connection` says what follows.
+    /// The response as `tiny_http` sends it; `connection` is what happens to the connection
+    /// afterwards.
     pub fn to_http(&self, connection: Connection) -> tiny_http::Response<Cursor<Vec<u8>>> {
         let mut headers = vec![("Content-Type", self.content_type)];
         let retry_after = self.retry_after_s.map(|seconds| seconds.to_string());
@@ -94,7 +95,7 @@ impl Response {
             .with_header(server_header("session-lock", connection));
         headers.into_iter().fold(response, |response, header| {
             let (name, value) = header;
-            response.with_header(Header::from_bytes(name, value).expect("ours are ASCII"))
+            response.with_header(Header::from_bytes(name, value).expect("our headers are ASCII"))
         })
     }
 }
@@ -102,22 +103,22 @@ impl Response {
 /// A request that gets no answer about leases.
 #[derive(Debug)]
 pub enum Refusal {
-    /// 400, and what is wrong.
+    /// 400, with what is wrong.
     InvalidRequest(String),
-    /// 401: without the API token.
+    /// 401: the API token is missing or wrong.
     Unauthorized,
-    /// 404: no such path.
+    /// 404: the path does not exist.
     NotFound,
-    /// 405: not with this method, but with these.
+    /// 405: the path takes only these methods.
     MethodNotAllowed(&'static str),
-    /// 411: without a length.
+    /// 411: the length is missing.
     LengthRequired,
-    /// 413: longer than [`BODY_MAX_BYTES`].
+    /// 413: the body exceeds [`BODY_MAX_BYTES`].
     TooLarge,
-    /// 500: a bug of ours.
+    /// 500: a bug in this program.
     Internal,
-    /// 503: the database is not there, or not in time. A requester whose lease may have been written is
-    /// given its owner token, to ask again with.
+    /// 503: the database does not answer, or not in time. If the requester's lease may have been
+    /// written, the response has its owner token, with which the requester can repeat the request.
     Unavailable(String, Option<OwnerToken>),
 }
 
@@ -132,7 +133,7 @@ impl Refusal {
                 "send the header Authorization: Bearer TOKEN, with the server's API token",
             ),
             Self::NotFound => {
-                (404, "not_found", "there is no such path; the README has a table of them")
+                (404, "not_found", "there is no such path; the README has a table of the paths")
             }
             Self::MethodNotAllowed(methods) if methods.starts_with("POST") => {
                 (405, "method_not_allowed", "this path takes POST")
@@ -142,7 +143,7 @@ impl Refusal {
                 (411, "length_required", "send a body, with a Content-Length or chunked")
             }
             Self::TooLarge => {
-                let message = format!("the body may have {BODY_MAX_BYTES} bytes at most");
+                let message = format!("the body may have at most {BODY_MAX_BYTES} bytes");
                 return (413, "too_large", message);
             }
             Self::Internal => {

@@ -1,4 +1,4 @@
-//! The table of routes, and what holds for all of them: the API token, methods, origins.
+//! The table of routes, and the checks of every route: API token, method, origin.
 
 use std::time::Instant;
 
@@ -16,26 +16,26 @@ use crate::service::{QUEUE_TIMEOUT, STOPPING, Service, too_slow};
 /// Who may use a route.
 #[derive(Clone, Copy, PartialEq)]
 enum Access {
-    /// Anybody: it shows no data.
+    /// Anyone: the route shows no data.
     Open,
-    /// Who has the API token, if there is one.
+    /// Callers with the API token, if one is set.
     Token,
 }
 
 #[derive(Clone, Copy)]
 enum Handler {
-    /// Does something to a session, in its turn. Its outcomes are counted here.
+    /// An operation on a session, run in its turn, with the counter of its outcomes.
     Verb(fn(&Limits, Fields) -> Result<Parsed, Invalid>, fn(&Metrics) -> &IntCounterVec),
-    /// Reads from the database, and is answered at once.
+    /// Reads from the database. Is answered at once.
     Read(fn(&Service, &Lookup) -> Result<Response, Refusal>),
-    /// Reads much from the database.
+    /// Reads many rows from the database.
     List(fn(&Service, &Lookup) -> Result<Response, Refusal>),
     /// Needs no database.
     Local(fn(&Service) -> Response),
 }
 
 struct Route {
-    /// In the metrics.
+    /// Its name in the metrics.
     name: &'static str,
     path: &'static str,
     access: Access,
@@ -65,8 +65,8 @@ const ROUTES: [Route; 12] = [
 ];
 
 impl Route {
-    /// The route of a path, and the ids in it if it has any, still encoded. Repeated and trailing slashes
-    /// do not matter.
+    /// The route of a path, and the ids in the path, if any, still percent-encoded. Ignores
+    /// repeated and trailing slashes.
     fn find(path: &str) -> Option<(&'static Self, Option<Ids<'_>>)> {
         let is_exact = |route: &&Self| route.path == path && path != LOCK;
         if let Some(route) = ROUTES.iter().find(is_exact) {
@@ -94,7 +94,7 @@ impl Route {
 pub enum Lane {
     /// A worker.
     Worker,
-    /// The lister: a list takes as long as hundreds of leases, so all lists together take one thread.
+    /// The lister: a list takes as long as hundreds of leases, so one thread serves all lists.
     Lister,
     /// Any thread.
     Any,
@@ -113,26 +113,26 @@ fn path_and_query(target: &str) -> (&str, &str) {
     target.split_once('?').unwrap_or((target, ""))
 }
 
-/// A request, as far as it matters here.
+/// The parts of a request that routing needs.
 pub struct Request<'a> {
     pub method: &'a str,
     pub target: &'a str,
     pub authorization: Option<&'a str>,
-    /// The `Origin` header: a browser's word for whose page it runs.
+    /// The `Origin` header: the site of the page that a browser runs.
     pub origin: Option<&'a str>,
     pub host: Option<&'a str>,
     pub body: &'a [u8],
 }
 
-/// What a request leads to.
+/// The result of routing a request.
 pub enum Routed {
-    /// Something to do to a session.
+    /// An operation on a session.
     Parsed(Parsed),
-    /// It is answered already.
+    /// The response.
     Answered(Response),
 }
 
-/// What serves all routes.
+/// Routes requests, with what the handlers need.
 pub struct Router {
     pub service: Service,
     pub max_hold_ms: u64,
@@ -142,8 +142,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// Finds a request's route and follows it; the route's name in the metrics, and what it leads to.
-    /// The request arrived at `arrived`.
+    /// Finds the route of a request that arrived at `arrived`, and calls its handler. Returns the
+    /// route's name in the metrics, and the result.
     pub fn route(&self, request: &Request, arrived: Instant) -> (&'static str, Routed) {
         let mut name = "unknown";
         let routed = self.try_route(request, arrived, &mut name);

@@ -1,4 +1,4 @@
-//! The server: its threads, from the start to the end.
+//! The server: its threads, from start to end.
 
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -28,13 +28,13 @@ use crate::service::Service;
 use crate::store::Store;
 use crate::systemd;
 
-/// Connections for the start, the watch, the sweep and lists, beside one for each worker.
+/// Connections for the start, the watch, the sweep and lists, in addition to one for each worker.
 const SPARE_CONNECTIONS: usize = 4;
 
-/// How long the service may take to answer itself: as long as any other request.
+/// How long the service may take to answer its own check: as long as any other request.
 const SELF_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two steps of stopping.
+/// Pause between the steps of a shutdown.
 const STOP_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The checked settings. It has no `Debug`, because it holds secrets.
@@ -46,7 +46,7 @@ pub struct Config {
     pub table: String,
     pub workers: usize,
     pub api_token: Option<ApiToken>,
-    /// The address of the page behind a proxy that replaces the `Host` header.
+    /// The page's address behind a proxy that replaces the `Host` header.
     pub origin: Option<String>,
     /// Longest hold of a lease, in milliseconds.
     pub max_hold_ms: u64,
@@ -66,15 +66,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the address; nothing is answered yet.
+    /// Binds the address. Answers nothing yet.
     ///
     /// # Errors
     /// If the address cannot be bound, with the remedy.
     pub fn bind(config: &Config) -> Result<Self, String> {
         let wrong = |error: &dyn std::fmt::Display| {
             format!(
-                "cannot listen on {}: {error}; SESSION_LOCK_LISTEN must be an address of this machine that nobody \
-                 uses, another session-lock for one",
+                "cannot listen on {}: {error}; SESSION_LOCK_LISTEN must be an address of this machine \
+                 that no other program uses, such as another session-lock",
                 config.listen
             )
         };
@@ -85,7 +85,7 @@ impl Server {
             && config.api_token.is_none()
         {
             warn!(
-                "other machines may reach {address}, and any of them may take and force leases: set SESSION_LOCK_API_TOKEN"
+                "other machines may reach {address}, and any of them can acquire and force leases: set SESSION_LOCK_API_TOKEN"
             );
         }
         let http = tiny_http::Server::from_listener(socket, None).map_err(|error| wrong(&error))?;
@@ -111,7 +111,7 @@ impl Server {
         self.listener.address()
     }
 
-    /// Serves until a signal or until it cannot go on.
+    /// Serves until a signal arrives or the service cannot continue.
     pub fn run(self) -> Ending {
         let mut signals = match Signals::new([SIGTERM, SIGINT]) {
             Ok(signals) => signals,
@@ -138,7 +138,7 @@ impl Server {
         info!("listening on {}", shared.listener.address());
         shared.start_jobs(self.message_retention);
         let lister = shared.start("lister", move |shared| {
-            // Nothing more comes after a `None`.
+            // A `None` ends the thread.
             while let Ok(Some((request, arrived))) = list_requests.recv() {
                 shared.serve(request, arrived);
             }
@@ -159,8 +159,8 @@ impl Server {
 }
 
 impl Shared {
-    /// Starts a thread that ends the service if a bug ends it: nobody else does its work, and what it left
-    /// half-done is unknown. The name shows in `top -H` and in a panic's message.
+    /// Starts a thread. If a bug ends the thread, the service ends: no other thread does its work,
+    /// and the state that it left is unknown. `top -H` and panic messages show the name.
     fn start(
         self: &Arc<Self>,
         name: &str,
@@ -169,11 +169,11 @@ impl Shared {
         let (shared, whose) = (Arc::clone(self), name.to_owned());
         let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
             if catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
-                let text = format!("a bug ended the {whose}; a fresh start mends what it left");
+                let text = format!("a bug ended the {whose}; a restart repairs its state");
                 shared.end(Ending::Failed(text));
             }
         });
-        started.expect("the system has room for the few threads of the start")
+        started.expect("the system can start these few threads")
     }
 
     /// Starts the background jobs.
@@ -193,7 +193,7 @@ impl Shared {
         }
     }
 
-    /// Stops with every accepted request answered.
+    /// Stops the server after every accepted request is answered.
     fn stop(
         self: &Arc<Self>,
         workers: &[JoinHandle<()>],
@@ -202,12 +202,12 @@ impl Shared {
     ) -> Ending {
         systemd::tell_stopping();
         self.listener.close();
-        // A connection that was being accepted meanwhile is there now.
+        // By now, a connection that was being accepted has been accepted.
         thread::sleep(STOP_INTERVAL);
         self.listener.connections.shut_down_reading();
         self.stopping.store(true, Ordering::Relaxed);
         self.router.service.close();
-        // A worker may take another's wake-up, so this goes on until the last has ended.
+        // A worker may take another worker's wake-up, so wake them until the last one has ended.
         while workers.iter().any(|worker| !worker.is_finished()) {
             self.http.unblock();
             thread::sleep(STOP_INTERVAL);
@@ -215,7 +215,7 @@ impl Shared {
         let _ = self.lists.send(None);
         let _ = lister.join();
         let _ = housekeeper.join();
-        // What has become ready since the last worker finished.
+        // Refuse what has become ready since the last worker finished.
         self.router.service.close();
         loop {
             let Some((request, arrived)) = lock(&self.admitted).pop_front() else {
@@ -231,7 +231,7 @@ impl Shared {
         }
     }
 
-    /// Tells systemd how the service is, as a client sees it.
+    /// Reports to systemd whether the service answers, as a client sees it.
     fn report(&self) {
         let answers = || match self.ask_healthz() {
             Ok(answer) => answer.starts_with("HTTP/1.1 200 "),

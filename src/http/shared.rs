@@ -1,4 +1,4 @@
-//! What the server's threads share.
+//! The state that the server's threads share.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,18 +20,18 @@ use crate::net::Listener;
 /// Why the service ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// SIGTERM or Ctrl-C: everything that was accepted is answered.
+    /// SIGTERM or Ctrl-C: every accepted request was answered.
     Stopped,
-    /// The database or its table cannot be used until somebody mends these.
+    /// The database or its table cannot be used until somebody fixes these problems.
     Unusable(Vec<Finding>),
-    /// Something that a fresh process may be free of.
+    /// A failure that a restart may end.
     Failed(String),
 }
 
-/// A request, and when it arrived.
+/// A request and its time of arrival.
 pub(super) type Arrived = (tiny_http::Request, Instant);
 
-/// What the threads share.
+/// The shared state.
 pub(super) struct Shared {
     pub http: tiny_http::Server,
     pub router: Router,
@@ -42,13 +42,13 @@ pub(super) struct Shared {
     pub refusals: RefusalLog,
     pub readers: Readers,
     pub traffic: Traffic,
-    /// Requests that were received already and are to be handled now.
+    /// Requests that were received before and must be handled now.
     pub admitted: Mutex<VecDeque<Arrived>>,
-    /// To the thread that answers with lists.
+    /// To the lister.
     pub lists: Sender<Option<Arrived>>,
-    /// Held by whoever receives: requests are taken in the order they came in.
+    /// Held by the thread that receives, so that requests are taken in the order of their arrival.
     pub receiving: Mutex<()>,
-    /// Whether a worker was woken that has not received since.
+    /// Whether a worker was woken and has not received anything since.
     pub is_woken: AtomicBool,
     pub ending: OnceLock<Ending>,
     /// Ends the wait for signals.
@@ -56,20 +56,20 @@ pub(super) struct Shared {
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that could panic happens under these.
+    // No code that holds these locks can panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
-    /// Wakes a worker: there is something to do.
+    /// Wakes a worker to do what is ready.
     pub fn wake(&self) {
-        // Once is enough: the woken worker does everything that is there.
+        // One wake-up is enough: the woken worker does everything that is ready.
         if !self.is_woken.swap(true, Ordering::Relaxed) {
             self.http.unblock();
         }
     }
 
-    /// Wakes a worker if there is a turn for one.
+    /// Wakes a worker if a turn is ready.
     pub fn wake_if_ready(&self) {
         if self.router.service.is_ready() {
             self.wake();
@@ -78,12 +78,12 @@ impl Shared {
 
     /// Ends the service.
     pub fn end(&self, ending: Ending) {
-        // The first one counts.
+        // Only the first ending counts.
         let _ = self.ending.set(ending);
         self.signals.close();
     }
 
-    /// Ends the service if this failed; the value if not.
+    /// Returns the value, or ends the service if `result` is an error.
     pub(super) fn end_if_failed<T>(&self, result: Result<T, String>) -> Option<T> {
         result.map_err(|cause| self.end(Ending::Failed(cause))).ok()
     }

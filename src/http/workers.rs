@@ -1,5 +1,5 @@
-//! The workers: each receives all requests that are there, so that they go to the database together, runs
-//! the turns that are ready, and answers.
+//! The workers. Each receives all requests that have arrived, so that they go to the database
+//! together, runs the turns that are ready, and answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,11 +27,12 @@ use crate::net::shut_down;
 use crate::queue::Batching;
 use crate::service::BATCH_MAX;
 
-/// How long a stopping worker goes on receiving after the last request.
+/// How long a stopping worker continues to receive after the last request.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Reports that a request is answered, and has its client's next one handled, when it is dropped.
+/// A request without an answer. Its drop reports the answer, so that the client's next request is
+/// handled.
 struct Unanswered {
     shared: Arc<Shared>,
     peer: Option<SocketAddr>,
@@ -47,12 +48,12 @@ impl Drop for Unanswered {
 }
 
 impl Shared {
-    /// A worker's life, until the service stops.
+    /// A worker's loop, until the service stops.
     pub(super) fn work(self: &Arc<Self>) {
         while !self.stopping.load(Ordering::Relaxed) {
             let requests = self.receive_batch(lock(&self.receiving), Vec::new(), |http| {
                 if self.router.service.is_ready() {
-                    // A turn is ready, and nobody will wake this worker for it: do not block.
+                    // Do not block: a turn is ready, and no wake-up will follow.
                     http.try_recv()
                 } else {
                     http.recv().map(Some)
@@ -63,7 +64,7 @@ impl Shared {
         self.drain();
     }
 
-    /// Answers what was accepted before the end.
+    /// Answers the requests that were accepted before the shutdown.
     fn drain(self: &Arc<Self>) {
         let mut until = Instant::now() + DRAIN_TIMEOUT;
         while Instant::now() < until {
@@ -77,8 +78,9 @@ impl Shared {
         }
     }
 
-    /// Handles these, what is ready, and what comes meanwhile. What only reads is answered on the spot,
-    /// one by one, so requests that change something go first.
+    /// Handles these requests, the turns that are ready, and the requests that arrive in the
+    /// meantime. Requests that only read are answered at once, one by one, so requests that write
+    /// go first.
     fn handle_all(self: &Arc<Self>, mut requests: Vec<Arrived>) {
         loop {
             let (changes, reads): (Vec<_>, Vec<_>) =
@@ -86,8 +88,9 @@ impl Shared {
             for (request, arrived) in changes {
                 self.handle(request, arrived);
             }
-            // `OneKind` leaves turns for the next worker. That is allowed only if no worker is blocked in
-            // receiving, where nobody would wake it, and if this one has no reads to answer first.
+            // `OneKind` leaves turns for the next worker. This is allowed only if this worker has
+            // no reads to answer first, and if no worker is blocked in receiving, where it would
+            // not be woken.
             let batching = if reads.is_empty() && self.receiving.try_lock().is_ok() {
                 Batching::OneKind
             } else {
@@ -104,7 +107,7 @@ impl Shared {
             let batch = admitted.len().min(BATCH_MAX);
             requests = admitted.drain(..batch).collect();
             drop(admitted);
-            // Requests that came meanwhile go together with the turns that were left.
+            // Requests that arrived in the meantime join the turns that were left.
             if requests.len() < BATCH_MAX
                 && let Ok(receiving) = self.receiving.try_lock()
             {
@@ -113,7 +116,7 @@ impl Shared {
         }
     }
 
-    /// These, the next request, and those that wait behind it, as many as a batch takes.
+    /// Adds the next request and those behind it to these, up to the size of a batch.
     fn receive_batch(
         &self,
         receiving: MutexGuard<'_, ()>,
@@ -122,7 +125,8 @@ impl Shared {
     ) -> Vec<Arrived> {
         let limit = BATCH_MAX.saturating_sub(requests.len()).max(1);
         self.receive(receiving, limit, first, |request| {
-            // What only reads is answered on the spot; other workers take what is behind it.
+            // A request that only reads is answered at once, so other workers take the requests
+            // behind it.
             let is_read = *request.method() != Method::Post;
             requests.push((request, Instant::now()));
             !is_read
@@ -130,9 +134,9 @@ impl Shared {
         requests
     }
 
-    /// Receives the next request and those that wait behind it, at most `limit`, and takes those that are
-    /// admitted; `take` says whether to go on. Two threads must not do this at once: a client's second
-    /// request could get in before its first.
+    /// Receives the next request and those behind it, at most `limit`, and passes the admitted ones
+    /// to `take`, which returns whether to continue. Two threads must not receive at the same time:
+    /// a client's second request could overtake its first.
     pub(super) fn receive(
         &self,
         receiving: MutexGuard<'_, ()>,
@@ -169,24 +173,24 @@ impl Shared {
             next = self.http.try_recv();
         };
         drop(receiving);
-        // `try_recv` may have swallowed a wake-up.
+        // `try_recv` may have consumed a wake-up.
         self.is_woken.store(false, Ordering::Relaxed);
         if let Some(error) = error {
             self.end_if_failed(dead_acceptor::received(&error));
         }
     }
 
-    /// Serves a request, or has it served.
+    /// Serves a request, or passes it to the lister.
     fn handle(self: &Arc<Self>, request: tiny_http::Request, arrived: Instant) {
         if routes::lane(request.url()) == Lane::Lister {
-            // That thread ends after all workers.
+            // The lister ends after all workers, so this cannot fail.
             let _ = self.lists.send(Some((request, arrived)));
         } else {
             self.serve(request, arrived);
         }
     }
 
-    /// Serves one request. What is done to a session is answered later, in its turn.
+    /// Serves one request. An operation on a session is answered later, in its turn.
     pub(super) fn serve(self: &Arc<Self>, mut request: tiny_http::Request, arrived: Instant) {
         let peer = request.remote_addr().copied();
         let unanswered = Unanswered { shared: Arc::clone(self), peer };
@@ -211,7 +215,7 @@ impl Shared {
         }
     }
 
-    /// Runs a job that reads from this client, and waits for it.
+    /// Runs a job that reads from this client and may wait for it.
     fn run_apart(
         self: &Arc<Self>,
         peer: Option<SocketAddr>,
@@ -238,7 +242,7 @@ impl Shared {
             if let Some(Some(request)) = shared.end_if_failed(refused) {
                 shared.send(request, &response, Connection::Closes);
             }
-            // `tiny_http` would wait for another request.
+            // Otherwise `tiny_http` would wait for another request.
             shut_down(unanswered.peer, Shutdown::Both);
             drop(unanswered);
         });
@@ -267,8 +271,8 @@ impl Shared {
             body,
         };
         let (route, routed) = or_internal(|| self.router.route(&parsed, arrived));
-        // How long somebody stands in line says nothing about how fast the service is.
-        let stands_in_line =
+        // A wait in a queue says nothing about the speed of the service.
+        let may_wait =
             matches!(&routed, Routed::Parsed(Parsed::Acquire { wait, .. }) if !wait.is_zero());
         let shared = Arc::clone(self);
         let send = move |response: Response| {
@@ -277,7 +281,7 @@ impl Shared {
                 shared.send(request, &response, connection);
                 let took = arrived.elapsed();
                 METRICS.answered(route, took);
-                if !stands_in_line {
+                if !may_wait {
                     HISTORY.answered(took);
                 }
                 drop(unanswered);
@@ -312,12 +316,12 @@ impl Shared {
             let method = request.method().as_str();
             self.refusals.note(method, request.url(), response.status, why);
         }
-        // tiny_http panics on some `TE` headers; a worker must live on.
+        // tiny_http panics on some `TE` headers, which must not end a worker.
         let sent = catch_unwind(AssertUnwindSafe(|| request.respond(response.to_http(connection))));
         if !matches!(sent, Ok(Ok(()))) {
             debug!("a client did not take its answer: {sent:?}");
-            // The answers to its other requests would block as long, each time; and after a panic it
-            // would take the next answer for this one's.
+            // Each answer to its other requests would block as long. After a panic, the client
+            // would take the next answer for the answer to this request.
             self.cut_off(peer);
         }
     }
@@ -329,7 +333,7 @@ impl Shared {
     }
 }
 
-/// One request's bug must not take a worker away from all others.
+/// A bug that one request triggers must not end a worker.
 fn or_internal(route: impl FnOnce() -> (&'static str, Routed)) -> (&'static str, Routed) {
     catch_unwind(AssertUnwindSafe(route))
         .unwrap_or_else(|_| ("unknown", Routed::Answered(Refusal::Internal.into())))

@@ -1,6 +1,6 @@
 use super::{Message, OwnerToken, Read, Record, Sent, Session};
 
-/// Record that a message is answered. Only the holder of the session's lease may.
+/// Record that a message is answered. Only the holder of the session's lease may do this.
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub session: Session,
@@ -12,7 +12,7 @@ pub struct Commit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
     New,
-    /// The caller committed it before, lost the answer and asks again.
+    /// The caller committed the message before, lost the answer, and repeats the request.
     Again,
     /// The lease has expired or is not the caller's any more; nothing was recorded.
     Lost,
@@ -20,7 +20,8 @@ pub enum Committed {
 }
 
 impl Commit {
-    /// Answers from the record that was read after the write, and from whether the write made it.
+    /// Answers from the record that was read after the write, and from whether the write created
+    /// it.
     pub(crate) fn answer(&self, read: Read, sent: Sent) -> Committed {
         match read.record {
             Some(stored) if !stored.is_by(&self.owner_token) => Committed::Duplicate(stored.record),

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::OwnerToken;
 
-/// Longest message id: what the table holds. Providers' ids have some 30 to 130 characters.
+/// Longest message id: the width of the column. Providers' ids have about 30 to 130 characters.
 pub const MESSAGE_ID_MAX_CHARS: usize = 255;
 
 /// Longest result of an answered message, in bytes: enough for a reference to the reply, such as
@@ -29,7 +29,7 @@ impl MessageId {
     }
 }
 
-/// An answered message, with a result for those who deliver it again.
+/// An answered message, with a result that a later delivery of the message is given.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub id: MessageId,

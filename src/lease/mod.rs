@@ -1,8 +1,8 @@
-//! The types and the rules of leases, without input or output: the store sends a packet of
-//! statements, and each operation decides here what the rows that came back mean.
+//! The types and the rules of leases, without input or output. The store sends a packet of
+//! statements, and each operation decides here what the returned rows mean.
 //!
-//! The one column `timestamp` of a row contains the whole lease. A program that overwrites or
-//! deletes the row therefore ends the lease atomically, even if it does not know owner tokens:
+//! The column `timestamp` of a row contains the whole lease. So a program that overwrites or
+//! deletes the row ends the lease atomically, even if it knows nothing of owner tokens:
 //!
 //! ```text
 //! 2025-10-14 09:00:00.000000 1760432400123456 48210000000000000007    (stored without the spaces)
@@ -10,7 +10,7 @@
 //! ```
 //!
 //! An old program reads the first part: a datetime that holds the session for 30 s. Both MySQL and
-//! MariaDB take the digits that follow for more digits of its fraction.
+//! MariaDB read the digits that follow as more digits of its fraction.
 
 mod acquire;
 mod commit;
@@ -41,7 +41,8 @@ pub use token::{FencingToken, OWNER_TOKEN_DIGITS, OwnerToken, TokenOrigin};
 pub(crate) use ttl::date_shift_us;
 pub use ttl::{HOLD_MS, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Ttl};
 
-/// What a packet read for one operation; after a write, in the same transaction.
+/// What a packet read for one operation; in a packet that writes, after the write and in the same
+/// transaction.
 #[derive(Default)]
 pub struct Read {
     pub row: Option<Row>,
@@ -64,7 +65,7 @@ pub struct Sent {
 #[cfg(test)]
 #[allow(clippy::unnecessary_wraps)] // the tables of cases need options
 pub(crate) mod cases {
-    //! Values for tables of test cases.
+    //! Values for test cases.
 
     use std::time::Instant;
 

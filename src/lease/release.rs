@@ -19,14 +19,14 @@ pub enum Released {
 }
 
 impl Release {
-    /// Answers from the number of deleted rows. The row and the record matter only if an earlier
+    /// Answers from the number of deleted rows. Uses the row and the record only if an earlier
     /// packet was lost: that packet may have released the lease.
     pub(crate) fn answer(&self, read: &Read, sent: Sent) -> Released {
         if read.changed > 0 {
             return Released::Released;
         }
-        // The lost packet did not release it if the row is still there, if another lease had replaced
-        // it before that packet was sent, or if the message has no record.
+        // The lost packet did not release the lease if its row still exists, if a lease that replaced
+        // it was granted before the first packet, or if the message has no record.
         let next = read.row.as_ref().and_then(|row| row.lease.as_ref());
         let may_have_been_released = next.is_none_or(|next| {
             next.owner_token != self.owner_token && next.fencing_token.0 >= read.began_us
@@ -35,7 +35,7 @@ impl Release {
     }
 }
 
-/// End a lease that somebody else owns: an operator's release.
+/// End a lease without its owner token: an operator's release.
 #[derive(Clone, Debug)]
 pub struct Force {
     pub session: Session,
@@ -58,8 +58,7 @@ pub(crate) enum ForceStep {
 }
 
 impl Force {
-    /// Decides after a read; `tried` is the row that an earlier packet, which was lost, was to
-    /// delete.
+    /// Decides after a read. `tried` is the row that an earlier, lost packet was to delete.
     pub(crate) fn after_read(&self, read: Read, tried: Option<&Row>) -> ForceStep {
         let row = read.row.filter(|row| {
             let fencing_token = row.lease.as_ref().map(|lease| lease.fencing_token);
@@ -67,10 +66,10 @@ impl Force {
                 && (self.fencing_token.is_none() || self.fencing_token == fencing_token)
         });
         match (row, tried) {
-            // Renewed or not, the lease is still there: the lost packet did nothing.
+            // The lease still exists, renewed or not: the lost packet changed nothing.
             (Some(row), Some(tried)) if is_same_lease(&row, tried) => ForceStep::Delete(row),
-            // It is gone. If another lease holds the session now, the operator did not mean that
-            // one.
+            // The lease has ended. If another lease holds the session now, the operator did not
+            // mean that one.
             (_, Some(tried)) => ForceStep::Answer(Forced::Released(tried.holder())),
             (Some(row), None) => ForceStep::Delete(row),
             (None, None) => ForceStep::Answer(Forced::NotHeld),

@@ -17,19 +17,18 @@ pub struct Renew {
 pub enum Renewed {
     Renewed {
         fencing_token: FencingToken,
-        /// On this machine's monotonic clock.
+        /// By this machine's monotonic clock.
         expires: Instant,
     },
-    /// The lease is not the caller's any more, or it has expired: an expired lease is never
-    /// revived.
+    /// The lease is not the caller's any more or has expired: an expired lease is never revived.
     Lost,
-    /// It has been held for the longest time that a lease may be held.
+    /// The lease has been held for the longest time allowed.
     MaxHold,
 }
 
 impl Renew {
-    /// Answers from the row that was read after the write. If the lease is live there, it was live
-    /// when the write reached it a moment before, so the write gave it its new expiry.
+    /// Answers from the row that was read after the write. If the lease is live in that row, it was
+    /// live at the write, a moment before, so the write has given it its new expiry.
     pub(crate) fn answer(&self, read: &Read, sent: Sent) -> Renewed {
         let row = read.row.as_ref();
         let Some((row, lease)) = row.and_then(|row| Some((row, row.lease_of(&self.owner_token)?)))

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{FencingToken, HOLD_MS, OWNER_TOKEN_DIGITS, OwnerToken};
 
-/// The stored form begins with a datetime of this shape, where 9 is any digit. The database decides
-/// what it means as a date. The fencing token and the owner token follow.
+/// The shape of the datetime at the beginning of the stored form, where 9 is any digit. The
+/// database decides which date it is. The fencing token and the owner token follow.
 const DATETIME_SHAPE: &[u8] = b"9999-99-99 99:99:99.000000";
 
 /// Microseconds since 1970 have 16 digits from 2001 to 2286.
@@ -22,8 +22,8 @@ const FENCING_LIMIT: u64 = 4_999_999_999_999_999;
 /// `takeover`, which tells the bot that a worker died.
 const SWEPT_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// How every claim of this process begins: with a past datetime, because a generated column may
-/// need a valid one, and with eight digits that no other process has.
+/// The beginning of every claim of this process: a past datetime, because a generated column may
+/// need a valid one, and eight digits that no other process has.
 pub(crate) fn claim_mark() -> &'static str {
     static MARK: LazyLock<String> = LazyLock::new(|| {
         let token = OwnerToken::draw();
@@ -59,7 +59,7 @@ impl StoredLease {
     }
 }
 
-/// A row as it was read once: just enough to notice a change.
+/// The version of a row that was read: enough to detect a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RowVersion {
     pub key: u64,
@@ -79,10 +79,10 @@ impl RowVersion {
     }
 }
 
-/// The view of a lease for everybody but its owner: without the owner token.
+/// A lease as everyone but its owner may see it: without the owner token.
 #[derive(Clone, Debug)]
 pub struct Holding {
-    /// On this machine's monotonic clock.
+    /// By this machine's monotonic clock.
     pub expires: Instant,
     pub holder: Holder,
     pub row: RowVersion,
@@ -114,7 +114,8 @@ pub struct Row {
     pub lease: Option<StoredLease>,
     /// The database's clock, in microseconds since 1970.
     pub clock_us: u64,
-    /// Time until the expiry by that clock: negative once it is past, `None` if there is no date.
+    /// Time until the expiry by the database's clock: negative after the expiry, `None` if there is
+    /// no date.
     remaining_us: Option<i64>,
 }
 
@@ -130,8 +131,8 @@ impl Row {
         }
     }
 
-    /// Applies the time zone that old programs write, which is so far ahead of ours: their rows hold
-    /// until they are stale in both.
+    /// Applies the time zone of old programs, which is `ahead_us` ahead of ours: their rows hold
+    /// until they are stale in both zones.
     pub fn apply_zone(&mut self, ahead_us: i64) {
         if self.lease.is_none() {
             let later_us = ahead_us.saturating_neg().max(0);
@@ -139,13 +140,13 @@ impl Row {
         }
     }
 
-    /// Time until the expiry; `None` once the row is stale.
+    /// Time until the expiry; `None` if the row is stale.
     pub fn remaining(&self) -> Option<Duration> {
         let left_us = u64::try_from(self.remaining_us?).ok()?;
         (left_us > 0).then(|| Duration::from_micros(left_us))
     }
 
-    /// The lease in this row if it is this owner's, live or not.
+    /// The lease in this row if it belongs to this owner, live or not.
     pub fn lease_of(&self, owner_token: &OwnerToken) -> Option<&StoredLease> {
         self.lease.as_ref().filter(|lease| lease.owner_token == *owner_token)
     }
@@ -164,7 +165,7 @@ impl Row {
         }
     }
 
-    /// Who holds the session, unless the row is stale; `read_at` is when the read was sent.
+    /// The holder of the session, unless the row is stale. `read_at` is when the read was sent.
     pub fn holding(&self, read_at: Instant) -> Option<Holding> {
         Some(Holding {
             expires: read_at + self.remaining()?,
@@ -173,7 +174,7 @@ impl Row {
         })
     }
 
-    /// Whether a crashed holder left the row so long ago that it may be swept.
+    /// Whether the row of a crashed holder expired so long ago that it may be swept.
     pub fn is_abandoned(&self) -> bool {
         let past_us = self.remaining_us.and_then(|left_us| u64::try_from(-left_us).ok());
         self.lease.is_some()

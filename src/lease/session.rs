@@ -8,8 +8,8 @@ pub const ID_MAX_CHARS: usize = 255;
 pub struct Id(String);
 
 impl Id {
-    /// An id that can have a lease: 1–255 characters of any language. No control characters, which
-    /// nobody sees, and no blank at either end, which collations ignore.
+    /// An id that can have a lease: 1–255 characters of any language, without control characters,
+    /// which are invisible, and without a blank at either end, which collations ignore.
     pub fn new(text: &str) -> Result<Self, &'static str> {
         let id = Self::as_stored(text)?;
         if text.chars().any(char::is_control) || text.trim() != text {

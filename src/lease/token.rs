@@ -1,20 +1,21 @@
 use std::fmt;
 
-/// Digits of an owner token: enough to make guessing hopeless, few enough that MySQL and MariaDB
-/// still read the stored lease as a datetime. Part of the stored form, so it can never change.
+/// Digits of an owner token: enough that it cannot be guessed, and few enough that MySQL and
+/// MariaDB still read the stored lease as a datetime. Part of the stored form, so it can never
+/// change.
 pub const OWNER_TOKEN_DIGITS: usize = 20;
 
 /// The number of possible owner tokens.
 const OWNER_TOKENS: u128 = 10_u128.pow(20);
 
 /// Proof of ownership, drawn anew for every lease. Display and debug output show only the last four
-/// digits, so that no log has the token; only [`OwnerToken::secret`] returns it.
+/// digits, so that no log contains the token. Only [`OwnerToken::secret`] returns it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OwnerToken(String);
 
 impl OwnerToken {
-    /// Draws a token from the system's random numbers. Panics if there are none: without them
-    /// nothing is safe.
+    /// Draws a token from the system's random numbers. Panics if there are none: tokens that can be
+    /// guessed protect nothing.
     pub fn draw() -> Self {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).expect("the system gives random numbers");

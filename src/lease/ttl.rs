@@ -1,30 +1,30 @@
 use std::time::Duration;
 
-/// How long a timestamp holds a session. Old programs compute with it, so it can never change; a
-/// lease of another length stores an earlier or later timestamp instead.
+/// How long a timestamp holds a session. Old programs compute with this time, so it can never
+/// change. A lease of another length stores an earlier or later timestamp instead.
 pub const HOLD_MS: u64 = 30_000;
 
-/// Default ttl: what callers of the old programs are used to.
+/// Default ttl: the length of a lock in the old programs.
 pub const TTL_DEFAULT_MS: u64 = HOLD_MS;
 
 /// Shortest ttl. A write may wait 1 s for a row lock, and the stored expiry has whole seconds, so a
 /// shorter promise could not be kept.
 pub const TTL_MIN_MS: u64 = 1_000;
 
-/// Longest ttl: a crashed holder blocks its customer that long.
+/// Longest ttl, which is also how long a crashed holder can block its customer.
 pub const TTL_MAX_MS: u64 = 3_600_000;
 
 /// Added to an expiry before its fraction is cut off, so that a lease never ends early.
 const ROUND_UP_US: i64 = 999_999;
 
-/// What a statement adds to the clock, in microseconds, to get the stored date of something that
-/// lasts this long from now. The statement then cuts the date to whole seconds.
+/// What a statement adds to the clock, in microseconds, to get the stored date of a lease that
+/// lasts `lasts_ms` from now. The statement then cuts the date to whole seconds.
 pub(crate) fn date_shift_us(lasts_ms: u64) -> i64 {
     let shift_ms = lasts_ms.cast_signed() - HOLD_MS.cast_signed();
     shift_ms * 1_000 + ROUND_UP_US
 }
 
-/// How long a lease is asked for.
+/// The requested length of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ttl(u64);
 

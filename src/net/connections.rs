@@ -1,5 +1,5 @@
-//! The sockets of accepted connections. `tiny_http` owns them and gives no access, so they are found
-//! among the process's descriptors.
+//! The sockets of accepted connections. `tiny_http` owns them and gives no access to them, so they
+//! are found among the process's descriptors.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,13 +9,14 @@ use rustix::net::{Shutdown, SocketAddrAny};
 
 use super::sockets;
 
-/// The connections that one listener accepted, and the listening socket itself, known by its address.
+/// The connections that one listener accepted, and the listening socket itself. The listener's
+/// address identifies both.
 pub struct Connections {
     listens_at: SocketAddrAny,
 }
 
 impl Connections {
-    /// Those of the listener with this address.
+    /// The connections of the listener with this address.
     pub fn of(listens_at: SocketAddrAny) -> Self {
         Self { listens_at }
     }
@@ -58,7 +59,8 @@ impl Connections {
         let Ok(address) = rustix::net::getsockname(socket) else {
             return false;
         };
-        // On 0.0.0.0, accepted sockets have the address that the client knows.
+        // If the listener is bound to 0.0.0.0, an accepted socket has the address to which its
+        // client connected.
         let port = |address: &SocketAddrAny| {
             SocketAddr::try_from(address.clone()).ok().map(|address| address.port())
         };
@@ -69,7 +71,8 @@ impl Connections {
     }
 }
 
-/// Shuts down the connection of a client, known by its address, which is unique while it is open.
+/// Shuts down the connection of a client. The client's address identifies it: it is unique while
+/// the connection is open.
 pub fn shut_down(peer: Option<SocketAddr>, how: Shutdown) {
     let Some(peer) = peer else { return };
     each_socket(|socket, other| {
@@ -79,20 +82,20 @@ pub fn shut_down(peer: Option<SocketAddr>, how: Shutdown) {
     });
 }
 
-/// Calls `visit` with each socket among the process's descriptors, and its peer's address if it
-/// has one.
+/// Calls `visit` with each socket among the process's descriptors, and with its peer's address, if
+/// any.
 fn each_socket(mut visit: impl FnMut(BorrowedFd, Option<SocketAddr>)) {
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     for descriptor in entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-        // If its owner closes it meanwhile and the number is given to another file, all of this is about
-        // that file.
+        // If the owner closes the socket meanwhile and another file gets its number, the calls
+        // below apply to that file.
         let borrowed = sockets::borrow(descriptor);
         if !rustix::fs::fstat(borrowed).is_ok_and(|stat| {
             rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
         }) {
             continue;
         }
-        // The copy stays the same socket, whatever becomes of the number.
+        // The copy stays the same socket, even if the number is reused.
         let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(borrowed, 0) else {
             continue;
         };

@@ -17,7 +17,7 @@ use rustix::net::sockopt::{
 
 use super::connections::Connections;
 
-/// What the path of a Unix socket follows, in a listen address and in a server's URL.
+/// The prefix of the path of a Unix socket, in a listen address and in a server's URL.
 pub const UNIX_PREFIX: &str = "unix:";
 
 /// Where a server listens.
@@ -36,28 +36,30 @@ impl fmt::Display for Listen {
     }
 }
 
-/// A client that sends nothing for so long is cut off, within a request or between two. Longer
-/// than clients keep an idle connection (nginx 60 s, Go 90 s, curl 118 s), so that it is the client
-/// who closes it, and no request meets a connection that the server is about to close.
+/// A client that sends nothing for this time is cut off, within a request or between requests.
+/// Clients keep an idle connection for a shorter time (nginx 60 s, Go 90 s, curl 118 s). So the
+/// client closes the connection, and no request is sent on a connection that the server is about to
+/// close.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A client that leaves its answers unread is cut off when the next one has not fitted for so long.
-/// Short, for a worker waits meanwhile: the buffer holds any answer, and `SEND_BUFFER_BYTES` more.
+/// A client that does not read its answers is cut off when the next answer has not fitted for this
+/// time. The time is short, because a worker waits for it: the buffer has room for any answer and
+/// `SEND_BUFFER_BYTES` more.
 const SEND_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// For the longest list and some answers more, of which the kernel counts twice the size.
+/// Room for the longest list and some more answers. The kernel counts twice their size.
 const SEND_BUFFER_BYTES: usize = 512 * 1024;
 
-/// What a client may have under way towards us: some dozens of requests. It bounds what is left to
-/// read after its connection is shut down.
+/// Room for some dozens of requests that a worker has not received yet. It bounds what is left to
+/// read after a connection is shut down.
 const RECEIVE_BUFFER_BYTES: usize = 32 * 1024;
 
-/// The address that is listened on. `tiny_http` owns the socket.
+/// The listening socket's address. `tiny_http` owns the socket.
 pub struct Listener {
     /// With the port that the system chose if none was named.
     address: Listen,
     pub connections: Connections,
-    /// Device and inode of the socket file, to know it again.
+    /// Device and inode of the socket file, to recognise it.
     file: Option<(u64, u64)>,
 }
 
@@ -69,7 +71,7 @@ impl Listener {
     /// Listens, with the options that every accepted connection inherits.
     ///
     /// # Errors
-    /// If the address cannot be bound.
+    /// Fails if the address cannot be bound.
     pub fn bind(listen: &Listen, socket_mode: u32) -> io::Result<(Self, tiny_http::Listener)> {
         let (socket, address): (tiny_http::Listener, _) = match listen {
             Listen::Tcp(address) => {
@@ -77,8 +79,8 @@ impl Listener {
                 set_timeouts(socket.as_fd())?;
                 set_socket_send_buffer_size(&socket, SEND_BUFFER_BYTES)?;
                 set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES)?;
-                // Without it, the kernel holds the end of a long answer back until the client has
-                // acknowledged its beginning, 40 ms later.
+                // Without TCP_NODELAY, the kernel holds back the end of a long answer until the
+                // client has acknowledged its beginning, 40 ms later.
                 set_tcp_nodelay(&socket, true)?;
                 let address = Listen::Tcp(socket.local_addr()?);
                 (socket.into(), address)
@@ -105,7 +107,7 @@ impl Listener {
     /// Connects as a client would; `timeout` is for connecting and for each read.
     ///
     /// # Errors
-    /// As `connect` and `setsockopt` do.
+    /// Fails as `connect` and `setsockopt` do.
     pub fn connect(&self, timeout: Duration) -> io::Result<Box<dyn Stream>> {
         match &self.address {
             Listen::Tcp(address) => {
@@ -131,7 +133,7 @@ impl Listener {
         }
     }
 
-    /// Refuses new connections, and reads no more from those that there are.
+    /// Refuses new connections, and reads no more from the existing ones.
     pub fn close(&self) {
         if let Listen::Unix(path) = &self.address
             && file_id(path) == self.file
@@ -151,11 +153,11 @@ pub fn set_timeouts(socket: BorrowedFd) -> io::Result<()> {
 }
 
 /// Listens on a socket file. A file that a crashed process left is replaced, and the new one has
-/// its mode before anybody can find it.
+/// its mode before any client can find it.
 fn bind_file(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(file) if !file.file_type().is_socket() => {
-            let text = "there is a file of that name, which is no socket";
+            let text = "a file of that name exists, and is not a socket";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         Ok(_) if UnixStream::connect(path).is_ok() => {

@@ -1,4 +1,5 @@
-//! Sockets: the listener, the connections that it accepted, and what no safe call offers.
+//! Sockets: the listener, the connections that it accepted, and system calls without a safe
+//! interface.
 
 mod connections;
 mod listener;

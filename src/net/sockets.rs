@@ -1,5 +1,5 @@
-//! Calls on sockets that other libraries own, for which there is no safe interface. All unsafe code of
-//! the project is here.
+//! Calls on sockets that other libraries own, for which there is no safe interface. All unsafe code
+//! of the project is here.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -8,13 +8,13 @@ use rustix::net::RecvFlags;
 
 /// The file with this number, to be inspected and duplicated.
 pub fn borrow<'a>(number: RawFd) -> BorrowedFd<'a> {
-    // Safety: nothing is written or closed through it. A number that is closed meanwhile, or given to
-    // another file, ends in an error, or says what that file is.
+    // Safety: nothing is written or closed through this descriptor. If the number is closed
+    // meanwhile or given to another file, calls fail or describe that file.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
-/// Whether the peer of an idle connection has closed it, or has sent something, such as the reason why it
-/// is about to.
+/// Whether the peer of an idle connection has closed it or has sent anything, such as the reason
+/// why it is about to close it.
 pub fn is_closed_by_peer(number: RawFd) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     let mut byte = [0_u8; 1];
@@ -22,7 +22,7 @@ pub fn is_closed_by_peer(number: RawFd) -> bool {
     !matches!(peeked, Err(rustix::io::Errno::AGAIN))
 }
 
-/// How many bytes have come on a connection since its start.
+/// How many bytes a connection has received since its start.
 pub fn received_bytes(socket: BorrowedFd) -> Option<u64> {
     // Safety: all zeros is a valid `tcp_info`, of which the kernel fills as much as it knows, and
     // no more than the length that it is given. No library reads it.

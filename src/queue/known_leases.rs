@@ -1,15 +1,15 @@
-//! Sessions that were granted or found held here, as far as is known. This decides how an acquire
-//! begins, and gives the metrics how long leases were held; it is never an answer.
+//! A memory of sessions that this server granted or found held. It decides how an acquire begins,
+//! and tells the metrics how long leases were held. It is never an answer.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::store::{FirstPacket, SessionName};
 
-/// Far more than are held at once, in two or three megabytes.
+/// Far more sessions than are held at once, in two or three megabytes.
 const KNOWN_MAX: usize = 10_000;
 
-/// Between two removals of expired leases while there is no room for another.
+/// Interval between removals of expired leases while the memory is full.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(super) struct KnownLeases {
 
 struct KnownLease {
     expires: Instant,
-    /// When it was granted, if that was here.
+    /// When this server granted the lease, if it did.
     granted_at: Option<Instant>,
 }
 
@@ -33,7 +33,8 @@ impl KnownLeases {
         }
     }
 
-    /// Somebody holds this session until then; `granted_at` if the lease was granted here just now.
+    /// Notes that this session is held until `expires`. `granted_at` is set if this server has just
+    /// granted the lease.
     pub fn insert(&mut self, name: &SessionName, expires: Instant, granted_at: Option<Instant>) {
         if let Some(known) = self.leases.get_mut(name) {
             known.expires = expires;
@@ -51,7 +52,8 @@ impl KnownLeases {
         }
     }
 
-    /// The lease of this session has ended; how long it was held, if it was granted here.
+    /// Notes that the lease of this session has ended. Returns how long it was held, if this server
+    /// granted it.
     pub fn remove(&mut self, name: &SessionName) -> Option<Duration> {
         self.leases.remove(name)?.granted_at.map(|at| at.elapsed())
     }

@@ -1,16 +1,16 @@
-//! Who waits for which session: first come, first served, without a thread or a database connection
-//! for those who wait.
+//! The queues of sessions: first come, first served. A waiter takes no thread and no database
+//! connection.
 //!
-//! Everything that is done to a session passes through its queue in [`Queues`], one turn at a time.
-//! Renews, commits and releases go first, in the order of their arrival. Acquires wait in the order of their
-//! arrival, with `wait_ms` or without, so that nobody overtakes: the first one tries to acquire, and if its
-//! turn finds the session held, all acquires whose time is over are refused. A session becomes ready for a
-//! turn when somebody joins its queue, after a release, when the lease that was read expires, and when its
-//! row changes.
+//! Every operation on a session passes through the session's queue in [`Queues`], one turn at a
+//! time. Renews, commits and releases go first, in the order of their arrival. Acquires wait in the
+//! order of their arrival, with `wait_ms` or without, so that no acquire overtakes another: the
+//! first one tries to acquire. If its turn finds the session held, all acquires whose wait is over
+//! are refused. A session becomes ready for a turn when an operation joins its queue, after a
+//! release, when the lease that was read expires, and when its row changes.
 //!
-//! If another program holds a database lock on a session's row, the session is blocked: its turns are
-//! parked and repeated, one blocked session at a time, and check the lock before they write, so that workers
-//! do not wait for it.
+//! If another program holds a database lock on a session's row, the session is blocked: its turns
+//! are parked and repeated, one blocked session at a time. They check for the lock before they
+//! write, so that workers do not wait for it.
 
 mod known_leases;
 mod state;
@@ -27,18 +27,19 @@ use crate::store::SessionName;
 use state::{AfterTurn, LastRead, Progress, SessionQueue, State};
 pub use turn::{Batching, LeaseChange, Ready, Refused, Requester, Turn, Waiter};
 
-/// Most waiters of one server; an acquire that comes then is refused without waiting. Each has a
-/// connection of its own, with a thread and two descriptors: half of the unit's 8,192.
+/// The maximum number of waiters of one server; any further acquire is refused without waiting.
+/// Each waiter has its own connection, with a thread and two descriptors: together half of the
+/// unit's 8,192.
 const WAITERS_MAX: usize = 2_000;
 
-/// Longest time that a turn is left for the next batch because it is of the other kind. A batch takes some
-/// milliseconds; if batches take longer than this, leaving the turn once more could exceed its timeout.
+/// How long a turn of the other kind may be left for the next batch. A batch takes some
+/// milliseconds. If batches take longer than this, another batch could exceed the turn's timeout.
 const LEAVE_MAX: Duration = Duration::from_millis(100);
 
 /// The queues of all sessions of this server.
 pub struct Queues<T> {
     state: Mutex<State<T>>,
-    /// Somebody waits, or a session is parked.
+    /// Signals that an acquire waits or that a session is parked.
     joined: Condvar,
 }
 
@@ -50,19 +51,19 @@ impl<T> Default for Queues<T> {
 
 impl<T> Queues<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing that could panic half-way happens under it.
+        // No code that holds this lock can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds something to be done to a session that does not wait behind acquires.
+    /// Adds an operation on a session that does not wait behind acquires.
     pub fn submit(&self, name: &SessionName, pending: T, arrived: Instant) {
         let mut state = self.lock();
         state.queue(name).direct.push_back((Turn::Direct(pending), arrived));
         state.make_ready(name, arrived);
     }
 
-    /// Joins the end of a session's queue. A requester with a token of its own may hold the session
-    /// already, and then does not wait behind those who wait for it.
+    /// Joins the end of a session's queue. A requester with its own token may already hold the
+    /// session. In that case, it does not wait behind the waiters.
     pub fn join(&self, name: &SessionName, mut waiter: Waiter<T>, token: TokenOrigin) {
         let mut state = self.lock();
         if state.queued >= WAITERS_MAX {
@@ -83,8 +84,8 @@ impl<T> Queues<T> {
         }
     }
 
-    /// The next turns, at most `limit`. No session has a second turn before the first is reported
-    /// to be over.
+    /// The next turns, at most `limit`. No session has a second turn before the end of the first is
+    /// reported.
     pub fn next(&self, batching: Batching, limit: usize) -> Vec<Ready<T>> {
         let mut state = self.lock();
         let (mut batch_kind, mut turns, mut others) = (None, Vec::new(), VecDeque::new());
@@ -92,7 +93,7 @@ impl<T> Queues<T> {
             && let Some((name, since)) = state.ready.pop_front()
         {
             if state.is_blocked_turn(&name) {
-                // Alone: it may wait for a lock.
+                // The turn runs alone, because it may wait for a lock.
                 if !turns.is_empty() {
                     others.push_back((name, since));
                 } else if let Some(ready) = state.begin_turn(name, since) {
@@ -115,8 +116,8 @@ impl<T> Queues<T> {
         turns
     }
 
-    /// Another program's lock was in the way of a turn: it is repeated later, and `since` goes on
-    /// counting. Returned once the service stops.
+    /// Parks a turn that another program's lock has blocked. The turn is repeated later, and its
+    /// wait still counts from `since`. Returns the turn if the service stops.
     pub fn park(&self, name: &SessionName, turn: Turn<T>, since: Instant) -> Option<Turn<T>> {
         let mut state = self.lock();
         if state.is_closed {
@@ -132,18 +133,18 @@ impl<T> Queues<T> {
         None
     }
 
-    /// No other program was in the way of the turn of a blocked session.
+    /// Reports that no other program's lock blocked the turn of a blocked session.
     pub fn unblock(&self, name: &SessionName) {
         self.lock().unblock(name);
     }
 
-    /// The turn of a blocked session is over, and the next one may have its turn.
+    /// Reports that the turn of a blocked session is over, so that the next one may have its turn.
     pub fn end_blocked_turn(&self) {
         self.lock().end_blocked_turn();
     }
 
-    /// A turn is over that may have changed who holds the session: the first waiter may try. How long
-    /// the lease was held, if it has ended and was granted here.
+    /// Reports the end of a turn that may have changed who holds the session: the first waiter may
+    /// try. Returns how long the lease was held, if it has ended and this server granted it.
     pub fn finish(&self, name: &SessionName, change: LeaseChange) -> Option<Duration> {
         let mut state = self.lock();
         let held_for = match change {
@@ -159,13 +160,14 @@ impl<T> Queues<T> {
         held_for
     }
 
-    /// A turn is over that changed nothing. It may have had the place of somebody else, who came
-    /// when the session was ready anyway.
+    /// Reports the end of a turn that changed nothing. Another operation may have joined while the
+    /// session was ready for this turn, and still needs one.
     pub fn finish_unchanged(&self, name: &SessionName) {
         self.lock().end_turn(name, AfterTurn::Turn);
     }
 
-    /// A turn showed that the waiter does not hold the session: it takes its place in the queue.
+    /// Puts a waiter into its place in the queue after a turn showed that it does not hold the
+    /// session.
     pub fn rejoin(&self, name: &SessionName, waiter: Waiter<T>) {
         let mut state = self.lock();
         let may_wait = waiter.may_wait();
@@ -177,7 +179,8 @@ impl<T> Queues<T> {
         }
     }
 
-    /// Gives a waiter whose time is over a turn to be refused in. Returned once the service stops.
+    /// Queues a turn that refuses a waiter whose wait is over. Returns the waiter if the service
+    /// stops.
     pub fn refuse_in_turn(&self, name: &SessionName, refused: Refused<T>) -> Option<Refused<T>> {
         let mut state = self.lock();
         if state.is_closed {
@@ -189,9 +192,9 @@ impl<T> Queues<T> {
         None
     }
 
-    /// An acquire's turn that began at `began` is over and showed who holds the session: somebody else
-    /// than `first`, who goes back to its place; or, without a `first`, whoever was granted the lease in
-    /// this turn. Returns the waiters whose time is over.
+    /// Reports the end of an acquire's turn that began at `began` and showed who holds the session.
+    /// With `first`, it is not that waiter, which goes back to its place. Without `first`, it is
+    /// the requester that this turn granted the lease. Returns the waiters whose wait is over.
     pub fn finish_held(
         &self,
         name: &SessionName,
@@ -207,17 +210,17 @@ impl<T> Queues<T> {
             state.enqueue(name, first);
         }
         let refused = state.refuse(name, Instant::now());
-        let anybody_stays = !state.queue(name).waiters.is_empty();
+        let has_waiters = !state.queue(name).waiters.is_empty();
         state.end_turn(name, AfterTurn::Rest);
         drop(state);
-        if anybody_stays {
+        if has_waiters {
             self.joined.notify_all();
         }
         refused
     }
 
-    /// A turn failed. Returns the waiters that came before it began, and everything that was to be done
-    /// after it: these would only fail as slowly.
+    /// Reports a failed turn. Returns the waiters that came before it began, and the operations
+    /// that were to follow it: they would only fail as slowly.
     pub fn finish_failed(&self, name: &SessionName, began: Instant) -> Vec<T> {
         let mut state = self.lock();
         let queue = state.queue(name);
@@ -229,8 +232,8 @@ impl<T> Queues<T> {
         failed.chain(direct.into_iter().map(|(turn, _)| turn.into_pending())).collect()
     }
 
-    /// Takes out the waiters that are the requester who was just granted the lease: the same worker,
-    /// asking again.
+    /// Takes out the waiters of the requester that was just granted the lease: the same worker has
+    /// repeated its request.
     pub fn take_same(&self, name: &SessionName, requester: &Requester) -> Vec<Waiter<T>> {
         let mut state = self.lock();
         let same = state.queue(name).extract(|waiter| waiter.requester == *requester);
@@ -238,8 +241,8 @@ impl<T> Queues<T> {
         same
     }
 
-    /// Returns the waiters whose time is over. Sessions whose lease has expired, and those whose lock is
-    /// to be checked again, become ready.
+    /// Returns the waiters whose wait is over. Makes sessions ready whose lease has expired or
+    /// whose lock must be checked again.
     pub fn tick(&self, now: Instant) -> Vec<Refused<T>> {
         let mut state = self.lock();
         state.unpark(now);
@@ -257,7 +260,7 @@ impl<T> Queues<T> {
         refused
     }
 
-    /// The rows of sessions that are waited for.
+    /// The rows of the sessions that waiters wait for.
     pub fn watched(&self) -> Vec<RowVersion> {
         let state = self.lock();
         let idle = state.queues.values().filter(|queue| queue.progress == Progress::Idle);
@@ -265,7 +268,7 @@ impl<T> Queues<T> {
         waiting.filter_map(|queue| Some(queue.last_read.as_ref()?.holding.row)).collect()
     }
 
-    /// These rows changed: their sessions become ready.
+    /// Makes the sessions of these rows ready, because the rows have changed.
     pub fn rows_changed(&self, rows: &[RowVersion]) {
         let rows: HashSet<_> = rows.iter().collect();
         let mut state = self.lock();
@@ -284,26 +287,27 @@ impl<T> Queues<T> {
         !self.lock().ready.is_empty()
     }
 
-    /// How many wait for a session.
+    /// The number of waiters for a session.
     pub fn waiters(&self, name: &SessionName) -> usize {
         let state = self.lock();
         state.queues.get(name).map_or(0, |queue| queue.waiting(Instant::now()))
     }
 
-    /// How many acquires are in the queues, with `wait_ms` or without.
+    /// The number of acquires in all queues, with `wait_ms` or without.
     pub fn waiting(&self) -> usize {
         self.lock().queued
     }
 
-    /// Blocks until somebody waits or a session is parked, at most `timeout`; whether it is so.
+    /// Blocks, for at most `timeout`, until an acquire waits or a session is parked. Returns
+    /// whether one does.
     pub fn wait_for_waiters(&self, timeout: Duration) -> bool {
-        let nobody =
+        let is_idle =
             |state: &mut State<T>| state.queued == 0 && state.parked.is_empty() && !state.is_closed;
-        let waited = self.joined.wait_timeout_while(self.lock(), timeout, nobody);
+        let waited = self.joined.wait_timeout_while(self.lock(), timeout, is_idle);
         waited.is_ok_and(|(state, _)| state.queued > 0 || !state.parked.is_empty())
     }
 
-    /// Nobody waits any more; returns everything that is not begun.
+    /// Closes the queues. Returns every operation that has not begun.
     pub fn close(&self) -> Vec<T> {
         let mut state = self.lock();
         state.is_closed = true;

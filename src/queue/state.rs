@@ -1,4 +1,5 @@
-//! The state behind the lock: one queue for each session, and the sessions that are ready.
+//! The state of the queues, which a lock protects: one queue for each session, and the sessions
+//! that are ready.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,51 +9,51 @@ use super::turn::{Kind, Ready, Refused, Turn, Waiter};
 use crate::lease::Holding;
 use crate::store::{FirstPacket, SessionName};
 
-/// How long a session stays blocked after another program was last found to hold a lock on its row. Each
-/// turn begins with a check of the lock, instead of a wait of a second.
+/// How long a session stays blocked after another program was last found to hold a lock on its row.
+/// In this time, each turn begins with a check of the lock, and not with a wait of a second.
 const BLOCKED_FOR: Duration = Duration::from_secs(10);
 
-/// Between two checks of a blocked session's lock.
+/// Interval between checks of a blocked session's lock.
 const BLOCKED_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long all acquires begin with a read after another program's lock was in the way. On MySQL, an INSERT
-/// that waits for a row's lock also locks the gap before it in the index, where other sessions would be
-/// inserted. A read waits for nobody, and the row that it finds is replaced by its primary key, which locks
-/// no gap.
+/// How long all acquires begin with a read after another program's lock has blocked a turn. On
+/// MySQL, an INSERT that waits for a row's lock also locks the gap before the row in the index,
+/// where other sessions would be inserted. A read waits for no lock, and the row that it finds is
+/// replaced by its primary key, which locks no gap.
 const READ_FIRST_FOR: Duration = Duration::from_secs(60);
 
 pub(super) struct State<T> {
     pub queues: HashMap<SessionName, SessionQueue<T>>,
-    /// Sessions with a turn for a worker, and since when somebody waits for it.
+    /// Sessions that are ready for a turn, and since when the turn has been due.
     pub ready: VecDeque<(SessionName, Instant)>,
-    /// The same of blocked sessions, and when the lock is checked again.
+    /// Blocked sessions: since when their turn has been due, and when their lock is checked again.
     pub parked: VecDeque<(SessionName, Instant, Instant)>,
-    /// The blocked session that is ready or has a turn: one at a time, because a turn may wait for a lock
-    /// that the check does not show.
+    /// The blocked session that is ready or has a turn. There is one at a time, because a turn may
+    /// wait for a lock that the check does not show.
     blocked_turn: Option<SessionName>,
-    /// Blocked sessions, and until when.
+    /// The blocked sessions, and until when each is blocked.
     blocked: HashMap<SessionName, Instant>,
     /// How many acquires are in the queues.
     pub queued: usize,
-    /// The service stops: nobody waits any more.
+    /// Whether the queues are closed, because the service stops.
     pub is_closed: bool,
     pub known_leases: KnownLeases,
-    /// When another program's lock was in the way last.
+    /// When another program's lock last blocked a turn.
     blocked_at: Option<Instant>,
 }
 
 /// The queue of one session.
 pub(super) struct SessionQueue<T> {
-    /// What does not wait behind acquires, and since when somebody waits for it.
+    /// Turns that do not wait behind acquires, and since when each has been due.
     pub direct: VecDeque<(Turn<T>, Instant)>,
     pub waiters: VecDeque<Waiter<T>>,
     pub progress: Progress,
     pub last_read: Option<LastRead>,
 }
 
-/// Who held the session when its row was read last.
+/// The holder of the session when its row was last read.
 pub(super) struct LastRead {
-    /// When the turn began that read it.
+    /// When the turn that read the row began.
     pub began: Instant,
     pub holding: Holding,
 }
@@ -64,16 +65,16 @@ pub(super) enum Progress {
     Ready,
     /// A worker has taken a turn.
     Working,
-    /// The same, and another turn must follow.
+    /// A worker has taken a turn, and another turn must follow.
     WorkingThenReady,
 }
 
 /// What follows a turn.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum AfterTurn {
-    /// Another turn, if there is anybody for it.
+    /// Another turn, if an operation needs one.
     Turn,
-    /// Nothing, until something happens.
+    /// Nothing, until the session becomes ready again.
     Rest,
 }
 
@@ -89,12 +90,12 @@ impl<T> Default for SessionQueue<T> {
 }
 
 impl<T> SessionQueue<T> {
-    /// How many may wait; the others are in the queue only until the next turn.
+    /// The number of acquires that may wait. The others stay in the queue only until the next turn.
     pub fn waiting(&self, now: Instant) -> usize {
         self.waiters.iter().filter(|waiter| waiter.until > now).count()
     }
 
-    /// Takes out the waiters for whom this is true.
+    /// Takes out the waiters for which `is_meant` is true.
     pub fn extract(&mut self, is_meant: impl FnMut(&Waiter<T>) -> bool) -> Vec<Waiter<T>> {
         let (meant, others) = std::mem::take(&mut self.waiters).into_iter().partition(is_meant);
         self.waiters = others;
@@ -123,7 +124,7 @@ impl<T> State<T> {
         if !self.queues.contains_key(name) {
             self.queues.insert(name.clone(), SessionQueue::default());
         }
-        self.queues.get_mut(name).expect("it is there")
+        self.queues.get_mut(name).expect("the session has a queue")
     }
 
     /// Puts a waiter into its session's queue, in the order of arrival.
@@ -164,7 +165,8 @@ impl<T> State<T> {
         self.parked.push_back((name.clone(), since, now + BLOCKED_RETRY_INTERVAL));
     }
 
-    /// Makes the next parked session ready whose lock is to be checked again, if no other has a turn.
+    /// Makes the next parked session ready whose lock must be checked again, if no other blocked
+    /// session has a turn.
     pub fn unpark(&mut self, now: Instant) {
         if self.blocked_turn.is_some() {
             return;
@@ -176,13 +178,13 @@ impl<T> State<T> {
         }
     }
 
-    /// The turn of a blocked session is over.
+    /// Ends the turn of a blocked session.
     pub fn end_blocked_turn(&mut self) {
         self.blocked_turn = None;
         self.unpark(Instant::now());
     }
 
-    /// Whether the turn of this session, which is ready, is that of a blocked one.
+    /// Whether this session, which is ready, is the blocked session that has the turn.
     pub fn is_blocked_turn(&self, name: &SessionName) -> bool {
         self.blocked_turn.as_ref() == Some(name)
     }
@@ -192,12 +194,12 @@ impl<T> State<T> {
     }
 
     fn is_blocked(&self, name: &SessionName) -> bool {
-        // The map is empty nearly always, and looking up a name is not free.
+        // The map is nearly always empty, which is cheaper to check than a name.
         !self.blocked.is_empty()
             && self.blocked.get(name).is_some_and(|until| *until > Instant::now())
     }
 
-    /// What kind the next turn of a session that is ready is, and since when somebody waits for it.
+    /// The kind of the next turn of a session that is ready, and since when the turn has been due.
     pub fn front(&mut self, name: &SessionName, since: Instant) -> (Kind, Instant) {
         match self.queue(name).direct.front() {
             Some((_, since)) => (Kind::Other, *since),
@@ -235,9 +237,9 @@ impl<T> State<T> {
     pub fn end_turn(&mut self, name: &SessionName, next: AfterTurn) {
         let queue = self.queue(name);
         let again = queue.progress == Progress::WorkingThenReady || next == AfterTurn::Turn;
-        let anybody = !queue.direct.is_empty() || !queue.waiters.is_empty();
+        let has_turns = !queue.direct.is_empty() || !queue.waiters.is_empty();
         queue.progress = Progress::Idle;
-        if again && anybody {
+        if again && has_turns {
             self.make_ready(name, Instant::now());
         } else {
             self.remove_if_empty(name);
@@ -251,14 +253,14 @@ impl<T> State<T> {
         }
     }
 
-    /// Takes out the waiters whose time is over and who came before the holder was read.
+    /// Takes out the waiters whose wait is over and who came before the holder was read.
     pub fn refuse(&mut self, name: &SessionName, now: Instant) -> Vec<Refused<T>> {
         let queue = self.queue(name);
         let Some(LastRead { began, holding }) = &queue.last_read else {
             return Vec::new();
         };
         if holding.expires <= now {
-            // The next turn shows who holds the session now.
+            // The next turn will show who holds the session.
             return Vec::new();
         }
         let (began, holding) = (*began, holding.clone());

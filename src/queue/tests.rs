@@ -28,7 +28,7 @@ fn refused(pending: &'static str) -> Refused<&'static str> {
     Refused { waiter: waiter(pending), holding: holding(), waiters: 0 }
 }
 
-/// Takes turns until there are none, as a worker does: whose they were, in their order.
+/// Takes all turns, as a worker does. Returns whose turns they were, in their order.
 fn take_turns(queues: &Queues<&'static str>) -> Vec<&'static str> {
     let mut taken = Vec::new();
     while let Some(Ready { name, turn, .. }) = queues.next(Batching::Mixed, BATCH).pop() {

@@ -5,14 +5,15 @@ use std::time::Instant;
 use crate::lease::{Holding, MessageId, OwnerToken};
 use crate::store::{FirstPacket, SessionName};
 
-/// Who wants a lease, and for which message. A worker that asks again is the same requester.
+/// The worker that requests a lease, and the message. A worker that repeats its request is the same
+/// requester.
 #[derive(PartialEq)]
 pub struct Requester {
     pub owner_token: OwnerToken,
     pub message_id: Option<MessageId>,
 }
 
-/// An acquire in its session's queue: `T` is what is needed to serve and answer it.
+/// An acquire in its session's queue. `T` is what a worker needs to serve and answer it.
 pub struct Waiter<T> {
     pub requester: Requester,
     pub arrived: Instant,
@@ -21,25 +22,25 @@ pub struct Waiter<T> {
 }
 
 impl<T> Waiter<T> {
-    /// Whether it may wait. The next turn answers one that may not, so the timer need not be woken for it:
-    /// that would cost more than everything else in the queue.
+    /// Whether the acquire may wait. If not, the next turn answers it, so the timer need not be
+    /// woken: the wake-up would cost more than everything else in the queue.
     pub(super) fn may_wait(&self) -> bool {
         self.until > self.arrived
     }
 }
 
-/// A waiter whose time is over, and who holds the session.
+/// A waiter whose wait is over, and the holder of the session.
 pub struct Refused<T> {
     pub waiter: Waiter<T>,
     pub holding: Holding,
     pub waiters: usize,
 }
 
-/// What is to be done next to a session.
+/// The next thing to do for a session.
 pub enum Turn<T> {
-    /// Anything but an acquire: it does not wait behind acquires.
+    /// Run an operation other than an acquire, which does not wait behind acquires.
     Direct(T),
-    /// Find out whether the waiter holds the session already, before it enters the queue.
+    /// Find out whether the waiter already holds the session, before it enters the queue.
     FindOwn(Waiter<T>),
     /// Find out whether the waiter's message is answered, before it is refused.
     Refuse(Refused<T>),
@@ -48,7 +49,7 @@ pub enum Turn<T> {
 }
 
 impl<T> Turn<T> {
-    /// What is needed to serve and answer it.
+    /// What a worker needs to serve and answer it.
     pub fn pending(&self) -> &T {
         match self {
             Self::Direct(pending) => pending,
@@ -70,11 +71,11 @@ impl<T> Turn<T> {
 pub struct Ready<T> {
     pub name: SessionName,
     pub turn: Turn<T>,
-    /// Since when somebody waits for it.
+    /// Since when the turn has been due.
     pub since: Instant,
     pub first_packet: FirstPacket,
-    /// Whether another program was found to hold a database lock on the session's row lately. Such a turn
-    /// comes alone.
+    /// Whether another program was recently found to hold a database lock on the session's row.
+    /// Such a turn runs alone.
     pub is_blocked: bool,
 }
 
@@ -91,8 +92,9 @@ pub enum LeaseChange {
 pub enum Batching {
     /// All that are ready.
     Mixed,
-    /// Acquires alone or the rest alone, whichever is first, and what has waited for long. Each
-    /// statement costs the database as much as a dozen rows, and one kind needs four instead of six.
+    /// Only acquires or only the rest, whichever is first, and the turns that have waited for long.
+    /// Each statement costs the database as much as a dozen rows, and a batch of one kind needs
+    /// four statements and not six.
     OneKind,
 }
 

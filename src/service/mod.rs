@@ -1,5 +1,6 @@
-//! From requests to answers: a request becomes an operation, takes its turn in its session's queue, and
-//! runs on the store in a batch with the others that are ready; its reply is called with the outcome.
+//! Turns requests into answers. A request becomes an operation, takes its turn in its session's
+//! queue, and runs on the store in a batch with the others that are ready. Its reply is called with
+//! the outcome.
 
 mod turns;
 
@@ -14,21 +15,22 @@ use crate::metrics::METRICS;
 use crate::queue::{Batching, Queues, Ready, Requester, Turn, Waiter};
 use crate::store::{Answer, FirstPacket, Locks, Operation, Page, SessionName, Store, StoreError};
 
-/// Operations that go to the database in one transaction. More than this gain little, and make all
-/// of them wait for one that fails.
+/// The maximum number of operations in one transaction. A larger batch would gain little, and would
+/// make more operations wait if one fails.
 pub const BATCH_MAX: usize = 64;
 
-/// A turn that nobody could begin for so long is refused without a try: a try may take 7 s more, and
-/// everything ends within 10 s, however slow the database and however many ask at once.
+/// A turn that no worker could begin in this time is refused without an attempt. An attempt may
+/// take 7 s more, and every request must be answered within 10 s, even if the database is slow and
+/// many requests come at once.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a request is answered with once the service stops.
+/// The error message for requests while the service stops.
 pub const STOPPING: &str = "the server is stopping; repeat the same request";
 
-/// What came of a request.
+/// The outcome of a request.
 pub enum Outcome {
     Granted(Lease),
-    /// Somebody else holds the session, and so many wait for it.
+    /// Another worker holds the session; the number is that of the waiters.
     Held(Holding, usize),
     /// The message of an acquire is answered.
     Duplicate(Record),
@@ -36,14 +38,14 @@ pub enum Outcome {
     Commit(Committed),
     Release(Released),
     Force(Forced),
-    /// The database did not answer, or not in time. A requester whose lease may have been written is
-    /// given its owner token, to ask again with.
+    /// The database did not answer, or not in time. If the requester's lease may have been written,
+    /// the outcome has its owner token, with which the requester can repeat the request.
     Unavailable {
         cause: String,
         owner_token: Option<OwnerToken>,
     },
     Bug,
-    /// The request must be changed: why.
+    /// The request is wrong; the text says why.
     Invalid(String),
     /// The service stops.
     Stopping,
@@ -59,7 +61,7 @@ impl From<&StoreError> for Outcome {
     }
 }
 
-/// How an outcome gets to whoever asked.
+/// Sends an outcome to the requester.
 pub type Reply = Box<dyn FnOnce(&Operation, Outcome) + Send>;
 
 /// The service behind the HTTP interface.
@@ -83,7 +85,7 @@ impl Pending {
 }
 
 impl Service {
-    /// The service of this store.
+    /// Creates the service for a store.
     pub fn new(store: Store) -> Self {
         Self { store, queues: Queues::default(), is_closed: AtomicBool::new(false) }
     }
@@ -97,7 +99,7 @@ impl Service {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Takes an acquire, which waits for at most `wait` if the session is held.
+    /// Accepts an acquire, which waits for at most `wait` if the session is held.
     pub fn acquire(&self, acquire: Acquire, wait: Duration, arrived: Instant, reply: Reply) {
         let origin = acquire.origin;
         let requester = Requester {
@@ -111,15 +113,15 @@ impl Service {
         self.queues.join(&name, waiter, origin);
     }
 
-    /// Takes any other operation on one session.
+    /// Accepts any other operation on one session.
     pub fn submit(&self, operation: Operation, arrived: Instant, reply: Reply) {
         if let Some(pending) = self.pending(operation, reply) {
             self.queues.submit(&pending.name.clone(), pending, arrived);
         }
     }
 
-    /// The operation with its session's name and its reply. `None` if it is answered already: the service
-    /// has stopped, or there is no name.
+    /// Adds the session's name and the reply to an operation. Returns `None` if the operation is
+    /// already answered, because the service has stopped or the session has no name.
     fn pending(&self, operation: Operation, reply: Reply) -> Option<Pending> {
         if self.is_closed() {
             reply(&operation, Outcome::Stopping);
@@ -134,7 +136,7 @@ impl Service {
         }
     }
 
-    /// Runs the turns that are ready as one batch; whether there were any.
+    /// Runs the turns that are ready as one batch. Returns whether there were any.
     pub fn work(&self, batching: Batching) -> bool {
         let ready = self.queues.next(batching, BATCH_MAX);
         if ready.is_empty() {
@@ -186,7 +188,7 @@ impl Service {
     }
 
     fn run(&self, operations: &[Operation], locks: Locks) -> Vec<Result<Answer, StoreError>> {
-        // One request's bug must take neither a worker nor a session away from all others.
+        // A bug that one request triggers must neither end a worker nor block a session.
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             self.store.run(operations, locks)
         }));
@@ -194,7 +196,7 @@ impl Service {
         ran.unwrap_or_else(internal)
     }
 
-    /// Who holds a session, and how many wait for it.
+    /// The holder of a session, and the number of its waiters.
     pub fn read(&self, session: &Session) -> Result<(Option<Holding>, usize), StoreError> {
         let answer = self.run(&[Operation::Read(session.clone())], Locks::Wait).pop();
         match answer.transpose()? {
@@ -208,43 +210,45 @@ impl Service {
         self.store.list(device, after, limit)
     }
 
-    /// How many wait for a session.
+    /// The number of waiters for a session.
     pub fn waiters(&self, session: &Session) -> usize {
         self.store.session_name(session).map_or(0, |name| self.queues.waiters(&name))
     }
 
-    /// How many wait for any session.
+    /// The number of acquires in all queues.
     pub fn waiting(&self) -> usize {
         self.queues.waiting()
     }
 
-    /// Whether there is a turn for a worker.
+    /// Whether a turn is ready.
     pub fn is_ready(&self) -> bool {
         self.queues.is_ready()
     }
 
-    /// Refuses waiters whose time is over; whether there is a turn for a worker now.
+    /// Refuses waiters whose wait is over. Returns whether a turn is ready.
     pub fn tick(&self) -> bool {
         self.refuse(self.queues.tick(Instant::now()));
         self.queues.is_ready()
     }
 
-    /// Checks whether rows that are waited for changed; whether there is a turn for a worker now.
+    /// Checks whether rows that waiters wait for have changed. Returns whether a turn is ready.
     pub fn watch(&self) -> bool {
-        // Without the database nobody can be granted anything; waits still end in time.
+        // Without the database, no lease can be granted, and waits still end in time.
         if let Ok(changed) = self.store.changed(&self.queues.watched()) {
             self.queues.rows_changed(&changed);
         }
         self.queues.is_ready()
     }
 
-    /// Blocks until somebody waits, at most `timeout`; whether anybody does.
+    /// Blocks, for at most `timeout`, until an acquire waits or a session is parked. Returns
+    /// whether one does.
     pub fn wait_for_waiters(&self, timeout: Duration) -> bool {
         self.queues.wait_for_waiters(timeout)
     }
 
-    /// Refuses everything that is not begun, to be asked of the next server. Called again at the very
-    /// end, for requests that were being taken meanwhile.
+    /// Refuses every operation that has not begun, so that its client repeats it at the next
+    /// server. Is called again at the end of the shutdown, for requests that were accepted in the
+    /// meantime.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         for pending in self.queues.close() {
@@ -253,7 +257,7 @@ impl Service {
     }
 }
 
-/// What the store does in this turn.
+/// The store's operation for a turn.
 fn operation(ready: &Ready<Pending>) -> Operation {
     let finds_only = matches!(ready.turn, Turn::FindOwn(_) | Turn::Refuse(_));
     match ready.turn.pending().operation.clone() {
@@ -263,7 +267,7 @@ fn operation(ready: &Ready<Pending>) -> Operation {
     }
 }
 
-/// The error of a turn that nobody could begin in time.
+/// The error of a turn that no worker could begin in time.
 pub fn too_slow() -> StoreError {
     StoreError::Unavailable("it answers too slowly".to_owned())
 }

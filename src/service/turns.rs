@@ -1,4 +1,4 @@
-//! What follows from the store's answer in a turn: for the requester, and for the session's queue.
+//! Handles the store's answer in a turn: answers the requester, and updates the session's queue.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::queue::{LeaseChange, Refused, Turn, Waiter};
 use crate::store::{Answer, SessionName, StoreError};
 
 impl Service {
-    /// Answers a turn that began at `began`, and tells the queue what follows from it.
+    /// Answers a turn that began at `began`, and reports its result to the queue.
     pub(super) fn finish(
         &self,
         name: &SessionName,
@@ -71,8 +71,8 @@ impl Service {
         }
     }
 
-    /// Refuses waiters whose time is over. Those with a message are not told that the session is held
-    /// before it is clear that the message is unanswered: that takes another turn.
+    /// Refuses waiters whose wait is over. For a waiter with a message, another turn first finds
+    /// out whether the message is answered.
     pub(super) fn refuse(&self, refused: Vec<Refused<Pending>>) {
         for refused in refused {
             if refused.waiter.requester.message_id.is_none() {
@@ -87,7 +87,8 @@ impl Service {
         }
     }
 
-    /// Fails a turn, and all others of its session that would only fail as slowly one after the other.
+    /// Fails a turn, and those other turns of its session that would only fail as slowly, one after
+    /// the other.
     fn finish_failed(
         &self,
         name: &SessionName,
@@ -96,7 +97,7 @@ impl Service {
         error: &StoreError,
     ) {
         for pending in self.queues.finish_failed(name, began) {
-            // Nothing was sent for these.
+            // No packet was sent for these.
             pending.answer(Outcome::Unavailable { cause: error.to_string(), owner_token: None });
         }
         let outcome = match (&turn, error) {
@@ -110,7 +111,7 @@ impl Service {
     }
 }
 
-/// What an operation did to the lease.
+/// The change that an operation made to the lease.
 fn change(answer: &Answer) -> LeaseChange {
     match answer {
         Answer::Release(Released::Released) | Answer::Force(_) => LeaseChange::Ended,

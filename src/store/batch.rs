@@ -1,9 +1,9 @@
 //! A batch of operations in, a batch of answers out.
 //!
 //! All operations of a batch go through the same loop together. One packet reads for those that
-//! begin with a read; one packet writes, and the rows that it reads back are the answers. A stale
-//! row leads to one more packet, which takes it over. When a packet for several operations fails,
-//! each operation goes on alone, so that one's error does not fail the others.
+//! begin with a read. One packet writes, and the rows that it reads back are the answers. A stale
+//! row leads to one more packet, which takes the row over. If a packet for several operations
+//! fails, each operation continues alone, so that the error of one does not fail the others.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,23 +20,24 @@ use crate::lease::Read;
 pub(super) enum Interrupted {
     /// Another round may succeed.
     Again(String),
-    /// The database does not answer at all.
+    /// The database does not answer.
     DatabaseDown(String),
     /// The same packet would fail again.
     Refused(String),
 }
 
-/// What to do about locks that other programs hold on rows.
+/// How to handle locks that other programs hold on rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locks {
-    /// A write waits for a second.
+    /// A write waits for a lock, for 1 s.
     Wait,
-    /// Check before each write, and fail at once if there is one.
+    /// A check precedes each write, which fails at once if there is a lock.
     Check,
 }
 
 impl Store {
-    /// Runs the operations, in one transaction if nothing fails; the answers are in the same order.
+    /// Runs the operations, in one transaction if nothing fails. Returns the answers in the same
+    /// order.
     pub fn run(&self, operations: &[Operation], locks: Locks) -> Vec<Result<Answer, StoreError>> {
         let statements = match self.statements() {
             Ok(statements) => statements,
@@ -51,31 +52,34 @@ impl Store {
     }
 }
 
-/// What the rounds of one batch share.
+/// The state that the rounds of one batch share.
 pub(super) struct Round<'s> {
     store: &'s Store,
     pub statements: Arc<Statements>,
     locks: Locks,
     until: Instant,
-    /// Whether the server and its tables were verified after an error: the same error is final then.
+    /// Whether the server and its tables were verified after an error. If so, the same error is
+    /// final.
     is_verified: bool,
-    /// A connection that was lost during a write, until it is known to have ended.
+    /// The connection that was lost during a write, until it has verifiably ended.
     pub lost: Option<ConnectionId>,
 }
 
 impl Round<'_> {
-    /// Runs rounds until all operations have their answer or time is up; the last error.
+    /// Runs rounds until all operations have their answer or the time is over. Returns the last
+    /// error.
     fn run_all(&mut self, attempts: &mut [Attempt]) -> String {
         let mut last_cause = String::new();
         while attempts.iter().any(Attempt::is_open) && self.is_in_time() {
             let open = attempts.iter_mut().filter(|attempt| attempt.is_open());
             let (mut alone, together): (Vec<_>, Vec<_>) =
                 open.partition(|attempt| attempt.sharing == Sharing::Nothing);
-            // Operations without a message go first: the table of messages may be what is locked.
+            // Operations without a message go first: the lock may be on the table of messages.
             alone.sort_by_key(|attempt| attempt.operation.message_id().is_some());
             let groups = alone.into_iter().map(|attempt| vec![attempt]);
             for mut group in [together].into_iter().chain(groups) {
-                // If the database hangs, each group may wait for a timeout.
+                // If the database hangs, each group may wait for a timeout, so check the time for
+                // each.
                 if group.is_empty() || !self.is_in_time() {
                     continue;
                 }
@@ -127,7 +131,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Continues with the tables as they were found when they were inspected again.
+    /// Continues with the tables as the last inspection found them.
     fn use_verified_tables(&mut self, attempts: &mut [&mut Attempt]) {
         if let Some(statements) = self.store.opened() {
             self.statements = statements;
@@ -140,8 +144,8 @@ impl Round<'_> {
         }
     }
 
-    /// The database refused a packet, and nothing was written. Once, the server and its tables are
-    /// verified; the second time, the error is final.
+    /// Handles a packet that the database refused without writing anything. The first time,
+    /// verifies the server and its tables. The second time, the error is final.
     pub(super) fn verify(&mut self, kind: ErrorKind, cause: String) -> Interrupted {
         if !kind.needs_verifying() || std::mem::replace(&mut self.is_verified, true) {
             return Interrupted::Refused(cause);
@@ -150,7 +154,7 @@ impl Round<'_> {
         Interrupted::Again(cause)
     }
 
-    /// Reads the rows of all these operations in one packet, and lets each decide.
+    /// Reads the rows of all these operations in one packet, and lets each operation decide.
     fn read(
         &mut self,
         connection: &mut Connection,
@@ -190,7 +194,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Sends the next packet that writes, and lets each operation decide from what it read back.
+    /// Sends the next packet that writes, and lets each operation decide from the rows that were
+    /// read back.
     fn write(
         &mut self,
         connection: &mut Connection,
@@ -198,7 +203,7 @@ impl Round<'_> {
     ) -> Result<(), Interrupted> {
         let (packet, layout) = self.statements.write_packet(attempts);
         let sent_at = Instant::now();
-        // Nothing is decided before the last reply: until COMMIT has succeeded, nothing is certain.
+        // Nothing is decided before the last reply: COMMIT may still fail.
         let replies = match connection.run(&packet) {
             Ok(replies) => replies,
             Err(failed) => {
@@ -215,7 +220,7 @@ impl Round<'_> {
         let reads = match layout.read(attempts, replies, &self.statements.spellings) {
             Ok(reads) => reads,
             Err(error) => {
-                // The packet is committed all the same.
+                // The packet was committed nevertheless.
                 for attempt in attempts {
                     attempt.mark_lost(sent_at);
                 }

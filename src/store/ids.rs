@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Most ids in the sequence: at a thousand leases a second, hours pass before one is used again.
+/// The maximum number of ids in the sequence: at a thousand leases a second, hours pass before one
+/// is used again.
 const IDS_MAX: u64 = 1 << 24;
 
 /// The sequence uses at most the lowest quarter of the ids that the column can hold. The others are
@@ -12,9 +13,9 @@ const SHARE: u64 = 4;
 /// Ids that count up to the highest, then continue from a random id.
 ///
 /// The first id is the highest: an explicit id raises the table's counter above it, so that the
-/// counter gives none of ours to another program. If the counter lagged behind, such a program's
-/// INSERT could be given an id that we have just used, and its ON DUPLICATE KEY UPDATE would
-/// overwrite our row. Ids count up because inserts in descending order deadlock.
+/// counter gives none of ours to another program. With a lower counter, another program's INSERT
+/// could be given an id that we have just used, and its ON DUPLICATE KEY UPDATE would overwrite our
+/// row. Ids count up because inserts in descending order deadlock.
 pub struct Ids {
     highest: u64,
     next: AtomicU64,
@@ -38,8 +39,9 @@ impl Ids {
         self.next.store(self.random(), Ordering::Relaxed);
     }
 
-    /// A packet was sent with the ids `sent`, and rows were `written` with some of them. The
-    /// highest comes again until a row was written with it: only that raises the counter.
+    /// Notes that a packet was sent with the ids `sent`, and that rows were `written` with some of
+    /// them. The highest id is repeated until a row was written with it: only that raises the
+    /// counter.
     pub fn confirm(&self, written: impl IntoIterator<Item = u64>, sent: &[u64]) {
         if sent.contains(&self.highest) && !written.into_iter().any(|id| id == self.highest) {
             self.restart();

@@ -1,5 +1,5 @@
-//! What was found out about the server and its tables, and what follows when they change: tables are
-//! inspected at the start, each minute, and when the database refuses a statement because of them.
+//! The state of the server and its tables. They are inspected at the start, each minute, and when
+//! the database refuses a statement because of a table.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::db::{self, Connection, ErrorKind, HANGING_WRITES, Packet, Unusable, c
 use crate::doctor::{self, Finding, Messages, Report, Verdict, Writes};
 use crate::metrics::METRICS;
 
-/// Least time between two inspections of a table that is missing or wrong.
+/// Shortest interval between inspections of a table that is missing or wrong.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The result of [`Store::open`].
@@ -30,9 +30,9 @@ pub(super) struct Inspection {
     messages: Messages,
     /// Why no lease can be written, until the table is inspected again.
     problem: Option<String>,
-    /// Whether a table may have changed since.
+    /// Whether a table may have changed since the inspection.
     is_outdated: bool,
-    /// The topics of its warnings.
+    /// The topics of the warnings and problems that it found.
     warned: Vec<&'static str>,
 }
 
@@ -57,7 +57,8 @@ impl Store {
     /// Inspects everything that the guarantees depend on.
     pub fn inspect(&self) -> Result<Report, Unusable> {
         if let Some(cause) = self.database.health().cause() {
-            // Each inspection of a server that does not finish writes would leave a connection behind.
+            // Each inspection of a server that does not finish writes would leave a connection
+            // behind.
             return Err(Unusable { cause, has_answered: false });
         }
         let inspected = self.database.connect().and_then(|mut db| self.inspect_on(&mut db));
@@ -90,7 +91,8 @@ impl Store {
         Opened::Ready(report.of(Verdict::Warning).cloned().collect())
     }
 
-    /// Goes on with the tables as they are in this report. The error says why no lease can be written.
+    /// Continues with the tables as this report describes them. The error says why no lease can be
+    /// written.
     fn adopt(&self, report: &Report, connection: &mut Connection) -> Result<(), String> {
         let Some(table) = &report.table else {
             let problem = report.of(Verdict::Problem).next();
@@ -110,7 +112,7 @@ impl Store {
             let server_zone = before
                 .map_or(report.zone_difference_minutes == 0, |before| before.has_server_zone());
             if self.opened().is_some() {
-                info!("the lock table has changed; continuing with it as it is now");
+                info!("the lock table has changed; continuing with its new definition");
             }
             let statements = Statements::new(table, spellings, server_zone);
             let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
@@ -119,14 +121,14 @@ impl Store {
         Ok(())
     }
 
-    /// Has the tables inspected: one of them may have changed.
+    /// Requests an inspection of the tables, one of which may have changed.
     pub(super) fn suspect_tables(&self) {
         self.inspection().is_outdated = true;
         self.database.health().suspect();
     }
 
-    /// Inspects what changes slowly or without an error: some metrics, the server's settings, and the
-    /// tables.
+    /// Inspects what changes slowly or without an error: some metrics, the server's settings, and
+    /// the tables.
     pub fn measure(&self) {
         let (Ok(report), Some(statements)) = (self.inspect(), self.opened()) else { return };
         METRICS.ids_used.set(report.ids_used.unwrap_or_default());
@@ -146,7 +148,7 @@ impl Store {
         self.log_new_warnings(&report);
     }
 
-    /// Logs the findings on which the last inspection had nothing to say.
+    /// Logs the warnings and problems whose topics the previous inspection did not report.
     fn log_new_warnings(&self, report: &Report) {
         let serious = report.findings.iter().filter(|finding| finding.verdict != Verdict::Good);
         let topics = serious.clone().map(|finding| finding.topic).collect();
@@ -185,7 +187,8 @@ impl Store {
         adopted
     }
 
-    /// Whether the tables must be inspected; the error is what was wrong with them a moment ago.
+    /// Whether the tables must be inspected. The error is the problem that an inspection found a
+    /// moment ago.
     fn is_outdated(&self) -> Result<bool, String> {
         let inspection = self.inspection();
         match &inspection.problem {
@@ -194,12 +197,13 @@ impl Store {
         }
     }
 
-    /// Whether messages can be recorded: the error says what is wrong with their table. A table
-    /// that was wrong is inspected again, because it may have been repaired since.
+    /// Whether messages can be recorded. The error says what is wrong with their table. If the
+    /// table was wrong, it is inspected again, because it may have been repaired since.
     pub fn keeps_messages(&self) -> Result<(), String> {
         let mut inspection = self.inspection();
         let Messages::Refused(why) = inspection.messages.clone() else {
-            // If the table has not been inspected yet, the request itself shows whether it is good.
+            // If the table has not been inspected yet, the request itself will show whether it is
+            // usable.
             return Ok(());
         };
         if inspection.at.elapsed() < RETRY_INTERVAL {
@@ -221,7 +225,7 @@ impl Store {
         }
     }
 
-    /// Whether the message table was good when it was last inspected.
+    /// Whether the message table was usable at the last inspection.
     pub(super) fn kept_messages(&self) -> bool {
         self.inspection().messages == Messages::Kept
     }

@@ -1,21 +1,21 @@
 //! The lock table as a store of leases: a batch of operations in, a batch of answers out.
 //!
-//! Each operation is a packet of statements with their own guards: they name the session, the owner
-//! token and the database's clock, never what an earlier request has read. The last statements read
-//! the rows back in the same transaction, and these rows are the answer; or the answer is the
-//! number of rows with the request's own token. A grant therefore never depends on the absence of
-//! an error, and any packet can be sent again: with the same owner token it repeats nothing.
+//! Each operation is a packet of guarded statements: the guards name the session, the owner token
+//! and the database's clock, never the result of an earlier request. The answer is the rows that
+//! the last statements read back in the same transaction, or the number of rows with the request's
+//! own token. So a grant never depends on the absence of an error. Any packet can be sent again:
+//! with the same owner token, it repeats nothing.
 //!
 //! | file | content |
 //! |---|---|
 //! | `operation` | operations, answers, errors |
-//! | `attempt` | the state of one operation: its next packet, what an earlier one may have done |
+//! | `attempt` | the state of one operation: its next packet, and the possible effect of an earlier one |
 //! | `packet` | operations as statements |
 //! | `reply` | which rows and counts of a reply belong to which operation |
 //! | `batch` | the loop: packets, retries, isolation of an operation that fails |
 //! | `spelling` | which spellings of an id are one id |
-//! | `retry` | what follows when a packet fails: a deadlock, a lock, a lost connection |
-//! | `inspection` | what was found out about the tables, and what follows when they change |
+//! | `retry` | the handling of a failed packet: a deadlock, a lock, a lost connection |
+//! | `inspection` | the state of the server and its tables, and the handling of changes |
 //! | `ids` | the ids of new rows |
 //! | `scan` | pages of the table: list, watch, sweep |
 
@@ -62,7 +62,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store that is not open yet, with at most `connections` connections in its pool.
+    /// Creates a store that is not open yet, with at most `connections` connections in its pool.
     pub fn new(
         url: &Opts,
         table_name: &str,
@@ -92,8 +92,8 @@ impl Store {
         self.run_again(&packet).map(drop)
     }
 
-    /// One name for all spellings of a session that the table's collations make equal. Asks the database
-    /// if it must.
+    /// The name of a session, which is the same for all spellings that the table's collations make
+    /// equal. Asks the database if the name is not known.
     ///
     /// # Errors
     /// If the database cannot be asked, or cannot store such an id.
@@ -110,15 +110,15 @@ impl Store {
         statements.spellings.name(session, &mut connection)
     }
 
-    /// Reads from a server that takes writes.
+    /// Reads from a server that accepts writes.
     fn query(&self, sql: &Statement, values: &Values) -> Result<Vec<Row>, StoreError> {
         let mut packet = Packet::for_writable_server();
         sql.write(&mut packet, values);
         self.run_again(&packet)
     }
 
-    /// Runs a packet that only reads, again if the connection is lost; returns the rows of its last
-    /// statement.
+    /// Runs a packet that only reads. Runs it again if the connection is lost. Returns the rows of
+    /// its last statement.
     fn run_again(&self, packet: &Packet) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + BATCH_TIMEOUT;
         let mut is_verified = false;
@@ -148,8 +148,8 @@ impl Store {
         up.and_then(|()| self.database.pooled()).map_err(StoreError::Unavailable)
     }
 
-    /// Has the health thread find out what an error means: another server, or another table. Requests
-    /// wait for it.
+    /// Lets the health thread find out whether the error was caused by another server or a changed
+    /// table. Requests wait for the result.
     fn suspect(&self, kind: ErrorKind) {
         if kind.is_about_table() {
             self.suspect_tables();

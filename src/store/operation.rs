@@ -12,7 +12,8 @@ use crate::lease::{
 #[derive(Clone, Debug)]
 pub enum Operation {
     Acquire(Acquire, FirstPacket),
-    /// Find out whether the owner token holds the session already or its message is answered.
+    /// Find out whether the owner token already holds the session, or whether the message is
+    /// answered.
     Find(Acquire),
     Renew(Renew),
     Commit(Commit),
@@ -21,7 +22,7 @@ pub enum Operation {
     Read(Session),
 }
 
-/// How an acquire begins. Its answer is the same either way.
+/// How an acquire begins. The answer does not depend on this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstPacket {
     /// With a write: the session is probably free.
@@ -68,13 +69,14 @@ pub enum Answer {
 /// Why there is no answer. No error says who holds a session.
 #[derive(Clone, Debug)]
 pub enum StoreError {
-    /// The database does not answer or refuses; nothing was written. The text is the cause.
+    /// The database does not answer or refuses the statement; nothing was written. The text is the
+    /// cause.
     Unavailable(String),
     /// Another program held a lock on the row or the table for longer than the lock wait timeout;
     /// nothing was written.
     RowLocked,
     IdsExhausted,
-    /// The table cannot store an id: which, and why.
+    /// The table cannot store an id. The text says which, and why.
     NotStorable(String),
     /// The connection was lost during a write, and the outcome could not be read afterwards.
     OutcomeUnknown(String),

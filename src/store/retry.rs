@@ -1,4 +1,4 @@
-//! What follows when a packet of a batch fails: a retry, each operation alone, or an error.
+//! The handling of a failed packet of a batch: a retry, each operation alone, or an error.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ impl Round<'_> {
         let PacketError { is_commit, error } = failed;
         let kind = ErrorKind::of(&error);
         let cause = cause(&error);
-        // A COMMIT that fails may have taken effect all the same.
+        // A COMMIT that fails may still have taken effect.
         if kind == ErrorKind::ConnectionLost
             || (is_commit && !matches!(kind, ErrorKind::Deadlock | ErrorKind::RowLocked))
         {
@@ -35,8 +35,8 @@ impl Round<'_> {
         let mut rollback = Packet::default();
         rollback.push("ROLLBACK");
         if connection.run(&rollback).is_err() {
-            // It ends with its connection, but the database may take hours to notice that we closed
-            // that. So the connection is killed.
+            // The transaction ends with its connection, but the database may take hours to detect
+            // that we have closed the connection. So the connection is killed.
             connection.give_up();
             return Interrupted::Again(cause);
         }
@@ -65,7 +65,7 @@ impl Round<'_> {
         Interrupted::Again(cause)
     }
 
-    /// Fails the operations on rows that other programs hold a lock on; whether there are any.
+    /// Fails the operations on rows that other programs have locked. Returns whether there are any.
     pub(super) fn fail_locked(
         &self,
         connection: &mut Connection,
@@ -88,11 +88,12 @@ fn restart(attempts: &mut [&mut Attempt]) {
     }
 }
 
-/// The database refused a packet: a single operation fails, each of several goes on alone.
+/// Handles a packet that the database refused: a single operation fails, and each of several
+/// continues alone.
 pub(super) fn refuse(attempts: &mut [&mut Attempt], cause: &str) {
     match attempts {
         [attempt] if attempt.is_open() => attempt.fail(StoreError::Unavailable(cause.to_owned())),
-        // Those that are answered already keep their answer.
+        // The operations with an answer keep it.
         attempts => restart(attempts),
     }
 }

@@ -1,4 +1,5 @@
-//! Pages of the table: to list leases, watch rows, sweep rows of crashed holders, forget messages.
+//! Reads pages of the table: to list leases, watch rows, sweep rows of crashed holders, and delete
+//! old records of messages.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -9,15 +10,15 @@ use super::{Store, StoreError};
 use crate::db::{Packet, Value, columns};
 use crate::lease::{Holding, Id, Row, RowVersion, Session};
 
-/// Rows on a page of a sweep, or of a list for one device: a millisecond or two of the database's
-/// time.
+/// Rows on a page of a sweep, or of a list for one device: they take the database a millisecond or
+/// two.
 const SCAN_ROWS: u64 = 1_000;
 
 /// Records of answered messages that one transaction deletes: few enough to hold locks for only
 /// milliseconds, enough to delete thousands per second.
 const FORGET_RECORDS: u64 = 100;
 
-/// Rows that one statement watches: some kilobytes of text, and half of the waiters there can be.
+/// Rows that one statement watches: some kilobytes of text, and half of the possible waiters.
 const WATCH_ROWS: usize = 1_000;
 
 /// Some of the leases that hold now, in the order of their rows' keys.
@@ -43,7 +44,7 @@ pub struct Swept {
 /// A row of `sql/lease/list.sql`.
 struct ListedRow {
     session: Session,
-    /// Whether it is a row of the device that the list is for.
+    /// Whether the row belongs to the device that the list is for.
     matches: bool,
     row: Row,
 }
@@ -65,14 +66,14 @@ impl ListedRow {
 }
 
 impl Store {
-    /// A page of the leases that hold now; only those of `device` if there is one.
+    /// A page of the leases that hold now; only those of `device`, if it is set.
     pub fn list(&self, device: Option<&Id>, after: u64, limit: u64) -> Result<Page, StoreError> {
         let has_server_zone = self.statements()?.has_server_zone();
         let mut page = Page { holdings: Vec::new(), next: None };
-        // Few of the rows on a page may be the device's, so read more of them at a time.
+        // Few of the rows on a page may belong to the device, so read more rows at a time.
         let rows = if device.is_some() { SCAN_ROWS.max(limit) } else { limit };
         let read_at = Instant::now();
-        // One more than the page, to find out whether there is a next one.
+        // Read one more row, to find out whether there is a next page.
         let mut found = self.rows(device, after, rows + 1)?;
         let is_last = found.len() as u64 <= rows;
         found.truncate(usize::try_from(rows).unwrap_or(usize::MAX));
@@ -103,7 +104,7 @@ impl Store {
         self.query(&statements.list, &values)
     }
 
-    /// Those of these rows that have changed.
+    /// Returns those rows that have changed.
     pub fn changed(&self, rows: &[RowVersion]) -> Result<Vec<RowVersion>, StoreError> {
         let statements = self.statements()?;
         let mut changed = Vec::new();
@@ -151,7 +152,7 @@ impl Store {
         Ok(swept)
     }
 
-    /// Deletes some of the records that are older than `kept`; returns how many.
+    /// Deletes some of the records that are older than `kept`. Returns how many.
     pub fn forget_messages(&self, kept: Duration) -> Result<u64, StoreError> {
         let statements = self.statements()?;
         if !self.kept_messages() {
@@ -164,7 +165,7 @@ impl Store {
         if old.is_empty() {
             return Ok(0);
         }
-        // These locks delay no commit: nobody delivers messages this old any more.
+        // These locks delay no commit: no provider delivers messages this old.
         let mut packet = Packet::for_writable_server();
         packet.push("START TRANSACTION");
         for row in old {

@@ -1,9 +1,10 @@
-//! Which spellings of an id are one id: what the table's collations say, in the process as in the database, so
-//! that a queue neither joins nor separates what the table does not.
+//! Decides which spellings of an id are one id. The process follows the table's collations, so that
+//! its queues and the table agree.
 //!
-//! A collation gives each text a weight, and two texts with one weight are equal. Nearly all ids are ASCII, and
-//! under nearly all collations their weight is that of their characters, one after the other, which is asked
-//! once. Any other weight is asked of the database, and remembered.
+//! A collation gives each text a weight, and two texts with the same weight are equal. Nearly all
+//! ids are ASCII, and under nearly all collations their weight is the sequence of their characters'
+//! weights, which the process reads once. It asks the database for any other weight, and remembers
+//! it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,13 +13,14 @@ use super::StoreError;
 use crate::db::{Connection, Packet, Statement, Table, Value, columns};
 use crate::lease::Session;
 
-/// Weights that are remembered for each column: in a megabyte or two, all customers with such ids of a day.
+/// The maximum number of weights that are remembered for each column: all customers of a day with
+/// such ids, in a megabyte or two.
 const KNOWN_MAX: usize = 10_000;
 
 /// The printable characters of ASCII.
 const ASCII: std::ops::RangeInclusive<u8> = b' '..=b'~';
 
-/// A session's name, the same for all its spellings: the weights of its ids.
+/// A session's name: the weights of its ids, which are the same for all its spellings.
 pub type SessionName = (Vec<u8>, Vec<u8>);
 
 /// The spellings of both ids.
@@ -47,12 +49,12 @@ impl Spellings {
         })
     }
 
-    /// A session's name, if it is known without the database.
+    /// The name of a session, if it is known without the database.
     pub fn known_name(&self, prospect: &str, device: &str) -> Option<SessionName> {
         Some((self.prospect.known(prospect)?, self.device.known(device)?))
     }
 
-    /// A session's name; the database is asked for what is not known.
+    /// The name of a session. Asks the database for weights that are not known.
     pub fn name(
         &self,
         session: &Session,
@@ -77,7 +79,8 @@ impl Spelling {
             let text = char::from(character).to_string();
             weight.write(&mut packet, &[("text", Value::Text(&text))]);
         }
-        // Every pair of characters: the collation of a language may compare "ch" or "dz" as one letter.
+        // Every pair of characters: the collation of a language may compare "ch" or "dz" as one
+        // letter.
         let pairs = ASCII.flat_map(|one| ASCII.flat_map(move |other| [one, other]));
         let pairs: String = pairs.map(char::from).collect();
         weight.write(&mut packet, &[("text", Value::Text(&pairs))]);
@@ -94,7 +97,7 @@ impl Spelling {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<u8>>> {
-        // Nothing that could panic happens under it.
+        // No code that holds this lock can panic.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -26,7 +26,7 @@ tests![
 
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/session-lock.rules.yml");
 
-/// How long what was scraped goes on, in minutes: longer than any alert takes.
+/// How long the scraped changes are repeated, in minutes: longer than any alert needs.
 const MINUTES: u64 = 20;
 
 fn promtool(args: &[&str]) -> Output {
@@ -41,7 +41,7 @@ fn the_alerts_fire_and_stop_in_time(_: &World) {
     assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
 }
 
-/// What `/metrics` says: each series with its value, and whether it only grows.
+/// The series of `/metrics`: each with its value, and whether it is a counter.
 fn scrape(service: &Service) -> BTreeMap<String, (f64, bool)> {
     let text = service.text("/metrics");
     let mut grows = false;
@@ -57,7 +57,8 @@ fn scrape(service: &Service) -> BTreeMap<String, (f64, bool)> {
     series
 }
 
-/// Asserts which alerts fire if what happens between two scrapes, by `act`, happens in each minute.
+/// Asserts which alerts fire if the effect of `act`, seen between two scrapes, is repeated each
+/// minute.
 fn assert_fires(service: &Service, act: impl FnOnce(), alerts: &[&str]) {
     let before = scrape(service);
     act();
@@ -95,7 +96,7 @@ fn assert_fires(service: &Service, act: impl FnOnce(), alerts: &[&str]) {
     assert!(tested.status.success(), "{alerts:?}: {said}");
 }
 
-/// Leases that are taken and released.
+/// Acquires and releases leases.
 fn work(service: &Service, leases: u64) {
     for _ in 0..leases {
         let session = Session::new();
@@ -150,7 +151,7 @@ fn workers_that_overrun_fire_an_alert(world: &World) {
     assert_fires(&service, act, &["SessionLockOverruns"]);
 }
 
-/// Connections that are lost, while each request succeeds in the end.
+/// Loses connections, while each request finally succeeds.
 fn errors_of_the_database_fire_an_alert(world: &World) {
     const LOST: &str = "session_lock_database_errors_total{kind=\"lost\"}";
     let (schema, service) = world.own_service(&[]);
@@ -178,7 +179,7 @@ fn errors_of_the_database_fire_an_alert(world: &World) {
     assert_fires(&service, act, &["SessionLockDatabaseErrors"]);
 }
 
-/// A table that is gone makes the service unavailable.
+/// A missing table makes the service unavailable.
 fn a_table_that_is_gone_pages_once(world: &World) {
     let (schema, service) = world.own_service(&[]);
     let act = || {
@@ -224,7 +225,7 @@ fn clocks_apart_fire_an_alert(world: &World) {
 }
 
 fn slow_releases_fire_an_alert(world: &World) {
-    /// Below the database's lock wait of a second, above half of one.
+    /// Below the database's lock wait of 1 s, above 0.5 s.
     const LOCKED: Duration = Duration::from_millis(750);
     let service = world.serve(&[]);
     let act = || {

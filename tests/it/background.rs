@@ -1,4 +1,4 @@
-//! Stale rows are swept, and old messages forgotten.
+//! Stale rows and old records of messages are deleted.
 
 use std::collections::HashSet;
 use std::thread;
@@ -27,7 +27,7 @@ fn rows_of_crashed_holders_are_swept_and_no_others(world: &World) {
     drop(service);
     // A server sweeps when it starts, and every minute.
     let began = Instant::now();
-    // If a busy machine keeps it from that, the next server sweeps.
+    // If a busy machine delays the sweep, the next server sweeps.
     let service = eventually(
         || "a sweep",
         || {
@@ -65,7 +65,7 @@ fn old_records_are_forgotten_and_young_ones_kept(world: &World) {
     insert(0, 250, 3_601_000);
     insert(1_000, 20, 3_500_000);
     let service = Service::start(&schema.url(), &["--message-retention-ms", "3600000"]);
-    service.wait_for_line("forgot 250 messages");
+    service.wait_for_line("deleted 250 old records");
     let left: Vec<String> = schema.rows(&format!("SELECT message_id FROM {MESSAGE_TABLE}"));
     assert_eq!(left.len(), 20);
     let young = Session { device: "d".to_owned(), prospect: "p1000".to_owned() };

@@ -33,7 +33,7 @@ fn samples_count_what_happened(world: &World) {
     let history = eventually(
         || "a waiter in a sample",
         || {
-            // Its waiting is no slow answer.
+            // Its wait in the queue is not a slow answer.
             service.acquire_waiting(&held, 3_000).assert_held();
             let history = service.get("/v1/history");
             (total(&history, "waiting") > 0).then_some(history)
@@ -78,7 +78,7 @@ fn events_name_takeovers_sweeps_and_forced_releases(world: &World) {
     service.acquire(&old, json!({})).assert_granted("takeover");
     service.hold(&forced);
     service.force(&forced, json!({}));
-    // There was nothing to release.
+    // The session was not held, so nothing was released.
     service.force(&forced, json!({}));
     let history = service.get("/v1/history");
     assert!(!history.json.to_string().contains(&token), "{history:?}");

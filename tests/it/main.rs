@@ -4,9 +4,9 @@
 //!
 //! A test is a function that takes a [`World`](world::World): the service on one of the two
 //! databases. The databases are private servers, each started before its first test and stopped
-//! after the last. `tests/install mariadb mysql` installs them, and `tests/install languages` what
-//! the clients for other languages need. With `FAIL_FAST` in the environment, no test begins
-//! after one has failed.
+//! after the last. `tests/install mariadb mysql` installs them, and `tests/install languages` the
+//! programs for the clients in other languages. With `FAIL_FAST` in the environment, no test begins
+//! after a failure.
 
 mod alerts;
 mod background;
@@ -34,10 +34,10 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Failed, Trial};
 use world::{Engine, World};
 
-/// How many tests run at once. They mostly wait, so there are more than processors.
+/// How many tests run at once. They mostly wait, so this is more than the number of processors.
 const TEST_THREADS: usize = 6;
 
-/// Far longer than any test takes on a machine that is busy with other things.
+/// Far longer than any test takes on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(240);
 
 fn main() {
@@ -80,7 +80,8 @@ fn main() {
     conclusion.exit();
 }
 
-/// Runs a test in a thread of its own and name: one that hangs fails, and the others go on.
+/// Runs a test in its own thread, which has the test's name. A test that hangs fails, and the
+/// others continue.
 fn trial(name: String, run: impl FnOnce() + Send + 'static) -> Trial {
     static HAS_FAILED: AtomicBool = AtomicBool::new(false);
     Trial::test(name.clone(), move || {
@@ -96,7 +97,7 @@ fn trial(name: String, run: impl FnOnce() + Send + 'static) -> Trial {
         let end = is_over.then(|| test.join());
         HAS_FAILED.fetch_or(!matches!(end, Some(Ok(()))), Ordering::Relaxed);
         match end {
-            // Resumed here, the panic is printed with its test, at the end.
+            // The panic is resumed here, so that it is printed with its test at the end.
             Some(end) => end.map_err(|panic| resume_unwind(panic)),
             None => Err(format!("it hangs, after {TEST_TIMEOUT:?}").into()),
         }

@@ -46,7 +46,7 @@ fn every_outcome_is_counted(world: &World) {
     let short = Session::new();
     service.acquire(&short, json!({"ttl_ms": 3_000}));
     service.acquire(&short, json!({"wait_ms": 10_000})).assert_granted("takeover");
-    // The takeover of an old program's row is no overrun.
+    // The takeover of an old program's row is not an overrun.
     let old = Session::new();
     schema.store(&old, "'2020-01-01 00:00:00'");
     service.acquire(&old, json!({})).assert_granted("takeover");
@@ -72,7 +72,7 @@ fn every_outcome_is_counted(world: &World) {
     assert!((metric(&text, "session_lock_hold_seconds_count") - 1.0).abs() < 0.1);
     assert!(metric(&text, "session_lock_wait_seconds_sum") > 0.5);
     assert!(metric(&text, "session_lock_ids_used_ratio") < 0.1);
-    // The service sends no statement that only the other of the two databases knows.
+    // The service sends no statement that only the other database supports.
     let refused = "session_lock_database_errors_total{kind=\"refused\"}";
     assert!(metric(&text, refused) < 0.1, "{text}");
     assert!(metric(&text, "session_lock_clock_difference_seconds").abs() < 5.0);

@@ -46,15 +46,12 @@ fn systemd_gets_watchdog_messages_only_while_the_service_answers(world: &World) 
         Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
     };
     let wait_for = |line: &str| {
-        eventually(
-            || format!("systemd is told {line}"),
-            || told().filter(|told| told.contains(line)),
-        );
+        eventually(|| format!("systemd gets {line}"), || told().filter(|told| told.contains(line)));
     };
     wait_for("READY=1");
     wait_for("STATUS=ready");
     wait_for("WATCHDOG=1");
-    // Most clients get no answer any more, because these threads accept their connections.
+    // Most clients no longer get an answer, because these threads accept their connections.
     for _ in 0..64 {
         let listener = TcpListener::from(service.listening_socket());
         thread::spawn(move || {
@@ -131,7 +128,7 @@ fn traced_calls(world: &World, listen: &str) -> BTreeSet<String> {
     let trace = folder.path().join("trace");
     let notify = folder.path().join("notify");
     let _systemd = UnixDatagram::bind(&notify).unwrap();
-    // With -D the process that is started is the service, and strace its grandchild.
+    // With -D, the child process is the service, and strace its grandchild.
     let mut service = Service::spawn(
         Command::new("strace")
             .args(["-D", "-f", "-qq", "-e", "signal=none", "-o", &trace.display().to_string()])

@@ -10,7 +10,7 @@ use session_lock::testing::OwnerToken;
 
 use crate::conversation::{Conversation, name_in};
 use crate::form::Form;
-use crate::history::{Event, What};
+use crate::history::{Asked, Event, What};
 use crate::run::{Run, SESSIONS};
 use crate::world::{Reply, http_agent};
 
@@ -19,6 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Client<'a> {
     run: &'a Run,
+    number: u64,
     sessions: &'a [Conversation],
     rng: Rng,
     agent: ureq::Agent,
@@ -27,6 +28,7 @@ pub struct Client<'a> {
 
 /// An answer, if there was one, and when it was asked for and came.
 struct Answered {
+    asked: Asked,
     called: Duration,
     came: Duration,
     reply: Option<Reply>,
@@ -49,8 +51,15 @@ impl Answered {
 }
 
 impl<'a> Client<'a> {
-    pub fn new(run: &'a Run, sessions: &'a [Conversation], form: Form, seed: u64) -> Self {
-        Self { run, sessions, rng: Rng::with_seed(seed), agent: http_agent(TIMEOUT), form }
+    pub fn new(
+        run: &'a Run,
+        number: u64,
+        sessions: &'a [Conversation],
+        form: Form,
+        seed: u64,
+    ) -> Self {
+        let rng = Rng::with_seed(seed + number);
+        Self { run, number, sessions, rng, agent: http_agent(TIMEOUT), form }
     }
 
     pub fn run(mut self) {
@@ -60,12 +69,12 @@ impl<'a> Client<'a> {
     }
 
     /// Asks any of the servers.
-    fn ask(&mut self, path: &str, body: &Value) -> Answered {
+    fn ask(&mut self, operation: &'static str, body: &Value) -> Answered {
         let number = self.rng.usize(..self.run.servers.len());
         let server = self.run.servers[number].read().unwrap().clone();
         let called = self.run.began.elapsed();
-        let response = self.form.post(&self.agent, &format!("http://{server}{path}"), body);
-        let reply = Reply::try_read(response).ok();
+        let url = format!("http://{server}/v1/{operation}");
+        let reply = Reply::try_read(self.form.post(&self.agent, &url, body)).ok();
         let came = self.run.began.elapsed();
         if let Some(reply) = &reply {
             assert!(matches!(reply.status, 200 | 409 | 503), "{reply:?}");
@@ -81,12 +90,21 @@ impl<'a> Client<'a> {
             self.run.unanswered.lock().unwrap().push(asked);
             thread::sleep(Duration::from_millis(20));
         }
-        Answered { called, came, reply }
+        let owner_token = body["owner_token"].as_str();
+        let drawn = || reply.as_ref()?.json["owner_token"].as_str();
+        let asked = Asked {
+            client: self.number,
+            operation,
+            owner_token: owner_token.or_else(drawn).map(str::to_owned),
+            ttl_ms: body["ttl_ms"].as_u64(),
+        };
+        Answered { asked, called, came, reply }
     }
 
     fn record(&self, session: usize, message: Option<u64>, answered: &Answered, what: What) {
-        let event =
-            Event { session, message, called: answered.called, answered: answered.came, what };
+        let Answered { asked, called, came, .. } = answered;
+        let asked = asked.clone();
+        let event = Event { session, message, called: *called, answered: *came, asked, what };
         self.run.history.lock().unwrap().push(event);
     }
 
@@ -142,7 +160,7 @@ impl<'a> Client<'a> {
             body["message_id"] = json!(message_id(message));
         }
         for _ in 0..4 {
-            let answered = self.ask("/v1/acquire", &body);
+            let answered = self.ask("acquire", &body);
             let what = match (answered.status(), answered.text("reason").as_deref()) {
                 (200, _) => What::Granted {
                     token: answered.text("owner_token")?,
@@ -177,7 +195,7 @@ impl<'a> Client<'a> {
         let mut body = self.owned(session, token);
         // Never less than it has.
         body["ttl_ms"] = json!(5_000);
-        let answered = self.ask("/v1/renew", &body);
+        let answered = self.ask("renew", &body);
         let what = match answered.status() {
             200 => What::Renewed { token: token.to_owned(), remaining: answered.remaining() },
             409 => What::Lost(token.to_owned()),
@@ -190,7 +208,7 @@ impl<'a> Client<'a> {
         let mut body = self.owned(session, token);
         body["message_id"] = json!(message_id(message));
         for _ in 0..3 {
-            let answered = self.ask("/v1/commit", &body);
+            let answered = self.ask("commit", &body);
             let what = match (answered.status(), answered.text("reason").as_deref()) {
                 (200, _) => What::Committed(token.to_owned()),
                 (409, Some("duplicate")) => What::CommittedAlready,
@@ -207,7 +225,7 @@ impl<'a> Client<'a> {
 
     fn release(&mut self, session: usize, token: String) {
         let body = self.owned(session, &token);
-        let answered = self.ask("/v1/release", &body);
+        let answered = self.ask("release", &body);
         let what = match answered.status() {
             200 => What::Released(token),
             409 => What::Lost(token),

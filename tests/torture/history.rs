@@ -16,7 +16,18 @@ pub struct Event {
     pub message: Option<u64>,
     pub called: Time,
     pub answered: Time,
+    pub asked: Asked,
     pub what: What,
+}
+
+/// What our own checks do not need, and the judge does.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    pub client: u64,
+    pub operation: &'static str,
+    /// That of the request or, if that had none, of the answer.
+    pub owner_token: Option<String>,
+    pub ttl_ms: Option<u64>,
 }
 
 /// What was asked and answered. The text is the owner token.
@@ -190,6 +201,7 @@ pub fn check_the_checker() {
         message,
         called: Duration::from_millis(called_ms),
         answered: Duration::from_millis(answered_ms),
+        asked: Asked::default(),
         what,
     };
     let granted = |token: &str, fencing_token, remaining_ms| What::Granted {

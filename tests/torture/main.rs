@@ -6,6 +6,7 @@
 //! `GROUP` for how many seconds a cluster of either kind is tested afterwards; `make torture` sets
 //! them.
 
+mod cases;
 mod client;
 mod cluster;
 mod conversation;
@@ -14,8 +15,13 @@ mod form;
 mod galera;
 mod group;
 mod history;
+mod judge;
+mod leases;
+mod lines;
+mod pieces;
 mod report;
 mod run;
+mod spec;
 #[allow(dead_code, unused_macros, unused_imports)]
 #[path = "../it/world/mod.rs"]
 mod world;
@@ -38,6 +44,11 @@ fn main() {
         value.map_or(default, |value| value.parse().expect("they are numbers"))
     };
     history::check_the_checker();
+    cases::check_the_judge();
+    if let Some(file) = std::env::var_os("HISTORY") {
+        judge::judge_file("history", file.as_ref());
+        return;
+    }
     let seconds = number("SECONDS", SECONDS_DEFAULT);
     let seed = number("SEED", fastrand::u64(..1_000_000));
     println!("torture: SECONDS={seconds} SEED={seed}");

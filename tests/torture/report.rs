@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::history::{self, What};
+use crate::judge::judge_file;
+use crate::lines;
 use crate::run::Run;
 
 /// The longest that a request takes, on a slow machine.
 const ENDS_WITHIN: Duration = Duration::from_secs(12);
 
 /// Returns the number of operations.
-pub fn report(name: &str, run: Run) -> u64 {
+pub fn report(name: &str, seed: u64, run: Run) -> u64 {
     let history = run.history.into_inner().unwrap();
     let faults = run.faults.into_inner().unwrap();
     let accepted = run.accepted.into_inner().unwrap();
@@ -25,6 +27,7 @@ pub fn report(name: &str, run: Run) -> u64 {
         history.len(),
         unanswered.len()
     );
+    let file = lines::write(&format!("{name}-{seed}"), &history);
     let mut wrong = history::check(&history);
     let missing = faults.iter().chain(&accepted).filter(|(_, count)| **count == 0);
     wrong.extend(missing.map(|(what, _)| format!("{what:?} never happened")));
@@ -41,6 +44,7 @@ pub fn report(name: &str, run: Run) -> u64 {
     }
     assert!(wrong.is_empty(), "{name}: {} things are wrong", wrong.len());
     assert!(u128::from(slowest_ms) < ENDS_WITHIN.as_millis(), "a request took {slowest_ms} ms");
+    judge_file(name, &file);
     history.len() as u64
 }
 

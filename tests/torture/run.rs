@@ -107,7 +107,7 @@ pub fn run(name: &str, proxies: &[Proxy], seed: u64, fail: impl FnOnce(&mut Serv
     let sessions: Vec<_> = (0..SESSIONS).map(Conversation::new).collect();
     thread::scope(|scope| {
         for (number, form) in (0..CLIENTS).zip(Form::ALL.into_iter().cycle()) {
-            let client = Client::new(&run, &sessions, form, seed + number);
+            let client = Client::new(&run, number, &sessions, form, seed);
             scope.spawn(move || client.run());
         }
         fail(&mut servers);
@@ -125,5 +125,5 @@ pub fn run(name: &str, proxies: &[Proxy], seed: u64, fail: impl FnOnce(&mut Serv
             servers.services[0].acquire(other, json!({})).assert_held();
         }
     }
-    report(name, run)
+    report(name, seed, run)
 }

@@ -121,7 +121,7 @@ fn health_says_whether_the_service_answers_and_no_more(world: &World) {
     let health = |variable, value: &str| -> Printed {
         Command::new(binary()).arg("health").env(variable, value).output().unwrap().into()
     };
-    // Neither an API token nor a database is needed, and the address is that of the service.
+    // The command needs neither an API token nor a database, and uses the address of the service.
     let no_database = format!("mysql://bot:s3cret@127.0.0.1:{}/bots", free_port());
     let arguments = ["serve", "--listen", "0.0.0.0:0", "--api-token", "s3cret", "--workers", "1"];
     let mut serve = Command::new(binary());
@@ -142,7 +142,7 @@ fn health_says_whether_the_service_answers_and_no_more(world: &World) {
             "{value}"
         );
     }
-    // Nobody, another server, and a service that hangs.
+    // No server, another server, and a service that hangs.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let other_url = format!("http://{}", other.local_addr().unwrap());
     let not_found = "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}";

@@ -1,4 +1,4 @@
-//! `session-lock dev`: a private database for trying it out.
+//! `session-lock dev`: the service on a private database.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -17,7 +17,7 @@ tests![
 
 struct Dev {
     child: KillOnDrop,
-    /// Kept open, since `dev` may print more.
+    /// Keep it open, because `dev` may print more.
     _output: BufReader<ChildStdout>,
     curls: Vec<String>,
     database_folder: String,
@@ -57,7 +57,7 @@ fn child_of(parent: u32) -> Option<String> {
     })
 }
 
-/// The command line of the first process that is wanted.
+/// The command line of the first process that matches.
 fn find_process(wanted: impl Fn(u32, &str) -> bool) -> Option<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -20,7 +20,7 @@ tests![
     signals_are_passed_on,
 ];
 
-/// `session-lock run`, with a shell script in a folder of its own as the command.
+/// `session-lock run` of a shell script in its own folder.
 pub struct Running {
     child: Child,
     folder: TempDir,
@@ -91,7 +91,7 @@ fn a_held_session_is_75_and_waited_for_if_asked(world: &World) {
     let owner_token = held.text("owner_token");
     let printed = Running::start(&world.service.http_url(), &session, &[], "touch ran").finish();
     assert_eq!(printed.status, Some(75), "{printed:?}");
-    assert!(printed.err.contains("held by somebody else"), "{printed:?}");
+    assert!(printed.err.contains("held by another worker"), "{printed:?}");
     let printed =
         Running::start(&world.service.http_url(), &session, &["--wait", "300ms"], "touch ran")
             .finish();
@@ -127,7 +127,8 @@ fn no_server_is_69_and_no_command_is_127(world: &World) {
 
 fn a_lease_is_renewed_as_long_as_the_command_runs(world: &World) {
     let session = Session::new();
-    // Its renewal at a third of the ttl may come 3 s late: a busy machine stalls that long at times.
+    // The renewal at a third of the ttl may be 3 s late: a busy machine sometimes stalls for this
+    // long.
     let running =
         Running::start(&world.service.http_url(), &session, &["--ttl", "6s"], "sleep 10; exit 4");
     let mut reads = 0;
@@ -144,7 +145,7 @@ fn a_lease_is_renewed_as_long_as_the_command_runs(world: &World) {
 
 fn a_lost_lease_stops_the_command_and_all_that_it_started(world: &World) {
     let session = Session::new();
-    // It ignores SIGTERM, and so does its child.
+    // The command and its child ignore SIGTERM.
     let script = "trap '' TERM; sh -c 'echo $$ >child; sleep 60' & echo $$ >parent; wait; sleep 60";
     let running = Running::start(&world.service.http_url(), &session, &["--ttl", "6s"], script);
     let (parent, child) = (running.wait_for_file("parent"), running.wait_for_file("child"));

@@ -17,7 +17,7 @@ tests![
     a_stopped_command_is_stopped_for_good_when_its_lease_is_lost,
 ];
 
-/// `session-lock run` in a shell in a terminal of its own.
+/// `session-lock run` in a shell with its own terminal.
 struct Terminal {
     _script: KillOnDrop,
     keyboard: ChildStdin,
@@ -25,7 +25,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Runs a command under a lease, and then, in the same shell, more.
+    /// Runs a command under a lease, and then more commands in the same shell.
     fn start(world: &World, session: &Session, command: &str, more: &str) -> Self {
         let Session { device, prospect } = session;
         let line = format!(

@@ -7,7 +7,7 @@ use crate::world::{Session, World, tests};
 
 tests![the_python_client_waits_in_asyncio_beside_others];
 
-/// Runs what the README shows in a function, for as many messages at once as it is told.
+/// Runs the README's code in a function, for a given number of messages at once.
 const BOT: &str = r#"
 import asyncio, json, re, sys, textwrap, types
 
@@ -35,7 +35,7 @@ async def main():
 asyncio.run(main())
 "#;
 
-/// More than `asyncio.to_thread` has threads on a small machine.
+/// More than the number of threads of `asyncio.to_thread` on a small machine.
 const MESSAGES: usize = 20;
 
 fn the_python_client_waits_in_asyncio_beside_others(world: &World) {

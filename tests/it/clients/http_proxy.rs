@@ -1,4 +1,4 @@
-//! A proxy in front of the service that loses, makes up or rewrites answers.
+//! A proxy in front of the service that loses, invents or rewrites answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the 503 of a lossy proxy asks for.
+/// `Retry-After` of a lossy proxy's 503.
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Answers each request, on a connection of its own, as its function says.
+/// Answers each request, on its own connection, by calling a function.
 pub struct HttpProxy {
     pub address: SocketAddr,
     pub requests: Arc<Mutex<Vec<Request>>>,
@@ -40,7 +40,7 @@ impl HttpProxy {
         Self { address, requests }
     }
 
-    /// Loses the first answer, answers the second request with 503, and passes on all that follows.
+    /// Loses the first answer, answers the second request with 503, and forwards all others.
     pub fn lossy(server: SocketAddr) -> Self {
         Self::start(move |number, request| match number {
             0 => {
@@ -56,7 +56,7 @@ impl HttpProxy {
     }
 }
 
-/// Passes a request on. Returns the answer.
+/// Forwards a request. Returns the answer.
 pub fn pass(server: SocketAddr, request: &str) -> String {
     let mut server = TcpStream::connect(server).unwrap();
     server.write_all(request.as_bytes()).unwrap();

@@ -184,7 +184,7 @@ fn repeats_requests_until_they_are_answered(world: &World, client: Client) {
 
 fn takes_a_base_url_with_a_path(world: &World, client: Client) {
     let server = world.service.address;
-    // Unlike the service, it takes no repeated slashes.
+    // Unlike the service, this gateway refuses repeated slashes.
     let gateway =
         HttpProxy::start(move |_, request| match request.strip_prefix("POST /locks/v1/") {
             Some(rest) => pass(server, &format!("POST /v1/{rest}")),
@@ -201,8 +201,7 @@ fn takes_a_base_url_with_a_path(world: &World, client: Client) {
     }
 }
 
-/// The client has another API token than the service, or asks for a ttl that is too short, or asks
-/// another server than it should.
+/// The client has a wrong API token, requests a ttl that is too short, or sends to a wrong server.
 fn fails_at_once_with_the_words_of_a_refusal(world: &World, client: Client) {
     let guarded = world.serve(&["--api-token", "another"]);
     let (server, guarded_server) = (world.service.address, guarded.address);
@@ -243,7 +242,7 @@ fn reaches_loopback_without_a_proxy(world: &World, client: Client) {
     }
 }
 
-/// Otherwise anybody on the way could read its API token.
+/// Otherwise anyone on the network path could read its API token.
 fn uses_tls_for_https_urls(client: Client) {
     const HANDSHAKE: u8 = 22;
     let server = TcpListener::bind("127.0.0.1:0").unwrap();

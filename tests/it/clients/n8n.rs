@@ -22,13 +22,14 @@ tests![
     the_n8n_client_commits_once_for_several_items,
 ];
 
-/// The execution did not fail, and the provider is told this status.
+/// Asserts that the execution did not fail, and that the provider got this status.
 #[track_caller]
 fn assert_tells(status: u64, outcome: &Outcome) {
     assert_eq!((outcome.told, &outcome.failure), (status, &None));
 }
 
-/// The provider is to deliver the message again, and n8n shows a failed execution with these words.
+/// Asserts that the provider must deliver the message again, and that n8n shows a failed execution
+/// with this text.
 #[track_caller]
 fn assert_fails(words: &str, outcome: &Outcome) {
     assert_eq!(outcome.told, 503, "{outcome:?}");
@@ -37,7 +38,7 @@ fn assert_fails(words: &str, outcome: &Outcome) {
 
 const NO_WORK: fn() = || panic!("no reply to this one");
 
-/// Delivers a message. Nothing fails but what the service refuses.
+/// Delivers a message. Only the requests that the service refuses fail.
 fn deliver(service: &Service, webhook: &Value, work: &dyn Fn()) -> Outcome {
     deliver_through(&|path, body| Some(service.post(path, body)), webhook, work)
 }
@@ -50,7 +51,7 @@ fn deliver_through(
     run_workflow(&Outside { post, work, fails: &[] }, webhook)
 }
 
-/// An answer of something between the workflow and the service.
+/// An answer from a gateway between the workflow and the service.
 fn answer_of_a_gateway(status: u16) -> Reply {
     let json = json!({"error": {"message": "of the gateway"}});
     Reply { status, text: json.to_string(), json, retry_after_s: None }
@@ -118,7 +119,7 @@ fn the_n8n_client_tells_the_provider_of_every_failure(world: &World) {
     }
     assert_fails("The bot's work", &run(&post, &["The bot's work", "Give back"]));
     world.sql(format!("DELETE FROM {TABLE} WHERE {session}"));
-    // The last one: the message is committed by then.
+    // The last node: the message is already committed.
     assert_fails("Send the reply", &run(&post, &["Send the reply"]));
     assert_eq!(world.stored(&session), None);
 }
@@ -144,7 +145,7 @@ fn the_n8n_client_asks_for_a_commit_until_it_is_answered(world: &World) {
         };
         deliver_through(&post, &webhook, work)
     };
-    // Lost: asking again is of no use.
+    // Lost: a retry does not help.
     let overruns = || world.sql(format!("DELETE FROM {TABLE} WHERE {session}"));
     assert_tells(503, &deliver(0, &overruns));
     assert_eq!((asked.borrow().len(), releases.get()), (1, 1));
@@ -178,7 +179,7 @@ fn the_n8n_client_shows_statuses_that_are_no_answers(world: &World) {
             assert_eq!(world.stored(&session), None);
         }
     }
-    // Not ready, as behind a database that restarts.
+    // Not ready, as while the database restarts.
     let post = |_: &str, _| Some(answer_of_a_gateway(503));
     assert_tells(503, &deliver_through(&post, &webhook, &NO_WORK));
 }
@@ -198,7 +199,7 @@ fn the_n8n_client_shows_a_failed_release_after_the_reply(world: &World) {
 fn the_n8n_client_has_the_documented_address(_world: &World) {
     let workflow = workflow();
     let webhook = node(&workflow, "Webhook");
-    // Without it, an import on the command line puts the workflow's id before the path.
+    // Without a webhook id, an import on the command line puts the workflow's id before the path.
     assert!(webhook["webhookId"].as_str().is_some_and(|id| !id.is_empty()), "{webhook}");
     let path = webhook["parameters"]["path"].as_str().unwrap();
     let readme = fs::read_to_string(Path::new(CLIENTS).join("README.md")).unwrap();

@@ -1,4 +1,4 @@
-//! The ways in which a Node bot can load the client, and its types.
+//! The ways to load the client in a Node bot, and its types.
 
 use std::fs;
 use std::path::Path;
@@ -66,7 +66,7 @@ fn runs(world: &World, folder: &TempDir, bot: &str) {
 }
 
 fn the_node_client_loads_by_require_and_by_import(world: &World) {
-    // From 20.19 and 22.12 on.
+    // Since 20.19 and 22.12.
     let can_require = printed(&mut command(&["node", "-p", "process.features.require_module"]), "");
     if can_require.out.trim() == "true" {
         runs(world, &commonjs_bot(REQUIRE), "bot.cjs");

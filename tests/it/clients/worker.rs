@@ -11,7 +11,7 @@ use crate::world::{KillOnDrop, Printed, Session};
 
 pub const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
 
-/// An environment with a proxy that nobody reaches.
+/// An environment with an unreachable proxy.
 pub const DEAD_PROXY: [(&str, &str); 9] = [
     ("http_proxy", NOWHERE),
     ("HTTP_PROXY", NOWHERE),
@@ -21,7 +21,7 @@ pub const DEAD_PROXY: [(&str, &str); 9] = [
     ("ALL_PROXY", NOWHERE),
     ("no_proxy", ""),
     ("NO_PROXY", ""),
-    // Without it, no version of Node looks at the others.
+    // Without this variable, no version of Node reads the others.
     ("NODE_USE_ENV_PROXY", "1"),
 ];
 const NOWHERE: &str = "http://127.0.0.1:9";
@@ -31,7 +31,7 @@ const NOWHERE: &str = "http://127.0.0.1:9";
 pub struct Client {
     /// The program that demonstrates it, and its first arguments.
     pub program: &'static [&'static str],
-    /// What it does besides acquire, renew, commit and release.
+    /// Its other features besides acquire, renew, commit and release.
     pub skills: &'static [Skill],
 }
 
@@ -47,8 +47,8 @@ impl Client {
     }
 }
 
-/// A client's demonstration as a child process: it takes one command a line, and prints one answer a
-/// line.
+/// A client's demonstration as a child process. It reads one command per line, and prints one
+/// answer per line.
 pub struct Worker {
     _child: KillOnDrop,
     commands: ChildStdin,
@@ -96,7 +96,7 @@ impl Worker {
     }
 }
 
-/// Tells a client's demonstration to acquire. Returns what it printed until its end.
+/// Tells a client's demonstration to acquire. Returns its whole output.
 pub fn acquire_once(program: &[&str], url: &str, options: &[&str]) -> Printed {
     let Session { device, prospect } = &Session::new();
     let mut demo = command(program);
@@ -105,11 +105,11 @@ pub fn acquire_once(program: &[&str], url: &str, options: &[&str]) -> Printed {
     printed(&mut demo, "acquire\n")
 }
 
-/// Runs a program with this input. Returns what it printed until its end.
+/// Runs a program with this input. Returns its whole output.
 pub fn printed(program: &mut Command, input: &str) -> Printed {
     let pipes = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = pipes.spawn().unwrap();
-    // A program that has ended by then reads nothing.
+    // A program that has already ended reads nothing.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap().into()
 }

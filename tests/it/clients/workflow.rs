@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::worker::{CLIENTS, Worker, command};
 use crate::world::Reply;
 
-/// Fills in the expressions of n8n: `$json` is the current item, `$('Node')` what a node has put out,
-/// and `$runIndex` how often the current node has run before.
+/// Evaluates the expressions of n8n: `$json` is the current item, `$('Node')` the output of a node,
+/// and `$runIndex` the number of earlier runs of the current node.
 const FILL_IN: &str = r#"
 require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
   const { template, $json, nodes, $runIndex } = JSON.parse(line);
@@ -37,9 +37,9 @@ pub fn node<'a>(workflow: &'a Value, name: &str) -> &'a Value {
     nodes.find(|node| node["name"] == name).expect(name)
 }
 
-/// What the workflow meets outside of n8n.
+/// The systems outside of n8n that the workflow uses.
 pub struct Outside<'a> {
-    /// Sends a request to the service; there may be no answer.
+    /// Sends a request to the service, which may not answer.
     pub post: &'a dyn Fn(&str, String) -> Option<Reply>,
     /// The bot's work, and the sending of the reply.
     pub work: &'a dyn Fn(),
@@ -47,16 +47,17 @@ pub struct Outside<'a> {
     pub fails: &'a [&'a str],
 }
 
-/// What one webhook led to.
+/// The result of one webhook.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The status that the provider is told.
+    /// The status that the provider gets.
     pub told: u64,
     /// The message of a failed execution.
     pub failure: Option<String>,
 }
 
-/// What n8n itself tells the provider when an execution ends, well or not, and no node has.
+/// The status that n8n itself sends to the provider if an execution ends, with or without success,
+/// and no node has answered.
 const TOLD_BY_N8N: u64 = 200;
 
 pub fn run_workflow(outside: &Outside<'_>, webhook: &Value) -> Outcome {
@@ -77,7 +78,7 @@ pub fn run_workflow(outside: &Outside<'_>, webhook: &Value) -> Outcome {
         run.outputs[name] = json!([null, null, null]);
         run.outputs[name][output] = json!({"json": item});
         let next = &workflow["connections"][name]["main"][output];
-        assert!(next[1].is_null(), "{name} goes on in two places");
+        assert!(next[1].is_null(), "{name} continues in two places");
         match next[0]["node"].as_str() {
             Some(next) => name = next,
             None => break None,
@@ -89,9 +90,9 @@ pub fn run_workflow(outside: &Outside<'_>, webhook: &Value) -> Outcome {
 struct Run<'a> {
     outside: &'a Outside<'a>,
     expressions: Worker,
-    /// What each node has put out last, at each of its outputs.
+    /// The last items of each node, for each of its outputs.
     outputs: Value,
-    /// How often each node has run.
+    /// The number of runs of each node.
     runs: Value,
     told: Option<u64>,
 }
@@ -159,11 +160,11 @@ impl Run<'_> {
             let value = self.fill_in(&header["value"], item, 0).to_string();
             assert!(value.trim_matches('"').parse::<u8>().is_ok(), "{header}: {value}");
         }
-        assert!(self.told.is_none(), "the provider is told a second time");
+        assert!(self.told.is_none(), "the provider gets a second answer");
         self.told = options["responseCode"].as_u64();
     }
 
-    /// Sends a request, and repeats it after an error as often as the node says.
+    /// Sends a request, and repeats it after errors up to the limit of the node.
     fn request(&mut self, node: &Value, item: &Value) -> Result<Value, Value> {
         let parameters = &node["parameters"];
         let url = self.fill_in(&parameters["url"], item, 0);

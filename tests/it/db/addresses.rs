@@ -13,7 +13,7 @@ tests![
     with_tls_the_certificate_is_compared_with_the_name,
 ];
 
-/// Nothing listens at the others: the databases of these tests listen on 127.0.0.1 only.
+/// Nothing listens at the other addresses: the databases of these tests listen only on 127.0.0.1.
 const HOSTS: &str = "::1 several.test\n127.0.0.2 several.test\n127.0.0.1 several.test\n\
     ::1 database.test\n127.0.0.3 database.test\n127.0.0.1 database.test\n\
     ::1 nothing.test\n127.0.0.2 nothing.test\n127.0.0.1 localhost\n";
@@ -28,7 +28,7 @@ fn check(url: &str) -> Printed {
         hosts.display(),
         binary()
     );
-    // A namespace of its own for mounts, for which others than root need one for users, too.
+    // A private mount namespace. Users other than root also need a user namespace for it.
     let namespace = if geteuid().is_root() { "-m" } else { "-rm" };
     Command::new("unshare").args([namespace, "sh", "-c", &script]).output().unwrap().into()
 }
@@ -54,7 +54,7 @@ fn with_tls_the_certificate_is_compared_with_the_name(world: &World) {
     let url = |name| with_authority(&url(&server, name), &authority.path("ca.pem"));
     let found = check(&url("database.test"));
     assert_eq!(found.status, Some(0), "{found:?}");
-    // The certificate names 127.0.0.1, too, and that is where this name leads.
+    // The certificate also names 127.0.0.1, which is the address of this name.
     let other = check(&url("several.test"));
     assert_eq!(other.status, Some(1), "{other:?}");
     assert_says(&other.out, &["problem  tls", "not valid for name \"several.test\""]);

@@ -1,4 +1,4 @@
-//! Connections that were closed, or that the network forgot.
+//! Connections that were closed, or that the network dropped.
 
 use std::thread;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn lost_connections_are_replaced_without_an_error(world: &World) {
     let session = Session::new();
     for _ in 0..5 {
         let owner_token = service.hold(&session);
-        // A restart of the database ends connections like this, and so does its wait_timeout.
+        // A restart of the database ends connections like this, as does its wait_timeout.
         schema.kill_connections();
         let list = service.get("/v1/locks");
         assert_eq!(list.json["locks"].as_array().map(Vec::len), Some(1));
@@ -33,7 +33,7 @@ fn lost_connections_are_replaced_without_an_error(world: &World) {
 fn connections_that_the_network_forgot_cost_one_timeout(world: &World) {
     let (proxy, service) = world.serve_through_proxy(&["--workers", "4"]);
     let is_served = || {
-        // This opens four connections, which are idle then.
+        // This opens four connections, which are idle afterwards.
         service.recovery();
         proxy.set(Fault::Delay(Duration::from_millis(100)));
         service.recovery();
@@ -43,7 +43,7 @@ fn connections_that_the_network_forgot_cost_one_timeout(world: &World) {
         // A second dead connection would exceed the timeout of the request.
         service.acquire(&Session::new(), json!({})).status == 200
     };
-    // It tries again, because a busy machine may stall.
+    // The test tries again, because a busy machine may stall.
     assert!((0..3).any(|_| is_served()), "it used several dead connections");
 }
 
@@ -60,7 +60,7 @@ fn a_lease_that_was_lost_is_not_released_over_a_dead_connection(world: &World) {
         let idle = "SELECT id FROM information_schema.processlist \
                     WHERE command = 'Sleep' AND id <> CONNECTION_ID()";
         for id in conn.query::<u64, _>(idle).unwrap() {
-            // One may have ended by itself.
+            // A connection may have ended before.
             let _ = conn.query_drop(format!("KILL {id}"));
         }
         thread::sleep(Duration::from_millis(200));

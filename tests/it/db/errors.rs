@@ -8,8 +8,8 @@ tests![an_error_of_the_database_is_never_a_grant];
 
 fn an_error_of_the_database_is_never_a_grant(world: &World) {
     let (schema, service) = world.own_service(&[]);
-    // Migrations of a table in use: a renamed column (which once caused an incident), a table that
-    // is gone, a column that is too short, a new column without a default.
+    // Migrations of a table in use: a renamed column (which once caused an incident), a missing
+    // table, a column that is too short, a new column without a default.
     for (change, undo) in [
         (
             "CHANGE timestamp stamped_at VARCHAR(255) NOT NULL",

@@ -20,7 +20,7 @@ tests![
 ];
 
 /// A connection that was lost in the middle of a write is ended with `KILL` and its id. On another
-/// server, that id may belong to somebody else's connection.
+/// server, that id may belong to another program's connection.
 fn a_failover_ends_nobody_elses_connection(world: &World) {
     let [first, second] = [(); 2].map(|()| DatabaseServer::start_migrated(world.engine, &[]));
     let proxy = Proxy::start(first.address());
@@ -74,8 +74,8 @@ fn start_replicas(engine: Engine) -> (DatabaseServer, DatabaseServer) {
     (primary, replica)
 }
 
-/// Waits until the replica has received a lease, and stops the replication there, so that the replica
-/// lags behind.
+/// Waits until the replica has received a lease, and stops the replication there, so that the
+/// replica lags behind.
 fn stop_replication_after(engine: Engine, replica: &DatabaseServer, session: &Session) {
     let mut conn = replica.connect();
     eventually(
@@ -93,7 +93,7 @@ fn stop_replication_after(engine: Engine, replica: &DatabaseServer, session: &Se
     conn.query_drop(stop).unwrap();
 }
 
-/// docs/failures.md warns of this: a client cannot prevent it.
+/// A client cannot prevent this; docs/failures.md warns of it.
 fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &World) {
     let (primary, replica) = start_replicas(world.engine);
     let proxy = Proxy::start(primary.address());
@@ -111,7 +111,7 @@ fn an_asynchronous_failover_forgets_what_the_replica_had_not_received(world: &Wo
     assert_eq!(service.release(&received, &kept).status, 200);
     let second = service.acquire(&missed, json!({}));
     second.assert_granted("new");
-    // Writes that check the fencing token are safe all the same, while the clocks agree.
+    // Writes that check the fencing token are still safe, while the clocks agree.
     assert!(second.number("fencing_token") > first.number("fencing_token"));
 }
 
@@ -180,7 +180,8 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
     let many = ["--workers", "16"];
     let superusers = Service::start(&proxy.url(DATABASE), &many);
     let service = Service::start(&proxy.url(DATABASE).replace("root@", "bot@"), &many);
-    // One request after the other, while the network is slow, so that each has a connection.
+    // The network is slow while these requests are sent one after the other, so that each has a
+    // connection.
     proxy.set(Fault::Delay(Duration::from_millis(10)));
     let at_once = |service: &Service| -> Vec<u16> {
         thread::scope(|scope| {
@@ -199,7 +200,7 @@ fn a_failover_with_old_connections_costs_at_most_one_request(world: &World) {
         first.connect().query_first(sql).unwrap()
     };
     let before = rows();
-    // The other service has not noticed yet.
+    // The other service has not detected the failover yet.
     superusers.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
     superusers.get("/readyz").assert_refused(503, "unavailable");
     assert_eq!(rows(), before, "leases of a read-only server");

@@ -1,4 +1,4 @@
-//! The database or the network fails: every request ends soon, and so does the recovery.
+//! The database or the network fails: every request ends soon, and the recovery is fast.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,17 +24,17 @@ tests![
     a_failure_that_lasts_is_logged_with_a_count,
 ];
 
-/// The longest that a request takes, whatever happens.
+/// The longest duration of a request in any failure.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
-/// The longest that the service takes to recover after the database has.
+/// The longest recovery of the service after that of the database.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// More clients than the workers can serve at a time.
 const CLIENTS: usize = 250;
 
-/// Many clients send every kind of request while the database or the network fails. Each answer must
-/// be one that is allowed then. Returns how long the slowest took.
+/// Many clients send every kind of request while the database or the network fails. Each answer
+/// must be allowed in this failure. Returns the duration of the slowest.
 fn load_while(
     service: &Service,
     begin: impl FnOnce(),
@@ -83,8 +83,8 @@ fn load_while(
     slowest.unwrap_or_default()
 }
 
-/// Runs a failure that returns the slowest answer and the recovery, both of which must be short. It
-/// tries again, because a busy machine may stall.
+/// Runs a failure that returns the slowest answer and the recovery, both of which must be short.
+/// Tries again, because a busy machine may stall.
 fn assert_requests_end_soon(what: &str, mut failure: impl FnMut() -> (Duration, Duration)) {
     let mut tries = Vec::new();
     while tries.len() < 3 {
@@ -133,8 +133,8 @@ fn every_request_ends_soon_whatever_the_database_does(world: &World) {
     });
 }
 
-/// Takes all connections that the server allows, and ends those of the service. The database keeps one
-/// more for root.
+/// Uses all connections that the server allows, and ends those of the service. The database
+/// reserves one more for root.
 fn take_all_connections(server: &DatabaseServer, bot_url: &str) -> Vec<mysql::Conn> {
     const CONNECTIONS: usize = 15;
     let mut root = server.connect();
@@ -174,7 +174,7 @@ fn every_request_ends_soon_whatever_the_network_does(world: &World) {
 
 fn healthz_answers_while_all_workers_wait_for_the_database(world: &World) {
     let (proxy, service) = world.serve_through_proxy(&["--workers", "1"]);
-    // It tries again, because a busy machine may stall.
+    // The test tries again, because a busy machine may stall.
     eventually(
         || "an answer long before the worker is free",
         || {

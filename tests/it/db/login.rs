@@ -1,4 +1,4 @@
-//! How users log in, and logins that cannot succeed.
+//! Login methods, and logins that cannot succeed.
 
 use std::thread;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const PARSEC: &str = "IDENTIFIED VIA parsec USING PASSWORD('pw')";
 /// The first version of MariaDB with the plugin parsec.
 const PARSEC_SINCE: (u16, u16, u16) = (11, 6, 1);
 
-/// How users may log in: a clause of `CREATE USER`, and what is said if that does not work here.
+/// Login methods: a clause of `CREATE USER`, and the error text if the method is not supported.
 fn plugins(engine: Engine) -> &'static [(&'static str, &'static str)] {
     match engine {
         Engine::MariaDb(_) => &[
@@ -122,7 +122,7 @@ fn what_the_driver_cannot_read_ends_neither_a_command_nor_the_service(world: &Wo
     let (proxy, mut service) = world.serve_through_proxy(&[]);
     service.recovery();
     proxy.set(Fault::EmptyReplies);
-    // Of the connections that are open, and of new ones.
+    // For existing connections and for new ones.
     for _ in 0..10 {
         service.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
     }

@@ -26,17 +26,17 @@ fn a_lease_that_nobody_could_be_told_of_belongs_to_the_token_in_the_503(world: &
     proxy.set(Fault::None);
     service.recovery();
     assert_eq!(service.release(&session, &token).status, 200);
-    // The lost connection was ended, and that it is gone is no error of the database.
+    // The lost connection was ended. Its absence is not an error of the database.
     let refused = "session_lock_database_errors_total{kind=\"refused\"} 0\n";
     assert!(service.text("/metrics").contains(refused), "{}", service.text("/metrics"));
 }
 
-/// Writes a lease that the service does not learn of: the database's answer is lost, and then the
+/// Writes a lease of which the service gets no answer: the database's answer is lost, and then the
 /// database is unreachable. Returns the session and the 503.
 fn acquire_without_answer(world: &World, proxy: &Proxy, service: &Service) -> (Session, Reply) {
     for _ in 0..10 {
         let session = Session::new();
-        // The write waits for this insert, so exactly its answer is lost.
+        // The write waits for this insert, so that exactly its answer is lost.
         let mut other_program = world.insert_row(&session);
         let is_written = || world.stored(&session).is_some();
         let refused = thread::scope(|scope| {
@@ -70,7 +70,7 @@ fn a_write_that_arrives_late_holds_nothing(world: &World) {
     let refused = service.acquire(&session, json!({"owner_token": token.secret()}));
     refused.assert_refused(503, "unavailable");
     thread::sleep(Duration::from_secs(1));
-    // Now the write arrives, at a connection that has been ended meanwhile.
+    // Now the write arrives, on a connection that has been ended meanwhile.
     proxy.set(Fault::None);
     thread::sleep(Duration::from_millis(300));
     world.service.acquire(&session, json!({})).assert_granted("new");

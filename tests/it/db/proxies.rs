@@ -1,4 +1,4 @@
-//! Proxies that have connections of their own to the database.
+//! Proxies with their own connections to the database.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,13 +11,14 @@ use crate::world::{Proxy, Service, Session, World, assert_says, run_check, tests
 
 tests![where_numbers_are_a_proxys_own_a_lost_write_is_waited_out_and_nobody_is_killed];
 
-/// Nothing that has reached the server takes effect later than this after its connection was lost.
+/// A statement that has reached the server takes effect at most this time after its connection was
+/// lost.
 const LATE_WRITE_MAX: Duration = Duration::from_secs(3);
 
 fn where_numbers_are_a_proxys_own_a_lost_write_is_waited_out_and_nobody_is_killed(world: &World) {
     let proxy = Proxy::start(world.database.address());
     let mut bot = world.database.connect();
-    // To the service, each of its connections has the number of the bot's.
+    // The service sees the number of the bot's connection on each of its connections.
     proxy.number_connections(bot.connection_id());
     let service = Service::start(&proxy.url(DATABASE), &[]);
     service.wait_for_line("WARN  proxy CONNECTION_ID() is not the number of the handshake");
@@ -41,7 +42,7 @@ fn where_numbers_are_a_proxys_own_a_lost_write_is_waited_out_and_nobody_is_kille
         });
         assert!(took > LATE_WRITE_MAX, "{took:?}: {reply:?}");
         bot.ping().unwrap();
-        // On a machine that stalls, its time may be up before.
+        // On a machine that stalls, the write may time out before.
         let has_token = reply.json.get("owner_token").is_some();
         assert!(has_token, "{reply:?}");
         service.recovery();

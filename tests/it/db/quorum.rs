@@ -1,4 +1,4 @@
-//! A MySQL group that has lost its quorum: it answers reads and waits for ever in COMMIT.
+//! A MySQL group without its quorum, which answers reads and waits for ever in COMMIT.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,10 +17,11 @@ tests![
     a_group_without_a_quorum_makes_the_service_unavailable_and_few_connections,
 ];
 
-/// Longer than the service tries to kill a connection that it cannot kill.
+/// Longer than the service tries to end a connection that it cannot end.
 const WITHOUT_QUORUM: Duration = Duration::from_secs(75);
 
-/// What docs/operations.md names for this many workers, the service's inspections, and the one of `check`.
+/// The limit of docs/operations.md for this number of workers, the service's inspections, and the
+/// connection of `check`.
 const WORKERS: u64 = 3;
 const CONNECTIONS_MAX: u64 = WORKERS + 4 + 1 + 2 + 1;
 
@@ -36,7 +37,7 @@ fn a_group_without_a_quorum_makes_the_service_unavailable_and_few_connections() 
         let sql =
             format!("SELECT COUNT(*) FROM performance_schema.processlist WHERE db = '{DATABASE}'");
         let mut conn = primary.connect();
-        // Now and then, one more is a check of the service.
+        // Sometimes, one more is a health check of the service.
         let counts = (0..10).map(|_| {
             thread::sleep(Duration::from_millis(100));
             conn.query_first::<u64, _>(&sql).unwrap().unwrap()

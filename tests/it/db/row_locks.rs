@@ -1,4 +1,4 @@
-//! Rows that other programs lock, and how long a lease lasts that waited for one.
+//! Rows that other programs lock, and the length of a lease that waited for such a lock.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -42,7 +42,7 @@ fn a_locked_row_still_says_who_holds_the_session(world: &World) {
     let token = world.service.hold(&session);
     let mut other_program = lock_row_alone(world, &session);
     world.service.renew(&session, &token, 30_000).assert_refused(503, "unavailable");
-    // Now it is known that the row is locked. What only reads does not mind.
+    // The service now knows that the row is locked. Requests that only read are not affected.
     let began = Instant::now();
     world.service.acquire(&session, json!({})).assert_held();
     world.service.acquire(&session, json!({"owner_token": token})).assert_granted("again");
@@ -51,12 +51,12 @@ fn a_locked_row_still_says_who_holds_the_session(world: &World) {
     assert_eq!(world.service.renew(&session, &token, 30_000).status, 200);
 }
 
-/// A lock on the gap where a row would be does not show until it is waited for.
+/// A lock on the gap where a row would be is visible only to a statement that waits for it.
 fn sessions_behind_a_gap_lock_hold_up_nobody_else(world: &World) {
     let world = &World::start(world.engine);
     let service = world.serve(&[]);
     let locked = [(); 12].map(|()| session_with_prefix('9'));
-    // The gap begins behind this row.
+    // The gap begins after this row.
     world.store(&session_with_prefix('8'), "garbage");
     let mut other_program = world.database.connect();
     let sql = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
@@ -65,7 +65,7 @@ fn sessions_behind_a_gap_lock_hold_up_nobody_else(world: &World) {
     let gap = format!("SELECT * FROM {TABLE} WHERE id_prospect > '9' FOR UPDATE");
     other_program.query_drop(gap).unwrap();
     if world.engine == Engine::MariaDb(MariaDb::V10_5) {
-        // It waits longer for a lock, and does hold up others: `check` warns of it.
+        // This version waits longer for a lock and delays other sessions: `check` warns of it.
         assert_all_are_served_after(&service, &locked, || {
             other_program.query_drop("ROLLBACK").unwrap();
         });
@@ -76,7 +76,8 @@ fn sessions_behind_a_gap_lock_hold_up_nobody_else(world: &World) {
     assert!(slow * 20 < took.len(), "{slow} of {}", took.len());
 }
 
-/// Refuses sessions that another program has locked, and grants them as soon as it has ended.
+/// Asserts that sessions are refused while another program has locked them, and granted as soon as
+/// it has ended.
 fn assert_all_are_served_after(service: &Service, locked: &[Session], unlock: impl FnOnce()) {
     const SLOWEST: Duration = Duration::from_secs(15);
     thread::scope(|scope| {
@@ -104,12 +105,12 @@ fn locked_rows_do_not_hold_up_the_only_worker(world: &World) {
     assert_others_are_fast::<3>(world, &["--workers", "1"], Duration::from_millis(500));
 }
 
-/// Locks the rows of some sessions, and makes sure that others take no longer than this.
+/// Locks the rows of some sessions, and asserts that requests for others take no longer than this.
 fn assert_others_are_fast<const LOCKED: usize>(world: &World, options: &[&str], slow: Duration) {
     // On MySQL, a request that waits for a locked row locks the adjacent index entries, too.
     let world = &World::start(world.engine);
     let mut shares = Vec::new();
-    // It tries again, because a busy machine may stall.
+    // Tries again, because a busy machine may stall.
     for _ in 0..4 {
         let service = world.serve(options);
         // All other rows are in the gap before the first of these.
@@ -128,13 +129,13 @@ fn assert_others_are_fast<const LOCKED: usize>(world: &World, options: &[&str], 
     panic!("slow, and all: {shares:?}");
 }
 
-/// A session whose row is behind all those with a lower first digit.
+/// A session whose row is after all rows with a lower first digit.
 fn session_with_prefix(digit: char) -> Session {
     let session = Session::new();
     Session { prospect: format!("{digit}{}", session.prospect), ..session }
 }
 
-/// Another program, which locks a row by its primary key: the row alone, and no gap.
+/// Another program, which locks a row by its primary key: only the row, and no gap.
 fn lock_row_alone(world: &World, session: &Session) -> mysql::Conn {
     let mut other_program = world.database.connect();
     other_program.query_drop("START TRANSACTION").unwrap();
@@ -145,8 +146,8 @@ fn lock_row_alone(world: &World, session: &Session) -> mysql::Conn {
     other_program
 }
 
-/// Acquires and releases free sessions for some seconds, while others ask for locked ones all the
-/// time. Returns how long each acquire took.
+/// Acquires and releases free sessions for some seconds, while other threads constantly request
+/// locked ones. Returns how long each acquire took.
 fn time_pairs_beside_locked(service: &Service, locked: &[Session]) -> Vec<Duration> {
     let (done, found) = (AtomicBool::new(false), AtomicUsize::new(0));
     let ask_for_locked = |session: &Session| {
@@ -219,7 +220,7 @@ fn a_lease_whose_commit_stalled_starts_afresh(world: &World) {
             proxy.set(Fault::Delay(Duration::from_millis(700)));
             let reply = thread::scope(|scope| {
                 let asked = scope.spawn(|| service.acquire(&session, json!({"ttl_ms": 1_000})));
-                // By now the answer is on its way.
+                // By now, the answer is in transit.
                 thread::sleep(Duration::from_secs(1));
                 proxy.set(Fault::None);
                 asked.join().unwrap()
@@ -248,7 +249,9 @@ fn a_lease_whose_commit_stalled_stays_if_another_server_answered_it(world: &Worl
             proxy.set(Fault::Delay(Duration::from_millis(1_300)));
             let (found, committed) = thread::scope(|scope| {
                 let asked = scope.spawn(|| service.acquire(&session, fields.clone()));
-                eventually(|| "a row", || world.stored(&session));
+                while world.stored(&session).is_none() && !asked.is_finished() {
+                    thread::sleep(Duration::from_millis(10));
+                }
                 let found = world.service.acquire(&session, fields.clone());
                 let committed = world.service.commit(&session, OWNER, "m");
                 // Its answer is on its way already.
@@ -268,10 +271,11 @@ fn a_lease_whose_commit_stalled_stays_if_another_server_answered_it(world: &Worl
 }
 
 fn a_lease_is_dated_when_its_row_was_got_not_when_it_was_asked_for(world: &World) {
-    // On MySQL, a request that waits for an uncommitted insert locks the adjacent index entries, too.
+    // On MySQL, a request that waits for an uncommitted insert locks the adjacent index entries,
+    // too.
     let world = &World::start(world.engine);
     let session = Session::new();
-    // Until this ends, another server's lease may have come and gone.
+    // Until this ends, another server may have granted and released a lease.
     let mut other_program = world.insert_row(&session);
     thread::scope(|scope| {
         let asked = scope.spawn(|| world.service.acquire(&session, json!({})));

@@ -32,7 +32,7 @@ fn a_database_that_is_not_there_yet_is_waited_for(world: &World) {
         |service: &Service, wanted| service.text("/metrics").lines().any(|line| line == wanted);
     assert!(has_metric(&service, "session_lock_database_up 0"));
     let _server = DatabaseServer::start_on(world.engine, port, &[]);
-    // Before this, the service may find an empty schema, and end.
+    // Without this, the service may find an empty schema, and end.
     migrate(&url);
     let until = Instant::now() + TIMEOUT;
     while service.log().last().is_some_and(|line| line != "INFO  ready") && Instant::now() < until {

@@ -1,4 +1,4 @@
-//! A database that is reached with TLS, with a certificate of its own.
+//! A database with TLS and its own certificate.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ fn a_database_is_reached_with_tls_and_only_with_its_own_authority(world: &World)
     admin.query_drop(format!("GRANT ALL ON {DATABASE}.* TO bot@'127.0.0.1'")).unwrap();
     let url = server.url(DATABASE).replace("root@", "bot@");
 
-    // This user can log in with TLS only.
+    // This user can log in only with TLS.
     let service = Service::start(&with_authority(&url, &authority.path("ca.pem")), &[]);
     let session = Session::new();
     let token = service.hold(&session);
@@ -99,7 +99,8 @@ fn a_certificate_that_is_refused_ends_serve_but_not_below_systemd(world: &World)
         &["problem  tls", "the server's certificate is refused", "root_cert_path"],
     );
 
-    // systemd would start it again each second, and the database would lock this machine out.
+    // If the service ended, systemd would restart it each second, and the database would block this
+    // machine.
     let before = proxy.connections();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
@@ -111,12 +112,12 @@ fn a_certificate_that_is_refused_ends_serve_but_not_below_systemd(world: &World)
     thread::sleep(Duration::from_secs(6));
     assert!(service.try_wait().is_none());
     service.get("/readyz").assert_refused(503, "unavailable");
-    // The pauses are 0.5, 1, 2 and 4 s. The first tries are made side by side.
+    // The pauses are 0.5, 1, 2 and 4 s. The first attempts run in parallel.
     let tries = proxy.connections() - before;
     assert!((2..=8).contains(&tries), "{tries} tries");
     let said = |part: &str| service.log().iter().filter(|line| line.contains(part)).count();
     assert_eq!(said("certificate"), 1, "{:#?}", service.log());
-    assert_eq!(said("trying on"), 1, "{:#?}", service.log());
+    assert_eq!(said("retrying"), 1, "{:#?}", service.log());
 }
 
 fn a_database_without_tls_is_refused_when_it_is_required(world: &World) {
@@ -145,7 +146,7 @@ fn a_database_with_tls_only_says_so(world: &World) {
     let url = server.url(DATABASE).replace("root@", "bot:pw@");
     let plain = run_serve(&url);
     assert_eq!(plain.status, Some(1), "{plain:?}");
-    // MariaDB before 11 says of this only that access is denied, and so the topic is `login`.
+    // MariaDB before 11 only reports that access is denied, so the topic is `login`.
     assert_says(&plain.err, &["problem  ", "require_ssl=true"]);
     let checked = run_check(&with_authority(&url, &authority.path("ca.pem")));
     assert_eq!(checked.status, Some(0), "{checked:?}");

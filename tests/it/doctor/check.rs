@@ -136,7 +136,7 @@ fn rows_whose_ids_a_request_may_not_have_are_counted(world: &World) {
     assert_eq!(printed.status, Some(0), "{printed:?}");
     let rows = format!("warning  rows         {} have ids that session-lock refuses", 2 * refused);
     assert_says(&printed.out, &[&rows]);
-    // Nobody sees a control character, so it is escaped.
+    // A control character is invisible, so it is escaped.
     schema.sql(&format!("DELETE FROM {TABLE}"));
     conn.exec_drop(format!("INSERT INTO {TABLE} VALUES (1, ?, 'd', '')"), ("a\u{85}b",)).unwrap();
     let example =

@@ -1,4 +1,4 @@
-//! Lock tables whose columns are of other types, or that have others besides.
+//! Lock tables with columns of other types, or with additional columns.
 
 use super::tables::{Case, REFUSED, ROWS, WORKS, table};
 

@@ -217,9 +217,7 @@ pub const KEYS: &[Case] = &[
             table!("id INT AUTO_INCREMENT PRIMARY KEY, id_prospect VARCHAR(255) NOT NULL, id_device VARCHAR(255) NOT NULL, timestamp VARCHAR(255) NOT NULL, UNIQUE KEY u (id_prospect, id_device)" "AUTO_INCREMENT = 2000000000"),
             ROWS,
         ],
-        finds: &[
-            "(the row with id 2000000001 is in the way of ALTER TABLE `order` AUTO_INCREMENT = 1)",
-        ],
+        finds: &["(the row with id 2000000001 prevents ALTER TABLE `order` AUTO_INCREMENT = 1)"],
         ..WORKS
     },
 ];

@@ -1,4 +1,4 @@
-//! What `migrate` creates, and what it says when it may not.
+//! The tables that `migrate` creates, and its output if it may not create them.
 
 use mysql::prelude::Queryable;
 use serde_json::json;
@@ -30,7 +30,7 @@ fn run_migrate(url: &str) -> Printed {
     run(&["migrate", "--database-url", url])
 }
 
-/// A message is acquired for and answered.
+/// Acquires for a message and commits it.
 fn assert_answers(service: &Service, session: &Session) {
     let token = service.hold_for(session, "m");
     assert_eq!(service.commit(session, &token, "m").status, 200);
@@ -49,7 +49,7 @@ fn both_tables_compare_as_the_database_does(world: &World) {
         ));
         migrate(&schema.url());
         assert_eq!(collations(&schema, MESSAGE_TABLE), [collation]);
-        // The lease itself is ASCII.
+        // The lease is ASCII.
         let wide = ["utf16_bin", "utf8mb4_bin"];
         let expected = if collation == "utf16_bin" { &wide[..] } else { &[collation] };
         assert_eq!(collations(&schema, TABLE), expected);
@@ -124,7 +124,7 @@ fn an_administrator_gets_the_sql_that_this_user_may_not_run(world: &World) {
         assert_says(
             &refused.err,
             &[
-                "cannot create what is missing",
+                "cannot create the missing tables",
                 missing,
                 "CREATE command denied",
                 "administrator",
@@ -134,7 +134,7 @@ fn an_administrator_gets_the_sql_that_this_user_may_not_run(world: &World) {
         assert_eq!(refused.err.lines().count(), 1, "{refused:?}");
         assert!(!refused.out.to_uppercase().contains("SELECT ID_PROSPECT"), "{refused:?}");
         assert_eq!(refused.out.lines().count(), if has_lock_table { 2 } else { 4 }, "{refused:?}");
-        // In another database, as whoever pastes it may be.
+        // Run the SQL in another database, as an administrator may do.
         let mut root = world.database.connect();
         for line in refused.out.lines() {
             root.query_drop(line.strip_suffix(';').unwrap()).unwrap();
@@ -151,15 +151,15 @@ fn an_administrator_gets_the_sql_that_this_user_may_not_run(world: &World) {
 }
 
 fn what_is_there_after_a_failure_is_said(world: &World) {
-    // A user who may create the lock table only.
+    // A user who may create only the lock table.
     let schema = world.schema();
     let url = schema.create_user("SELECT");
     schema.sql(&format!("GRANT CREATE ON {}.{TABLE} TO bot_{}@'%'", schema.name, schema.name));
     let refused = run_migrate(&url);
     assert_eq!(refused.status, Some(1), "{refused:?}");
-    assert_says(&refused.err, &[MESSAGE_TABLE, "denied", &format!("{TABLE} is new and there")]);
+    assert_says(&refused.err, &[MESSAGE_TABLE, "denied", &format!("{TABLE} was created")]);
     assert!(refused.out.starts_with("CREATE TABLE IF NOT EXISTS"), "{refused:?}");
-    // A lock table that the messages cannot follow.
+    // A lock table whose collations the message table cannot have.
     let schema = world.schema();
     schema.sql(&format!("CREATE TABLE {TABLE} (id INT PRIMARY KEY, id_prospect BIGINT)"));
     let refused = run_migrate(&schema.url());

@@ -1,4 +1,4 @@
-//! What `serve` and `check` report about a database: what is wrong, and what to do.
+//! What `serve` and `check` report about a database: problems and remedies.
 
 mod check;
 mod columns;

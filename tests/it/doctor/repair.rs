@@ -1,5 +1,5 @@
-//! Lock tables as people have them: each works, or `check` finds what is wrong with it, and the SQL
-//! that it prints mends that and nothing else.
+//! Lock tables as they occur in production. Each works, or `check` finds the problem, and the SQL
+//! that it prints repairs only this.
 
 use std::collections::{HashMap, HashSet};
 
@@ -57,7 +57,7 @@ fn assert_mended(world: &World, cases: &[Case]) {
 fn assert_is_mended(world: &World, case: &Case) {
     let name = case.name;
     let schema = world.schema();
-    // An administrator's session, as the server begins it.
+    // An administrator's session, with the server's defaults.
     let mut admin = schema.connect();
     for statement in case.create {
         execute(&mut admin, statement)
@@ -94,7 +94,8 @@ fn assert_is_mended(world: &World, case: &Case) {
     }
 }
 
-/// What is not good about the table. Other tests need the server's own settings as they are.
+/// The findings about the table that are not `ok`. The server's own settings are left out, because
+/// other tests need them unchanged.
 fn check(schema: &Schema, case: &Case) -> Vec<Value> {
     let url = schema.url();
     let printed = run(&["check", "--json", "--database-url", &url, "--table", LOCKS]);
@@ -108,7 +109,7 @@ fn check(schema: &Schema, case: &Case) -> Vec<Value> {
     findings
 }
 
-/// Executes statements, and notices when one of them fails.
+/// Executes statements, and fails if one of them fails.
 fn execute(conn: &mut mysql::Conn, sql: &str) -> mysql::Result<()> {
     let mut result = conn.query_iter(sql)?;
     while let Some(set) = result.iter() {
@@ -130,7 +131,7 @@ fn refuses_a_double(conn: &mut mysql::Conn) -> bool {
 
 /// A table and its rows.
 struct Table {
-    /// The lines of its definition, but for the number of the next row.
+    /// The lines of its definition, without the number of the next row.
     lines: Vec<String>,
     /// The collation, comment and default of each column.
     columns: HashMap<String, [Option<String>; 3]>,
@@ -175,7 +176,7 @@ fn assert_only_that_changed(case: &Case, before: &Table, after: &Table) {
         table.lines.iter().filter(|line| !may_change(line.trim())).cloned().collect::<Vec<_>>()
     };
     assert_eq!(rest(after), rest(before), "{name}");
-    // A key may become a plain one, but it stays; only a hash cannot.
+    // A key may become a plain key, but must not disappear, except for a hash.
     let keys = |table: &Table| {
         let keys = table.lines.iter().filter(|line| !line.contains("USING HASH"));
         let names = keys.filter_map(|line| line.split_once(" KEY `"));

@@ -99,7 +99,7 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
     assert_eq!(printed.status, Some(0), "{printed:?}");
     assert_says(&printed.out, &["warning  time zone"]);
 
-    // The service writes the time of the zone that is set, whatever the server's own zone is.
+    // The service writes the time of the configured zone, independently of the server's own zone.
     let other = Service::start(&url, &["--time-zone", "-03:00"]);
     let session = Session::new();
     other.hold(&session);
@@ -125,7 +125,7 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
     let printed = check(&["--time-zone", "+08:00"]);
     assert_eq!(printed.status, Some(1), "{printed:?}");
     assert_says(&printed.out, &["problem  binlog", "SET GLOBAL binlog_format = 'ROW'"]);
-    // As printed, the SQL repairs each of these.
+    // The SQL, exactly as printed, repairs each of these.
     for line in printed.out.lines() {
         if let Some((_, sql)) = line.split_once(": SET GLOBAL ") {
             root(&format!("SET GLOBAL {sql}"));
@@ -138,7 +138,7 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
     Service::start(&url, &[]).hold(&Session::new());
 }
 
-/// Ids with quotes and backslashes are stored as they are, whatever the SQL mode.
+/// Ids with quotes and backslashes are stored unchanged in every SQL mode.
 fn assert_quoted_ids_work(service: &Service) {
     for prospect in ["it's", "a\"b", "a\\b", "a\\'; -- ", "\\"] {
         let session = Session { prospect: prospect.trim().to_owned(), ..Session::new() };

@@ -1,4 +1,4 @@
-//! Lock tables that cannot work.
+//! Lock tables that are unusable.
 
 use session_lock::testing::DATABASE;
 
@@ -20,7 +20,7 @@ tests![
 
 const COLUMNS: &str = "id_sessionX INT AUTO_INCREMENT PRIMARY KEY, id_prospect VARCHAR(255) NOT NULL, id_device VARCHAR(255) NOT NULL";
 
-/// Runs `serve` and `check` on a table of this definition, in which both must find one and the same
+/// Runs `serve` and `check` on a table of this definition, in which both must find the same single
 /// problem. Returns its line.
 fn problem(world: &World, definition: Option<&str>) -> String {
     let schema = world.schema();
@@ -115,7 +115,7 @@ fn table_names_compare_as_the_server_compares_them(world: &World) {
     let schema = world.own_table();
     let missing = in_upper_case("check", &schema.url());
     assert_says(&missing.out, &[&format!("there is no table {upper_case}")]);
-    // MySQL has this option only from the server's installation on.
+    // In MySQL, this option can only be set when the server is installed.
     if matches!(world.engine, Engine::MariaDb(_)) {
         let options = ["--lower-case-table-names=1"];
         let server = DatabaseServer::start_migrated(world.engine, &options);

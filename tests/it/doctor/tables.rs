@@ -1,16 +1,16 @@
-//! Lock tables of other kinds, for `repair`; those of `columns` and `keys` are like them.
+//! Lock tables of other kinds, for `repair`, as in `columns` and `keys`.
 
-/// A table, and what `check` says of it.
+/// A table, and the findings of `check`.
 pub struct Case {
     pub name: &'static str,
     pub create: &'static [&'static str],
-    /// A part of each finding that is not good.
+    /// A part of each finding that is not `ok`.
     pub finds: &'static [&'static str],
     /// The columns, keys and other lines of the definition that the printed SQL may change.
     pub changes: &'static [&'static str],
     /// How many rows the printed SQL deletes.
     pub deletes: usize,
-    /// Whether there are leases in it once the SQL has been run.
+    /// Whether the table has leases after the SQL was run.
     pub grants: bool,
 }
 
@@ -21,7 +21,7 @@ pub const REFUSED: Case = Case { grants: false, ..WORKS };
 
 pub const ROWS: &str = "INSERT INTO `order` (id_prospect, id_device, timestamp) VALUES ('60123', '601', '2025-10-14 09:00:00'), ('60124', '601', '2025-10-14 09:00:01')";
 
-/// A row of more, whose session has one already.
+/// Inserts another row for a session that already has one.
 pub const DOUBLE: &str = "INSERT INTO `order` (id_prospect, id_device, timestamp) VALUES ('60123', '601', '2025-10-14 09:00:09')";
 
 macro_rules! table {

@@ -1,4 +1,4 @@
-//! Attacks on an endpoint. After each, and while its connections are open, others are served.
+//! Attacks on an endpoint. During each, and afterwards, other clients are served.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -9,13 +9,13 @@ use serde_json::json;
 
 use crate::world::{CLOSE, Endpoint, HEALTHZ, Session, Stream, raw_post, raw_post_head};
 
-/// The longest that a request takes during an attack.
+/// The longest duration of a request during an attack.
 pub const SERVED_WITHIN: Duration = Duration::from_millis(500);
 
-/// A busy machine may stall for longer than that, but not each time.
+/// A busy machine may stall for longer than this, but not each time.
 const TRIES: usize = 40;
 
-/// Sent by a client whose head never ends, unless it is cut off before.
+/// What a client with an endless head sends, unless it is cut off before.
 const ENDLESS_BYTES: usize = 64 * 1024 * 1024;
 
 type Connections = Vec<Box<dyn Stream>>;
@@ -94,8 +94,9 @@ fn pipelined_requests(endpoint: &Endpoint) -> Connections {
     vec![endpoint.send(HEALTHZ.repeat(count))]
 }
 
-/// Clients that send requests and read no answer. Not on a Unix socket, where the service cannot tell
-/// which connection a request belongs to: it would answer all, and hold up others.
+/// Clients that send requests and read no answer. This does not run on a Unix socket, where the
+/// service cannot identify the connection of a request: it would answer all of them, and delay
+/// others.
 fn unread_answers(endpoint: &Endpoint) -> Connections {
     let clients = match endpoint {
         Endpoint::Tcp(_) => 4,
@@ -115,7 +116,7 @@ fn unread_answers(endpoint: &Endpoint) -> Connections {
     (0..clients).map(client).collect()
 }
 
-/// TLS and HTTP/2 where neither is spoken, and a version that is none.
+/// TLS and HTTP/2, which the service does not support, and an invalid version.
 fn other_protocols(endpoint: &Endpoint) -> Connections {
     let clients = (0..20).flat_map(|_| {
         [
@@ -134,7 +135,7 @@ fn random_bytes(endpoint: &Endpoint) -> Connections {
     (0..300).map(|_| endpoint.send(mutated_request(&mut rng))).collect()
 }
 
-/// A good request with some bytes changed, or random bytes only.
+/// A valid request with some changed bytes, or only random bytes.
 fn mutated_request(rng: &mut Rng) -> Vec<u8> {
     let body = r#"{"id_device":"a","id_prospect":"b","ttl_ms":30000}"#;
     let mut bytes = (acquire_head(51, "") + body).into_bytes();

@@ -27,7 +27,7 @@ tests![
     a_client_with_the_port_of_another_is_not_taken_for_it,
 ];
 
-/// Lets this process, and the services that it starts, have as many descriptors as the system allows.
+/// Raises the limit of descriptors for this process and its services to what the system allows.
 fn raise_descriptor_limit() {
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
@@ -40,7 +40,7 @@ fn every_connection_of_a_burst_is_answered(world: &World) {
     for service in [world.serve(&[]), world.serve(&["--listen", &listen])] {
         for size in [16, 64, 200, 400, 16, 400] {
             let mut took = Vec::new();
-            // A busy machine may stall for longer than that, but not each time.
+            // A busy machine may stall for longer than this, but not each time.
             for _ in 0..5 {
                 let began = Instant::now();
                 let mut burst: Vec<_> = (0..size).map(|_| service.endpoint.connect()).collect();
@@ -51,7 +51,7 @@ fn every_connection_of_a_burst_is_answered(world: &World) {
                     read_ok(stream).unwrap();
                 }
                 took.push(began.elapsed());
-                // Again on the same connections.
+                // Repeat the requests on the same connections.
                 for stream in &mut burst {
                     ask_healthz(stream).unwrap();
                 }
@@ -72,7 +72,7 @@ fn silent_clients_are_cut_off(world: &World) {
         Some(Duration::from_secs(120)),
         "as docs/operations.md says"
     );
-    // Five seconds stand for the two minutes.
+    // Five seconds replace the two minutes.
     let (silence, began) = (Duration::from_secs(5), Instant::now());
     set_socket_timeout(&listener, Timeout::Recv, Some(silence)).unwrap();
     let mut silent =
@@ -115,7 +115,7 @@ fn two_thousand_idle_connections_delay_nobody(world: &World) {
 }
 
 fn more_connections_than_descriptors_end_by_themselves(world: &World) {
-    // At each of these limits, another call of the service may be the one that fails.
+    // At each of these limits, a different call of the service may fail.
     for descriptors in 100..104 {
         let mut service = serve_with_descriptors(world, descriptors, "127.0.0.1:0");
         service.wait_until_ready();
@@ -127,7 +127,7 @@ fn more_connections_than_descriptors_end_by_themselves(world: &World) {
     restarts_serve_again_after_a_crowd(world);
 }
 
-/// A service that may have so many descriptors.
+/// A service with this limit of descriptors.
 fn serve_with_descriptors(world: &World, descriptors: u32, listen: &str) -> Service {
     let (binary, url) = (binary(), world.database.url(DATABASE));
     let serve = format!("exec {binary} serve --listen {listen} --database-url {url}");
@@ -135,7 +135,7 @@ fn serve_with_descriptors(world: &World, descriptors: u32, listen: &str) -> Serv
     Service::spawn(Command::new("sh").args(["-c", &script]))
 }
 
-/// Restarted as systemd does, the service answers again soon after the crowd has gone.
+/// If the service is restarted as systemd does, it answers again soon after the crowd has left.
 fn restarts_serve_again_after_a_crowd(world: &World) {
     const DESCRIPTORS: u32 = 100;
     const CROWD: usize = 300;
@@ -198,7 +198,7 @@ fn a_client_with_the_port_of_another_is_not_taken_for_it(world: &World) {
     // The service has checked its connections.
     thread::sleep(CHECKED_WITHIN);
     drop(first);
-    // It checks this one before that asks for anything.
+    // The service checks this connection before its first request.
     let mut second = connect_from(from, service.address);
     thread::sleep(CHECKED_WITHIN);
     ask_healthz(&mut second).expect("it is not cut off");

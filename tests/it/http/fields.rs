@@ -1,4 +1,5 @@
-//! Bodies and their fields: a clear refusal or the right answer, and nothing wrong stored.
+//! Bodies and their fields: each gets a clear refusal or the right answer, and nothing wrong is
+//! stored.
 
 use mysql::prelude::Queryable;
 use serde_json::{Value, json};
@@ -120,7 +121,7 @@ fn null_counts_as_absent(world: &World) {
     assert!(message.contains("id_prospect is missing"), "{message}");
 }
 
-/// Languages without integers write numbers so.
+/// Languages without integers write numbers in this form.
 fn a_whole_number_may_have_a_fraction_of_zeros(world: &World) {
     let session = Session::new();
     let body =
@@ -139,7 +140,7 @@ fn an_integer_is_an_id(world: &World) {
     };
     world.service.post("/v1/acquire", body(prospect.to_string())).assert_granted("new");
     world.service.post("/v1/acquire", body(format!("\"{prospect}\""))).assert_held();
-    // Telegram's groups.
+    // Ids of Telegram's groups.
     world.service.post("/v1/acquire", body(format!("-{prospect}"))).assert_granted("new");
     let read = world.service.get(&format!("/v1/locks/{device}/-{prospect}"));
     assert_eq!(read.json["id_prospect"], json!(format!("-{prospect}")));

@@ -28,7 +28,7 @@ fn hostile_clients_hold_up_nobody(world: &World) {
     assert_eq!(endless_heads(&service.endpoint), 3, "all are cut off");
     let resident = service.resident_kib();
     assert!(resident < 256 * 1_024, "{resident} KiB");
-    service.wait_for_line("sent a head without end");
+    service.wait_for_line("sent an endless head");
 }
 
 fn clients_that_send_without_end_and_never_read_hold_up_nobody(world: &World) {
@@ -42,7 +42,7 @@ fn clients_that_send_without_end_and_never_read_hold_up_nobody(world: &World) {
             scope.spawn(move || {
                 let requests = raw_get(target, "").repeat(500);
                 while !done.load(Ordering::Relaxed) {
-                    // A client that is cut off comes back.
+                    // A client that was cut off connects again.
                     let mut stream = endpoint.connect();
                     stream.set_timeouts(SERVED_WITHIN, SERVED_WITHIN);
                     while !done.load(Ordering::Relaxed)
@@ -97,7 +97,7 @@ fn who_has_the_address_of_a_client_that_was_cut_off_holds_up_nobody(world: &Worl
     assert_eq!(second.read_to_end(&mut Vec::new()).unwrap_or(0), 0);
     drop(second);
 
-    // A client whose whole request is discarded is cut off instead of waiting for the answer.
+    // A client whose whole request is discarded is cut off, and does not wait for an answer.
     let mut third = connect_from(from, service.address);
     let _ = third.write_all(more.as_bytes());
     let ended = third.read_to_end(&mut Vec::new());

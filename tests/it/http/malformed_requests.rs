@@ -22,7 +22,7 @@ tests![
     headers_that_make_tiny_http_panic_cost_no_worker,
 ];
 
-/// The answer to a request whose `Content-Length` does not tell the truth.
+/// The answer to a request with a false `Content-Length`.
 fn forged(service: &Service, length: &str) -> String {
     service.endpoint.ask(acquire_head(length, "") + "{\"id_device\"")
 }
@@ -131,7 +131,7 @@ fn an_expected_body_is_asked_for_with_100(world: &World) {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.contains("HTTP/1.1 200 "), "{text}");
-    // Of a body that is too large, none is asked for.
+    // The service does not ask for a body that is too large.
     let refused = world.service.endpoint.ask(acquire_head(1025, "Expect: 100-continue\r\n"));
     assert_refusal(&refused, 413, "too_large");
 }
@@ -140,7 +140,7 @@ fn an_offer_of_an_upgrade_is_ignored(world: &World) {
     let ask = |request: String| world.service.endpoint.ask(request);
     let answer = ask(raw_get("/healthz", UPGRADE));
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    // The JDK would send its next request on this connection.
+    // Otherwise the JDK would send its next request on this connection.
     assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
     let session = Session::new();
     let body = session.with(json!({})).to_string();
@@ -152,7 +152,7 @@ fn an_offer_of_an_upgrade_is_ignored(world: &World) {
     assert_refusal(&ask(raw_post("/v1/acquire", UPGRADE, "{}")), 400, "invalid_request");
 }
 
-/// A client that sends first and reads then sees the refusal, however much it sends.
+/// A client that sends its whole body before it reads sees the refusal, for any size of body.
 fn the_refusal_of_a_long_body_reaches_its_client(world: &World) {
     for _ in 0..20 {
         let chunk = "x".repeat(1_024);
@@ -184,7 +184,7 @@ fn a_body_that_comes_slowly_holds_up_nobody(world: &World) {
     }
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(body_readers(&service) < 100);
-    // The first were cut off for the others, which were told why in the end.
+    // The first clients were cut off for the others, which finally got the reason.
     let told = slow.into_iter().filter_map(|mut stream| {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok().filter(|_| answer.contains("not complete"))
@@ -193,7 +193,7 @@ fn a_body_that_comes_slowly_holds_up_nobody(world: &World) {
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
-/// How many threads of the service read bodies.
+/// The number of the service's threads that read bodies.
 pub fn body_readers(service: &Service) -> usize {
     let threads = fs::read_dir(format!("/proc/{}/task", service.pid())).unwrap();
     let names =

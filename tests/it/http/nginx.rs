@@ -15,7 +15,7 @@ tests![
     nginx_serves_tls_and_passes_on_the_answers_of_the_service,
 ];
 
-/// What nginx listens for.
+/// The address of nginx.
 enum Protocol {
     PlainHttp,
     Tls,
@@ -47,7 +47,7 @@ impl Nginx {
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=lock.example.com \
              -addext subjectAltName=DNS:lock.example.com -out cert.pem -keyout cert.key",
         );
-        // Started as root, the workers must stay root to reach the socket.
+        // If nginx is started as root, its workers must stay root to reach the socket.
         let user = if geteuid().is_root() { "user root;" } else { "" };
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|what| format!("{what}_temp_path {};\n", name(what)))
@@ -75,7 +75,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // SIGTERM ends its workers too; SIGKILL would leave them behind.
+        // SIGTERM also ends its workers, which SIGKILL would leave behind.
         let pid = Pid::from_child(&self.child);
         let _ = kill_process(pid, Signal::TERM);
         let _ = self.child.wait();

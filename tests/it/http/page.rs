@@ -29,8 +29,8 @@ fn the_page_needs_no_token_and_loads_nothing(world: &World) {
     }
 }
 
-/// Opens the page in a real browser, which checks what it shows in this state, and stores pictures in
-/// target/page.
+/// Opens the page in a real browser, which checks what it shows in this state, and stores pictures
+/// in target/page.
 fn check_page(world: &World, service: &Service, state: &[&str]) {
     let pictures = format!("{}/target/page/{}", env!("CARGO_MANIFEST_DIR"), world.engine.name());
     fs::create_dir_all(&pictures).unwrap();

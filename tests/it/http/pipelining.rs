@@ -1,4 +1,4 @@
-//! Requests that follow another on one connection before that is answered.
+//! Requests that follow an unanswered request on the same connection.
 
 use std::io::Read;
 
@@ -24,7 +24,7 @@ fn what_is_pipelined_behind_a_wait_holds_up_nobody(world: &World) {
     let requests = post(&session, 8_000) + &post(&other, 10) + &HEALTHZ.repeat(8);
     let mut stream = service.endpoint.send(requests);
     service.wait_for_waiters(&session, 1);
-    // The answers that are due behind it hold up neither the workers nor the end of other waits.
+    // The answers that must follow it delay neither the workers nor the ends of other waits.
     service.acquire(&other, json!({"wait_ms": 100})).assert_held();
     service.hold(&Session::new());
     assert_eq!(service.waiters(&session), 1, "the first still waits");
@@ -49,5 +49,5 @@ fn too_many_answers_behind_a_wait_on_a_unix_socket_end_in_a_clean_exit(world: &W
     read_ok(&mut *held).unwrap();
     let _waits = service.endpoint.send(post(json!({"wait_ms": 25_000})) + &HEALTHZ.repeat(600));
     assert_eq!(service.wait(), Some(1));
-    service.wait_for_line("a fresh start frees");
+    service.wait_for_line("a restart frees");
 }

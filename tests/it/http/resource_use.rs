@@ -70,11 +70,12 @@ fn an_idle_service_does_next_to_nothing(world: &World) {
             text.split(' ').skip(13).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
         })
     };
-    // By then the request's own work is over.
+    // By then, the work of the request is done.
     thread::sleep(Duration::from_secs(7));
     let (woken, worked) = (wakeups(), ticks());
     thread::sleep(Duration::from_secs(10));
     let (woken, worked) = (wakeups().saturating_sub(woken), ticks().saturating_sub(worked));
-    // It reads its memory use ten times a second, and does little else; 1 tick is 1 % of a second.
+    // The service reads its memory use ten times a second, and does little else. 1 tick is 1 % of a
+    // second.
     assert!(woken < 300 && worked <= 3, "{woken} wake-ups, {worked} ticks in 10 s");
 }

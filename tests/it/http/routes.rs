@@ -1,4 +1,4 @@
-//! Paths, methods, and who may call them.
+//! Paths, methods, and access to them.
 
 use std::thread;
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn repeated_and_trailing_slashes_do_not_matter(world: &World) {
     assert_eq!(world.service.get("//v1/locks/").status, 200);
 }
 
-/// Load balancers ask so, without a token.
+/// Load balancers send OPTIONS without a token.
 fn options_is_answered_with_the_methods(world: &World) {
     let service = world.serve(&["--api-token", "s3cret"]);
     for (path, allow) in [

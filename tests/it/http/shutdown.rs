@@ -52,7 +52,7 @@ fn a_stopping_service_ends_although_clients_go_on(world: &World) {
                 while stream.write_all(HEALTHZ.as_bytes()).is_ok()
                     && let Ok(answer) = read_answer(&mut *stream)
                 {
-                    // Requests that arrive as it stops may be refused.
+                    // Requests that arrive while the service stops may be refused.
                     let is_over =
                         answer.starts_with("HTTP/1.1 503 ") && answer.contains("is stopping");
                     assert!(is_over || answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -150,7 +150,7 @@ fn sigterm_answers_who_waits_for_the_database(world: &World) {
     assert_eq!(service.wait(), Some(0));
     drop(other_program);
 
-    // A request that waits for the network, and one that waits behind it.
+    // A request that waits for the network, and another one that waits for the first.
     let (proxy, mut service) = world.serve_through_proxy(&[]);
     service.recovery();
     proxy.set(Fault::Discard);

@@ -1,4 +1,4 @@
-//! A Unix socket to listen on.
+//! Services that listen on a Unix socket.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,12 +18,12 @@ fn a_unix_socket_serves_whom_its_mode_lets_in(world: &World) {
     assert_eq!(mode(), 0o660);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
     ask_healthz(&mut *service.endpoint.connect()).unwrap();
-    // A second service does not replace the socket of one that runs.
+    // A second service does not replace the socket of a running service.
     let url = world.database.url(DATABASE);
     let second = run(&["serve", "--listen", &listen, "--database-url", &url]);
     assert_eq!(second.status, Some(1), "{second:?}");
     assert!(second.err.contains("another session-lock"), "{second:?}");
-    // It replaces the socket of one that was killed.
+    // A service replaces the socket of a service that was killed.
     service.signal("-KILL");
     service.wait();
     assert!(path.exists());
@@ -41,6 +41,6 @@ fn a_file_that_is_no_socket_is_not_replaced(world: &World) {
     let refused =
         run(&["serve", "--listen", &listen, "--database-url", &world.database.url(DATABASE)]);
     assert_eq!(refused.status, Some(1), "{refused:?}");
-    assert!(refused.err.contains("no socket"), "{refused:?}");
+    assert!(refused.err.contains("is not a socket"), "{refused:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
 }

@@ -57,7 +57,7 @@ fn a_message_is_committed_by_one_owner_token_only(world: &World) {
     let second = service.hold_for(&session, "m");
     let fields = json!({"owner_token": second, "message_id": "m", "result": "second"});
     service.post("/v1/commit", session.with(fields)).assert_committed("new");
-    // Its lease is lost, too, but `duplicate` says more.
+    // Its lease is also lost, but `duplicate` says more.
     let duplicate = json!({"committed": false, "reason": "duplicate", "result": "second"});
     service.commit(&session, &first, "m").assert(409, &duplicate);
     assert_eq!(service.release(&session, &second).status, 200);
@@ -88,7 +88,7 @@ fn a_release_with_a_message_records_it(world: &World) {
     refused.assert_duplicate("m");
     assert_eq!(refused.json["result"], json!(token));
     service.commit(&session, &token, "m").assert_committed("again");
-    // A recorded message stays as it is, whoever committed it.
+    // A recorded message is not changed, whether or not the same token committed it.
     let later = service.hold(&session);
     assert_eq!(service.release_with(&session, &later, "m").status, 200);
     assert_eq!(world.stored(&session), None);
@@ -140,7 +140,7 @@ fn a_result_is_given_back_byte_for_byte(world: &World) {
     assert_eq!(service.acquire_for(&session, "m").json["result"], Value::Null);
 }
 
-/// Holds the session for the message `m`, with a token of the caller's own.
+/// Acquires the session for the message `m`, with the caller's own token.
 pub fn hold_with_own_token(service: &Service, session: &Session) -> &'static str {
     let token = "00000000000000000042";
     let fields = json!({"message_id": "m", "owner_token": token});
@@ -152,7 +152,7 @@ pub fn hold_with_own_token(service: &Service, session: &Session) -> &'static str
 /// which `t` is the table and `x` the session. Returns the answer.
 fn commit_behind_row_lock(world: &World, meanwhile: &str) -> (Session, Reply) {
     for _ in 0..10 {
-        // Each try has a lease of its own, because the previous one may have expired.
+        // Each attempt has its own lease, because the previous one may have expired.
         let session = Session::new();
         let token = hold_with_own_token(&world.service, &session);
         let meanwhile = meanwhile.replace(" t ", &format!(" {TABLE} "));
@@ -165,7 +165,8 @@ fn commit_behind_row_lock(world: &World, meanwhile: &str) -> (Session, Reply) {
             other_program.query_drop("COMMIT").unwrap();
             (is_observed, committing.join().unwrap())
         });
-        // On a busy machine the commit may give up before its wait is observed, or before the lock ends.
+        // On a busy machine, the commit may give up before its wait is observed or before the lock
+        // ends.
         if is_observed && reply.status != 503 {
             return (session, reply);
         }

@@ -31,7 +31,7 @@ fn a_read_shows_who_holds_but_never_the_owner_token(world: &World) {
         }),
     );
     assert!(!read.json.to_string().contains(&granted.text("owner_token")));
-    // The fencing token says since when the session is held.
+    // The fencing token shows since when the session has been held.
     world.set_fencing_token(&session, granted.number("fencing_token") - 10_000_000);
     let held_ms = world.service.get(&session.path()).number("held_ms");
     assert!((10_000..40_000).contains(&held_ms), "{held_ms}");
@@ -121,7 +121,7 @@ fn a_page_of_many_rows_uses_the_primary_key(world: &World) {
     let mut conn = schema.connect();
     let count: Vec<u64> = conn.query(format!("SELECT COUNT(*) FROM {TABLE}")).unwrap();
     assert_eq!(count, [20_000]);
-    // A page of a hundred reads a hundred rows, not 20,000, as the database counts them.
+    // By the database's own count, a page of a hundred reads a hundred rows, not 20,000.
     let read_rows = |conn: &mut mysql::Conn| -> u64 {
         let rows: Vec<(String, u64)> =
             conn.query("SHOW SESSION STATUS LIKE 'Handler_read%'").unwrap();

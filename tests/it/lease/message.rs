@@ -1,4 +1,4 @@
-//! Acquires for messages: which are in progress, and which are answered.
+//! Acquires for messages that are in progress or answered.
 
 use std::thread;
 
@@ -39,10 +39,10 @@ fn an_answered_message_is_a_duplicate(world: &World) {
         assert!((5_000..60_000).contains(&ago_ms), "{refused:?}");
     }
     assert_eq!(world.stored(&session), None, "nothing is held for it");
-    // The lock table takes the session in another letter case for the same.
+    // For the lock table, another letter case is the same session.
     let uppercase = Session { device: session.device.to_uppercase(), ..session.clone() };
     service.acquire_for(&uppercase, "wamid.A").assert_duplicate("wamid.A");
-    // A message is compared exactly, and belongs to its session.
+    // A message id is compared exactly, and belongs to its session.
     let other = Session::new();
     for (session, message_id) in [
         (&session, "wamid.a"),
@@ -65,10 +65,10 @@ fn an_answered_message_is_a_duplicate_even_while_the_session_is_held(world: &Wor
     service.commit(&session, &token, "m").assert_committed("new");
     service.acquire_for(&session, "m").assert_duplicate("m");
     service.acquire_for(&session, "n").assert_held();
-    // It is a duplicate to its own worker, too.
+    // The message is also a duplicate for its own worker.
     let again = json!({"message_id": "m", "owner_token": token});
     service.acquire(&session, again).assert_duplicate("m");
-    // It is a duplicate even while others wait.
+    // The message is a duplicate even while other acquires wait.
     thread::scope(|scope| {
         let waiting = scope.spawn(|| service.acquire(&session, json!({"wait_ms": 25_000})));
         service.wait_for_waiters(&session, 1);
@@ -97,7 +97,7 @@ fn a_repeated_acquire_of_an_answered_message_leaves_its_lease_alone(world: &Worl
 
 fn a_waiter_whose_message_is_answered_meanwhile_gets_no_lease(world: &World) {
     let service = &world.service;
-    // The wait ends with a release, and with its time.
+    // The wait ends with a release, or when its time is over.
     for (wait_ms, release) in [(25_000, true), (3_000, false)] {
         let session = Session::new();
         let token = service.hold_for(&session, "m");
@@ -127,7 +127,8 @@ fn a_crowd_with_messages_is_answered_in_time(world: &World) {
         let held = service.acquire(&session, json!({"ttl_ms": 600_000}));
         let token = held.text("owner_token");
         thread::scope(|scope| {
-            // Half of them do not wait, and the waits of the others end at once; the holder renews.
+            // Half of the acquires do not wait, and the waits of the others end at once. The holder
+            // renews.
             let asked: Vec<_> = (0..24)
                 .map(|number| {
                     let session = &session;
@@ -158,10 +159,11 @@ fn a_message_whose_worker_died_can_be_acquired_again(world: &World) {
 }
 
 fn no_lease_is_granted_for_a_message_that_is_answered_while_its_acquire_waits(world: &World) {
-    // On MySQL, a request that waits for an uncommitted insert locks the adjacent index entries, too.
+    // On MySQL, a request that waits for an uncommitted insert locks the adjacent index entries,
+    // too.
     let world = &World::start(world.engine);
     for stored in [None, Some("garbage")] {
-        // On a busy machine, our write may give up before the other server commits.
+        // On a busy machine, this server's write may give up before the other server commits.
         eventually(
             || "an answer other than 503",
             || is_duplicate_after_a_commit_meanwhile(world, stored).then_some(()),
@@ -170,7 +172,7 @@ fn no_lease_is_granted_for_a_message_that_is_answered_while_its_acquire_waits(wo
 }
 
 /// Acquires for a message while another server has the session's row, and commits that message.
-/// Returns whether there was an answer other than 503, which must be `duplicate`.
+/// Returns whether the answer was not a 503; it must then be `duplicate`.
 fn is_duplicate_after_a_commit_meanwhile(world: &World, stored: Option<&str>) -> bool {
     let (service, session) = (&world.service, Session::new());
     let Session { device, prospect } = &session;

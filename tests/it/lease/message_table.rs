@@ -1,4 +1,4 @@
-//! The message table: missing, or of another shape.
+//! The message table is missing, or has another shape.
 
 use std::thread;
 use std::time::Duration;
@@ -42,7 +42,7 @@ fn without_its_table_messages_are_refused_and_leases_work(world: &World) {
     let checked = run_check(&schema.url());
     assert_eq!(checked.status, Some(0));
     assert!(checked.out.contains("warning  messages"), "{checked:?}");
-    // The service notices a new table even after a second without one.
+    // The service detects a new table even after a second without one.
     thread::sleep(Duration::from_millis(1_100));
     migrate(&schema.url());
     let granted = eventually(

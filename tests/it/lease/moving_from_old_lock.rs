@@ -1,5 +1,5 @@
-//! Moving from the old lock: old and new workers on one table, switched one by one, there and back,
-//! under load.
+//! The move from the old lock: old and new workers on one table, switched one by one in both
+//! directions, under load.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,16 +15,16 @@ tests![workers_move_from_the_old_lock_and_back_under_load];
 const WORKERS: usize = 8;
 const SESSIONS: usize = 4;
 
-/// How long the workers are watched after each switch.
+/// How long the workers run after each switch.
 const PHASE: Duration = Duration::from_millis(1_500);
 
-/// After this, no old worker is in a turn that began before the switch.
+/// After this time, no old worker is in a turn that began before the switch.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long a worker holds a session.
 const WORK: Duration = Duration::from_millis(2);
 
-/// The workers below `switched` use the service, the others the old lock.
+/// The workers with a number below `switched` use the service, the others the old lock.
 struct Workers {
     world: World,
     sessions: [Session; SESSIONS],
@@ -34,7 +34,7 @@ struct Workers {
     our_turns: AtomicU64,
     /// Leases that were lost to an old worker, by the value of `switched` at the time of the grant.
     lost: [AtomicU64; WORKERS + 1],
-    /// When which session was ours, of the leases that were released.
+    /// For the released leases: the sessions, and when each was held.
     ours: Mutex<Vec<(usize, Instant, Instant)>>,
 }
 
@@ -84,7 +84,8 @@ impl Workers {
         self.our_turns.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Switches so many workers to the service, and checks that old and new ones go on.
+    /// Switches this many workers to the service, and checks that old and new ones continue to
+    /// work.
     fn switch(&self, switched: usize) {
         let counts = || {
             [&self.old_turns, &self.our_turns, &self.lost[WORKERS]]
@@ -96,20 +97,20 @@ impl Workers {
         thread::sleep(PHASE);
         let after = counts();
         if switched < WORKERS {
-            assert!(after[0] > before[0], "old workers go on at {switched}");
+            assert!(after[0] > before[0], "old workers continue at {switched}");
         }
         if switched > 0 {
-            assert!(after[1] > before[1], "new workers go on at {switched}");
+            assert!(after[1] > before[1], "new workers continue at {switched}");
         }
         if switched == WORKERS {
-            assert_eq!(after[2], before[2], "without old workers, nobody loses a lease");
+            assert_eq!(after[2], before[2], "without old workers, no lease is lost");
         }
     }
 }
 
 fn workers_move_from_the_old_lock_and_back_under_load(world: &World) {
     let workers = Workers {
-        // On MySQL, an old program's upsert locks the adjacent index entries, too.
+        // On MySQL, an old program's upsert also locks the adjacent index entries.
         world: World::start(world.engine),
         sessions: [(); SESSIONS].map(|()| Session::new()),
         switched: 0.into(),

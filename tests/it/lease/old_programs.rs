@@ -1,5 +1,5 @@
-//! Old programs on the same table: their rows hold, they read our expiry correctly, and whatever
-//! they write or delete ends a lease.
+//! Old programs on the same table: their rows hold sessions, they read a lease's expiry correctly,
+//! and each of their writes and deletes ends a lease.
 
 use std::thread;
 
@@ -21,7 +21,7 @@ tests![
     an_overwrite_between_our_read_and_our_write_is_respected,
 ];
 
-/// How a later version of the old program reads the age, in a transaction.
+/// The statement with which a later version of the old program reads the age, in a transaction.
 fn later_age_s(conn: &mut mysql::Conn, session: &Session) -> Option<i64> {
     conn.query_drop("START TRANSACTION").unwrap();
     let age_s = conn
@@ -198,7 +198,8 @@ fn an_overwrite_between_our_read_and_our_write_is_respected(world: &World) {
         if request == "acquire" {
             world.age(&session, 31);
         }
-        // The old program has not committed yet: our read does not see the row, and our write waits.
+        // The old program has not committed yet: the service's read does not see the row, and its
+        // write waits.
         let mut old = world.database.connect();
         old.query_drop("START TRANSACTION").unwrap();
         old_program::upsert(&mut old, &session, "NOW()");

@@ -1,4 +1,4 @@
-//! Many workers, few sessions: never two holders at once, whatever crashes.
+//! Many workers and few sessions: never two holders at once, in spite of crashes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -23,19 +23,19 @@ tests![
 
 const THREADS: u64 = 16;
 
-/// How often each thread tries to lock a session.
+/// How many times each thread tries to lock a session.
 const ATTEMPTS: u64 = 150;
 
-/// Something that locks sessions, for one thread.
+/// A lock of sessions, for one thread.
 trait Locker {
-    /// The fencing token of the lock, if it was free.
+    /// Locks the session. Returns the fencing token, if the session was free.
     fn try_lock(&mut self, session: &Session) -> Option<u64>;
     fn unlock(&mut self, session: &Session);
     /// Crashes while it holds the session, whose lock expires.
     fn crash(&mut self, session: &Session);
 }
 
-/// Who holds a session, as the threads themselves record it.
+/// The holders of sessions, as the threads themselves record them.
 struct Witness {
     session: Session,
     holder: AtomicU64,
@@ -97,7 +97,7 @@ fn assert_exclusive(tally: &Tally) {
     assert!(count(&tally.grants) > 100 && count(&tally.crashes) > 10, "{tally:?}");
 }
 
-/// A bot's worker, which draws its own tokens and repeats what is answered with 503.
+/// A bot's worker, which draws its own tokens and repeats requests that are answered with 503.
 struct Bot<'a> {
     service: &'a Service,
     database: mysql::Conn,
@@ -193,7 +193,7 @@ impl Locker for OldProgram {
         if old_program::is_held(&mut self.0, session) {
             return None;
         }
-        // Now and then it is rolled back in a deadlock, and tries no more.
+        // Sometimes it is rolled back in a deadlock, and does not try again.
         let upsert = old_program::upsert_sql(session, "NOW()");
         self.0.query_drop(upsert).ok().map(|()| u64::MAX)
     }
@@ -233,7 +233,7 @@ fn a_counter_under_the_lock_loses_nothing(world: &World) {
                     };
                     let owner_token =
                         eventually(|| "the lock is free", granted).text("owner_token");
-                    // In two steps, so that only the lock prevents lost updates.
+                    // The update has two steps, so that only the lock prevents lost updates.
                     let value = counter.load(Ordering::SeqCst);
                     thread::yield_now();
                     counter.store(value + 1, Ordering::SeqCst);

@@ -1,5 +1,6 @@
 //! A provider that delivers every message one to five times, to workers that crash, pause and lose
-//! answers, while the servers are killed and restarted. The tests count what the customers get.
+//! answers, while the servers are killed and restarted. The tests count the replies that the
+//! customers get.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -26,10 +27,10 @@ const WORKERS: u64 = 12;
 /// The seed of the copies. A worker's seed is its number, which is above this.
 const SEED: u64 = 0;
 
-/// How often a request is tried: a server may be down for many of the tries.
+/// How many times a request is tried: a server may be down during many of them.
 const TRIES: u32 = 500;
 
-/// How often a server is killed.
+/// How many times a server is killed.
 const KILL_INTERVAL: Duration = Duration::from_millis(400);
 
 /// How a worker answers a message.
@@ -46,9 +47,9 @@ enum Fate {
     CrashesBeforeItsReply,
     /// Between commit and sending, or between sending and release.
     CrashesInBetween,
-    /// Its lease expires while it works, and it does not notice.
+    /// Its lease expires while it works, and it does not detect this.
     Overruns,
-    /// The same, and it pauses so long that others acquire the session.
+    /// The same, and it pauses for so long that others acquire the session.
     Pauses,
 }
 
@@ -76,7 +77,7 @@ struct Message {
 }
 
 impl Message {
-    /// Whether it has to be delivered again: there are copies left, or nobody has acknowledged it.
+    /// Whether the message must be delivered again: copies are left, or it was not acknowledged.
     fn take_copy(&self) -> bool {
         let one_less = |left: u32| left.checked_sub(1);
         self.copies_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
@@ -88,7 +89,7 @@ impl Message {
     }
 }
 
-/// Two servers on one table. A client whose server is dead asks the other one.
+/// Two servers on one table. A client whose server is down uses the other one.
 struct Servers {
     url: String,
     services: [Mutex<Service>; 2],
@@ -140,7 +141,7 @@ struct Worker<'a> {
     database: mysql::Conn,
 }
 
-/// A lease as its worker knows it.
+/// A lease as its worker sees it.
 struct Lease<'a> {
     session: &'a Session,
     owner_token: String,
@@ -185,7 +186,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Asks until there is an answer. Now and then it loses that, and asks again.
+    /// Repeats a request until there is an answer. Sometimes loses the answer, and repeats the
+    /// request again.
     fn ask(&mut self, path: &str, body: &Value) -> Reply {
         let mut answers_to_lose = u32::from(self.rng.u32(..6) == 0);
         for _ in 0..TRIES {
@@ -209,11 +211,11 @@ impl<'a> Worker<'a> {
             "UPDATE {TABLE} SET timestamp = CONCAT('2020-01-01', SUBSTRING(timestamp, 11)) \
              WHERE {session} AND RIGHT(timestamp, 20) = '{owner_token}'"
         );
-        // In a deadlock with the servers it may be rolled back.
+        // The statement may be rolled back in a deadlock with the servers.
         while self.database.query_drop(&sql).is_err() {}
     }
 
-    /// Handles one delivery. Returns whether the provider is told that the message is answered.
+    /// Handles one delivery. Returns whether it is acknowledged to the provider.
     fn receive(&mut self, message: &Message) -> bool {
         let session = &self.provider.sessions[message.session];
         let lease = Lease { session, owner_token: OwnerToken::draw().secret().to_owned() };
@@ -265,7 +267,7 @@ impl<'a> Worker<'a> {
             self.expire(lease);
             return false;
         }
-        // `lost` may mean released, if the first answer was lost: another delivery will tell.
+        // `lost` may mean released, if the first answer was lost. Another delivery will show which.
         self.ask("/v1/release", &lease.fields_with(message)).status == 200
     }
 }

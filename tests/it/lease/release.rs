@@ -1,4 +1,4 @@
-//! Release, forced or not.
+//! Releases by owners and by operators.
 
 use std::thread;
 
@@ -65,7 +65,7 @@ fn a_release_ends_a_lease_that_was_renewed_meanwhile(world: &World) {
     thread::scope(|scope| {
         let released = scope.spawn(|| service.release(&session, &owner_token));
         world.wait_for_write(&session);
-        // A renew through another server does this.
+        // A renew through another server has this effect.
         let renew = format!(
             "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(NOW() + INTERVAL 60 SECOND, '%Y-%m-%d %H:%i:%s'), \
              SUBSTRING(timestamp, 20)) WHERE {session}"
@@ -131,7 +131,7 @@ fn force_reaches_ids_of_any_spelling(world: &World) {
         assert_eq!(world.service.force(&session, json!({})).status, 200, "{prospect:?}");
         assert_eq!(world.service.get(&session.path()).json["held"], false, "{prospect:?}");
     }
-    // A column of this character set cannot store the emoji, so nobody holds that session.
+    // A column of this character set cannot store the emoji, so that session is not held.
     let schema = world.own_table();
     schema.sql(&format!("ALTER TABLE {TABLE} CONVERT TO CHARACTER SET latin1"));
     let service = Service::start(&schema.url(), &[]);

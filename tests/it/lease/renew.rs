@@ -113,7 +113,7 @@ fn a_renew_beyond_the_longest_hold_changes_nothing(world: &World) {
     let session = Session::new();
     let granted = world.service.acquire(&session, json!({"ttl_ms": 60_000}));
     let owner_token = granted.text("owner_token");
-    // By its fencing token it was granted 100 s ago; it still has a minute.
+    // By its fencing token, the lease was granted 100 s ago. It still has a minute.
     world.set_fencing_token(&session, granted.number("fencing_token") - 100_000_000);
     let before = world.stored(&session);
     let stricter = world.serve(&["--max-hold-ms", "60000"]);
@@ -127,7 +127,7 @@ fn a_lease_is_held_no_longer_than_the_longest_hold(world: &World) {
     let session = Session::new();
     let granted = service.acquire(&session, json!({}));
     let owner_token = granted.text("owner_token");
-    // By its fencing token it was granted 50 s ago.
+    // By its fencing token, the lease was granted 50 s ago.
     let granted_us = granted.number("fencing_token") - 50_000_000;
     world.set_fencing_token(&session, granted_us);
     let renewed = service.renew(&session, &owner_token, 30_000);

@@ -29,7 +29,8 @@ fn fencing_tokens_rise_when_two_servers_race_for_one_session(world: &World) {
         for _ in 0..120 {
             let granted = service.acquire(&session, json!({}));
             if granted.status == 200 {
-                // Recorded before the release is sent, so a lower one afterwards would be a later lease's.
+                // The token is recorded before the release is sent, so a lower one afterwards would
+                // belong to a later lease.
                 let fencing_token = granted.number("fencing_token");
                 let before = last.fetch_max(fencing_token, Ordering::SeqCst);
                 assert!(before < fencing_token, "{fencing_token} after {before}");

@@ -28,7 +28,8 @@ fn a_lease_lasts_at_least_its_ttl(world: &World) {
         reply.assert_granted(how);
         let remaining_ms = reply.number("remaining_ms");
         assert!(remaining_ms <= ttl_ms && remaining_ms >= ttl_ms / 2, "{remaining_ms} of {ttl_ms}");
-        // The fencing token says when it was granted. The stored expiry is in whole seconds, rounded up.
+        // The fencing token shows when the lease was granted. The stored expiry is in whole
+        // seconds, rounded up.
         let lasts_us = world.lasts_us(&session, reply.number("fencing_token"));
         let rounding_us = lasts_us - i64::try_from(ttl_ms * 1_000).unwrap();
         assert!((0..1_000_000).contains(&rounding_us), "ttl {ttl_ms} ms: {rounding_us} us more");

@@ -1,4 +1,4 @@
-//! Webhooks as providers of WhatsApp send them: they come twice, and workers race and crash.
+//! Webhooks as WhatsApp providers send them: they arrive twice, and workers race and crash.
 
 use std::sync::Mutex;
 use std::thread;
@@ -69,7 +69,7 @@ impl Message {
     }
 }
 
-/// A bot whose replies are counted instead of sent.
+/// A bot whose replies are counted and not sent.
 struct Bot<'a> {
     service: &'a Service,
     replies: Mutex<Vec<String>>,
@@ -77,7 +77,7 @@ struct Bot<'a> {
 }
 
 impl Bot<'_> {
-    /// Handles a webhook, and works until so many copies of it have been rejected.
+    /// Handles a webhook, and works until this many copies of it have been rejected.
     fn receive(&self, webhook: &Value, copies: usize) {
         let message = Message::parse(webhook);
         let reply = self.service.acquire(&message.session, json!({}));
@@ -99,7 +99,7 @@ fn each_webhook_is_answered_once_although_workers_race_and_crash(world: &World) 
     let (schema, service) = world.own_service(&[]);
     let bot = Bot { service: &service, replies: Mutex::default(), rejected: Mutex::default() };
 
-    // Each message comes one to three times at once; the customer gets one reply to each.
+    // Each message arrives one to three times at once. The customer gets one reply to each.
     let customers: Vec<_> = (0..6).map(|_| Session::new()).collect();
     for (number, customer) in customers.iter().enumerate() {
         let id = format!("wamid.HBgL{number}");
@@ -114,7 +114,7 @@ fn each_webhook_is_answered_once_although_workers_race_and_crash(world: &World) 
     let replies = bot.replies.lock().unwrap().clone();
     assert_eq!(replies, (0..6).map(|number| format!("wamid.HBgL{number}")).collect::<Vec<_>>());
 
-    // A copy that comes 2 s later, while the first is still worked on, is rejected.
+    // A copy that arrives 2 s later, while the first is still in progress, is rejected.
     let customer = &customers[0];
     let working = service.acquire(customer, json!({}));
     working.assert_granted("new");

@@ -98,7 +98,7 @@ fn nobody_who_does_not_wait_overtakes_the_line(world: &World) {
                 waiter
             })
             .collect();
-        // These clients do not wait, and ask all the time.
+        // These clients do not wait, and constantly send requests.
         for _ in 0..6 {
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) && Instant::now() < until {

@@ -52,7 +52,7 @@ fn what_has_waited_for_long_is_not_tried(world: &World) {
             scope.spawn(|| service.acquire(&Session::new(), json!({})));
             thread::sleep(Duration::from_millis(100));
             let behind = scope.spawn(|| service.acquire(&Session::new(), json!({})));
-            // The service notices at once that the waiter has its turn.
+            // The service detects at once that the waiter has its turn.
             assert_eq!(world.service.release(&session, &owner_token).status, 200);
             thread::sleep(Duration::from_millis(2_700));
             proxy.set(Fault::None);

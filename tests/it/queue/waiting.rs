@@ -1,4 +1,4 @@
-//! Waiters: what wakes them, what ends their wait, and what they cost.
+//! Waiters: what wakes them, what ends their wait, and their cost.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ fn a_lone_waiter_is_never_forgotten(world: &World) {
     service.acquire(&session, json!({"ttl_ms": 600_000})).assert_granted("new");
     for _ in 0..60 {
         service.acquire_waiting(&session, 10).assert_held();
-        // Long enough for that thread to park.
+        // Long enough that the thread goes to sleep.
         thread::sleep(Duration::from_millis(15));
     }
 }
@@ -160,7 +160,7 @@ fn a_thousand_waiters_hold_up_nobody(world: &World) {
     for session in &sessions {
         service.wait_for_waiters(session, 100);
     }
-    // If each waiter took a worker or a database connection, nobody else would be served.
+    // If each waiter used a worker or a database connection, no other request would be served.
     for _ in 0..20 {
         let session = Session::new();
         let owner_token = service.hold(&session);

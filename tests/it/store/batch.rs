@@ -1,4 +1,4 @@
-//! Requests that wait together go to the database together, and each gets its own answer.
+//! Requests that wait at the same time go to the database together, and each gets its own answer.
 
 use std::thread;
 use std::time::Duration;
@@ -26,8 +26,8 @@ tests![
 
 type Request<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
 
-/// Sends these requests while the only worker is busy, so that they wait together: for longer than
-/// acquires and other requests are kept in batches of their own.
+/// Sends these requests while the only worker is busy, so that they wait together. The wait is
+/// longer than the time for which acquires and other requests are kept in separate batches.
 fn send_together(world: &World, service: &Service, requests: Vec<Request>) -> Vec<Reply> {
     let busy = Session::new();
     world.store(&busy, "garbage");
@@ -49,7 +49,7 @@ fn statuses(replies: &[Reply]) -> Vec<u16> {
 fn everybody_in_a_batch_gets_their_own_answer(world: &World) {
     let service = world.serve(&["--workers", "1"]);
     let sessions: Vec<_> = (0..24).map(|_| Session::new()).collect();
-    // Some are free, some held by an old program, some stale.
+    // Some sessions are free, some are held by an old program, and some rows are stale.
     for (number, session) in sessions.iter().enumerate() {
         match number % 4 {
             1 => world.store(session, "2099-01-01 00:00:00"),
@@ -149,7 +149,7 @@ fn many_locked_rows_do_not_fail_the_rest_of_their_batch(world: &World) {
 }
 
 fn an_unusable_message_table_does_not_fail_requests_without_a_message(world: &World) {
-    /// So many that running them one by one takes a hundred packets.
+    /// So many that, one by one, they would take a hundred packets.
     const REQUESTS: usize = 60;
     for (change, status, word) in [
         ("LOCK TABLES session_lock_message WRITE", 503, "another program holds a database lock"),
@@ -189,10 +189,10 @@ fn a_lost_lease_is_told_lost_beside_a_row_of_another_spelling(world: &World) {
     let (session, lost) = (Session::new(), Session::new());
     let accented = session.accented();
     world.store(&accented, "2020-01-01 00:00:00");
-    // A takeover leaves the spelling as it was.
+    // A takeover does not change the spelling.
     let granted = service.acquire(&session, json!({}));
     let token = granted.text("owner_token");
-    // By its fencing token it was granted 100 s ago.
+    // By its fencing token, the lease was granted 100 s ago.
     world.set_fencing_token(&session, granted.number("fencing_token") - 100_000_000);
     let requests: Vec<Request> = vec![
         Box::new(|| service.renew(&session, &token, 30_000)),
@@ -217,12 +217,12 @@ fn a_deadlock_is_no_answer(world: &World) {
 }
 
 /// Releases two sessions together while another program locks the second before the first. Returns
-/// `None` if on a busy machine the releases gave up before their wait was observed.
+/// `None` if the releases gave up before their wait was observed, as on a busy machine.
 fn release_in_a_deadlock(world: &World, service: &Service, schema: &str) -> Option<()> {
     let sessions = [Session::new(), Session::new()];
     let [first, second] = &sessions;
     let tokens = sessions.each_ref().map(|session| service.hold(session));
-    // The database rolls back the transaction that has written less, which is ours.
+    // The database rolls back the transaction that has written less, which is the service's.
     let mut other_program = world.lock_row(second);
     for _ in 0..50 {
         let insert = format!("INSERT INTO {schema}.weight VALUES (NULL)");
@@ -291,7 +291,7 @@ fn a_retry_beside_a_new_lease_is_told_again(world: &World) {
     assert_eq!(world.stored(&retried), Some(stored));
 }
 
-/// Sends requests that wait behind another server's write of this session. Returns the answers.
+/// Sends requests that wait for another server's write of this session. Returns the answers.
 fn behind_another_servers_write<T>(
     world: &World,
     session: &Session,
@@ -333,7 +333,7 @@ fn a_token_that_is_used_for_two_sessions_releases_its_own_only(world: &World) {
 /// another server, with the same owner token, and commits.
 fn a_batch_that_waits_keeps_a_lease_that_another_server_granted(world: &World) {
     const OWNER: &str = "48210000000000000007";
-    // Servers and a database of its own: in a second, much must happen.
+    // This test has its own servers and database, because much must happen within a second.
     let world = &World::start(world.engine);
     let service = world.serve(&["--workers", "1"]);
     let fields = json!({"owner_token": OWNER, "message_id": "m"});

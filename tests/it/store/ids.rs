@@ -1,5 +1,5 @@
-//! The ids of rows: every lease names its own, so the AUTO_INCREMENT counter is for the old programs
-//! alone, and no lease meets the id of another row.
+//! The ids of rows: every lease names its own id, so only old programs use the AUTO_INCREMENT
+//! counter, and no lease gets the id of another row.
 
 use mysql::prelude::Queryable;
 use serde_json::json;
@@ -24,7 +24,7 @@ fn id(schema: &Schema, session: &Session) -> u64 {
     schema.connect().query_first(sql).unwrap().unwrap()
 }
 
-/// Inserts a row as an old program does. Returns its id, which the counter gave.
+/// Inserts a row as an old program does. Returns its id, which is from the counter.
 fn next_id(schema: &Schema) -> u64 {
     let session = Session::new();
     old_program::upsert(&mut schema.connect(), &session, "NOW()");
@@ -81,7 +81,7 @@ fn a_refused_acquire_leaves_that_to_the_first_lease(world: &World) {
 fn an_id_that_another_row_has_is_left_alone(world: &World) {
     let schema = world.own_table();
     schema.sql(&format!("ALTER TABLE {TABLE} MODIFY id_sessionX TINYINT AUTO_INCREMENT"));
-    // Of the 31 ids that leases may have here, an old program has half.
+    // An old program uses half of the 31 ids that leases may have here.
     let old: Vec<_> = (0..62)
         .map(|id| format!("({id}, 'p{id}', 'd', '2020-01-01')"))
         .skip(1)
@@ -107,7 +107,7 @@ fn leases_stand_beside_a_young_counter(world: &World) {
         .map(|_| {
             let session = Session::new();
             let token = service.hold(&session);
-            // With the id of a lease from the counter, this upsert would overwrite that lease.
+            // If the counter returned the id of a lease, this upsert would overwrite that lease.
             old_program::upsert(&mut conn, &Session::new(), "NOW()");
             (session, token)
         })
@@ -155,7 +155,7 @@ fn an_exhausted_primary_key_touches_nobody_elses_row(world: &World) {
     assert_eq!(row().0, LAST_ID);
     assert_eq!(service.release(&last, &taken.text("owner_token")).status, 200);
 
-    // With no free id at all, the answer is a 503 that says what to do, and never "held".
+    // If no id is free, the answer is a 503 with the remedy, and never "held".
     let full = world.schema();
     full.sql(&format!(
         "CREATE TABLE {TABLE} (id_sessionX TINYINT AUTO_INCREMENT PRIMARY KEY, id_prospect VARCHAR(255) NOT NULL, \

@@ -38,8 +38,8 @@ fn each_request_takes_one_round_trip_and_a_takeover_two(world: &World) {
             }),
         ]
     };
-    // The proxy also counts what the service does beside its requests: its sweep and its measures, which
-    // begin with it, and new connections of the pool. So the least of several rounds counts.
+    // The proxy also counts the background work of the service: its first sweep and measurements,
+    // and new connections of the pool. So the test uses the lowest count of several rounds.
     let began = Instant::now();
     let least = iter::repeat_with(round_trips)
         .take_while(|_| began.elapsed() < Duration::from_secs(1))

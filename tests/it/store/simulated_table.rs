@@ -1,9 +1,9 @@
-//! The simulated table of the model (`tests/model`) does what a database does: random sequences of packets
-//! of the product's own statements run on both, and the rows, the records and the counts are compared.
+//! The simulated table of the model (`tests/model`) behaves like a database: random sequences of
+//! packets with the product's own statements run on both, and the rows, records and counts are
+//! compared.
 //!
-//! Time is moved by ageing all rows. Left out: locks, since there is one connection; a forced release, and
-//! what old programs write. `SEED` chooses the
-//! sequences.
+//! All rows are aged to let time pass. Not covered: locks, because there is one connection; forced
+//! releases; the writes of old programs. `SEED` in the environment chooses the sequences.
 
 #[allow(dead_code)]
 #[path = "../../model/content.rs"]
@@ -38,7 +38,8 @@ const STEPS: usize = 6;
 const TTL_MS: u64 = 60_000;
 /// Longer than a lease lasts.
 const AGE_S: u64 = 3_600;
-/// A renew counts 1 only if the date changes, which is in whole seconds: the real clock must not decide.
+/// A renew counts 1 only if the date changes, which has whole seconds. The result must not depend
+/// on the real clock.
 const STEP_S: u64 = 2;
 const RULES: Rules = Rules { dropped: None, step_us: 1_000, old_ahead_s: 0 };
 
@@ -104,7 +105,8 @@ fn operation(kind: u8, session: u8, owner: u8, message: u8) -> Operation {
     match kind {
         0..=2 => {
             let message_id = (kind > 0).then_some(id);
-            let origin = if owner % 2 == 0 { TokenOrigin::Ours } else { TokenOrigin::Callers };
+            let origin =
+                if owner.is_multiple_of(2) { TokenOrigin::Ours } else { TokenOrigin::Callers };
             let acquire = Acquire { session, owner_token, origin, ttl, message_id };
             let first = if kind == 1 { FirstPacket::Write } else { FirstPacket::Read };
             Operation::Acquire(acquire, first)
@@ -118,8 +120,8 @@ fn operation(kind: u8, session: u8, owner: u8, message: u8) -> Operation {
     }
 }
 
-/// The packet that the product sends for these operations, after a read of the row for those that begin with
-/// one; empty if that is their answer.
+/// The packet that the product sends for these operations, after a read of the row for operations
+/// that begin with a read. Empty if the read is their answer.
 fn packet(
     statements: &session_lock::testing::Statements,
     operations: &[Operation],
@@ -144,7 +146,7 @@ fn packet(
 fn run_real(real: &mut mysql::Conn, text: &str) -> Vec<Option<u64>> {
     let mut counts = vec![];
     for statement in text.split(';').filter(|statement| !statement.is_empty()) {
-        // Reads all rows: an error may come in place of the first.
+        // Reads all rows, because an error may replace the first row.
         let Err(error) = real.query::<mysql::Row, _>(statement) else {
             counts.push(Some(real.affected_rows()));
             continue;

@@ -1,4 +1,4 @@
-//! Ids in people's languages: which spellings are one session is what the table's collation says.
+//! Ids in many languages: the table's collation decides which spellings are one session.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ fn session(device: &str) -> Session {
     Session { device: device.to_owned(), ..Session::new() }
 }
 
-/// A lock table whose ids compare so.
+/// A lock table whose ids have this collation.
 fn schema<'w>(world: &'w World, collation: &str) -> Schema<'w> {
     let schema = world.own_table();
     let charset = collation.split('_').next().unwrap();
@@ -44,13 +44,14 @@ fn an_id_may_have_the_letters_of_any_language(world: &World) {
     }
 }
 
-/// A text as MySQL's process list can show it: it fails for all while a statement with an emoji runs.
+/// A text that MySQL's process list can show. The list fails while any statement with an emoji
+/// runs.
 fn literal(text: &str) -> String {
     let hex: Vec<_> = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("_utf8mb4 x'{}'", hex.concat())
 }
 
-/// What people's languages have, and what looks like something else.
+/// Characters of many languages, and characters that look alike.
 const PIECES: [&str; 60] = [
     "a", "A", "á", "Á", "ä", "å", "aa", "AA", "æ", "ae", "b", "B", "c", "ç", "ch", "CH", "cs",
     "ccs", "d", "dz", "dzs", "đ", "e", "é", "È", "i", "I", "ı", "İ", "ll", "LL", "n", "ñ", "Ñ",
@@ -69,7 +70,7 @@ fn collations(engine: Engine) -> Vec<&'static str> {
         "utf8mb4_spanish2_ci",
     ];
     let own = match engine {
-        // Those of MariaDB 10.10 are missing.
+        // The collations of MariaDB 10.10 are missing.
         Engine::MariaDb(MariaDb::V10_5) => ["utf8mb4_unicode_520_ci", "utf8mb4_nopad_bin"],
         Engine::MariaDb(_) => ["utf8mb4_uca1400_ai_ci", "utf8mb4_uca1400_as_cs"],
         Engine::MySql => ["utf8mb4_0900_ai_ci", "utf8mb4_0900_as_cs"],

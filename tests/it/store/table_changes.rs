@@ -18,7 +18,8 @@ tests![
     changes_that_cause_no_error_are_noticed_within_a_minute,
 ];
 
-/// Between two inspections of what causes no error, and some time for a busy machine.
+/// The interval between inspections, for changes that cause no error, and some time for a busy
+/// machine.
 const NOTICED_WITHIN: Duration = Duration::from_secs(60 + 15);
 
 fn a_table_that_becomes_unusable_is_named_until_it_is_repaired(world: &World) {
@@ -89,7 +90,7 @@ fn a_dropped_message_table_is_a_clear_400_for_those_who_need_it(world: &World) {
     assert_eq!(service.release(&session, &owner_token).status, 200);
 }
 
-/// All changes at once, each for a service of its own: the test waits only once.
+/// All changes run at once, each with its own service, so that the test waits only once.
 fn changes_that_cause_no_error_are_noticed_within_a_minute(world: &World) {
     let case_sensitive =
         format!("ALTER TABLE {TABLE} MODIFY id_prospect VARCHAR(255) COLLATE utf8mb4_bin NOT NULL");
@@ -132,7 +133,7 @@ fn changes_that_cause_no_error_are_noticed_within_a_minute(world: &World) {
     clock.check();
 }
 
-/// A server whose time zone leaves the configured offset, as it does twice a year.
+/// A server whose time zone changes from the configured offset, as twice a year.
 struct ClockChange {
     server: DatabaseServer,
     service: Service,
@@ -163,7 +164,7 @@ impl ClockChange {
         self.service.acquire(&session, json!({})).assert_held();
         assert_eq!(self.service.get(&session.path()).json["held"], true);
         assert!(self.service.get("/v1/locks").text.contains(prospect.as_str()));
-        // Stale in both zones.
+        // The row is stale in both zones.
         old_program
             .query_drop(format!(
                 "UPDATE {DATABASE}.{TABLE} SET timestamp = NOW() - INTERVAL 31 SECOND WHERE {session}"

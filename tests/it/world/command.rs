@@ -1,4 +1,4 @@
-//! Commands of the binary that end by themselves.
+//! Commands of the binary that end without a signal.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -8,7 +8,7 @@ pub fn binary() -> String {
     std::env::var("BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_session-lock").to_owned())
 }
 
-/// What a command of the binary printed, and its exit status.
+/// The output of a command of the binary, and its exit status.
 #[derive(Debug)]
 pub struct Printed {
     pub status: Option<i32>,
@@ -44,7 +44,7 @@ pub fn migrate(url: &str) {
     assert_eq!(printed.status, Some(0), "{printed:?}");
 }
 
-/// All of these parts must be in the text.
+/// Asserts that the text contains all of these parts.
 #[track_caller]
 pub fn assert_says(text: &str, parts: &[&str]) {
     assert!(parts.iter().all(|part| text.contains(part)), "{parts:?} in {text}");

@@ -14,7 +14,7 @@ pub enum Engine {
     MySql,
 }
 
-/// Which MariaDB: that of this Debian release, or another.
+/// The version of MariaDB: that of this Debian release, or another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MariaDb {
     V10_5,
@@ -22,8 +22,8 @@ pub enum MariaDb {
     V11_8,
 }
 
-/// The engines with their names, which are also what `tests/install` calls them, and their servers:
-/// from this folder, unless the path is absolute.
+/// The engines with their names, which `tests/install` uses too, and the paths of their servers,
+/// relative to this folder unless absolute.
 const ENGINES: [(&str, Engine, &str); 4] = [
     ("mariadb-10.5", Engine::MariaDb(MariaDb::V10_5), "target/mariadb-10.5/mariadbd"),
     ("mariadb", Engine::MariaDb(MariaDb::Installed), "/usr/sbin/mariadbd"),
@@ -31,7 +31,7 @@ const ENGINES: [(&str, Engine, &str); 4] = [
     ("mysql", Engine::MySql, "target/mysql/mysqld"),
 ];
 
-/// The names of the engines that are tested unless the environment says otherwise.
+/// The names of the engines that are tested by default.
 const TESTED: &str = "mariadb,mysql";
 
 impl Engine {
@@ -62,7 +62,7 @@ impl Engine {
     }
 }
 
-/// A private database server that listens on a port as well.
+/// A private database server that also listens on a port.
 pub struct DatabaseServer {
     private: PrivateDatabase,
     pub port: u16,
@@ -79,7 +79,7 @@ impl DatabaseServer {
             port_option.as_str(),
             "--bind-address=127.0.0.1",
             "--max-connections=400",
-            // No test cuts the power, and without these a busy disk slows every write down.
+            // No test cuts the power. Without these options, a busy disk delays every write.
             "--innodb-flush-log-at-trx-commit=2",
             "--sync-binlog=0",
             "--innodb-flush-method=nosync",
@@ -96,7 +96,7 @@ impl DatabaseServer {
         server
     }
 
-    /// Stops the server process without ending it: it hangs.
+    /// Stops the server process without ending it, so that it hangs.
     pub fn freeze(&self) {
         self.signal("-STOP");
     }
@@ -105,7 +105,7 @@ impl DatabaseServer {
         self.signal("-CONT");
     }
 
-    /// Kills the server, as a crash of the machine does.
+    /// Kills the server, like a crash of the machine.
     pub fn crash(&self) {
         self.signal("-KILL");
     }
@@ -123,7 +123,7 @@ impl DatabaseServer {
         let pid = std::fs::read_to_string(self.pid_file()).unwrap();
         signal(pid.trim(), name);
         if name == "-KILL" {
-            // As a server does that ends by itself.
+            // Ends the server cleanly.
             std::fs::remove_file(self.pid_file()).unwrap();
         }
     }
@@ -140,12 +140,12 @@ impl DatabaseServer {
         format!("mysql://root@{}/{schema}", self.address())
     }
 
-    /// Connects through the server's Unix socket, which works whatever the port does.
+    /// Connects through the server's Unix socket, which works independently of the port.
     pub fn connect(&self) -> mysql::Conn {
         mysql::Conn::new(mysql::Opts::from_url(&self.private.url()).unwrap()).unwrap()
     }
 
-    /// Creates the user `bot` with a bot's rights, since root may write to a read-only server.
+    /// Creates the user `bot` with a bot's rights, because root may write to a read-only server.
     /// Returns its URL.
     pub fn create_bot(&self) -> String {
         let mut root = self.connect();

@@ -1,4 +1,4 @@
-//! Where clients connect, and plain connections to it.
+//! The endpoint of a service, and plain connections to it.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::session::next;
 use super::{TIMEOUT, eventually};
 
-/// Where clients connect.
+/// The address to which clients connect.
 #[derive(Clone, Debug)]
 pub enum Endpoint {
     Tcp(SocketAddr),
@@ -53,49 +53,49 @@ impl Endpoint {
         self.try_connect().unwrap()
     }
 
-    /// Sends this on a new connection.
+    /// Sends these bytes on a new connection.
     pub fn send(&self, bytes: impl AsRef<[u8]>) -> Box<dyn Stream> {
         let mut stream = self.connect();
-        // A client that is cut off meanwhile notices when it reads.
+        // A client that is cut off meanwhile learns of it when it reads.
         let _ = stream.write_all(bytes.as_ref());
         stream
     }
 
-    /// Sends this on a new connection. Returns everything that comes until its end.
+    /// Sends these bytes on a new connection. Returns everything that is received until its end.
     pub fn ask(&self, bytes: impl AsRef<[u8]>) -> String {
         let mut text = Vec::new();
-        // A reset after the answer is no worse than an end.
+        // A reset after the answer counts as an end.
         let _ = self.send(bytes).read_to_end(&mut text);
         String::from_utf8_lossy(&text).into_owned()
     }
 }
 
-/// A connection whose other end sees it come from this address, even if one came from there before.
+/// A connection from this source address, even if an earlier one used it.
 pub fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
-    // Children of other tests must not inherit it: it would stay open in them.
+    // Child processes of other tests must not inherit the socket, which would stay open in them.
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
     set_socket_reuseaddr(&socket, true).unwrap();
     bind(&socket, &from).unwrap();
-    // The system may keep the address for a moment after the earlier connection has ended.
+    // The system may keep the address briefly after the earlier connection has ended.
     eventually(|| format!("a connection from {from}"), || connect(&socket, &to).ok());
-    // It ends with a reset, which leaves nothing behind that would keep the address.
+    // The connection ends with a reset, after which the system does not keep the address.
     set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream
 }
 
-/// A Unix socket in a folder of its own, as `--listen` takes it.
+/// A Unix socket in its own folder, in the form for `--listen`.
 pub fn unix_socket() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let listen = format!("unix:{}", folder.path().join("lock.sock").display());
     (folder, listen)
 }
 
-/// A port that nothing listens on, and that the system gives to nobody meanwhile.
+/// A port on which nothing listens, and which the system assigns to no other socket meanwhile.
 pub fn free_port() -> u16 {
-    /// Below the ports that the system gives to sockets that ask for none.
+    /// Below the range of ports that the system assigns.
     const PORTS: Range<u64> = 12_000..32_000;
     let count = PORTS.end - PORTS.start;
     let first = u64::from(std::process::id()) * 500;

@@ -6,14 +6,15 @@ use mysql::prelude::Queryable;
 
 use super::{DatabaseServer, Engine, eventually, free_port};
 
-/// Any UUID will do: a group is found by its ports.
+/// Any UUID works: the members find each other by their ports.
 const GROUP_NAME: &str = "5e551041-10c8-4000-8000-000000000001";
 
-/// The weight of the first node. Each has a lower one than the node before, so that the next primary
-/// is known.
+/// The weight of the first node. Each further node has a lower weight, so that the next primary is
+/// known.
 const HIGHEST_WEIGHT: usize = 90;
 
-/// A group of MySQL servers. The first is the primary; if it fails, the second takes over, and so on.
+/// A group of MySQL servers. The first is the primary; if it fails, the second takes over, and so
+/// on.
 pub struct Group {
     pub nodes: Vec<DatabaseServer>,
 }
@@ -65,7 +66,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // A server without a quorum does not end when it is told to.
+        // A server without a quorum ignores a request to shut down.
         self.nodes.iter().filter(|node| node.is_running()).for_each(DatabaseServer::crash);
     }
 }
@@ -91,12 +92,12 @@ fn start_node(number: usize, seeds: &[String], options: &[&str]) -> DatabaseServ
     ];
     let all = own.iter().map(String::as_str).chain(shared).chain(options.iter().copied());
     let server = DatabaseServer::start_on(Engine::MySql, port, &all.collect::<Vec<_>>());
-    // The database that each creates for itself is no transaction of the group.
+    // The database that each server creates for itself must not be a transaction of the group.
     server.connect().query_drop("RESET BINARY LOGS AND GTIDS").unwrap();
     server
 }
 
-/// The states of all members, as this one sees them: a killed one is `UNREACHABLE` after 5 s.
+/// The states of all members, as this member sees them: a killed one is `UNREACHABLE` after 5 s.
 fn member_states(node: &DatabaseServer) -> Vec<String> {
     let sql = "SELECT member_state FROM performance_schema.replication_group_members";
     node.connect().query(sql).unwrap()

@@ -1,4 +1,4 @@
-//! What the tests share: private databases, the service as a child process, an HTTP client.
+//! Shared by the tests: private databases, the service as a child process, an HTTP client.
 
 mod command;
 mod database;
@@ -60,7 +60,7 @@ pub struct World {
     pub engine: Engine,
     pub service: Service,
     pub database: DatabaseServer,
-    /// Held while a test asks the database who waits for a row lock.
+    /// Held while a test reads from the database who waits for a row lock.
     row_lock_query: Mutex<()>,
 }
 
@@ -71,32 +71,32 @@ impl World {
         Self { engine, service, database, row_lock_query: Mutex::new(()) }
     }
 
-    /// One more service on the same table, with these flags.
+    /// Starts another service on the same table, with these flags.
     pub fn serve(&self, flags: &[&str]) -> Service {
         Service::start(&self.database.url(DATABASE), flags)
     }
 
-    /// One more service on the same table, with these flags, that reaches the database through a
-    /// proxy.
+    /// Starts another service on the same table, with these flags, that reaches the database
+    /// through a proxy.
     pub fn serve_through_proxy(&self, flags: &[&str]) -> (Proxy, Service) {
         let proxy = Proxy::start(self.database.address());
         let service = Service::start(&proxy.url(DATABASE), flags);
         (proxy, service)
     }
 
-    /// An empty schema of the caller's own, on the same server.
+    /// Creates a private empty schema on the same server.
     pub fn schema(&self) -> Schema<'_> {
         Schema::create(&self.database)
     }
 
-    /// A schema of the caller's own, with the tables in it.
+    /// Creates a private schema with the tables.
     pub fn own_table(&self) -> Schema<'_> {
         let schema = self.schema();
         migrate(&schema.url());
         schema
     }
 
-    /// A schema of the caller's own, with the tables in it, and a service on it.
+    /// Creates a private schema with the tables, and starts a service on it.
     pub fn own_service(&self, flags: &[&str]) -> (Schema<'_>, Service) {
         let schema = self.own_table();
         let service = Service::start(&schema.url(), flags);

@@ -1,4 +1,4 @@
-//! A proxy in front of the database that fails as networks do.
+//! A proxy in front of the database, with the faults of networks.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What the proxy does to bytes and connections.
+/// What the proxy does with bytes and connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     None,
@@ -17,16 +17,16 @@ pub enum Fault {
     Hold,
     /// Writes arrive when the fault ends; all other bytes pass.
     HoldWrites,
-    /// Transactions that write are held, and `KILL` is said to have succeeded but ends nothing: a
-    /// server that cannot finish a write.
+    /// Transactions that write are held, and `KILL` succeeds but ends nothing: a server that cannot
+    /// finish a write.
     HangWrites,
-    /// Bytes are discarded, and so is all that follows on the connection; neither end is told.
+    /// Bytes are discarded, with everything that follows on the connection. Neither end is told.
     Discard,
-    /// The same, for what the database sends only.
+    /// The same, but only for the bytes of the database.
     DiscardReplies,
-    /// Empty packets arrive in place of what the database sends after its greeting.
+    /// Empty packets arrive in place of the database's bytes after its greeting.
     EmptyReplies,
-    /// All connections are reset, new ones too.
+    /// All connections are reset, including new ones.
     Reset,
 }
 
@@ -46,17 +46,17 @@ struct Shared {
     target: Mutex<SocketAddr>,
     fault: Mutex<Fault>,
     changed: Condvar,
-    /// Packets from the service, and statements in them beyond the first of each.
+    /// Packets from the service, and their statements without the first of each packet.
     sent: AtomicU64,
     more_statements: AtomicU64,
-    /// Connections so far. Those below the second number carry nothing any more.
+    /// Connections so far. Those with a number below the second one transfer nothing any more.
     connections: AtomicU64,
     forgotten: AtomicU64,
-    /// The number that handshakes give to connections, or 0 for the server's own.
+    /// The connection number in handshakes; 0 keeps the server's own.
     number: AtomicU32,
 }
 
-/// What the text of a packet that writes begins with.
+/// The beginning of the text of a packet that writes.
 const WRITES: [&str; 3] = ["START TRANSACTION", "INSERT INTO", "DELETE `"];
 
 /// The text of a packet of statements.
@@ -66,7 +66,7 @@ fn text_of(packet: &[u8]) -> &[u8] {
     packet.get(HEAD_BYTES..).unwrap_or_default()
 }
 
-/// How a packet begins that read-only servers refuse.
+/// The beginning of a packet that read-only servers refuse.
 const GUARD: &[u8] = b"SET @takes_writes";
 
 /// Whether these bytes begin with a packet that writes.
@@ -79,7 +79,7 @@ fn is_write(packet: &[u8]) -> bool {
     WRITES.iter().any(|write| text.starts_with(write.as_bytes()))
 }
 
-/// How soon an idle connection notices that it is to be reset.
+/// How soon an idle connection detects that it must be reset.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Proxy {
@@ -132,7 +132,7 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// Points the proxy at another database, as an operator does. Existing connections end.
+    /// Directs the proxy to another database, as an operator does. Existing connections end.
     pub fn redirect(&self, target: SocketAddr) {
         self.set(Fault::Reset);
         self.redirect_new(target);
@@ -140,34 +140,34 @@ impl Proxy {
         self.set(Fault::None);
     }
 
-    /// The same, but existing connections stay, as with a name that leads to another address.
+    /// The same, but existing connections stay, as after a DNS change.
     pub fn redirect_new(&self, target: SocketAddr) {
         *self.shared.target.lock().unwrap() = target;
     }
 
-    /// How many connections there have been.
+    /// The number of connections so far.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Discards what is sent on existing connections from now on, as a restarted router does; neither
-    /// end is told.
+    /// From now on, discards bytes on existing connections, as a restarted router does. Neither end
+    /// is told.
     pub fn forget_connections(&self) {
         self.shared.forgotten.store(self.connections(), Ordering::SeqCst);
     }
 
-    /// Gives new connections this number in their handshake, as proxies do that have connections of
-    /// their own to the server.
+    /// Gives new connections this number in their handshake, like a proxy with its own connections
+    /// to the server.
     pub fn number_connections(&self, number: u32) {
         self.shared.number.store(number, Ordering::SeqCst);
     }
 
-    /// How many packets the service has sent.
+    /// The number of packets from the service.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::SeqCst)
     }
 
-    /// How many statements those had beyond the first of each.
+    /// The number of statements in them, without the first of each packet.
     pub fn more_statements(&self) -> u64 {
         self.shared.more_statements.load(Ordering::SeqCst)
     }
@@ -178,8 +178,8 @@ impl Shared {
         *self.fault.lock().unwrap()
     }
 
-    /// Replaces the connection's number in a server's greeting: it follows a header of 5 bytes and the server's
-    /// version, which ends with a zero.
+    /// Replaces the connection's number in a server's greeting. The number follows a header of 5
+    /// bytes and the server's version, which ends with a zero.
     fn renumber(&self, greeting: &mut [u8]) {
         let number = self.number.load(Ordering::SeqCst);
         let end = greeting.iter().skip(5).position(|byte| *byte == 0);
@@ -188,7 +188,7 @@ impl Shared {
         }
     }
 
-    /// Waits for bytes; `None` when the connection has ended or is to be reset.
+    /// Waits for bytes. Returns `None` if the connection has ended or must be reset.
     fn read(&self, from: &mut TcpStream, buffer: &mut [u8]) -> Option<usize> {
         loop {
             match from.read(buffer) {

@@ -1,4 +1,4 @@
-//! Requests as bytes, for tests of what an HTTP library would not send.
+//! Requests as bytes, for tests of requests that an HTTP library would not send.
 
 use std::fmt::Display;
 
@@ -15,7 +15,7 @@ pub fn raw_get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")
 }
 
-/// The head of a POST with this `Content-Length`, whatever follows, and more header lines.
+/// The head of a POST with this `Content-Length` and more header lines, for any body.
 pub fn raw_post_head(path: &str, content_length: impl Display, headers: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {content_length}\r\n{headers}\r\n")
 }

@@ -1,4 +1,4 @@
-//! Answers of the service, and what they must say.
+//! Answers of the service, and assertions about them.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The answer, if all of it came.
+    /// The answer, if it was received completely.
     pub fn try_read(
         response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Self, ureq::Error> {
@@ -39,7 +39,7 @@ impl Reply {
         assert_eq!((self.status, &self.json), (status, json));
     }
 
-    /// A grant of this kind.
+    /// Asserts a grant of this kind.
     #[track_caller]
     pub fn assert_granted(&self, how: &str) {
         assert_eq!((self.status, &self.json["how"]), (200, &json!(how)), "{self:?}");
@@ -50,7 +50,7 @@ impl Reply {
         assert_eq!((self.status, &self.json["reason"]), (409, &json!("held")), "{self:?}");
     }
 
-    /// The message has been answered already.
+    /// Asserts that the message is already answered.
     #[track_caller]
     pub fn assert_duplicate(&self, message_id: &str) {
         assert_eq!(
@@ -66,19 +66,19 @@ impl Reply {
         self.assert(200, &json!({"committed": true, "how": how}));
     }
 
-    /// The lease is lost, so the request was not `released`, `renewed` or `committed`.
+    /// Asserts that the lease is lost, so the request was not `released`, `renewed` or `committed`.
     #[track_caller]
     pub fn assert_lost(&self, done: &str) {
         self.assert(409, &json!({done: false, "reason": "lost"}));
     }
 
-    /// Anything but a release.
+    /// Asserts that nothing was released.
     #[track_caller]
     pub fn assert_refused_or_lost(&self) {
         assert!(matches!(self.status, 409 | 503), "{self:?}");
     }
 
-    /// A refusal with this code. Returns its message.
+    /// Asserts a refusal with this code. Returns its message.
     #[track_caller]
     pub fn assert_refused(&self, status: u16, code: &str) -> String {
         assert_eq!((self.status, &self.json["error"]["code"]), (status, &json!(code)), "{self:?}");

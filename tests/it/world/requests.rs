@@ -92,7 +92,7 @@ impl Service {
 
     /// Waits until all workers can acquire and release again. Returns how long that took.
     pub fn recovery(&self) -> Duration {
-        /// More requests at once than there are workers.
+        /// Send more requests at once than there are workers.
         const CLIENTS: usize = 8;
         let began = Instant::now();
         let works = || {
@@ -118,12 +118,12 @@ impl Service {
         began.elapsed()
     }
 
-    /// How many requests wait for a session.
+    /// The number of requests that wait for a session.
     pub fn waiters(&self, session: &Session) -> u64 {
         self.get(&session.path()).json["waiters"].as_u64().unwrap_or(0)
     }
 
-    /// Waits until so many requests wait for a session.
+    /// Waits until this many requests wait for a session.
     pub fn wait_for_waiters(&self, session: &Session, count: u64) {
         eventually(
             || format!("{count} wait for {session}"),

@@ -1,4 +1,4 @@
-//! Rows of the lock table: reading, storing, ageing and locking them behind the service's back.
+//! Rows of the lock table: reads, stores, ages and locks them without the service.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,17 +45,17 @@ impl World {
         self.rows(format!("SELECT COUNT(*) FROM {MESSAGE_TABLE} WHERE {session}"))[0]
     }
 
-    /// Another program, which holds the row's lock until it says `ROLLBACK`.
+    /// Another program, which holds the row's lock until its `ROLLBACK`.
     pub fn lock_row(&self, session: &Session) -> mysql::Conn {
-        // A request that waits for this row locks the gap before it: with another row there, that
-        // gap is too small for the rows of other tests.
+        // A request that waits for this row also locks the gap before it. Another row makes this
+        // gap too small for the rows of other tests.
         let before = format!(
             "INSERT IGNORE INTO {TABLE} (id_prospect, id_device, timestamp) VALUES ('{}', '!', '')",
             session.prospect
         );
         let mut other_program = self.database.connect();
         other_program.query_drop(before).unwrap();
-        // At the default level it would lock that gap itself.
+        // At the default level, this program would lock the gap itself.
         let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
         other_program.query_drop(isolation).unwrap();
         other_program.query_drop("START TRANSACTION").unwrap();
@@ -66,7 +66,7 @@ impl World {
         other_program
     }
 
-    /// Another program, which has inserted the session's row, and may still undo that.
+    /// Another program, which has inserted the session's row and may still roll back.
     pub fn insert_row(&self, session: &Session) -> mysql::Conn {
         let mut other_program = self.database.connect();
         other_program.query_drop("START TRANSACTION").unwrap();
@@ -74,7 +74,7 @@ impl World {
         other_program
     }
 
-    /// Waits until a service's write of this session's row is with the database, where it waits
+    /// Waits until a service's write of this session's row has reached the database, where it waits
     /// for a lock.
     pub fn wait_for_write(&self, session: &Session) {
         let waiting = "SELECT COUNT(*) FROM information_schema.processlist \
@@ -84,7 +84,7 @@ impl World {
         eventually(
             || format!("a write of {session}"),
             || {
-                // MySQL cannot show this list while somebody's statement has an emoji in it.
+                // MySQL cannot show this list while any statement contains an emoji.
                 let count = conn.exec_first::<u64, _, _>(waiting, (&session.prospect,));
                 count.ok().flatten().filter(|count| *count > 0)
             },
@@ -92,9 +92,9 @@ impl World {
     }
 
     /// Whether the database reports a statement that waits for the lock on a session's row. A
-    /// service gives up after a second, so on a busy machine the wait may be missed.
+    /// service gives up after a second, so a busy machine may miss the wait.
     pub fn observes_row_lock_wait(&self, session: &Session) -> bool {
-        /// The database repeats its last report to anybody who asks within 100 ms.
+        /// The database repeats its last report for 100 ms.
         const REPORT_INTERVAL: Duration = Duration::from_millis(110);
         let waiting = format!(
             "SELECT COUNT(*) FROM information_schema.innodb_trx \
@@ -104,7 +104,7 @@ impl World {
         let mut conn = self.database.connect();
         let until = Instant::now() + Duration::from_secs(5);
         while Instant::now() < until {
-            // Other tests get the mutex, too.
+            // Let other tests get the mutex.
             thread::sleep(Duration::from_millis(1));
             let _alone = self.row_lock_query.lock().unwrap();
             thread::sleep(REPORT_INTERVAL);
@@ -125,9 +125,9 @@ impl World {
         let has_expired = format!(
             "SELECT TIMESTAMPDIFF(MICROSECOND, timestamp, NOW(6)) >= 30000000 FROM {TABLE} WHERE {session}"
         );
-        // On a busy machine the request may give up before its wait is observed.
+        // On a busy machine, the request may give up before its wait is observed.
         for _ in 0..10 {
-            // From here, the lease has a good half second left.
+            // From here, the lease has more than half a second left.
             self.sql("DO SLEEP(1.4 - MICROSECOND(NOW(6)) / 1000000)");
             self.sql(format!(
                 "UPDATE {TABLE} SET timestamp = CONCAT(DATE_FORMAT(NOW() - INTERVAL 29 SECOND, \
@@ -162,9 +162,9 @@ fn insert(conn: &mut mysql::Conn, session: &Session, timestamp: &str) {
     conn.exec_drop(sql, (device, prospect, timestamp)).unwrap();
 }
 
-/// Writes as another program does, again after a deadlock: on a small table the database may scan,
-/// and lock, all of it, and so meets the locks of other tests. While it waits for one, it keeps no
-/// other row or gap locked.
+/// Writes as another program does, and repeats the write after a deadlock. On a small table, the
+/// database may scan and lock all rows, and so wait for the locks of other tests. While it waits,
+/// it holds no other lock on a row or gap.
 pub fn write(conn: &mut mysql::Conn, sql: &str) {
     const DEADLOCK: u16 = 1213;
     conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").unwrap();

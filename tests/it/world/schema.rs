@@ -1,11 +1,11 @@
-//! Schemas of a test's own on a shared server.
+//! Private schemas of tests on a shared server.
 
 use mysql::prelude::{FromRow, Queryable};
 
 use super::session::next;
 use super::{DatabaseServer, Session, TABLE, age};
 
-/// A schema with whatever tables a test needs.
+/// A schema with the tables that a test needs.
 pub struct Schema<'a> {
     server: &'a DatabaseServer,
     pub name: String,
@@ -79,7 +79,7 @@ impl<'a> Schema<'a> {
         age(&mut self.connect(), session, seconds);
     }
 
-    /// Kills the connections that services have to this schema. Returns how many.
+    /// Kills the connections of services to this schema. Returns how many.
     pub fn kill_connections(&self) -> u64 {
         let mut conn = self.server.connect();
         let ids = format!(
@@ -87,7 +87,7 @@ impl<'a> Schema<'a> {
             self.name
         );
         let ids: Vec<u64> = conn.query(ids).unwrap();
-        // One may have ended by itself.
+        // The connection may have ended before.
         ids.iter().map(|id| u64::from(conn.query_drop(format!("KILL {id}")).is_ok())).sum()
     }
 }

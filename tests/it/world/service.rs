@@ -1,4 +1,4 @@
-//! The service as a child process: starting it, its log, its signals, its end.
+//! The service as a child process: its start, log, signals and end.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -24,14 +24,14 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts it and waits until it is ready.
+    /// Starts the service and waits until it is ready.
     pub fn start(url: &str, flags: &[&str]) -> Self {
         let service = Self::start_unready(url, flags);
         service.wait_until_ready();
         service
     }
 
-    /// Starts it and waits until it listens.
+    /// Starts the service and waits until it listens.
     pub fn start_unready(url: &str, flags: &[&str]) -> Self {
         Self::spawn(Command::new(binary()).args(["serve", "--database-url", url]).args(flags))
     }
@@ -68,7 +68,7 @@ impl Service {
         self.child.id()
     }
 
-    /// How much of the machine's memory it has.
+    /// Its resident memory.
     pub fn resident_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -96,7 +96,7 @@ impl Service {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits for a line of the log that contains this. Returns the first one.
+    /// Waits for a line of the log that contains this text. Returns the first such line.
     pub fn wait_for_line(&self, part: &str) -> String {
         let what = || format!("a line with {part:?} in {:#?}", self.log());
         eventually(what, || self.log().into_iter().find(|line| line.contains(part)))
@@ -120,7 +120,7 @@ impl Service {
         eventually(|| "the service ends", || self.child.try_wait().unwrap()).code()
     }
 
-    /// Stops it with SIGTERM. Returns the exit status.
+    /// Stops the service with SIGTERM. Returns the exit status.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal("-TERM");
         self.wait()

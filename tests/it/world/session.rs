@@ -17,12 +17,12 @@ impl Session {
         Self { device: format!("bot{}", next()), prospect: format!("6012{:07}", next()) }
     }
 
-    /// The session's ids with an accented letter, which the table's collation takes for the same.
+    /// The session's ids with an accented letter, which are equal by the table's collation.
     pub fn accented(&self) -> Self {
         Self { device: self.device.replace("bot", "b\u{f3}t"), ..self.clone() }
     }
 
-    /// The fields of a request, with these besides.
+    /// The fields of a request: the ids and these fields.
     pub fn with(&self, mut fields: Value) -> Value {
         fields["id_device"] = json!(self.device);
         fields["id_prospect"] = json!(self.prospect);

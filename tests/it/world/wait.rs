@@ -1,17 +1,17 @@
-//! Waiting until something has happened.
+//! Waits for conditions.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest that anything in a test waits; long, because the machine is shared.
+/// The longest wait in a test. It is long, because the machine is shared.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a condition is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Waits until something has happened.
+/// Waits until a condition is true.
 pub fn eventually<T, D: Display>(
     what: impl Fn() -> D,
     mut happened: impl FnMut() -> Option<T>,
