@@ -1,13 +1,13 @@
 // Types of session_lock.mjs, for TypeScript 4.7 or later: copy this file into the same folder.
 
 export interface LeaseOptions {
-  /** How long to wait in the queue if the session is held, 0 to 25,000 ms. Default 0. */
+  /** How long to wait in the queue if the conversation is held, 0 to 25,000 ms. Default 0. */
   waitMs?: number;
   /** How long the lease lasts without a renewal, at least 1,000 ms. Default 30,000. */
   ttlMs?: number;
 }
 
-/** Any JSON of up to 512 bytes, such as the id of the reply. */
+/** What is JSON of up to 512 bytes, such as the id of the reply. */
 export type Result = unknown;
 
 export type Acquired =
@@ -35,5 +35,6 @@ export class Lease {
   alive: () => boolean;
   /** Call this right before the reply is sent. Unless it is `committed`, send nothing. */
   commit(result?: Result, messageId?: string): Promise<Committed>;
-  release(): Promise<Released>;
+  /** With a result or a message id, it also records the message: send before that, for at least one reply. */
+  release(result?: Result, messageId?: string): Promise<Released>;
 }

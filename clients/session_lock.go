@@ -62,3 +62,9 @@ func (l *Lease) Release() (Fields, error) {
 	l.end()
 	return l.attempt.ask("release", Fields{})
 }
+
+// ReleaseAnswered records the message too: send before it, for at least one reply.
+func (l *Lease) ReleaseAnswered(messageID string, result any) (Fields, error) {
+	l.end()
+	return l.attempt.ask("release", Fields{"message_id": messageID, "result": result})
+}

@@ -20,7 +20,10 @@ const agent = new Agent({ keepAlive: true });
 async function ask(operation, fields) {
   const body = JSON.stringify(fields);
   let problem;
-  for (let pause of [200, 500, 1000, 2000, 4000, 0]) {
+  let retryAfter;
+  for (const pause of [0, 200, 500, 1000, 2000, 4000]) {
+    await sleep(retryAfter ?? pause);
+    retryAfter = undefined;
     try {
       const signal = AbortSignal.timeout((fields.wait_ms ?? 0) + 10_000);
       const asked = request(`${url}/v1/${operation}`, { method: "POST", headers, agent, signal }).end(body);
@@ -28,13 +31,12 @@ async function ask(operation, fields) {
       const { statusCode: status } = response;
       const text = await read(response);
       if (status === 200 || status === 409) return JSON.parse(text);
-      problem = status < 500 ? `${status} ${text.trim()}` : status;
+      problem = `${status} ${text.trim()}`;
       if (status < 500) break;
-      if (response.headers["retry-after"]) pause = 1000 * response.headers["retry-after"];
+      if (response.headers["retry-after"]) retryAfter = 1000 * response.headers["retry-after"];
     } catch (error) {
       problem = error;
     }
-    await sleep(pause);
   }
   throw new Error(`session-lock: ${problem}`);
 }
@@ -72,14 +74,15 @@ export class Lease {
     return ask("commit", { ...this.#session, message_id: messageId, result });
   }
 
-  release() {
+  /** With the arguments of commit(), it also records the message. */
+  release(result, messageId = result === undefined ? undefined : this.#options.message_id) {
     clearInterval(this.#timer);
     this.#expires = 0;
-    return ask("release", this.#session);
+    return ask("release", { ...this.#session, message_id: messageId, result });
   }
 }
 
-async function demonstrate() { // reads acquire, renew, alive, "commit r-17" and release from stdin
+async function demonstrate() { // takes acquire, renew, alive, "commit r-17", release and "release r-17" from stdin
   const [idDevice, idProspect, messageId, waitMs, ttlMs] = process.argv.slice(2);
   const lease = new Lease(idDevice, idProspect, messageId, { waitMs, ttlMs });
   for await (const line of createInterface({ input: process.stdin })) {

@@ -4,6 +4,10 @@
 // renew() in time, and stop if the answer is not "renewed".
 declare(strict_types=1);
 
+namespace SessionLock;
+
+use RuntimeException;
+
 /** One attempt at one conversation. */
 final class Lease
 {
@@ -32,9 +36,11 @@ final class Lease
         return $this->ask('commit', ['message_id' => $messageId ?? $this->messageId, 'result' => $result]);
     }
 
-    public function release(): array
+    /** With the arguments of commit(), it also records the message. */
+    public function release(mixed $result = null, ?string $messageId = null): array
     {
-        return $this->ask('release');
+        $messageId ??= $result === null ? null : $this->messageId;
+        return $this->ask('release', ['message_id' => $messageId, 'result' => $result]);
     }
 
     /** Repeats the same body, and so the same owner token, until the server answers yes or no. */
@@ -44,14 +50,18 @@ final class Lease
             throw new RuntimeException('session-lock: session_lock.php needs allow_url_fopen = On in php.ini');
         }
         $url = rtrim(self::setting('SESSION_LOCK_URL') ?: 'http://127.0.0.1:7099', '/') . "/v1/$operation";
+        $flags = JSON_THROW_ON_ERROR | JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES; // a result has 512 bytes at most
         $context = stream_context_create(['http' => [
             'method' => 'POST',
             'header' => "Content-Type: application/json\r\nAuthorization: Bearer " . self::setting('SESSION_LOCK_API_TOKEN'),
-            'content' => json_encode(array_filter($this->session + $fields, fn ($value) => $value !== null)),
+            'content' => json_encode(array_filter($this->session + $fields, fn ($value) => $value !== null), $flags),
             'timeout' => $this->waitMs / 1000 + 10,
             'ignore_errors' => true, // a 409 is an answer
         ]]);
-        foreach ([0.2, 0.5, 1, 2, 4, 0] as $pause) {
+        $retryAfter = null;
+        foreach ([0, 0.2, 0.5, 1, 2, 4] as $pause) {
+            usleep((int) (1e6 * ($retryAfter ?? $pause)));
+            error_clear_last();
             $stream = @fopen($url, 'r', false, $context);
             $text = $stream ? stream_get_contents($stream) : '';
             $answer = json_decode($text, true);
@@ -59,12 +69,14 @@ final class Lease
             if ($answer !== null && !isset($answer['error'])) {
                 return $answer;
             }
-            if (preg_match('/^\S+ (4\d\d)/', $head, $match)) {
-                throw new RuntimeException("session-lock: $match[1] " . trim($text));
+            $status = preg_match('/^\S+ (\d+)/', $head, $match) ? $match[1] : '';
+            $problem = $status ? "$status " . trim($text) : (error_get_last()['message'] ?? 'no answer');
+            if (str_starts_with($status, '4')) {
+                throw new RuntimeException("session-lock: $problem");
             }
-            usleep((int) (1e6 * (preg_match('/^Retry-After: (\d+)/im', $head, $match) ? $match[1] : $pause)));
+            $retryAfter = preg_match('/^Retry-After: (\d+)/im', $head, $match) ? $match[1] : null;
         }
-        throw new RuntimeException("session-lock does not answer at $url");
+        throw new RuntimeException("session-lock at $url: $problem");
     }
 
     /** Reads the environment: a framework that reads .env may set only $_ENV and $_SERVER. */
@@ -74,7 +86,8 @@ final class Lease
     }
 }
 
-if (realpath($_SERVER['SCRIPT_FILENAME']) === __FILE__) { // reads acquire, renew, "commit r-17", release from stdin
+// A demonstration: takes acquire, renew, "commit r-17", release and "release r-17" from stdin.
+if (PHP_SAPI === 'cli' && realpath($_SERVER['SCRIPT_FILENAME']) === __FILE__) {
     $lease = new Lease($argv[1], $argv[2], $argv[3] ?? null, (int) ($argv[4] ?? 0), (int) ($argv[5] ?? 30000));
     while ($line = fgets(STDIN)) {
         $words = explode(' ', trim($line));

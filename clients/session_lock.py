@@ -42,23 +42,30 @@ class Lease:
     def commit(self, result=None, message_id=None):
         return self._ask("commit", message_id or self._message_id, result=result)
 
-    def release(self):
+    def release(self, result=None, message_id=None):
+        """With the arguments of commit, it also records the message."""
         self._released.set()
-        return self._ask("release")
+        if result is not None:
+            message_id = message_id or self._message_id
+        return self._ask("release", message_id, result=result)
 
     def __enter__(self):
         self.acquire()
         return self
 
     def __exit__(self, *_):
-        if self.answer["granted"]:
+        if self.answer["granted"] and not self._released.is_set():
             self.release()
 
     def _ask(self, operation, message_id=None, wait_ms=0, **fields):
         """Repeats the same body, and so the same owner token, until the server answers yes or no."""
         fields = {**self._session, **fields, "message_id": message_id, "wait_ms": wait_ms or None}
-        body = json.dumps({name: value for name, value in fields.items() if value is not None})
-        for pause in 0.2, 0.5, 1, 2, 4, 0:
+        fields = {name: value for name, value in fields.items() if value is not None}
+        body = json.dumps(fields, ensure_ascii=False).encode()  # a result has 512 bytes at most
+        retry_after = None
+        for pause in 0, 0.2, 0.5, 1, 2, 4:
+            time.sleep(pause if retry_after is None else float(retry_after))
+            retry_after = None
             try:
                 with closing(CONNECTION(SERVER.netloc, timeout=wait_ms / 1000 + 10)) as connection:
                     connection.request("POST", f"{SERVER.path.rstrip('/')}/v1/{operation}", body, HEADERS)
@@ -66,15 +73,15 @@ class Lease:
                     status, text = response.status, response.read()
                 if status in (200, 409):
                     return json.loads(text)
+                problem = f"{status} {text.decode(errors='replace').strip()}"
                 if status < 500:
-                    raise ValueError(f"session-lock: {status} {text.decode(errors='replace').strip()}")
-                problem, pause = status, float(response.headers.get("Retry-After", pause))
+                    raise ValueError(f"session-lock: {problem}")
+                retry_after = response.headers.get("Retry-After")
             except (OSError, HTTPException) as error:
                 problem = error
-            time.sleep(pause)
         raise ConnectionError(f"session-lock does not answer: {problem}")
 
-if __name__ == "__main__":  # reads acquire, renew, alive, "commit r-17" and release from stdin
+if __name__ == "__main__":  # takes acquire, renew, alive, "commit r-17", release and "release r-17" from stdin
     lease = Lease(*sys.argv[1:])
     for method, *arguments in map(str.split, sys.stdin):
         print(json.dumps(getattr(lease, method)(*arguments)), flush=True)

@@ -29,13 +29,18 @@ session_lock_renew() {
 
 # session_lock_commit [RESULT [MESSAGE_ID]]; the result is a string, such as the id of the reply
 session_lock_commit() {
-    session_lock_ask commit "$(session_lock_name_message "${2:-$session_lock_message}")\
-${1:+,\"result\":$(session_lock_quote "$1")}"
+    session_lock_ask commit "$(session_lock_record "$@")"
 }
 
+# session_lock_release [RESULT [MESSAGE_ID]]; with the arguments of a commit, it also records the message
 session_lock_release() {
     kill "$session_lock_keeper" 2>/dev/null || :
-    session_lock_ask release
+    session_lock_ask release "${1+$(session_lock_record "$@")}"
+}
+
+session_lock_record() {
+    session_lock_name_message "${2:-$session_lock_message}"
+    [ -z "${1-}" ] || printf ',"result":%s' "$(session_lock_quote "$1")"
 }
 
 session_lock_name_message() { [ -z "$1" ] || printf ',"message_id":%s' "$(session_lock_quote "$1")"; }
@@ -69,15 +74,15 @@ BODY
     200) return 0 ;;
     409) return 1 ;;
     esac
-    echo "session-lock: ${session_lock_answer:-no answer}" >&2
+    echo "session-lock: ${session_lock_status#000} ${session_lock_answer:-no answer}" >&2
     return 2
 }
 
-case $0 in *session_lock.sh) # reads acquire, renew, commit r-17, release from standard input
-    while read -r operation result; do
+case $0 in *session_lock.sh) # takes acquire, renew, commit r-17, release from standard input
+    while read -r operation result message; do
         case $operation in
         acquire) session_lock_acquire "$@" ;;
-        *) "session_lock_$operation" ${result:+"$result"} ;;
+        *) "session_lock_$operation" ${result:+"$result"} ${message:+"$message"} ;;
         esac
         printf '%s\n' "$session_lock_answer"
     done ;;

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// A demonstration, not to copy: reads acquire, renew, alive, "commit r-17" and release from stdin.
+// A demonstration, not to copy: takes acquire, renew, alive, "commit r-17", release and "release r-17" from
+// stdin.
 func main() {
 	arguments := append(os.Args[1:], "", "", "")
 	idDevice, idProspect, messageID := arguments[0], arguments[1], arguments[2]
@@ -21,7 +22,7 @@ func main() {
 	var lease *Lease
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		var answer any
-		words := append(strings.Fields(lines.Text()), "")
+		words := append(strings.Fields(lines.Text()), "", "")
 		if lease == nil && words[0] != "acquire" {
 			fmt.Println(`{"reason":"lost"}`)
 			continue
@@ -36,7 +37,14 @@ func main() {
 		case "commit":
 			answer, err = lease.Commit(messageID, words[1])
 		case "release":
-			answer, err = lease.Release()
+			if words[1] == "" {
+				answer, err = lease.Release()
+				break
+			}
+			if words[2] != "" {
+				messageID = words[2]
+			}
+			answer, err = lease.ReleaseAnswered(messageID, words[1])
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -17,9 +17,7 @@ import (
 // Fields of a request or of an answer, named as in session-lock's docs/api.md.
 type Fields map[string]any
 
-var client = &http.Client{Timeout: 35 * time.Second} // wait_ms is at most 25 s
-
-// ErrLost means that the lease had already ended: another worker may have answered.
+// ErrLost says that the lease had ended before: somebody else may have answered.
 var ErrLost = errors.New("session-lock: the lease is lost")
 
 // newAttempt draws an owner token. It returns the fields that all requests for one lease share.
@@ -36,12 +34,16 @@ func (attempt Fields) ask(operation string, more Fields) (Fields, error) {
 	for name, value := range attempt {
 		more[name] = value
 	}
-	body, err := json.Marshal(more)
-	if err != nil {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false) // a result has 512 bytes at most
+	if err := encoder.Encode(more); err != nil {
 		return nil, err
 	}
+	wait, _ := more["wait_ms"].(int64)
+	client := &http.Client{Timeout: time.Duration(wait)*time.Millisecond + 10*time.Second}
 	for try := 1; ; try++ {
-		answer, pause, err := post("/v1/"+operation, body)
+		answer, pause, err := post(client, "/v1/"+operation, body.Bytes())
 		if pause == 0 || try == 6 {
 			return answer, err
 		}
@@ -49,8 +51,8 @@ func (attempt Fields) ask(operation string, more Fields) (Fields, error) {
 	}
 }
 
-// post returns an answer, or the pause before the next attempt.
-func post(path string, body []byte) (answer Fields, pause time.Duration, err error) {
+// post returns an answer, or after what pause it makes sense to ask again.
+func post(client *http.Client, path string, body []byte) (answer Fields, pause time.Duration, err error) {
 	url := os.Getenv("SESSION_LOCK_URL")
 	if url == "" {
 		url = "http://127.0.0.1:7099"
@@ -65,16 +67,16 @@ func post(path string, body []byte) (answer Fields, pause time.Duration, err err
 		return nil, time.Second, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode >= 500 {
-		pause, _ = time.ParseDuration(response.Header.Get("Retry-After") + "s")
-		return nil, pause + 200*time.Millisecond, fmt.Errorf("session-lock: %s", response.Status)
-	}
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		return nil, time.Second, err
 	}
+	if response.StatusCode >= 500 {
+		pause, _ = time.ParseDuration(response.Header.Get("Retry-After") + "s")
+		pause += 200 * time.Millisecond
+	}
 	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusConflict {
-		return nil, 0, fmt.Errorf("session-lock: %s: %s", response.Status, bytes.TrimSpace(text))
+		return nil, pause, fmt.Errorf("session-lock: %s: %s", response.Status, bytes.TrimSpace(text))
 	}
 	err = json.Unmarshal(text, &answer)
 	return answer, 0, err

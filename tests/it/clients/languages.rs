@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -55,11 +56,14 @@ fn the_shell_client_does_what_a_bot_needs(world: &World) {
 
 fn does_what_a_bot_needs(world: &World, client: Client) {
     answers_a_message_once(world, client);
+    records_a_message_on_release(world, client);
+    sends_results_as_short_as_they_are(world, client);
     renews(world, client);
     learns_that_its_lease_is_lost(world, client);
     repeats_requests_until_they_are_answered(world, client);
     takes_a_base_url_with_a_path(world, client);
     fails_at_once_with_the_words_of_a_refusal(world, client);
+    fails_with_the_last_answer_and_sleeps_no_more(client);
     reaches_loopback_without_a_proxy(world, client);
     uses_tls_for_https_urls(client);
     if client.can(Skill::SaysWhetherItIsAlive) {
@@ -93,6 +97,32 @@ fn answers_a_message_once(world: &World, client: Client) {
     assert_eq!(next.answer()["how"], "new");
     assert_eq!(next.tell("release"), json!({"released": true}));
     assert_eq!(world.stored(&session), None);
+}
+
+fn records_a_message_on_release(world: &World, client: Client) {
+    let session = Session::new();
+    let start =
+        |message_id: &str| Worker::start(client, world.service.address, &session, &[message_id]);
+    let mut worker = start("wamid.1");
+    worker.tell("acquire");
+    assert_eq!(worker.tell("release r-17 wamid.2"), json!({"released": true}));
+    let mut worker = start("wamid.1");
+    assert_eq!(worker.tell("acquire")["granted"], true, "only the other message was recorded");
+    assert_eq!(worker.tell("release r-18"), json!({"released": true}));
+    for (message_id, result) in [("wamid.1", "r-18"), ("wamid.2", "r-17")] {
+        let refused = start(message_id).tell("acquire");
+        assert_eq!((&refused["reason"], &refused["result"]), (&json!("duplicate"), &json!(result)));
+    }
+}
+
+/// A result may have 512 bytes. Escapes would make this one longer.
+fn sends_results_as_short_as_they_are(world: &World, client: Client) {
+    let session = Session::new();
+    let mut worker = Worker::start(client, world.service.address, &session, &["wamid.1"]);
+    worker.tell("acquire");
+    let result = "é/&".repeat(100);
+    assert_eq!(worker.tell(&format!("commit {result}"))["committed"], true);
+    assert_eq!(worker.tell("acquire")["result"], *result);
 }
 
 fn renews(world: &World, client: Client) {
@@ -186,6 +216,21 @@ fn fails_at_once_with_the_words_of_a_refusal(world: &World, client: Client) {
         assert_says(&printed.err, &["session-lock", words]);
         assert_eq!(proxy.requests.lock().unwrap().len(), 1, "{printed:?}");
     }
+}
+
+fn fails_with_the_last_answer_and_sleeps_no_more(client: Client) {
+    const ATTEMPTS: usize = 6;
+    let proxy = HttpProxy::start(|number, _| {
+        let retry_after = if number + 1 < ATTEMPTS { 0 } else { RETRY_AFTER.as_secs() };
+        let retry_after = format!("Retry-After: {retry_after}\r\n");
+        response("503 Service Unavailable", &retry_after, &format!("reason {number}"))
+    });
+    let printed = acquire_once(client.program, &format!("http://{}", proxy.address), &[]);
+    let ended = Instant::now();
+    assert_says(&printed.err, &["session-lock", "503", "reason 5"]);
+    let requests = proxy.requests.lock().unwrap();
+    assert_eq!(requests.len(), ATTEMPTS, "{printed:?}");
+    assert!(ended - requests[ATTEMPTS - 1].came < RETRY_AFTER, "{requests:#?}");
 }
 
 fn reaches_loopback_without_a_proxy(world: &World, client: Client) {
