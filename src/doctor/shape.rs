@@ -200,7 +200,7 @@ pub fn columns(facts: &Facts) -> Vec<Finding> {
     let name = facts.table_name;
     if table.columns.is_empty() {
         let text = format!(
-            "this user may read no column of {name}: GRANT it SELECT, INSERT, UPDATE and DELETE on the table"
+            "this user may read no column of {name}: GRANT it SELECT, INSERT, UPDATE and DELETE on it"
         );
         return found(Problem, "columns", &text, None);
     }
