@@ -88,8 +88,8 @@ fn failed(details: String, refusal: Refusal) -> Rendered {
 fn granted(session: &Session, lease: &Lease) -> Rendered {
     let Lease { owner_token, fencing_token: FencingToken(fencing_token), how, .. } = lease;
     if lease.is_too_short() {
-        // This process was paused after the grant. A requester that repeats its request gets the
-        // remaining time.
+        // Its packet waited, or this process was paused. A requester that repeats its request gets
+        // the remaining time.
         let message = "the lease was granted too long ago to be returned; repeat the same request with this owner_token";
         let refusal = Refusal::Unavailable(message.to_owned(), Some(owner_token.clone()));
         return failed(format!(": {message}"), refusal);

@@ -6,10 +6,6 @@ use super::{
     StoredLease, TokenOrigin, Ttl,
 };
 
-/// Most times that a lease is dated anew because its packet waited. Each wait for a lock takes at
-/// most a second; after that the caller is answered `unavailable` and asks again.
-const REDATES_MAX: u32 = 2;
-
 /// Take the lease of a session.
 #[derive(Clone, Debug)]
 pub struct Acquire {
@@ -82,10 +78,14 @@ impl Lease {
         self.expires.saturating_duration_since(Instant::now())
     }
 
-    /// Whether less than half of the ttl is left, which is too little to grant. A lease that its
-    /// owner asks for again is never too short: the owner has it already.
+    /// Whether less than half of the ttl is left, which is too little to grant. An owner that asks
+    /// again gets what is left, if anything is.
     pub fn is_too_short(&self) -> bool {
-        self.how != How::Again && self.remaining() < self.ttl.as_duration() / 2
+        let least = match self.how {
+            How::Again => Duration::from_millis(1),
+            How::New | How::Takeover(_) => self.ttl.as_duration() / 2,
+        };
+        self.remaining() < least
     }
 
     /// The view of everybody but its owner.
@@ -110,25 +110,17 @@ pub struct Replace {
     pub key: u64,
     pub stored: Vec<u8>,
     pub fencing_floor: u64,
-    how: How,
-    /// How often the lease has been dated anew.
-    pub redates: u32,
+    stale: Stale,
 }
 
 impl Replace {
-    fn new(row: Row, how: How, redates: u32) -> Self {
+    fn stale(row: Row) -> Self {
         Self {
             key: row.key,
+            stale: if row.lease.is_some() { Stale::Lease } else { Stale::Legacy },
             fencing_floor: row.lease.map_or(0, |lease| lease.fencing_token.0 + 1),
             stored: row.stored,
-            how,
-            redates,
         }
-    }
-
-    fn stale(row: Row) -> Self {
-        let stale = if row.lease.is_some() { Stale::Lease } else { Stale::Legacy };
-        Self::new(row, How::Takeover(stale), 0)
     }
 }
 
@@ -175,32 +167,18 @@ impl Acquire {
         if !is_own && !may_be_of_lost_packet {
             return self.granted_again(fencing_token, &holding);
         }
-        let (how, redates) = replaced.map_or((How::New, 0), |row| (row.how, row.redates));
+        let how = replaced.map_or(How::New, |row| How::Takeover(row.stale));
         // The stored expiry is rounded up; promise no more than the ttl.
         let expires = holding.expires.min(sent.at + self.ttl.as_duration());
-        let granted = self.lease(fencing_token, how, expires, holding.row);
-        if !granted.is_too_short() {
-            return Step::Answer(Acquired::Granted(granted));
-        }
-        if self.origin == TokenOrigin::Callers {
-            // Another request with this token may have found the lease, and its caller may be using it:
-            // it must keep its date and its fencing token.
-            return self.granted_again(fencing_token, &holding);
-        }
-        if redates < REDATES_MAX {
-            // The packet waited, and no answer has named this lease, so date it anew.
-            return Step::Write(Some(Replace::new(row, how, redates + 1)));
-        }
-        Step::Answer(Acquired::Granted(granted))
+        // Even if the packet waited, the lease keeps its date: another request with this token may
+        // have found it, and its caller may be using it.
+        Step::Answer(Acquired::Granted(self.lease(fencing_token, how, expires, holding.row)))
     }
 
-    /// The lease that a single INSERT wrote, from its `LAST_INSERT_ID`. `None` if the INSERT waited
-    /// for a lock so long that the lease must be dated anew.
-    pub(crate) fn after_insert(&self, key: u64, fencing_us: u64, sent: Sent) -> Option<Lease> {
+    /// The lease that a single INSERT wrote, from its `LAST_INSERT_ID`.
+    pub(crate) fn after_insert(&self, key: u64, fencing_us: u64, sent: Sent) -> Lease {
         let expires = sent.at + self.ttl.as_duration();
-        let row = RowVersion::unread(key);
-        let lease = self.lease(FencingToken(fencing_us), How::New, expires, row);
-        (!lease.is_too_short()).then_some(lease)
+        self.lease(FencingToken(fencing_us), How::New, expires, RowVersion::unread(key))
     }
 
     /// Answers from a read that no write may follow.
@@ -241,7 +219,7 @@ mod tests {
             Step::Answer(Acquired::Duplicate(_)) => "duplicate".to_owned(),
             Step::Write(None) => "write".to_owned(),
             Step::Write(Some(replace)) => {
-                format!("replace {} {}", replace.how.word(), replace.redates)
+                format!("replace {:?}", replace.stale)
             }
             Step::NewId => "new id".to_owned(),
         }
@@ -254,10 +232,10 @@ mod tests {
             (lease(OTHER, BEFORE_US, 10_000), None, "held"),
             (foreign(Some(10_000)), None, "held"),
             (lease(OWNER, BEFORE_US, 10_000), None, "granted again"),
-            (lease(OTHER, BEFORE_US, 0), None, "replace takeover 0"),
-            (lease(OWNER, BEFORE_US, -1), None, "replace takeover 0"),
-            (foreign(Some(-1)), None, "replace takeover 0"),
-            (foreign(None), None, "replace takeover 0"),
+            (lease(OTHER, BEFORE_US, 0), None, "replace Lease"),
+            (lease(OWNER, BEFORE_US, -1), None, "replace Lease"),
+            (foreign(Some(-1)), None, "replace Legacy"),
+            (foreign(None), None, "replace Legacy"),
             (None, Some(OTHER), "duplicate"),
             (lease(OTHER, BEFORE_US, 10_000), Some(OTHER), "duplicate"),
             (lease(OWNER, BEFORE_US, 10_000), Some(OWNER), "duplicate"),
@@ -273,19 +251,18 @@ mod tests {
         for (row, changed, record_by, replaced, expected) in [
             (lease(OWNER, NOW_US, 30_000), 3, None, None, "granted new"),
             (lease(OWNER, NOW_US, 30_000), 2, None, stale(), "granted takeover"),
-            // Another request of its owner may have found it.
-            (lease(OWNER, NOW_US, 14_000), 3, None, None, "granted again"),
-            (lease(OWNER, NOW_US, 14_000), 2, None, stale(), "granted again"),
+            // Another request of its owner may have found it, so it keeps its date.
+            (lease(OWNER, NOW_US, 14_000), 3, None, None, "granted new"),
+            (lease(OWNER, NOW_US, 14_000), 2, None, stale(), "granted takeover"),
             // Granted by another request of its owner, maybe while this packet waited.
             (lease(OWNER, NOW_US, 30_000), 0, None, None, "granted again"),
-            (lease(OWNER, NOW_US, 14_000), 0, None, None, "granted again"),
             (lease(OWNER, BEFORE_US, 30_000), 0, None, stale(), "granted again"),
             (lease(OTHER, NOW_US, 30_000), 0, None, None, "held"),
             (lease(OTHER, BEFORE_US, 30_000), 0, None, stale(), "held"),
             (foreign(Some(5_000)), 0, None, None, "held"),
-            (lease(OTHER, BEFORE_US, -1), 0, None, None, "replace takeover 0"),
-            (lease(OWNER, BEFORE_US, -1), 0, None, None, "replace takeover 0"),
-            (foreign(None), 0, None, stale(), "replace takeover 0"),
+            (lease(OTHER, BEFORE_US, -1), 0, None, None, "replace Lease"),
+            (lease(OWNER, BEFORE_US, -1), 0, None, None, "replace Lease"),
+            (foreign(None), 0, None, stale(), "replace Legacy"),
             (None, 0, None, None, "new id"),
             (None, 3, Some(OTHER), None, "duplicate"),
             (lease(OWNER, BEFORE_US, 30_000), 0, Some(OTHER), None, "duplicate"),
@@ -302,29 +279,12 @@ mod tests {
         for (acquire, row, changed, expected) in [
             (acquire(), lease(OWNER, NOW_US, 30_000), 0, "granted new"),
             (acquire(), lease(OWNER, NOW_US, 30_000), 3, "granted new"),
-            (acquire(), lease(OWNER, NOW_US, 14_000), 0, "granted again"),
             (acquire(), lease(OWNER, BEFORE_US, 30_000), 0, "granted again"),
             // Nobody else has this token.
             (servers(), lease(OWNER, NOW_US, 30_000), 0, "granted new"),
-            (servers(), lease(OWNER, NOW_US, 14_000), 0, "replace new 1"),
+            (servers(), lease(OWNER, BEFORE_US, 30_000), 0, "granted new"),
         ] {
             let step = acquire.after_write(read(row, None, changed), sent_again(), None);
-            assert_eq!(describe(step), expected);
-        }
-    }
-
-    #[test]
-    fn a_short_lease_is_dated_anew_twice_and_keeps_how_it_was_granted() {
-        let mut replaced = Some(Replace::stale(lease(OTHER, BEFORE_US, -1).unwrap()));
-        for expected in ["replace takeover 1", "replace takeover 2", "granted takeover"] {
-            let acquire = Acquire { origin: TokenOrigin::Ours, ..acquire() };
-            let short = read(lease(OWNER, NOW_US, 14_000), None, 2);
-            let step = acquire.after_write(short, sent(), replaced.as_ref());
-            if let Step::Write(next) = &step {
-                replaced.clone_from(next);
-                let floor = replaced.as_ref().map(|replaced| replaced.fencing_floor);
-                assert_eq!(floor, Some(NOW_US + 1));
-            }
             assert_eq!(describe(step), expected);
         }
     }
@@ -358,6 +318,7 @@ mod tests {
             (How::New, 4_000, true),
             (How::Takeover(Stale::Lease), 0, true),
             (How::Again, 4_000, false),
+            (How::Again, 0, true),
         ] {
             let expires = Instant::now() + Duration::from_millis(left_ms);
             let acquire = Acquire { ttl: ttl(10_000), ..acquire() };

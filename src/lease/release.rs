@@ -25,12 +25,12 @@ impl Release {
         if read.changed > 0 {
             return Released::Released;
         }
-        // The lost packet did not release the lease if its row still exists, if a lease that replaced
-        // it was granted before the first packet, or if the message has no record.
-        let next = read.row.as_ref().and_then(|row| row.lease.as_ref());
-        let may_have_been_released = next.is_none_or(|next| {
-            next.owner_token != self.owner_token && next.fencing_token.0 >= read.began_us
-        }) && (self.message.is_none() || read.record.is_some());
+        // The lost packet did not release the lease if the lease in the row was granted before that
+        // packet, or if the message has no record.
+        let stored = read.row.as_ref().and_then(|row| row.lease.as_ref());
+        let may_have_been_released = stored
+            .is_none_or(|stored| stored.fencing_token.0 >= read.began_us)
+            && (self.message.is_none() || read.record.is_some());
         if sent.again && may_have_been_released { Released::Released } else { Released::Lost }
     }
 }
@@ -102,7 +102,9 @@ mod tests {
             (None, other(NOW_US), None, 0, sent_again(), released),
             (None, foreign(Some(1)), None, 0, sent_again(), released),
             (None, other(BEFORE_US), None, 0, sent_again(), lost),
-            (None, lease(OWNER, NOW_US, -1), None, 0, sent_again(), lost),
+            (None, lease(OWNER, BEFORE_US, -1), None, 0, sent_again(), lost),
+            // Another request with the token was granted a new lease since.
+            (None, lease(OWNER, NOW_US, 30_000), None, 0, sent_again(), released),
             (m(), None, Some(OWNER), 1, sent(), released),
             (m(), None, Some(OTHER), 1, sent(), released),
             (m(), None, Some(OWNER), 0, sent(), lost),

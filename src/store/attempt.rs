@@ -138,7 +138,7 @@ impl<'a> Attempt<'a> {
     pub fn after_read(&mut self, read: Read, sent_at: Instant) {
         let sent = self.sent(sent_at);
         match self.operation {
-            Operation::Acquire(acquire, _) => self.follow(acquire.after_read(read, sent), sent_at),
+            Operation::Acquire(acquire, _) => self.follow(acquire.after_read(read, sent)),
             Operation::Find(acquire) => self.answer(Answer::Find(acquire.find(read, sent))),
             Operation::Force(force) => match force.after_read(read, self.lost_delete.as_ref()) {
                 ForceStep::Answer(forced) => self.answer(Answer::Force(forced)),
@@ -161,7 +161,7 @@ impl<'a> Attempt<'a> {
         let sent = self.sent(sent_at);
         match self.operation {
             Operation::Acquire(acquire, _) => {
-                self.follow(acquire.after_write(read, sent, self.replaced()), sent_at);
+                self.follow(acquire.after_write(read, sent, self.replaced()));
             }
             Operation::Renew(renew) => self.answer(Answer::Renew(renew.answer(&read, sent))),
             Operation::Commit(commit) => self.answer(Answer::Commit(commit.answer(read, sent))),
@@ -186,24 +186,19 @@ impl<'a> Attempt<'a> {
             return;
         };
         self.insert_tried = true;
-        match row.map(|(key, fencing_us)| acquire.after_insert(key, fencing_us, sent)) {
-            Some(Some(lease)) => self.answer(Answer::Acquire(Acquired::Granted(lease))),
-            // The next packet finds the lease as its own.
-            Some(None) => self.mark_lost(sent_at),
+        match row {
+            Some((key, fencing_us)) => {
+                let lease = acquire.after_insert(key, fencing_us, sent);
+                self.answer(Answer::Acquire(Acquired::Granted(lease)));
+            }
             None => self.next = Next::Read,
         }
     }
 
-    fn follow(&mut self, step: Step, sent_at: Instant) {
+    fn follow(&mut self, step: Step) {
         match step {
             Step::Answer(acquired) => self.answer(Answer::Acquire(acquired)),
-            Step::Write(Some(replace)) => {
-                if replace.redates > 0 {
-                    // The lease is in the table, but no answer has named it yet.
-                    self.lost_at.get_or_insert(sent_at);
-                }
-                self.next = Next::Replace(replace);
-            }
+            Step::Write(Some(replace)) => self.next = Next::Replace(replace),
             Step::Write(None) => self.next = Next::Write,
             Step::NewId => {
                 self.next = Next::Write;

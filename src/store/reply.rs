@@ -39,13 +39,15 @@ impl Layout {
     ) -> mysql::Result<Vec<Option<Read>>> {
         let affected: Vec<_> = replies.iter().map(|reply| reply.affected).collect();
         let mut reads = self.reads.read(attempts, replies, spellings)?;
+        let is_single = attempts.len() == 1;
         for ((read, count), attempt) in reads.iter_mut().zip(&self.counts).zip(attempts) {
             // A statement that several operations share has changed a row of each.
             let changed = count.map_or(0, |at| affected[at]);
             // If a row was changed but not found, it has another spelling of the session. A record says that
-            // the packet deleted the row itself.
+            // the packet deleted the row itself. For a single operation, any row that is read is its own.
+            let is_missing = |read: &Read| read.row.is_none() && read.record.is_none();
             read.take_if(|read| {
-                changed > 0 && attempt.keeps_row() && read.row.is_none() && read.record.is_none()
+                !is_single && changed > 0 && attempt.keeps_row() && is_missing(read)
             });
             if let Some(read) = read {
                 read.changed = changed;
@@ -58,9 +60,11 @@ impl Layout {
     pub fn inserted(&self, replies: &[Reply]) -> Option<(u64, u64)> {
         /// The INSERT of the row counts 1, and its update, which dates it, counts 2.
         const INSERTED_AND_DATED: u64 = 3;
-        let reply = replies
-            .first()
-            .filter(|reply| reply.affected == INSERTED_AND_DATED && reply.last_insert_id > 0)?;
+        /// Without a trigger that has LAST_INSERT_ID too, it is the clock. This is in 2001.
+        const CLOCK_LEAST_US: u64 = 1_000_000_000_000_000;
+        let reply = replies.first().filter(|reply| {
+            reply.affected == INSERTED_AND_DATED && reply.last_insert_id >= CLOCK_LEAST_US
+        })?;
         Some((*self.new_ids.first()?, reply.last_insert_id))
     }
 }

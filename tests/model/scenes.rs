@@ -195,10 +195,17 @@ pub const LARGE_EXPIRY: Config =
 pub const LARGE_NEIGHBOURS: Config =
     Config { verbs: EMPTY.verbs, budget: Budget { jumps: 1, ..NOTHING }, ..NEIGHBOURS };
 
+pub const LARGE_ASKED_TWICE: Config =
+    Config { budget: Budget { again: 1, jumps: 1, lost: 1, ..NOTHING }, ..ASKED_TWICE };
+pub const LARGE_UNMERGED: Config =
+    Config { merges: false, budget: Budget { jumps: 1, ..NOTHING }, ..MESSAGES };
+
 /// What `make prove` explores as well.
 pub const LARGE: &[(&str, Config)] = &[
     ("leases expire, with all verbs", LARGE_EXPIRY),
     ("an old program and an operator, with all verbs and time", LARGE_NEIGHBOURS),
+    ("the same token asked twice at once, with time and lost connections", LARGE_ASKED_TWICE),
+    ("a message delivered twice, without merged steps", LARGE_UNMERGED),
 ];
 
 /// All scenes, by name.

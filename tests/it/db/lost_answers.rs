@@ -1,5 +1,6 @@
 //! Writes whose answer is lost, and writes that arrive late.
 
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,14 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use session_lock::testing::OwnerToken;
 
-use crate::world::{Fault, Proxy, Reply, Service, Session, World, tests};
+use crate::world::{
+    Fault, MESSAGE_TABLE, Proxy, Reply, Service, Session, TABLE, World, eventually, raw_post, tests,
+};
 
 tests![
     a_lease_that_nobody_could_be_told_of_belongs_to_the_token_in_the_503,
     a_write_that_arrives_late_holds_nothing,
+    a_release_is_not_committed_without_its_message_when_its_server_dies,
 ];
 
 fn a_lease_that_nobody_could_be_told_of_belongs_to_the_token_in_the_503(world: &World) {
@@ -74,4 +78,30 @@ fn a_write_that_arrives_late_holds_nothing(world: &World) {
     proxy.set(Fault::None);
     thread::sleep(Duration::from_millis(300));
     world.service.acquire(&session, json!({})).assert_granted("new");
+}
+
+/// The database notices the death of a client at the reply to a statement, and runs the next ones.
+fn a_release_is_not_committed_without_its_message_when_its_server_dies(world: &World) {
+    let world = &World::start(world.engine);
+    let service = Service::start(&world.database.socket_url(), &["--workers", "1"]);
+    let session = Session::new();
+    let token = service.hold(&session);
+    let mut other_program = world.lock_row(&session);
+    let mut client = service.endpoint.connect();
+    let body = session.with(json!({"owner_token": token, "message_id": "m"}));
+    client.write_all(raw_post("/v1/release", "", body).as_bytes()).unwrap();
+    world.wait_for_write(&session);
+    service.signal("-KILL");
+    other_program.query_drop("ROLLBACK").unwrap();
+    eventually(
+        || "the end of the transaction",
+        || {
+            let sql = format!("SELECT 1 FROM {TABLE} WHERE {session} FOR UPDATE NOWAIT");
+            world.database.connect().query::<u8, _>(sql).ok()
+        },
+    );
+    let is_held = world.stored(&session).is_some();
+    let sql = format!("SELECT COUNT(*) FROM {MESSAGE_TABLE} WHERE {session}");
+    let is_recorded = world.rows::<u64>(sql) == [1];
+    assert!(is_held != is_recorded, "held: {is_held}, recorded: {is_recorded}");
 }

@@ -136,6 +136,11 @@ impl DatabaseServer {
         ([127, 0, 0, 1], self.port).into()
     }
 
+    /// By the Unix socket.
+    pub fn socket_url(&self) -> String {
+        self.private.url()
+    }
+
     pub fn url(&self, schema: &str) -> String {
         format!("mysql://root@{}/{schema}", self.address())
     }
