@@ -180,7 +180,8 @@ pub const REPLICA: Config = Config {
 /// The database's clock steps back. No promise is made then, but fencing tokens of takeovers rise.
 pub const CLOCK: Config = Config {
     workers: &[worker(0, 0, None)],
-    budget: Budget { jumps: 1, steps_back: 1, ..NOTHING },
+    stored: &[(0, Stored::Abandoned)],
+    budget: Budget { steps_back: 1, ..NOTHING },
     verbs: &[WRITE],
     merges: false,
     ..EMPTY

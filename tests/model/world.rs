@@ -90,7 +90,7 @@ impl Stored {
         let date_s = BEGIN_US / 1_000_000 - 1_000;
         match self {
             Self::Abandoned => {
-                Content::Lease { date_s, fencing: BEGIN_US - 4_000_000_000, owner: 80 }
+                Content::Lease { date_s, fencing: BEGIN_US - 2_000_000_000, owner: 80 }
             }
             Self::Ahead => Content::Date(date_s + 4_000),
             Self::Garbage => Content::Garbage,
@@ -225,6 +225,14 @@ impl Config {
         let table = Table { now_us: BEGIN_US, rows: rows.collect(), ..Table::default() };
         let sessions = self.workers.iter().map(|worker| worker.session);
         let sessions = sessions.chain(self.olds.iter().copied()).max().map_or(0, usize::from) + 1;
+        let fencing = |session| {
+            let row = table.rows.iter().find(|row| usize::from(row.session) == session);
+            match row.map(|row| &row.content) {
+                Some(Content::Lease { fencing, .. }) => *fencing,
+                _ => 0,
+            }
+        };
+        let fencing = (0..sessions).map(fencing).collect();
         State {
             table,
             replica: None,
@@ -235,7 +243,7 @@ impl Config {
             flights: vec![],
             strays: vec![],
             left: self.budget,
-            fencing: vec![0; sessions],
+            fencing,
             wrong: None,
         }
     }
