@@ -136,7 +136,8 @@ impl Proxy {
     pub fn redirect(&self, target: SocketAddr) {
         self.set(Fault::Reset);
         self.redirect_new(target);
-        thread::sleep(POLL_INTERVAL * 2);
+        // On a busy machine, the poll is late.
+        thread::sleep(POLL_INTERVAL * 6);
         self.set(Fault::None);
     }
 
