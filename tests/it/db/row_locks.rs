@@ -219,6 +219,8 @@ fn a_lease_whose_commit_stalled_stays_if_another_server_answered_it(world: &Worl
         || "a message that was answered in time",
         || {
             let session = Session::new();
+            // It opens a connection, which would take too long while the network is slow.
+            service.recovery();
             // There and back, more than half of the ttl.
             proxy.set(Fault::Delay(Duration::from_millis(1_300)));
             let (found, committed) = thread::scope(|scope| {
