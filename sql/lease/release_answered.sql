@@ -4,8 +4,8 @@
 -- ROW_COUNT() is that of acquire.sql, which was for this session only: if it wrote nothing, the lease
 -- in the row is an earlier one, or another server's, and its owner may be using it. The owner token
 -- only repeats what the count says: no statement deletes a lease without one.
--- If the connection ended during acquire.sql, ROW_COUNT() is negative: the sum fails with 1690, so that
--- the server does not go on to COMMIT.
+-- If the connection ended during acquire.sql, ROW_COUNT() is negative. Then the sum fails with 1690,
+-- so that the server does not go on to COMMIT.
 -- A commit locks the lease's row first. This transaction holds that lock now, so the record that
 -- this statement reads, or its absence, is final.
 DELETE {table} FROM {table} FORCE INDEX ({session_key})

@@ -1,10 +1,10 @@
 -- Record that a message is answered, right after lease/release.sql has released the lease.
 --   :id_prospect :id_device            the session
 --   :message_id :owner_token :result   what to record
--- ROW_COUNT() is the count of lease/release.sql: if no lease was released, nothing is recorded. If the
--- connection ended during that statement, ROW_COUNT() is negative: the sum fails with 1690. Otherwise
--- the server would go on to COMMIT, and the lease would be released without a record. An existing
--- record is not changed.
+-- ROW_COUNT() is the count of lease/release.sql: if no lease was released, nothing is recorded. An
+-- existing record is not changed. If the connection ended during lease/release.sql, ROW_COUNT() is
+-- negative. Then the sum fails with 1690: otherwise the server would go on to COMMIT, and release
+-- the lease without a record.
 INSERT INTO session_lock_message (id_prospect, id_device, message_id, owner_token, committed_us, result)
 SELECT
     :id_prospect, :id_device, :message_id, :owner_token,

@@ -47,7 +47,7 @@ pub use ttl::{HOLD_MS, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Ttl};
 pub struct Read {
     pub row: Option<Row>,
     pub record: Option<StoredRecord>,
-    /// Rows that the operation's own statement changed; 0 if it shares its statement.
+    /// Rows that the operation's statement changed. 0 for an acquire that shares its INSERT.
     pub changed: u64,
     /// After a lost packet, the database's clock when the packet was sent or a little earlier, in
     /// microseconds since 1970. A lease with a lower fencing token was granted before the operation.

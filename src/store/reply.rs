@@ -43,8 +43,9 @@ impl Layout {
         for ((read, count), attempt) in reads.iter_mut().zip(&self.counts).zip(attempts) {
             // A statement that several operations share has changed a row of each.
             let changed = count.map_or(0, |at| affected[at]);
-            // If a row was changed but not found, it has another spelling of the session. A record says that
-            // the packet deleted the row itself. For a single operation, any row that is read is its own.
+            // If a row was changed but not found, it has another spelling of the session, unless the
+            // message has a record: then the packet has deleted the row. A single operation finds
+            // its row in any spelling.
             let is_missing = |read: &Read| read.row.is_none() && read.record.is_none();
             read.take_if(|read| {
                 !is_single && changed > 0 && attempt.keeps_row() && is_missing(read)
@@ -60,7 +61,8 @@ impl Layout {
     pub fn inserted(&self, replies: &[Reply]) -> Option<(u64, u64)> {
         /// The INSERT of the row counts 1, and its update, which dates it, counts 2.
         const INSERTED_AND_DATED: u64 = 3;
-        /// Without a trigger that has LAST_INSERT_ID too, it is the clock. This is in 2001.
+        /// The fencing token is the clock, which passed this in 2001. A trigger can replace it by a
+        /// row's id.
         const CLOCK_LEAST_US: u64 = 1_000_000_000_000_000;
         let reply = replies.first().filter(|reply| {
             reply.affected == INSERTED_AND_DATED && reply.last_insert_id >= CLOCK_LEAST_US
