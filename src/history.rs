@@ -2,10 +2,11 @@
 //! before it was opened. The history contains no owner token.
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
@@ -125,11 +126,6 @@ impl History {
         Self { started, slowest_us: AtomicU64::new(0), kept: Mutex::new(kept) }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        // No code that holds this lock can panic.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Records how long an answer took.
     pub fn answered(&self, took: Duration) {
         let took_us = took.as_micros().try_into().unwrap_or(u64::MAX);
@@ -139,12 +135,12 @@ impl History {
     /// Records an event.
     pub fn note(&self, event: Event, was_lease: bool, session: &Session) {
         let noted = Noted { at: Instant::now(), event, was_lease, session: session.clone() };
-        push(&mut self.kept().events, noted, EVENTS_MAX);
+        push(&mut self.kept.lock().events, noted, EVENTS_MAX);
     }
 
     /// Takes a sample if one is due.
     pub fn sample_when_due(&self, waiting: impl Fn() -> usize) {
-        let mut kept = self.kept();
+        let mut kept = self.kept.lock();
         if kept.sampled_at.elapsed() < SAMPLE_INTERVAL {
             return;
         }
@@ -159,7 +155,7 @@ impl History {
 
     /// The history: samples with the oldest first, events with the newest first.
     pub fn to_json(&self, waiting: usize) -> Value {
-        let kept = self.kept();
+        let kept = self.kept.lock();
         let ago_ms = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
         let column = |value: &dyn Fn(&Sample) -> Value| kept.samples.iter().map(value).collect();
         let mut samples = json!({});

@@ -8,8 +8,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::net::Shutdown;
 
 use crate::metrics::METRICS;
@@ -63,17 +63,12 @@ pub enum Admission {
 }
 
 impl Clients {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that holds this lock can panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Admits a request of this client, or keeps it.
     pub fn admit(&self, peer: Option<SocketAddr>, request: tiny_http::Request) -> Admission {
         let Some(peer) = peer else {
             return Admission::Now(request);
         };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.active.insert(peer);
         let Some(pipeline) = state.unanswered.get_mut(&peer) else {
             state.unanswered.insert(peer, Pipeline::default());
@@ -90,7 +85,7 @@ impl Clients {
     /// was kept.
     pub fn answered(&self, peer: Option<SocketAddr>) -> Option<tiny_http::Request> {
         let peer = peer?;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let pipeline = state.unanswered.get_mut(&peer)?;
         let next = pipeline.requests.pop_front();
         if pipeline.status == Status::CutOff {
@@ -106,7 +101,7 @@ impl Clients {
     pub fn cut_off(&self, peer: Option<SocketAddr>) -> VecDeque<tiny_http::Request> {
         METRICS.cut_off.inc();
         shut_down(peer, Shutdown::Both);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let pipeline = peer.and_then(|peer| state.unanswered.get_mut(&peer));
         let requests = pipeline.map(|pipeline| {
             pipeline.status = Status::CutOff;
@@ -117,13 +112,13 @@ impl Clients {
 
     /// The clients that have sent a request since the last call.
     pub fn take_active(&self) -> HashSet<SocketAddr> {
-        std::mem::take(&mut self.lock().active)
+        std::mem::take(&mut self.state.lock().active)
     }
 
     /// Removes clients that were cut off. If a new connection has the same address as one of them,
     /// its request was discarded, so the connection is shut down to tell its client.
     pub fn forget_gone(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let is_gone = |pipeline: &mut Pipeline| pipeline.status == Status::Gone;
         let gone: Vec<_> = state.unanswered.extract_if(|_, pipeline| is_gone(pipeline)).collect();
         drop(state);

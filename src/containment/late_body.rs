@@ -9,11 +9,12 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use chunked_transfer::Decoder;
+use parking_lot::Mutex;
 use rustix::net::Shutdown;
 
 use super::body::{BODY_MAX_BYTES, DRAIN_MAX_BYTES, Unreadable, is_chunked, is_upgrade};
@@ -82,14 +83,9 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable> {
 pub struct Readers(Arc<Mutex<HashMap<SocketAddr, Instant>>>);
 
 impl Readers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
-        // No code that holds this lock can panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Runs a job that reads the body of this client's request, in its own thread.
     pub fn run(&self, peer: SocketAddr, job: impl FnOnce() + Send + 'static) {
-        let mut began = self.lock();
+        let mut began = self.0.lock();
         let longest = began.iter().min_by_key(|(_, began)| **began).map(|(peer, _)| *peer);
         if began.len() >= READERS_MAX
             && let Some(longest) = longest
@@ -111,7 +107,7 @@ impl Readers {
     /// Cuts off the clients whose bodies take too long.
     pub fn end_late(&self) {
         let is_late = |_: &SocketAddr, began: &mut Instant| began.elapsed() > BODY_TIMEOUT;
-        let late: Vec<_> = self.lock().extract_if(is_late).collect();
+        let late: Vec<_> = self.0.lock().extract_if(is_late).collect();
         for (peer, _) in late {
             shut_down(Some(peer), Shutdown::Read);
         }
@@ -125,6 +121,6 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.readers.lock().remove(&self.peer);
+        self.readers.0.lock().remove(&self.peer);
     }
 }

@@ -4,12 +4,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mysql::DriverError::CouldNotConnect;
 use mysql::{Conn, Opts, OptsBuilder};
+use parking_lot::Mutex;
 use r2d2::ManageConnection;
 use r2d2_mysql::MySqlConnectionManager;
 
@@ -66,11 +67,6 @@ enum Target {
     Family(IpAddr),
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code that holds these locks can panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Connector {
     pub fn new(options: Opts) -> Self {
         Self { options, timeout: CONNECT_TIMEOUT, shared: Arc::default() }
@@ -90,7 +86,7 @@ impl Connector {
     pub fn connect(&self) -> mysql::Result<Conn> {
         let pause = self.begin_attempt()?;
         let connected = self.try_targets();
-        *lock(&self.shared.pause) =
+        *self.shared.pause.lock() =
             connected.as_ref().err().filter(|error| is_refused(error)).map(|error| Pause {
                 until: Instant::now() + pause,
                 length: pause,
@@ -102,7 +98,7 @@ impl Connector {
     /// Begins an attempt, and keeps others from beginning for the length of the last pause. Returns
     /// the pause that follows if this attempt is refused too.
     fn begin_attempt(&self) -> mysql::Result<Duration> {
-        let mut pause = lock(&self.shared.pause);
+        let mut pause = self.shared.pause.lock();
         let Some(pause) = &mut *pause else { return Ok(FIRST_PAUSE) };
         let now = Instant::now();
         if now < pause.until {
@@ -124,7 +120,7 @@ impl Connector {
             let error = match no_panic(|| self.try_target(target, addresses)) {
                 Err(error) if !has_answered(&error) => error,
                 answer => {
-                    *lock(&self.shared.last) = Some(target);
+                    *self.shared.last.lock() = Some(target);
                     return answer;
                 }
             };
@@ -174,7 +170,7 @@ impl Connector {
                 targets.push(target);
             }
         }
-        let last = *lock(&self.shared.last);
+        let last = *self.shared.last.lock();
         targets.sort_by_key(|target| Some(*target) != last);
         Ok((targets, addresses))
     }

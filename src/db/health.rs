@@ -3,11 +3,11 @@
 //! connections that were lost during a write, so that none of their statements can still take
 //! effect.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use parking_lot::{Condvar, Mutex};
 
 use super::kill::is_waited_out;
 use crate::metrics::METRICS;
@@ -92,14 +92,9 @@ impl Default for Health {
 }
 
 impl Health {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that holds this lock can panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Reports a connection that failed or could not be opened: the database may be down.
     pub fn suspect(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if matches!(state.status, Status::Up) {
             state.status = Status::Suspect;
             state.suspect_since = Instant::now();
@@ -109,26 +104,26 @@ impl Health {
 
     /// Like [`Health::suspect`]; all connections that are open now may be lost, too.
     pub fn suspect_all_connections(&self) {
-        self.lock().trusted_since = Instant::now();
+        self.state.lock().trusted_since = Instant::now();
         self.suspect();
     }
 
     /// Connections that were opened before this time must not be used.
     pub fn trusted_since(&self) -> Instant {
-        self.lock().trusted_since
+        self.state.lock().trusted_since
     }
 
     /// Reports a connection that was lost during a write and must be ended.
     pub fn add_lost(&self, id: ConnectionId) {
         let lost = Lost { id, since: Instant::now(), is_hung: false };
-        self.lock().lost.push(lost);
+        self.state.lock().lost.push(lost);
         self.suspect();
     }
 
     /// Waits until the database answers, but not longer than until `until`. The error says why it
     /// does not answer.
     pub fn wait_until_up(&self, until: Instant) -> Result<(), String> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             let cause = match &state.status {
                 Status::Up => return Ok(()),
@@ -140,8 +135,7 @@ impl Health {
             if left.is_zero() {
                 return Err(cause.to_owned());
             }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, left);
         }
     }
 
@@ -149,8 +143,8 @@ impl Health {
     pub fn wait_until_ended(&self, connection: ConnectionId, until: Instant) -> Result<(), String> {
         let timeout = until.saturating_duration_since(Instant::now());
         let is_lost = |state: &mut State| state.lost.iter().any(|lost| lost.id == connection);
-        let waited = self.changed.wait_timeout_while(self.lock(), timeout, is_lost);
-        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+        let mut state = self.state.lock();
+        if self.changed.wait_while_for(&mut state, is_lost, timeout).timed_out() {
             return Err("a lost connection has not ended".to_owned());
         }
         Ok(())
@@ -158,7 +152,7 @@ impl Health {
 
     /// The reason why the database does not answer, if it does not.
     pub fn cause(&self) -> Option<String> {
-        match &self.lock().status {
+        match &self.state.lock().status {
             Status::Down(cause) => Some(cause.clone()),
             Status::Up | Status::Suspect => None,
         }
@@ -171,9 +165,8 @@ impl Health {
         timeout: Duration,
         check: impl FnOnce(&[ConnectionId]) -> (Kills, Result<(), String>),
     ) {
-        let is_well = |state: &mut State| state.is_well();
-        let waited = self.changed.wait_timeout_while(self.lock(), timeout, is_well);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, |state| state.is_well(), timeout);
         if state.is_well() {
             return;
         }
@@ -198,7 +191,7 @@ impl Health {
                 }
             }
         }
-        if !self.lock().is_well() {
+        if !self.state.lock().is_well() {
             thread::sleep(CHECK_INTERVAL);
         }
     }
@@ -206,7 +199,7 @@ impl Health {
     /// Sets the status. Returns the previous one with its `suspect_since`.
     fn replace_status(&self, status: Status) -> (Status, Instant) {
         let is_up = matches!(status, Status::Up);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let before = (std::mem::replace(&mut state.status, status), state.suspect_since);
         drop(state);
         METRICS.database_up.set(is_up.into());
@@ -217,7 +210,7 @@ impl Health {
     /// Removes connections that have ended or whose writes can no longer take effect, and those
     /// that could not be killed within [`KILL_GIVE_UP`].
     fn note_kills(&self, kills: &Kills) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state
             .lost
             .retain(|lost| !kills.ended.contains(&lost.id) && !is_waited_out(lost.id, lost.since));

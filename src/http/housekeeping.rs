@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::routes::{self, Lane};
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use crate::containment::endless_head::Checks;
 use crate::containment::forgotten_connection::Nudges;
 use crate::history::HISTORY;
@@ -54,7 +54,7 @@ impl Shared {
         if matches!(self.listener.address(), Listen::Unix(_)) {
             return;
         }
-        let Ok(receiving) = self.receiving.try_lock() else {
+        let Some(receiving) = self.receiving.try_lock() else {
             return;
         };
         let received_at = Instant::now();
@@ -63,7 +63,7 @@ impl Shared {
             if routes::lane(request.url()) == Lane::Any {
                 local.push(request);
             } else {
-                lock(&self.admitted).push_back((request, Instant::now()));
+                self.admitted.lock().push_back((request, Instant::now()));
             }
             true
         });
@@ -73,10 +73,10 @@ impl Shared {
             if Instant::now() < until {
                 self.serve(request, received_at);
             } else {
-                lock(&self.admitted).push_back((request, received_at));
+                self.admitted.lock().push_back((request, received_at));
             }
         }
-        if !lock(&self.admitted).is_empty() {
+        if !self.admitted.lock().is_empty() {
             self.wake();
         }
         self.wake_if_ready();

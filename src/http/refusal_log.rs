@@ -2,10 +2,10 @@
 //! that requests are not served. A bot that repeats a refused request for ever does not fill the
 //! log.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use parking_lot::Mutex;
 
 /// Interval between lines about client errors.
 const CLIENT_ERROR_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl RefusalLog {
     }
 
     fn note_client_error(&self, method: &str, target: &str, status: u16, why: &str) {
-        let mut last = lock(&self.client_errors);
+        let mut last = self.client_errors.lock();
         let (at, unlogged) = *last;
         if at.is_some_and(|at| at.elapsed() < CLIENT_ERROR_INTERVAL) {
             last.1 += 1;
@@ -64,7 +64,7 @@ impl RefusalLog {
 
     fn note_unavailable(&self, why: &str) {
         let now = Instant::now();
-        let mut guard = lock(&self.unavailable);
+        let mut guard = self.unavailable.lock();
         let goes_on = |before: &Unavailable| now - before.last < UNAVAILABLE_INTERVAL;
         let before = guard.take().filter(goes_on);
         let due = now + UNAVAILABLE_LASTS;
@@ -85,9 +85,4 @@ impl RefusalLog {
         }
         *guard = Some(unavailable);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code that holds these locks can panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,19 +5,20 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use log::{debug, info, warn};
 use mysql::Opts;
+use parking_lot::Mutex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::api_token::ApiToken;
 use super::refusal_log::RefusalLog;
 use super::routes::Router;
-use super::shared::{Ending, Shared, lock};
+use super::shared::{Ending, Shared};
 use crate::background::{Context, JOBS};
 use crate::containment::answer_order::Clients;
 use crate::containment::blocked_writer::Writers;
@@ -218,7 +219,7 @@ impl Shared {
         // Refuse what has become ready since the last worker finished.
         self.router.service.close();
         loop {
-            let Some((request, arrived)) = lock(&self.admitted).pop_front() else {
+            let Some((request, arrived)) = self.admitted.lock().pop_front() else {
                 break;
             };
             self.serve(request, arrived);

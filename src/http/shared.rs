@@ -1,11 +1,12 @@
 //! The state that the server's threads share.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use signal_hook::iterator::Handle;
 
 use super::refusal_log::RefusalLog;
@@ -53,11 +54,6 @@ pub(super) struct Shared {
     pub ending: OnceLock<Ending>,
     /// Ends the wait for signals.
     pub signals: Handle,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code that holds these locks can panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {

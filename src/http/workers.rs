@@ -4,11 +4,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use log::debug;
+use parking_lot::MutexGuard;
 use rustix::net::Shutdown;
 use tiny_http::Method;
 
@@ -16,7 +17,7 @@ use super::outcomes::respond;
 use super::requests::Parsed;
 use super::response::{Refusal, Response};
 use super::routes::{self, Lane, Request, Routed};
-use super::shared::{Arrived, Shared, lock};
+use super::shared::{Arrived, Shared};
 use crate::containment::answer_order::Admission;
 use crate::containment::body::{self, Body, Rest, Unreadable};
 use crate::containment::early_close::Connection;
@@ -41,7 +42,7 @@ struct Unanswered {
 impl Drop for Unanswered {
     fn drop(&mut self) {
         if let Some(next) = self.shared.clients.answered(self.peer) {
-            lock(&self.shared.admitted).push_back((next, Instant::now()));
+            self.shared.admitted.lock().push_back((next, Instant::now()));
             self.shared.wake();
         }
     }
@@ -51,7 +52,7 @@ impl Shared {
     /// A worker's loop, until the service stops.
     pub(super) fn work(self: &Arc<Self>) {
         while !self.stopping.load(Ordering::Relaxed) {
-            let requests = self.receive_batch(lock(&self.receiving), Vec::new(), |http| {
+            let requests = self.receive_batch(self.receiving.lock(), Vec::new(), |http| {
                 if self.router.service.is_ready() {
                     // Do not block: a turn is ready, and no wake-up will follow.
                     http.try_recv()
@@ -68,7 +69,7 @@ impl Shared {
     fn drain(self: &Arc<Self>) {
         let mut until = Instant::now() + DRAIN_TIMEOUT;
         while Instant::now() < until {
-            let requests = self.receive_batch(lock(&self.receiving), Vec::new(), |http| {
+            let requests = self.receive_batch(self.receiving.lock(), Vec::new(), |http| {
                 http.recv_timeout(DRAIN_INTERVAL)
             });
             if !requests.is_empty() {
@@ -91,7 +92,7 @@ impl Shared {
             // `OneKind` leaves turns for the next worker. This is allowed only if this worker has
             // no reads to answer first, and if no worker is blocked in receiving, where it would
             // not be woken.
-            let batching = if reads.is_empty() && self.receiving.try_lock().is_ok() {
+            let batching = if reads.is_empty() && !self.receiving.is_locked() {
                 Batching::OneKind
             } else {
                 Batching::Mixed
@@ -100,7 +101,7 @@ impl Shared {
             for (request, arrived) in reads {
                 self.handle(request, arrived);
             }
-            let mut admitted = lock(&self.admitted);
+            let mut admitted = self.admitted.lock();
             if admitted.is_empty() && !has_worked {
                 return;
             }
@@ -109,7 +110,7 @@ impl Shared {
             drop(admitted);
             // Requests that arrived in the meantime join the turns that were left.
             if requests.len() < BATCH_MAX
-                && let Ok(receiving) = self.receiving.try_lock()
+                && let Some(receiving) = self.receiving.try_lock()
             {
                 requests = self.receive_batch(receiving, requests, tiny_http::Server::try_recv);
             }

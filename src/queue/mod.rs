@@ -19,8 +19,9 @@ mod tests;
 mod turn;
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::lease::{Holding, RowVersion, TokenOrigin};
 use crate::store::SessionName;
@@ -50,14 +51,9 @@ impl<T> Default for Queues<T> {
 }
 
 impl<T> Queues<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // No code that holds this lock can panic halfway through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds an operation on a session that does not wait behind acquires.
     pub fn submit(&self, name: &SessionName, pending: T, arrived: Instant) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.queue(name).direct.push_back((Turn::Direct(pending), arrived));
         state.make_ready(name, arrived);
     }
@@ -65,7 +61,7 @@ impl<T> Queues<T> {
     /// Joins the end of a session's queue. A requester with its own token may already hold the
     /// session. In that case, it does not wait behind the waiters.
     pub fn join(&self, name: &SessionName, mut waiter: Waiter<T>, token: TokenOrigin) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.queued >= WAITERS_MAX {
             waiter.until = waiter.arrived;
         }
@@ -87,7 +83,7 @@ impl<T> Queues<T> {
     /// The next turns, at most `limit`. No session has a second turn before the end of the first is
     /// reported.
     pub fn next(&self, batching: Batching, limit: usize) -> Vec<Ready<T>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let (mut batch_kind, mut turns, mut others) = (None, Vec::new(), VecDeque::new());
         while turns.len() < limit
             && let Some((name, since)) = state.ready.pop_front()
@@ -119,7 +115,7 @@ impl<T> Queues<T> {
     /// Parks a turn that another program's lock has blocked. The turn is repeated later, and its
     /// wait still counts from `since`. Returns the turn if the service stops.
     pub fn park(&self, name: &SessionName, turn: Turn<T>, since: Instant) -> Option<Turn<T>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.is_closed {
             return Some(turn);
         }
@@ -135,18 +131,18 @@ impl<T> Queues<T> {
 
     /// Reports that no other program's lock blocked the turn of a blocked session.
     pub fn unblock(&self, name: &SessionName) {
-        self.lock().unblock(name);
+        self.state.lock().unblock(name);
     }
 
     /// Reports that the turn of a blocked session is over, so that the next one may have its turn.
     pub fn end_blocked_turn(&self) {
-        self.lock().end_blocked_turn();
+        self.state.lock().end_blocked_turn();
     }
 
     /// Reports the end of a turn that may have changed who holds the session: the first waiter may
     /// try. Returns how long the lease was held, if it has ended and this server granted it.
     pub fn finish(&self, name: &SessionName, change: LeaseChange) -> Option<Duration> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let held_for = match change {
             LeaseChange::Ended => state.known_leases.remove(name),
             LeaseChange::Renewed(expires) => {
@@ -163,13 +159,13 @@ impl<T> Queues<T> {
     /// Reports the end of a turn that changed nothing. Another operation may have joined while the
     /// session was ready for this turn, and still needs one.
     pub fn finish_unchanged(&self, name: &SessionName) {
-        self.lock().end_turn(name, AfterTurn::Turn);
+        self.state.lock().end_turn(name, AfterTurn::Turn);
     }
 
     /// Puts a waiter into its place in the queue after a turn showed that it does not hold the
     /// session.
     pub fn rejoin(&self, name: &SessionName, waiter: Waiter<T>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let may_wait = waiter.may_wait();
         state.enqueue(name, waiter);
         state.end_turn(name, AfterTurn::Turn);
@@ -182,7 +178,7 @@ impl<T> Queues<T> {
     /// Queues a turn that refuses a waiter whose wait is over. Returns the waiter if the service
     /// stops.
     pub fn refuse_in_turn(&self, name: &SessionName, refused: Refused<T>) -> Option<Refused<T>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.is_closed {
             return Some(refused);
         }
@@ -202,7 +198,7 @@ impl<T> Queues<T> {
         began: Instant,
         holding: Holding,
     ) -> Vec<Refused<T>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let granted_at = first.is_none().then(Instant::now);
         state.known_leases.insert(name, holding.expires, granted_at);
         state.queue(name).last_read = Some(LastRead { began, holding });
@@ -222,7 +218,7 @@ impl<T> Queues<T> {
     /// Reports a failed turn. Returns the waiters that came before it began, and the operations
     /// that were to follow it: they would only fail as slowly.
     pub fn finish_failed(&self, name: &SessionName, began: Instant) -> Vec<T> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let queue = state.queue(name);
         let failed = queue.extract(|waiter| waiter.arrived < began);
         let direct = std::mem::take(&mut queue.direct);
@@ -235,7 +231,7 @@ impl<T> Queues<T> {
     /// Takes out the waiters of the requester that was just granted the lease: the same worker has
     /// repeated its request.
     pub fn take_same(&self, name: &SessionName, requester: &Requester) -> Vec<Waiter<T>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let same = state.queue(name).extract(|waiter| waiter.requester == *requester);
         state.queued -= same.len();
         same
@@ -244,7 +240,7 @@ impl<T> Queues<T> {
     /// Returns the waiters whose wait is over. Makes sessions ready whose lease has expired or
     /// whose lock must be checked again.
     pub fn tick(&self, now: Instant) -> Vec<Refused<T>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.unpark(now);
         let mut refused = Vec::new();
         let names: Vec<_> = state.queues.keys().cloned().collect();
@@ -262,7 +258,7 @@ impl<T> Queues<T> {
 
     /// The rows of the sessions that waiters wait for.
     pub fn watched(&self) -> Vec<RowVersion> {
-        let state = self.lock();
+        let state = self.state.lock();
         let idle = state.queues.values().filter(|queue| queue.progress == Progress::Idle);
         let waiting = idle.filter(|queue| !queue.waiters.is_empty());
         waiting.filter_map(|queue| Some(queue.last_read.as_ref()?.holding.row)).collect()
@@ -271,7 +267,7 @@ impl<T> Queues<T> {
     /// Makes the sessions of these rows ready, because the rows have changed.
     pub fn rows_changed(&self, rows: &[RowVersion]) {
         let rows: HashSet<_> = rows.iter().collect();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let changed = |queue: &SessionQueue<T>| {
             let row = queue.last_read.as_ref().map(|read| read.holding.row);
             queue.progress == Progress::Idle && row.is_some_and(|row| rows.contains(&row))
@@ -284,32 +280,33 @@ impl<T> Queues<T> {
 
     /// Whether any session is ready for a worker.
     pub fn is_ready(&self) -> bool {
-        !self.lock().ready.is_empty()
+        !self.state.lock().ready.is_empty()
     }
 
     /// The number of waiters for a session.
     pub fn waiters(&self, name: &SessionName) -> usize {
-        let state = self.lock();
+        let state = self.state.lock();
         state.queues.get(name).map_or(0, |queue| queue.waiting(Instant::now()))
     }
 
     /// The number of acquires in all queues, with `wait_ms` or without.
     pub fn waiting(&self) -> usize {
-        self.lock().queued
+        self.state.lock().queued
     }
 
     /// Blocks, for at most `timeout`, until an acquire waits or a session is parked. Returns
     /// whether one does.
     pub fn wait_for_waiters(&self, timeout: Duration) -> bool {
-        let is_idle =
-            |state: &mut State<T>| state.queued == 0 && state.parked.is_empty() && !state.is_closed;
-        let waited = self.joined.wait_timeout_while(self.lock(), timeout, is_idle);
-        waited.is_ok_and(|(state, _)| state.queued > 0 || !state.parked.is_empty())
+        let mut state = self.state.lock();
+        let has_waiters = |state: &State<T>| state.queued > 0 || !state.parked.is_empty();
+        let is_idle = |state: &mut State<T>| !has_waiters(state) && !state.is_closed;
+        self.joined.wait_while_for(&mut state, is_idle, timeout);
+        has_waiters(&state)
     }
 
     /// Closes the queues. Returns every operation that has not begun.
     pub fn close(&self) -> Vec<T> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.is_closed = true;
         state.queued = 0;
         state.parked.clear();

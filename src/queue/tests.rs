@@ -99,7 +99,7 @@ fn a_turn_that_was_left_goes_first_the_next_time() {
 fn a_session_without_turns_does_not_decide_the_kind() {
     let (queues, names) = (Queues::default(), names::<2>());
     queues.join(&names[0], waiter("a"), TokenOrigin::Ours);
-    queues.lock().queue(&names[0]).waiters.clear();
+    queues.state.lock().queue(&names[0]).waiters.clear();
     queues.submit(&names[1], "release", Instant::now());
     assert_eq!(next_batch(&queues, BATCH), ["release"]);
 }

@@ -1,7 +1,7 @@
 //! The state of the server and its tables. They are inspected at the start, each minute, and when
 //! the database refuses a statement because of a table.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
@@ -49,11 +49,6 @@ impl Default for Inspection {
 }
 
 impl Store {
-    fn inspection(&self) -> MutexGuard<'_, Inspection> {
-        // No code that holds this lock can panic.
-        self.inspection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Inspects everything that the guarantees depend on.
     pub fn inspect(&self) -> Result<Report, Unusable> {
         if let Some(cause) = self.database.health().cause() {
@@ -87,7 +82,7 @@ impl Store {
             return Opened::NotYet(cause);
         }
         METRICS.database_up.set(1);
-        self.inspection().warned = report.topics(Verdict::Warning);
+        self.inspection.lock().warned = report.topics(Verdict::Warning);
         Opened::Ready(report.of(Verdict::Warning).cloned().collect())
     }
 
@@ -105,7 +100,7 @@ impl Store {
                 return Err(format!("the database does not finish writes: {HANGING_WRITES}"));
             }
         }
-        self.inspection().messages = report.messages.clone();
+        self.inspection.lock().messages = report.messages.clone();
         let before = self.opened();
         if before.as_ref().is_none_or(|before| !before.table.is_like(table)) {
             let spellings = Spellings::load(connection, table).map_err(|error| cause(&error))?;
@@ -115,15 +110,14 @@ impl Store {
                 info!("the lock table has changed; continuing with its new definition");
             }
             let statements = Statements::new(table, spellings, server_zone);
-            let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
-            *opened = Some(Arc::new(statements));
+            *self.opened.write() = Some(Arc::new(statements));
         }
         Ok(())
     }
 
     /// Requests an inspection of the tables, one of which may have changed.
     pub(super) fn suspect_tables(&self) {
-        self.inspection().is_outdated = true;
+        self.inspection.lock().is_outdated = true;
         self.database.health().suspect();
     }
 
@@ -140,7 +134,7 @@ impl Store {
         match (&report.table, report.writes) {
             (Some(table), Writes::Accepted) if is_like(table) => {
                 statements.ids.keep_below(table.next_id);
-                self.inspection().messages = report.messages.clone();
+                self.inspection.lock().messages = report.messages.clone();
             }
             // A failover is under way. An inspection of each server would make it last longer.
             (_, Writes::ReadOnly) => self.database.health().suspect_all_connections(),
@@ -153,7 +147,7 @@ impl Store {
     fn log_new_warnings(&self, report: &Report) {
         let serious = report.findings.iter().filter(|finding| finding.verdict != Verdict::Good);
         let topics = serious.clone().map(|finding| finding.topic).collect();
-        let before = std::mem::replace(&mut self.inspection().warned, topics);
+        let before = std::mem::replace(&mut self.inspection.lock().warned, topics);
         for finding in serious.filter(|finding| !before.contains(&finding.topic)) {
             warn!("{} {}", finding.topic, finding.text);
         }
@@ -179,10 +173,10 @@ impl Store {
                 return Err(cause(&failed.error));
             }
         }
-        self.inspection().at = Instant::now();
+        self.inspection.lock().at = Instant::now();
         let inspected = self.inspect_on(connection).map_err(|error| cause(&error));
         let adopted = inspected.and_then(|report| self.adopt(&report, connection));
-        let mut inspection = self.inspection();
+        let mut inspection = self.inspection.lock();
         inspection.is_outdated = adopted.is_err();
         inspection.problem = adopted.clone().err();
         adopted
@@ -191,7 +185,7 @@ impl Store {
     /// Whether the tables must be inspected. The error is the problem that an inspection found a
     /// moment ago.
     fn is_outdated(&self) -> Result<bool, String> {
-        let inspection = self.inspection();
+        let inspection = self.inspection.lock();
         match &inspection.problem {
             Some(problem) if inspection.at.elapsed() < RETRY_INTERVAL => Err(problem.clone()),
             _ => Ok(inspection.is_outdated),
@@ -201,7 +195,7 @@ impl Store {
     /// Whether messages can be recorded. The error says what is wrong with their table. If the
     /// table was wrong, it is inspected again, because it may have been repaired since.
     pub fn keeps_messages(&self) -> Result<(), String> {
-        let mut inspection = self.inspection();
+        let mut inspection = self.inspection.lock();
         let Messages::Refused(why) = inspection.messages.clone() else {
             // If the table has not been inspected yet, the request itself will show whether it is
             // usable.
@@ -219,7 +213,7 @@ impl Store {
         let Some(Ok(messages)) = self.opened().map(inspect) else {
             return Err(why);
         };
-        self.inspection().messages = messages.clone();
+        self.inspection.lock().messages = messages.clone();
         match messages {
             Messages::Refused(why) => Err(why),
             Messages::Kept | Messages::Unknown => Ok(()),
@@ -228,6 +222,6 @@ impl Store {
 
     /// Whether the message table was usable at the last inspection.
     pub(super) fn kept_messages(&self) -> bool {
-        self.inspection().messages == Messages::Kept
+        self.inspection.lock().messages == Messages::Kept
     }
 }

@@ -30,10 +30,11 @@ mod retry;
 mod scan;
 mod spelling;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql::{Opts, Row};
+use parking_lot::{Mutex, RwLock};
 
 use crate::db::{Database, ErrorKind, Packet, Pooled, Statement, Values, cause};
 use crate::doctor::{self, Migrated};
@@ -157,7 +158,7 @@ impl Store {
     }
 
     fn opened(&self) -> Option<Arc<Statements>> {
-        self.opened.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.opened.read().clone()
     }
 
     fn statements(&self) -> Result<Arc<Statements>, StoreError> {

@@ -7,7 +7,8 @@
 //! it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::StoreError;
 use crate::db::{Connection, Packet, Statement, Table, Value, columns};
@@ -96,17 +97,12 @@ impl Spelling {
         Ok(Self { field, charset, weight, ascii, known: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<u8>>> {
-        // No code that holds this lock can panic.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn known(&self, text: &str) -> Option<Vec<u8>> {
         match &self.ascii {
             Some(ascii) if text.bytes().all(|byte| ASCII.contains(&byte)) => {
                 Some(weigh(ascii, text))
             }
-            _ => self.lock().get(text).cloned(),
+            _ => self.known.lock().get(text).cloned(),
         }
     }
 
@@ -123,7 +119,7 @@ impl Spelling {
                 self.field, self.charset
             )));
         };
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
