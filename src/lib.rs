@@ -18,7 +18,7 @@
 //! | [`doctor`] | `check`: facts are read once, and each finding is a small function of them |
 //! | [`lease`] | the terms and the rules, one file per verb: what the rows that were read mean |
 //! | [`db`] | pool, connection, statements, kinds of errors, health, `KILL` |
-//! | [`containment`] | the faults of `tiny_http`, each in its own file |
+//! | [`tiny_http_faults`] | the faults of `tiny_http`, each in its own file |
 //! | [`net`] | the listener and the connections that it accepted |
 //! | [`history`] | the last ten minutes, for the page |
 //! | [`metrics`], [`process`], [`logging`], [`systemd`] | shared by the other modules |
@@ -30,8 +30,8 @@
 //!
 //! 1. A worker receives the request from `tiny_http`, together with all others that have arrived
 //!    (`http/workers.rs`). If its client has an unanswered request, that one is answered first
-//!    (`containment/answer_order.rs`). The worker reads the body if it has arrived
-//!    (`containment/body.rs`).
+//!    (`tiny_http_faults/answer_order.rs`). The worker reads the body if it has arrived
+//!    (`tiny_http_faults/body.rs`).
 //! 2. The table of routes names the function that reads the request's fields (`http/routes.rs`,
 //!    `http/requests.rs`). The fields become an operation, which joins its session's queue
 //!    (`service/mod.rs`, `queue/mod.rs`).
@@ -49,7 +49,6 @@
 
 mod background;
 mod cli;
-mod containment;
 mod db;
 mod doctor;
 mod history;
@@ -63,6 +62,7 @@ mod queue;
 mod service;
 mod store;
 mod systemd;
+mod tiny_http_faults;
 
 pub use cli::main;
 

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::routes::{self, Lane};
 use super::shared::Shared;
-use crate::containment::endless_head::Checks;
-use crate::containment::forgotten_connection::Nudges;
 use crate::history::HISTORY;
 use crate::net::Listen;
 use crate::process::ProcessSize;
+use crate::tiny_http_faults::endless_head::Checks;
+use crate::tiny_http_faults::forgotten_connection::Nudges;
 
 /// The maximum number of requests that one call receives in place of busy workers. Hostile clients
 /// must not be able to send more in this time, or the queue grows. The limit leaves the thread time

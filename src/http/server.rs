@@ -20,14 +20,14 @@ use super::refusal_log::RefusalLog;
 use super::routes::Router;
 use super::shared::{Ending, Shared};
 use crate::background::{Context, JOBS};
-use crate::containment::answer_order::Clients;
-use crate::containment::blocked_writer::Writers;
-use crate::containment::forgotten_connection::Traffic;
-use crate::containment::late_body::Readers;
 use crate::net::{Listen, Listener};
 use crate::service::Service;
 use crate::store::Store;
 use crate::systemd;
+use crate::tiny_http_faults::answer_order::Clients;
+use crate::tiny_http_faults::blocked_writer::Writers;
+use crate::tiny_http_faults::forgotten_connection::Traffic;
+use crate::tiny_http_faults::late_body::Readers;
 
 /// Connections for the start, the watch, the sweep and lists, in addition to one for each worker.
 const SPARE_CONNECTIONS: usize = 4;

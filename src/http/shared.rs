@@ -11,12 +11,12 @@ use signal_hook::iterator::Handle;
 
 use super::refusal_log::RefusalLog;
 use super::routes::Router;
-use crate::containment::answer_order::Clients;
-use crate::containment::blocked_writer::Writers;
-use crate::containment::forgotten_connection::Traffic;
-use crate::containment::late_body::Readers;
 use crate::doctor::Finding;
 use crate::net::Listener;
+use crate::tiny_http_faults::answer_order::Clients;
+use crate::tiny_http_faults::blocked_writer::Writers;
+use crate::tiny_http_faults::forgotten_connection::Traffic;
+use crate::tiny_http_faults::late_body::Readers;
 
 /// Why the service ended.
 #[derive(Debug)]

@@ -18,15 +18,15 @@ use super::requests::Parsed;
 use super::response::{Refusal, Response};
 use super::routes::{self, Lane, Request, Routed};
 use super::shared::{Arrived, Shared};
-use crate::containment::answer_order::Admission;
-use crate::containment::body::{self, Body, Rest, Unreadable};
-use crate::containment::early_close::Connection;
-use crate::containment::{dead_acceptor, late_body};
 use crate::history::HISTORY;
 use crate::metrics::METRICS;
 use crate::net::shut_down;
 use crate::queue::Batching;
 use crate::service::BATCH_MAX;
+use crate::tiny_http_faults::answer_order::Admission;
+use crate::tiny_http_faults::body::{self, Body, Rest, Unreadable};
+use crate::tiny_http_faults::early_close::Connection;
+use crate::tiny_http_faults::{dead_acceptor, late_body};
 
 /// How long a stopping worker continues to receive after the last request.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
