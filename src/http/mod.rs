@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `server` | the threads, from start to end; their shared state is in `shared` |
 //! | `workers` | requests are received, routed and answered |
+//! | `body` | a request's body is read: 413, 411, chunks, slow clients |
 //! | `routes` | the table of routes; the API token is in `api_token`, the check of browsers' pages in `origin` |
 //! | `requests` | the requests of the four verbs, read from their JSON fields (`json`) |
 //! | `lookups` | requests that only read |
@@ -12,6 +13,7 @@
 //! | `housekeeping` | keeps connections moving while the workers are busy |
 
 mod api_token;
+mod body;
 mod housekeeping;
 mod json;
 mod lookups;

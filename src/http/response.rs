@@ -5,11 +5,11 @@ use std::io::Cursor;
 use serde_json::{Value, json};
 use tiny_http::Header;
 
+use super::body::{BODY_MAX_BYTES, Unreadable};
 use super::json::Invalid;
 use crate::lease::{OwnerToken, Record};
 use crate::service::STOPPING;
 use crate::store::StoreError;
-use crate::tiny_http_faults::body::{BODY_MAX_BYTES, Unreadable};
 use crate::tiny_http_faults::early_close::{Connection, server_header};
 
 pub const JSON: &str = "application/json";

@@ -13,6 +13,7 @@ use parking_lot::MutexGuard;
 use rustix::net::Shutdown;
 use tiny_http::Method;
 
+use super::body::{self, Body, Unreadable};
 use super::outcomes::respond;
 use super::requests::Parsed;
 use super::response::{Refusal, Response};
@@ -24,9 +25,9 @@ use crate::net::shut_down;
 use crate::queue::Batching;
 use crate::service::BATCH_MAX;
 use crate::tiny_http_faults::answer_order::Admission;
-use crate::tiny_http_faults::body::{self, Body, Rest, Unreadable};
+use crate::tiny_http_faults::dead_acceptor;
 use crate::tiny_http_faults::early_close::Connection;
-use crate::tiny_http_faults::{dead_acceptor, late_body};
+use crate::tiny_http_faults::unread_body::{self, Rest};
 
 /// How long a stopping worker continues to receive after the last request.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -162,7 +163,7 @@ impl Shared {
                     true
                 }
                 Admission::Refused(request) => {
-                    self.end_if_failed(body::discard(request));
+                    self.end_if_failed(unread_body::discard(request));
                     true
                 }
                 Admission::Later => true,
@@ -198,7 +199,7 @@ impl Shared {
         match body::read(&mut request) {
             Ok(Body::Read(body)) => self.follow(request, &body, arrived, unanswered),
             Ok(Body::Late) => self.run_apart(peer, move |shared| {
-                match late_body::read(&mut request) {
+                match body::read_late(&mut request) {
                     Ok(body) => shared.follow(request, &body, Instant::now(), unanswered),
                     // The stop has ended all reading, and the rest may have been on its way.
                     Err(Unreadable::Invalid(_)) if shared.ending.get().is_some() => {
@@ -239,7 +240,7 @@ impl Shared {
         let response = Response::from(Refusal::from(why));
         self.write(unanswered.peer, move |shared| {
             let http = response.to_http(Connection::Closes);
-            let refused = body::refuse(request, rest, http, &response.line());
+            let refused = unread_body::refuse(request, rest, http, &response.line());
             if let Some(Some(request)) = shared.end_if_failed(refused) {
                 shared.send(request, &response, Connection::Closes);
             }
@@ -329,7 +330,7 @@ impl Shared {
 
     fn cut_off(&self, peer: Option<SocketAddr>) {
         for request in self.clients.cut_off(peer) {
-            self.end_if_failed(body::discard(request));
+            self.end_if_failed(unread_body::discard(request));
         }
     }
 }

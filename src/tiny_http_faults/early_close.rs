@@ -7,7 +7,7 @@
 
 use tiny_http::Header;
 
-use super::body::is_upgrade;
+use super::unread_body::is_upgrade;
 
 /// What happens to a connection after an answer.
 #[derive(Clone, Copy, PartialEq)]

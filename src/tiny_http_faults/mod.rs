@@ -3,7 +3,7 @@
 //!
 //! | file | fault |
 //! |---|---|
-//! | `body` | it reads the rest of a dropped request's body into a buffer of the declared size |
+//! | `unread_body` | it reads the rest of a dropped request's body into a buffer of the declared size |
 //! | `late_body` | a thread that reads a chunked or expected body waits for the client |
 //! | `early_close` | it does not tell a client that it closes the connection |
 //! | `answer_order` | the answer to a pipelined request blocks its writer until the earlier ones are written |
@@ -17,9 +17,9 @@
 
 pub mod answer_order;
 pub mod blocked_writer;
-pub mod body;
 pub mod dead_acceptor;
 pub mod early_close;
 pub mod endless_head;
 pub mod forgotten_connection;
 pub mod late_body;
+pub mod unread_body;

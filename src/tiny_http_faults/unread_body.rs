@@ -2,49 +2,34 @@
 //! into a buffer of the declared size. It waits for a body that never comes, and a forged size
 //! (10^12) aborts the process.
 //!
-//! So a body is read here only if `tiny_http` has already read it. `late_body` reads all other
-//! bodies, also of refused requests. A request with a forged size is never dropped: it leaves a
-//! thread and two descriptors behind. After [`LEFT_BEHIND_MAX`] such requests, the process ends and
-//! is started again.
-//!
-//! If the length is malformed, `tiny_http` has already parsed the body as the next request, which
-//! is answered. The body comes from the same client, so an attacker gains nothing. A proxy that
-//! many clients share must not forward such lengths (nginx does not).
+//! So a request whose body was not read is dropped only if the rest of the body is short, and in
+//! its own thread (`late_body`), or if its connection is closed first. A request with a forged size
+//! is never dropped: it leaves a thread and two descriptors behind. After [`LEFT_BEHIND_MAX`] such
+//! requests, the process ends and is started again.
 
 use std::io::{Cursor, Write};
 
 use log::{debug, warn};
 use rustix::net::Shutdown;
-use tiny_http::Method;
 
 use crate::metrics::METRICS;
 use crate::net::shut_down;
 
-/// Longest body of a request. It has room for all fields several times over, and `tiny_http` has
-/// read a body of this size before a worker sees the request.
-pub const BODY_MAX_BYTES: usize = 1024;
+/// `tiny_http` has read a body of at most this length before it delivers the request, unless the
+/// client waits for `100 Continue` or offers an upgrade.
+pub const READ_IN_ADVANCE_MAX_BYTES: usize = 1024;
 
 /// A refused body up to this size is skipped, which leaves nothing behind.
 const SKIP_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// A refused body up to this size is read, so that its client sees the refusal. Longer bodies are
 /// not worth the work.
-pub(super) const DRAIN_MAX_BYTES: usize = 4 * 1024 * 1024;
+pub const DRAIN_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Requests that may stay behind before the process ends. Each holds a thread and two descriptors,
 /// of which the unit allows 8,192. Under a lower limit, threads or descriptors run out first, and
 /// the process ends as well.
 const LEFT_BEHIND_MAX: i64 = 1_000;
-
-/// Why a request's body was not read.
-#[derive(Debug)]
-pub enum Unreadable {
-    LengthRequired,
-    TooLarge,
-    Invalid(String),
-    /// The service stops, and reads no more.
-    Stopping,
-}
 
 /// What the client may still send on the connection of a request whose body was not read.
 #[derive(Clone, Copy, Debug)]
@@ -58,67 +43,28 @@ pub enum Rest {
     Forged,
 }
 
-/// The body of a request, if it can be read without waiting for the client.
-#[derive(Debug)]
-pub enum Body {
-    Read(Vec<u8>),
-    /// [`super::late_body`] must read it.
-    Late,
-}
-
-/// Reads a request's body if `tiny_http` has read it already.
-///
-/// # Errors
-/// Returns why the request is refused, and what the client may still send.
-pub fn read(request: &mut tiny_http::Request) -> Result<Body, (Unreadable, Rest)> {
-    let length = declared_length(request)?;
-    if is_forged(request) {
-        return Err((Unreadable::TooLarge, Rest::Forged));
-    }
-    match length {
-        Some(length) if length > BODY_MAX_BYTES => {
-            let is_read = length <= DRAIN_MAX_BYTES && !expects_continue(request);
-            Err((Unreadable::TooLarge, if is_read { Rest::Declared } else { Rest::Nothing }))
+impl Rest {
+    /// The rest of a body of this length, none of which was read.
+    pub fn of(request: &tiny_http::Request, length: usize) -> Self {
+        if is_forged(request) {
+            Self::Forged
+        } else if length <= DRAIN_MAX_BYTES && !expects_continue(request) {
+            Self::Declared
+        } else {
+            Self::Nothing
         }
-        Some(0) => Ok(Body::Read(Vec::new())),
-        Some(_) if !expects_continue(request) && !is_upgrade(request) => {
-            let mut body = Vec::new();
-            match request.as_reader().read_to_end(&mut body) {
-                Ok(_) => Ok(Body::Read(body)),
-                Err(error) => {
-                    let text = format!("the body could not be read: {error}");
-                    Err((Unreadable::Invalid(text), Rest::Nothing))
-                }
-            }
-        }
-        Some(_) | None => Ok(Body::Late),
     }
 }
 
-/// The length of the body; `None` if it is chunked.
-fn declared_length(request: &tiny_http::Request) -> Result<Option<usize>, (Unreadable, Rest)> {
-    let invalid = |text: &str| Err((Unreadable::Invalid(text.to_owned()), Rest::Nothing));
-    let lengths = headers(request, "Content-Length");
-    match (&headers(request, "Transfer-Encoding")[..], &lengths[..]) {
-        ([], []) if *request.method() == Method::Post => {
-            Err((Unreadable::LengthRequired, Rest::Nothing))
-        }
-        ([], []) => Ok(Some(0)),
-        ([], [digits])
-            if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
-        {
-            Ok(Some(digits.parse().unwrap_or(usize::MAX)))
-        }
-        ([], _) => invalid("Content-Length must be one number"),
-        // `tiny_http` reads chunks for every coding.
-        ([coding], []) if coding.eq_ignore_ascii_case("chunked") => Ok(None),
-        _ => invalid("Transfer-Encoding must be chunked, without a Content-Length"),
-    }
-}
-
-fn headers<'a>(request: &'a tiny_http::Request, name: &'static str) -> Vec<&'a str> {
+/// The values of all headers with this name.
+pub fn headers<'a>(request: &'a tiny_http::Request, name: &'static str) -> Vec<&'a str> {
     let headers = request.headers().iter().filter(|header| header.field.equiv(name));
     headers.map(|header| header.value.as_str()).collect()
+}
+
+/// Whether `tiny_http` has read the body, which has this length.
+pub fn is_read_in_advance(request: &tiny_http::Request, length: usize) -> bool {
+    length <= READ_IN_ADVANCE_MAX_BYTES && !expects_continue(request) && !is_upgrade(request)
 }
 
 fn is_forged(request: &tiny_http::Request) -> bool {
@@ -129,13 +75,9 @@ fn expects_continue(request: &tiny_http::Request) -> bool {
     !headers(request, "Expect").is_empty()
 }
 
-pub(super) fn is_chunked(request: &tiny_http::Request) -> bool {
-    !headers(request, "Transfer-Encoding").is_empty()
-}
-
-/// Whether `tiny_http` treats the request as an upgrade. It reads only the first `Connection`
-/// header.
-pub(super) fn is_upgrade(request: &tiny_http::Request) -> bool {
+/// Whether `tiny_http` treats the request as an upgrade, and returns the raw connection. It reads
+/// only the first `Connection` header.
+pub fn is_upgrade(request: &tiny_http::Request) -> bool {
     let connection = headers(request, "Connection");
     connection.first().is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"))
 }
@@ -181,7 +123,7 @@ pub fn discard(request: tiny_http::Request) -> Result<(), String> {
     if is_forged(&request) {
         return leave_behind(request);
     }
-    let is_unread = request.body_length().is_some_and(|length| length > BODY_MAX_BYTES);
+    let is_unread = request.body_length().is_some_and(|length| length > READ_IN_ADVANCE_MAX_BYTES);
     if is_unread || expects_continue(&request) {
         // The drop waits for the rest of the body. The request may belong to a new connection with
         // the address of the one that was cut off, so shut the new one down too.

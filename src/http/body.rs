@@ -1,0 +1,138 @@
+//! Reads a request's body: what a length may be, and how long a body.
+//!
+//! If the length is malformed, `tiny_http` has already parsed the body as the next request, which
+//! is answered. The body comes from the same client, so an attacker gains nothing. A proxy that
+//! many clients share must not forward such lengths (nginx does not).
+
+use std::io::{self, Read};
+use std::time::Instant;
+
+use chunked_transfer::Decoder;
+use tiny_http::Method;
+
+use crate::tiny_http_faults::late_body::BODY_TIMEOUT;
+use crate::tiny_http_faults::unread_body::{
+    DRAIN_MAX_BYTES, READ_IN_ADVANCE_MAX_BYTES, Rest, headers, is_read_in_advance, is_upgrade,
+};
+
+/// Longest body of a request; a longer one is a 413. It has room for all fields several times over,
+/// and a worker need not wait for such a body.
+pub const BODY_MAX_BYTES: usize = READ_IN_ADVANCE_MAX_BYTES;
+
+/// Bytes of a late body that are read at a time.
+const BUFFER_BYTES: usize = 8 * 1024;
+
+/// Why a request's body was not read.
+#[derive(Debug)]
+pub enum Unreadable {
+    LengthRequired,
+    TooLarge,
+    Invalid(String),
+    /// The service stops, and reads no more.
+    Stopping,
+}
+
+/// The body of a request, if it can be read without waiting for the client.
+#[derive(Debug)]
+pub enum Body {
+    Read(Vec<u8>),
+    /// [`read_late`] must read it.
+    Late,
+}
+
+/// Reads a request's body if `tiny_http` has read it already.
+///
+/// # Errors
+/// Returns why the request is refused, and what the client may still send.
+pub fn read(request: &mut tiny_http::Request) -> Result<Body, (Unreadable, Rest)> {
+    match declared_length(request)? {
+        Some(length) if length > BODY_MAX_BYTES => {
+            Err((Unreadable::TooLarge, Rest::of(request, length)))
+        }
+        Some(0) => Ok(Body::Read(Vec::new())),
+        Some(length) if is_read_in_advance(request, length) => {
+            let mut body = Vec::new();
+            match request.as_reader().read_to_end(&mut body) {
+                Ok(_) => Ok(Body::Read(body)),
+                Err(error) => {
+                    let text = format!("the body could not be read: {error}");
+                    Err((Unreadable::Invalid(text), Rest::Nothing))
+                }
+            }
+        }
+        Some(_) | None => Ok(Body::Late),
+    }
+}
+
+/// The length of the body; `None` if it is chunked.
+fn declared_length(request: &tiny_http::Request) -> Result<Option<usize>, (Unreadable, Rest)> {
+    let invalid = |text: &str| Err((Unreadable::Invalid(text.to_owned()), Rest::Nothing));
+    let lengths = headers(request, "Content-Length");
+    match (&headers(request, "Transfer-Encoding")[..], &lengths[..]) {
+        ([], []) if *request.method() == Method::Post => {
+            Err((Unreadable::LengthRequired, Rest::Nothing))
+        }
+        ([], []) => Ok(Some(0)),
+        ([], [digits])
+            if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            Ok(Some(digits.parse().unwrap_or(usize::MAX)))
+        }
+        ([], _) => invalid("Content-Length must be one number"),
+        // `tiny_http` reads chunks for every coding.
+        ([coding], []) if coding.eq_ignore_ascii_case("chunked") => Ok(None),
+        _ => invalid("Transfer-Encoding must be chunked, without a Content-Length"),
+    }
+}
+
+fn is_chunked(request: &tiny_http::Request) -> bool {
+    !headers(request, "Transfer-Encoding").is_empty()
+}
+
+/// Reads the body of a request that `tiny_http` has not read. Waits for the client, on a TCP
+/// connection at most until [`BODY_TIMEOUT`] is over.
+///
+/// # Errors
+/// Fails if the body is malformed, too large or not complete in time.
+pub fn read_late(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable> {
+    let until = Instant::now() + BODY_TIMEOUT;
+    let (is_chunked, is_upgrade) = (is_chunked(request), is_upgrade(request));
+    let length = if is_chunked { None } else { request.body_length() };
+    // Sends 100 Continue if the client waits for it.
+    let reader = request.as_reader();
+    // After an offer of an upgrade, `tiny_http` returns the raw connection.
+    let mut reader: Box<dyn Read> = match length {
+        None if is_upgrade => Box::new(Decoder::new(reader)),
+        None => Box::new(reader),
+        Some(length) => Box::new(reader.take(u64::try_from(length).unwrap_or(u64::MAX))),
+    };
+    let incomplete = |error: &io::Error| {
+        Unreadable::Invalid(format!("the body is not complete or its chunks are wrong: {error}"))
+    };
+    let mut body = Vec::new();
+    let mut discarded = 0;
+    let mut buffer = [0; BUFFER_BYTES];
+    loop {
+        let read = reader.read(&mut buffer).map_err(|error| incomplete(&error))?;
+        // A client that sends its whole body before it reads sees the refusal only if the whole
+        // body is read.
+        if discarded > 0 || body.len() + read > BODY_MAX_BYTES {
+            discarded += read;
+        } else {
+            body.extend_from_slice(&buffer[..read]);
+        }
+        if read == 0 || length == Some(body.len()) || discarded > DRAIN_MAX_BYTES {
+            break;
+        }
+        if Instant::now() > until {
+            return Err(incomplete(&io::ErrorKind::TimedOut.into()));
+        }
+    }
+    match length {
+        _ if discarded > 0 => Err(Unreadable::TooLarge),
+        Some(length) if body.len() < length => {
+            Err(incomplete(&io::ErrorKind::UnexpectedEof.into()))
+        }
+        _ => Ok(body),
+    }
+}
