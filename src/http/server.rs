@@ -12,7 +12,6 @@ use std::time::Duration;
 use log::{debug, info, warn};
 use mysql::Opts;
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::api_token::ApiToken;
@@ -112,12 +111,8 @@ impl Server {
         self.listener.address()
     }
 
-    /// Serves until a signal arrives or the service cannot continue.
-    pub fn run(self) -> Ending {
-        let mut signals = match Signals::new([SIGTERM, SIGINT]) {
-            Ok(signals) => signals,
-            Err(error) => return Ending::Failed(format!("cannot watch for signals: {error}")),
-        };
+    /// Serves until one of these signals arrives or the service cannot continue.
+    pub fn run(self, mut signals: Signals) -> Ending {
         let (lists, list_requests) = channel();
         let shared = Arc::new(Shared {
             http: self.http,
