@@ -79,8 +79,8 @@ pub mod testing {
 
     // For the model, which has its own table: an operation's decisions, and its packets.
     pub use crate::lease::{
-        Acquired, Commit, Committed, Force, Forced, Holder, How, Message, MessageId, Read,
-        Released, Renew, Renewed, Row, StoredRecord,
+        Acquired, Commit, Committed, Force, Forced, Holder, How, Message, MessageId, Released,
+        Renew, Renewed, Row, Snapshot, StoredRecord,
     };
     pub use crate::store::{Answer, Attempt, Sharing, Statements, StoreError};
 

@@ -21,7 +21,7 @@ const WAIT_BUCKETS_S: [f64; 8] = [0.01, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 25.0];
 /// A bot's work takes seconds; the default ttl is 30 s, the longest hold 15 min.
 const HOLD_BUCKETS_S: [f64; 10] = [0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
 
-/// Up to [`crate::service::BATCH_MAX`].
+/// Up to [`crate::store::BATCH_MAX`].
 const BATCH_BUCKETS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
 /// The metrics of this process.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::routes::{self, Lane};
+use super::routes::{self, ServedBy};
 use super::shared::Shared;
 use crate::history::HISTORY;
 use crate::net::Listen;
@@ -60,7 +60,7 @@ impl Shared {
         let received_at = Instant::now();
         let mut local = Vec::new();
         self.receive(receiving, RECEIVE_MAX, tiny_http::Server::try_recv, |request| {
-            if routes::lane(request.url()) == Lane::Any {
+            if routes::served_by(request.url()) == ServedBy::AnyThread {
                 local.push(request);
             } else {
                 self.admitted.lock().push_back((request, Instant::now()));

@@ -11,7 +11,8 @@ use super::origin;
 use super::requests::{self, Limits, Parsed};
 use super::response::{Refusal, Response};
 use crate::metrics::{METRICS, Metrics};
-use crate::service::{QUEUE_TIMEOUT, STOPPING, Service, too_slow};
+use crate::queue::QUEUE_TIMEOUT;
+use crate::service::{STOPPING, Service, too_slow};
 
 /// Who may use a route.
 #[derive(Clone, Copy, PartialEq)]
@@ -27,7 +28,7 @@ enum Handler {
     /// An operation on a session, run in its turn, with the counter of its outcomes.
     Verb(fn(&Limits, Fields) -> Result<Parsed, Invalid>, fn(&Metrics) -> &IntCounterVec),
     /// Reads from the database. Is answered at once.
-    Read(fn(&Service, &Lookup) -> Result<Response, Refusal>),
+    Lookup(fn(&Service, &Lookup) -> Result<Response, Refusal>),
     /// Reads many rows from the database.
     List(fn(&Service, &Lookup) -> Result<Response, Refusal>),
     /// Needs no database.
@@ -46,7 +47,7 @@ struct Route {
 const LOCK: &str = "/v1/locks/{id_device}/{id_prospect}";
 
 use Access::{Open, Token};
-use Handler::{List, Local, Read, Verb};
+use Handler::{List, Local, Verb};
 
 #[rustfmt::skip]
 const ROUTES: [Route; 12] = [
@@ -55,9 +56,9 @@ const ROUTES: [Route; 12] = [
     Route { name: "commit",  path: "/v1/commit",    access: Token, handler: Verb(requests::commit, |metrics| &metrics.commits) },
     Route { name: "release", path: "/v1/release",   access: Token, handler: Verb(requests::release, |metrics| &metrics.releases) },
     Route { name: "locks",   path: "/v1/locks",     access: Token, handler: List(lookups::locks) },
-    Route { name: "lock",    path: LOCK,            access: Token, handler: Read(lookups::lock) },
+    Route { name: "lock",    path: LOCK,            access: Token, handler: Handler::Lookup(lookups::lock) },
     Route { name: "history", path: "/v1/history",   access: Token, handler: Local(lookups::history) },
-    Route { name: "readyz",  path: "/readyz",       access: Open,  handler: Read(lookups::readyz) },
+    Route { name: "readyz",  path: "/readyz",       access: Open,  handler: Handler::Lookup(lookups::readyz) },
     Route { name: "healthz", path: "/healthz",      access: Open,  handler: Local(lookups::healthz) },
     Route { name: "metrics", path: "/metrics",      access: Token, handler: Local(lookups::metrics) },
     Route { name: "openapi", path: "/openapi.json", access: Token, handler: Local(lookups::openapi) },
@@ -84,28 +85,28 @@ impl Route {
     fn methods(&self) -> &'static str {
         match self.handler {
             Verb(..) => "POST, OPTIONS",
-            Read(_) | List(_) | Local(_) => "GET, HEAD, OPTIONS",
+            Handler::Lookup(_) | List(_) | Local(_) => "GET, HEAD, OPTIONS",
         }
     }
 }
 
 /// Which thread serves a request.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Lane {
+pub enum ServedBy {
     /// A worker.
     Worker,
     /// The lister: a list takes as long as hundreds of leases, so one thread serves all lists.
     Lister,
     /// Any thread.
-    Any,
+    AnyThread,
 }
 
 /// Which thread serves requests for this target.
-pub fn lane(target: &str) -> Lane {
+pub fn served_by(target: &str) -> ServedBy {
     match Route::find(path_and_query(target).0).map(|(route, _)| route.handler) {
-        Some(List(_)) => Lane::Lister,
-        Some(Local(_)) => Lane::Any,
-        Some(Verb(..) | Read(_)) | None => Lane::Worker,
+        Some(List(_)) => ServedBy::Lister,
+        Some(Local(_)) => ServedBy::AnyThread,
+        Some(Verb(..) | Handler::Lookup(_)) | None => ServedBy::Worker,
     }
 }
 
@@ -187,12 +188,14 @@ impl Router {
                 counters(&METRICS).with_label_values(&["failed"]).inc();
                 Err(too_slow().into())
             }
-            Read(_) | List(_) if is_late => Err(too_slow().into()),
+            Handler::Lookup(_) | List(_) if is_late => Err(too_slow().into()),
             Verb(read, _) => {
                 let limits = Limits { max_hold_ms: self.max_hold_ms, store: self.service.store() };
                 Ok(Routed::Parsed(read(&limits, Fields::read(request.body)?)?))
             }
-            Read(read) | List(read) => read(&self.service, &lookup).map(Routed::Answered),
+            Handler::Lookup(read) | List(read) => {
+                read(&self.service, &lookup).map(Routed::Answered)
+            }
             Local(read) => Ok(Routed::Answered(read(&self.service))),
         }
     }

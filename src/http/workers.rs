@@ -17,13 +17,13 @@ use super::body::{self, Body, Unreadable};
 use super::outcomes::respond;
 use super::requests::Parsed;
 use super::response::{Refusal, Response};
-use super::routes::{self, Lane, Request, Routed};
+use super::routes::{self, Request, Routed, ServedBy};
 use super::shared::{Arrived, Shared};
 use crate::history::HISTORY;
 use crate::metrics::METRICS;
 use crate::net::shut_down;
 use crate::queue::Batching;
-use crate::service::BATCH_MAX;
+use crate::store::BATCH_MAX;
 use crate::tiny_http_faults::answer_order::Admission;
 use crate::tiny_http_faults::dead_acceptor;
 use crate::tiny_http_faults::early_close::Connection;
@@ -184,7 +184,7 @@ impl Shared {
 
     /// Serves a request, or passes it to the lister.
     fn handle(self: &Arc<Self>, request: tiny_http::Request, arrived: Instant) {
-        if routes::lane(request.url()) == Lane::Lister {
+        if routes::served_by(request.url()) == ServedBy::Lister {
             // The lister ends after all workers, so this cannot fail.
             let _ = self.lists.send(Some((request, arrived)));
         } else {

@@ -2,8 +2,8 @@ use std::time::{Duration, Instant};
 
 use super::row::Row;
 use super::{
-    FencingToken, Holder, Holding, MessageId, OwnerToken, Read, Record, RowVersion, Sent, Session,
-    StoredLease, TokenOrigin, Ttl,
+    FencingToken, Holder, Holding, MessageId, OwnerToken, Record, RowVersion, Sent, Session,
+    Snapshot, StoredLease, TokenOrigin, Ttl,
 };
 
 /// Take the lease of a session.
@@ -132,7 +132,7 @@ impl Acquire {
     }
 
     /// Decides after a read, before any write.
-    pub(crate) fn after_read(&self, read: Read, sent: Sent) -> Step {
+    pub(crate) fn after_read(&self, read: Snapshot, sent: Sent) -> Step {
         if let Some(stored) = read.record {
             return Step::Answer(Acquired::Duplicate(stored.record));
         }
@@ -148,7 +148,12 @@ impl Acquire {
 
     /// Decides after a write, from the rows that its transaction read back; `replaced` is the row
     /// that the write was to replace.
-    pub(crate) fn after_write(&self, read: Read, sent: Sent, replaced: Option<&Replace>) -> Step {
+    pub(crate) fn after_write(
+        &self,
+        read: Snapshot,
+        sent: Sent,
+        replaced: Option<&Replace>,
+    ) -> Step {
         if let Some(stored) = read.record {
             return Step::Answer(Acquired::Duplicate(stored.record));
         }
@@ -163,7 +168,7 @@ impl Acquire {
         };
         // No other request has a token that the server drew.
         let is_own = read.changed > 0 || self.origin == TokenOrigin::Ours;
-        let may_be_of_lost_packet = sent.again && fencing_token.0 >= read.began_us;
+        let may_be_of_lost_packet = sent.after_loss && fencing_token.0 >= read.began_us;
         if !is_own && !may_be_of_lost_packet {
             return self.granted_again(fencing_token, &holding);
         }
@@ -182,7 +187,7 @@ impl Acquire {
     }
 
     /// Answers from a read that no write may follow.
-    pub(crate) fn find(&self, read: Read, sent: Sent) -> Found {
+    pub(crate) fn find(&self, read: Snapshot, sent: Sent) -> Found {
         match self.after_read(read, sent) {
             Step::Answer(Acquired::Granted(lease)) => Found::Lease(lease),
             Step::Answer(Acquired::Duplicate(record)) => Found::Duplicate(record),
@@ -274,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn step_after_a_packet_that_was_sent_again() {
+    fn step_after_a_packet_that_was_sent_after_loss() {
         let servers = || Acquire { origin: TokenOrigin::Ours, ..acquire() };
         for (acquire, row, changed, expected) in [
             (acquire(), lease(OWNER, NOW_US, 30_000), 0, "granted new"),
@@ -284,7 +289,7 @@ mod tests {
             (servers(), lease(OWNER, NOW_US, 30_000), 0, "granted new"),
             (servers(), lease(OWNER, BEFORE_US, 30_000), 0, "granted new"),
         ] {
-            let step = acquire.after_write(read(row, None, changed), sent_again(), None);
+            let step = acquire.after_write(read(row, None, changed), sent_after_loss(), None);
             assert_eq!(describe(step), expected);
         }
     }

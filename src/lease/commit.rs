@@ -1,4 +1,4 @@
-use super::{Message, OwnerToken, Read, Record, Sent, Session};
+use super::{Message, OwnerToken, Record, Sent, Session, Snapshot};
 
 /// Record that a message is answered. Only the holder of the session's lease may do this.
 #[derive(Clone, Debug)]
@@ -22,10 +22,10 @@ pub enum Committed {
 impl Commit {
     /// Answers from the record that was read after the write, and from whether the write created
     /// it.
-    pub(crate) fn answer(&self, read: Read, sent: Sent) -> Committed {
+    pub(crate) fn answer(&self, read: Snapshot, sent: Sent) -> Committed {
         match read.record {
             Some(stored) if !stored.is_by(&self.owner_token) => Committed::Duplicate(stored.record),
-            Some(_) if read.changed > 0 || sent.again => Committed::New,
+            Some(_) if read.changed > 0 || sent.after_loss => Committed::New,
             Some(_) => Committed::Again,
             None => Committed::Lost,
         }
@@ -44,11 +44,11 @@ mod tests {
         for (record_by, changed, sent, expected) in [
             (Some(OWNER), 1, sent(), Committed::New),
             (Some(OWNER), 0, sent(), Committed::Again),
-            (Some(OWNER), 0, sent_again(), Committed::New),
+            (Some(OWNER), 0, sent_after_loss(), Committed::New),
             (None, 0, sent(), Committed::Lost),
-            (None, 0, sent_again(), Committed::Lost),
+            (None, 0, sent_after_loss(), Committed::Lost),
             (Some(OTHER), 0, sent(), other()),
-            (Some(OTHER), 0, sent_again(), other()),
+            (Some(OTHER), 0, sent_after_loss(), other()),
         ] {
             let read = read(None, record_by.and_then(record), changed);
             assert_eq!(commit.answer(read, sent), expected);

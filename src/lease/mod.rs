@@ -44,7 +44,7 @@ pub use ttl::{HOLD_MS, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Ttl};
 /// What a packet read for one operation; in a packet that writes, after the write and in the same
 /// transaction.
 #[derive(Default)]
-pub struct Read {
+pub struct Snapshot {
     pub row: Option<Row>,
     pub record: Option<StoredRecord>,
     /// Rows that the operation's statement changed. 0 for an acquire that shares its INSERT.
@@ -59,7 +59,7 @@ pub struct Read {
 pub struct Sent {
     pub at: Instant,
     /// Whether an earlier packet of the operation was lost and may have taken effect.
-    pub again: bool,
+    pub after_loss: bool,
 }
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ pub(crate) mod cases {
     use std::time::Instant;
 
     use super::{
-        Acquire, Id, Message, MessageId, OwnerToken, Read, Row, Sent, Session, StoredRecord,
+        Acquire, Id, Message, MessageId, OwnerToken, Row, Sent, Session, Snapshot, StoredRecord,
         TokenOrigin, Ttl,
     };
 
@@ -127,15 +127,15 @@ pub(crate) mod cases {
         Some(StoredRecord::new(by.into(), 0, None))
     }
 
-    pub fn read(row: Option<Row>, record: Option<StoredRecord>, changed: u64) -> Read {
-        Read { row, record, changed, began_us: NOW_US - 1_000 }
+    pub fn read(row: Option<Row>, record: Option<StoredRecord>, changed: u64) -> Snapshot {
+        Snapshot { row, record, changed, began_us: NOW_US - 1_000 }
     }
 
     pub fn sent() -> Sent {
-        Sent { at: Instant::now(), again: false }
+        Sent { at: Instant::now(), after_loss: false }
     }
 
-    pub fn sent_again() -> Sent {
-        Sent { again: true, ..sent() }
+    pub fn sent_after_loss() -> Sent {
+        Sent { after_loss: true, ..sent() }
     }
 }

@@ -1,5 +1,5 @@
 use super::row::Row;
-use super::{FencingToken, Holder, Message, OwnerToken, Read, Sent, Session};
+use super::{FencingToken, Holder, Message, OwnerToken, Sent, Session, Snapshot};
 
 /// Give a lease back.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub enum Released {
 impl Release {
     /// Answers from the number of deleted rows. Uses the row and the record only if an earlier
     /// packet was lost: that packet may have released the lease.
-    pub(crate) fn answer(&self, read: &Read, sent: Sent) -> Released {
+    pub(crate) fn answer(&self, read: &Snapshot, sent: Sent) -> Released {
         if read.changed > 0 {
             return Released::Released;
         }
@@ -31,7 +31,7 @@ impl Release {
         let may_have_been_released = stored
             .is_none_or(|stored| stored.fencing_token.0 >= read.began_us)
             && (self.message.is_none() || read.record.is_some());
-        if sent.again && may_have_been_released { Released::Released } else { Released::Lost }
+        if sent.after_loss && may_have_been_released { Released::Released } else { Released::Lost }
     }
 }
 
@@ -59,7 +59,7 @@ pub(crate) enum ForceStep {
 
 impl Force {
     /// Decides after a read. `tried` is the row that an earlier, lost packet was to delete.
-    pub(crate) fn after_read(&self, read: Read, tried: Option<&Row>) -> ForceStep {
+    pub(crate) fn after_read(&self, read: Snapshot, tried: Option<&Row>) -> ForceStep {
         let row = read.row.filter(|row| {
             let fencing_token = row.lease.as_ref().map(|lease| lease.fencing_token);
             row.remaining().is_some()
@@ -98,20 +98,20 @@ mod tests {
             (None, None, None, 1, sent(), released),
             (None, None, None, 0, sent(), lost),
             (None, other(NOW_US), None, 0, sent(), lost),
-            (None, None, None, 0, sent_again(), released),
-            (None, other(NOW_US), None, 0, sent_again(), released),
-            (None, foreign(Some(1)), None, 0, sent_again(), released),
-            (None, other(BEFORE_US), None, 0, sent_again(), lost),
-            (None, lease(OWNER, BEFORE_US, -1), None, 0, sent_again(), lost),
+            (None, None, None, 0, sent_after_loss(), released),
+            (None, other(NOW_US), None, 0, sent_after_loss(), released),
+            (None, foreign(Some(1)), None, 0, sent_after_loss(), released),
+            (None, other(BEFORE_US), None, 0, sent_after_loss(), lost),
+            (None, lease(OWNER, BEFORE_US, -1), None, 0, sent_after_loss(), lost),
             // Another request with the token was granted a new lease since.
-            (None, lease(OWNER, NOW_US, 30_000), None, 0, sent_again(), released),
+            (None, lease(OWNER, NOW_US, 30_000), None, 0, sent_after_loss(), released),
             (m(), None, Some(OWNER), 1, sent(), released),
             (m(), None, Some(OTHER), 1, sent(), released),
             (m(), None, Some(OWNER), 0, sent(), lost),
-            (m(), None, Some(OWNER), 0, sent_again(), released),
-            (m(), None, Some(OTHER), 0, sent_again(), released),
-            (m(), other(BEFORE_US), Some(OWNER), 0, sent_again(), lost),
-            (m(), None, None, 0, sent_again(), lost),
+            (m(), None, Some(OWNER), 0, sent_after_loss(), released),
+            (m(), None, Some(OTHER), 0, sent_after_loss(), released),
+            (m(), other(BEFORE_US), Some(OWNER), 0, sent_after_loss(), lost),
+            (m(), None, None, 0, sent_after_loss(), lost),
         ] {
             let release = Release { session: session(), owner_token: owner_token(), message };
             let read = read(row, record_by.and_then(record), changed);

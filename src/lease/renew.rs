@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use super::{FencingToken, OwnerToken, Read, Sent, Session, Ttl};
+use super::{FencingToken, OwnerToken, Sent, Session, Snapshot, Ttl};
 
 /// Give a lease a new expiry.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub enum Renewed {
 impl Renew {
     /// Answers from the row that was read after the write. If the lease is live in that row, it was
     /// live at the write, a moment before, so the write has given it its new expiry.
-    pub(crate) fn answer(&self, read: &Read, sent: Sent) -> Renewed {
+    pub(crate) fn answer(&self, read: &Snapshot, sent: Sent) -> Renewed {
         let row = read.row.as_ref();
         let Some((row, lease)) = row.and_then(|row| Some((row, row.lease_of(&self.owner_token)?)))
         else {

@@ -33,6 +33,11 @@ pub use turn::{Batching, LeaseChange, Ready, Refused, Requester, Turn, Waiter};
 /// unit's 8,192.
 const WAITERS_MAX: usize = 2_000;
 
+/// A turn that no worker could begin in this time is refused without an attempt. An attempt may
+/// take 7 s more, and every request must be answered within 10 s, even if the database is slow and
+/// many requests come at once.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a turn of the other kind may be left for the next batch. A batch takes some
 /// milliseconds. If batches take longer than this, another batch could exceed the turn's timeout.
 const LEAVE_MAX: Duration = Duration::from_millis(100);
@@ -54,7 +59,7 @@ impl<T> Queues<T> {
     /// Adds an operation on a session that does not wait behind acquires.
     pub fn submit(&self, name: &SessionName, pending: T, arrived: Instant) {
         let mut state = self.state.lock();
-        state.queue(name).direct.push_back((Turn::Direct(pending), arrived));
+        state.queue(name).others.push_back((Turn::Other(pending), arrived));
         state.make_ready(name, arrived);
     }
 
@@ -69,7 +74,7 @@ impl<T> Queues<T> {
         let (arrived, may_wait) = (waiter.arrived, waiter.may_wait());
         let is_alone = queue.waiters.is_empty() && queue.progress == Progress::Idle;
         if token == TokenOrigin::Callers && !is_alone {
-            queue.direct.push_back((Turn::FindOwn(waiter), arrived));
+            queue.others.push_back((Turn::Find(waiter), arrived));
         } else {
             state.enqueue(name, waiter);
         }
@@ -84,14 +89,14 @@ impl<T> Queues<T> {
     /// reported.
     pub fn next(&self, batching: Batching, limit: usize) -> Vec<Ready<T>> {
         let mut state = self.state.lock();
-        let (mut batch_kind, mut turns, mut others) = (None, Vec::new(), VecDeque::new());
+        let (mut batch_kind, mut turns, mut left) = (None, Vec::new(), VecDeque::new());
         while turns.len() < limit
             && let Some((name, since)) = state.ready.pop_front()
         {
             if state.is_blocked_turn(&name) {
                 // The turn runs alone, because it may wait for a lock.
                 if !turns.is_empty() {
-                    others.push_back((name, since));
+                    left.push_back((name, since));
                 } else if let Some(ready) = state.begin_turn(name, since) {
                     turns.push(ready);
                     break;
@@ -101,14 +106,14 @@ impl<T> Queues<T> {
             let (kind, waits_since) = state.front(&name, since);
             let is_other = batch_kind.is_some_and(|batch_kind| batch_kind != kind);
             if batching == Batching::OneKind && is_other && waits_since.elapsed() < LEAVE_MAX {
-                others.push_back((name, since));
+                left.push_back((name, since));
             } else if let Some(ready) = state.begin_turn(name, since) {
                 batch_kind.get_or_insert(kind);
                 turns.push(ready);
             }
         }
-        others.append(&mut state.ready);
-        state.ready = others;
+        left.append(&mut state.ready);
+        state.ready = left;
         turns
     }
 
@@ -121,7 +126,7 @@ impl<T> Queues<T> {
         }
         match turn {
             Turn::Acquire(waiter) => state.enqueue(name, waiter),
-            turn => state.queue(name).direct.push_front((turn, since)),
+            turn => state.queue(name).others.push_front((turn, since)),
         }
         state.park(name, since);
         drop(state);
@@ -183,7 +188,7 @@ impl<T> Queues<T> {
             return Some(refused);
         }
         let until = refused.waiter.until;
-        state.queue(name).direct.push_back((Turn::Refuse(refused), until));
+        state.queue(name).others.push_back((Turn::Refuse(refused), until));
         state.make_ready(name, until);
         None
     }
@@ -221,11 +226,11 @@ impl<T> Queues<T> {
         let mut state = self.state.lock();
         let queue = state.queue(name);
         let failed = queue.extract(|waiter| waiter.arrived < began);
-        let direct = std::mem::take(&mut queue.direct);
+        let others = std::mem::take(&mut queue.others);
         state.queued -= failed.len();
         state.end_turn(name, AfterTurn::Turn);
         let failed = failed.into_iter().map(|waiter| waiter.pending);
-        failed.chain(direct.into_iter().map(|(turn, _)| turn.into_pending())).collect()
+        failed.chain(others.into_iter().map(|(turn, _)| turn.into_pending())).collect()
     }
 
     /// Takes out the waiters of the requester that was just granted the lease: the same worker has
@@ -313,7 +318,7 @@ impl<T> Queues<T> {
         let mut pending = Vec::new();
         for queue in state.queues.values_mut() {
             pending.extend(queue.waiters.drain(..).map(|waiter| waiter.pending));
-            pending.extend(queue.direct.drain(..).map(|(turn, _)| turn.into_pending()));
+            pending.extend(queue.others.drain(..).map(|(turn, _)| turn.into_pending()));
         }
         drop(state);
         self.joined.notify_all();

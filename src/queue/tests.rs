@@ -36,7 +36,7 @@ fn take_turns(queues: &Queues<&'static str>) -> Vec<&'static str> {
         match turn {
             Turn::Refuse(_) => queues.finish_unchanged(&name),
             Turn::Acquire(_) => drop(queues.finish_held(&name, None, began, holding())),
-            Turn::FindOwn(_) | Turn::Direct(_) => drop(queues.finish(&name, LeaseChange::None)),
+            Turn::Find(_) | Turn::Other(_) => drop(queues.finish(&name, LeaseChange::None)),
         }
         taken.push(turn.into_pending());
     }

@@ -39,9 +39,9 @@ pub struct Refused<T> {
 /// The next thing to do for a session.
 pub enum Turn<T> {
     /// Run an operation other than an acquire, which does not wait behind acquires.
-    Direct(T),
+    Other(T),
     /// Find out whether the waiter already holds the session, before it enters the queue.
-    FindOwn(Waiter<T>),
+    Find(Waiter<T>),
     /// Find out whether the waiter's message is answered, before it is refused.
     Refuse(Refused<T>),
     /// Acquire for the first waiter.
@@ -52,16 +52,16 @@ impl<T> Turn<T> {
     /// What a worker needs to serve and answer it.
     pub fn pending(&self) -> &T {
         match self {
-            Self::Direct(pending) => pending,
-            Self::FindOwn(waiter) | Self::Acquire(waiter) => &waiter.pending,
+            Self::Other(pending) => pending,
+            Self::Find(waiter) | Self::Acquire(waiter) => &waiter.pending,
             Self::Refuse(refused) => &refused.waiter.pending,
         }
     }
 
     pub fn into_pending(self) -> T {
         match self {
-            Self::Direct(pending) => pending,
-            Self::FindOwn(waiter) | Self::Acquire(waiter) => waiter.pending,
+            Self::Other(pending) => pending,
+            Self::Find(waiter) | Self::Acquire(waiter) => waiter.pending,
             Self::Refuse(refused) => refused.waiter.pending,
         }
     }

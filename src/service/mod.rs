@@ -12,17 +12,10 @@ use crate::lease::{
 };
 use crate::logging;
 use crate::metrics::METRICS;
-use crate::queue::{Batching, Queues, Ready, Requester, Turn, Waiter};
-use crate::store::{Answer, FirstPacket, Locks, Operation, Page, SessionName, Store, StoreError};
-
-/// The maximum number of operations in one transaction. A larger batch would gain little, and would
-/// make more operations wait if one fails.
-pub const BATCH_MAX: usize = 64;
-
-/// A turn that no worker could begin in this time is refused without an attempt. An attempt may
-/// take 7 s more, and every request must be answered within 10 s, even if the database is slow and
-/// many requests come at once.
-pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+use crate::queue::{Batching, QUEUE_TIMEOUT, Queues, Ready, Requester, Turn, Waiter};
+use crate::store::{
+    Answer, BATCH_MAX, FirstPacket, Locks, Operation, Page, SessionName, Store, StoreError,
+};
 
 /// The error message for requests while the service stops.
 pub const STOPPING: &str = "the server is stopping; repeat the same request";
@@ -259,7 +252,7 @@ impl Service {
 
 /// The store's operation for a turn.
 fn operation(ready: &Ready<Pending>) -> Operation {
-    let finds_only = matches!(ready.turn, Turn::FindOwn(_) | Turn::Refuse(_));
+    let finds_only = matches!(ready.turn, Turn::Find(_) | Turn::Refuse(_));
     match ready.turn.pending().operation.clone() {
         Operation::Acquire(acquire, _) if finds_only => Operation::Find(acquire),
         Operation::Acquire(acquire, _) => Operation::Acquire(acquire, ready.first_packet),

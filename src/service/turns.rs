@@ -18,14 +18,14 @@ impl Service {
         answer: Result<Answer, StoreError>,
     ) {
         match (turn, answer) {
-            (Turn::Direct(pending), Ok(answer)) => {
+            (Turn::Other(pending), Ok(answer)) => {
                 let held_for = self.queues.finish(name, change(&answer));
                 if let (Answer::Release(Released::Released), Some(held_for)) = (&answer, held_for) {
                     METRICS.hold.observe(held_for.as_secs_f64());
                 }
                 pending.answer(outcome(answer));
             }
-            (Turn::FindOwn(waiter), Ok(answer)) => match found(answer) {
+            (Turn::Find(waiter), Ok(answer)) => match found(answer) {
                 Some(outcome) => {
                     self.queues.finish(name, LeaseChange::None);
                     waiter.pending.answer(outcome);

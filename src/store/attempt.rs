@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::operation::{Answer, FirstPacket, Operation, StoreError};
-use crate::lease::{Acquired, ForceStep, Forced, Read, Release, Replace, Row, Sent, Step};
+use crate::lease::{Acquired, ForceStep, Forced, Release, Replace, Row, Sent, Snapshot, Step};
 
 /// Most ids that are tried for a new row: enough to find a free one if nine tenths are taken.
 const ID_TRIES_MAX: u32 = 20;
@@ -131,11 +131,11 @@ impl<'a> Attempt<'a> {
         if self.packets > PACKETS_MAX {
             self.fail(StoreError::Unavailable("too much contention".to_owned()));
         }
-        Sent { at, again: self.lost_at.is_some() }
+        Sent { at, after_loss: self.lost_at.is_some() }
     }
 
     /// Decides after a packet that only read.
-    pub fn after_read(&mut self, read: Read, sent_at: Instant) {
+    pub fn after_read(&mut self, read: Snapshot, sent_at: Instant) {
         let sent = self.sent(sent_at);
         match self.operation {
             Operation::Acquire(acquire, _) => self.follow(acquire.after_read(read, sent)),
@@ -153,7 +153,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Decides after a packet that wrote and was committed.
-    pub fn after_write(&mut self, mut read: Read, sent_at: Instant) {
+    pub fn after_write(&mut self, mut read: Snapshot, sent_at: Instant) {
         if let (Some(row), Some(lost_at)) = (&read.row, self.lost_at) {
             let since_us = u64::try_from(lost_at.elapsed().as_micros()).unwrap_or(u64::MAX);
             read.began_us = row.clock_us.saturating_sub(since_us);
@@ -288,7 +288,7 @@ mod tests {
             let now = Instant::now();
             attempt.mark_lost(now.checked_sub(Duration::from_secs(1)).unwrap());
             let row = cases::lease(OWNER, granted_us, 30_000);
-            attempt.after_write(Read { row, ..Read::default() }, now);
+            attempt.after_write(Snapshot { row, ..Snapshot::default() }, now);
             match attempt.finish("") {
                 Ok(Answer::Acquire(Acquired::Granted(lease))) => {
                     assert_eq!(lease.how.word(), expected);
@@ -316,10 +316,10 @@ mod tests {
         let operation = acquire();
         let mut attempt = Attempt::new(&operation);
         for _ in 0..ID_TRIES_MAX {
-            attempt.after_write(Read::default(), Instant::now());
+            attempt.after_write(Snapshot::default(), Instant::now());
             assert!(attempt.is_writing());
         }
-        attempt.after_write(Read::default(), Instant::now());
+        attempt.after_write(Snapshot::default(), Instant::now());
         assert!(matches!(attempt.finish(""), Err(StoreError::IdsExhausted)));
     }
 }

@@ -14,7 +14,11 @@ use super::packet::Statements;
 use super::retry::refuse;
 use super::{BATCH_TIMEOUT, Store};
 use crate::db::{Connection, ConnectionId, ErrorKind, PacketError, cause};
-use crate::lease::Read;
+use crate::lease::Snapshot;
+
+/// The maximum number of operations in one batch, and so in one transaction. A larger batch would
+/// gain little, and would make more operations wait if one fails.
+pub const BATCH_MAX: usize = 64;
 
 /// Why a round ended before every operation had its answer, with the cause as text.
 pub(super) enum Interrupted {
@@ -45,15 +49,15 @@ impl Store {
         };
         let mut attempts: Vec<_> = operations.iter().map(Attempt::new).collect();
         let until = Instant::now() + BATCH_TIMEOUT;
-        let mut round =
-            Round { store: self, statements, locks, until, lost: None, is_verified: false };
-        let cause = round.run_all(&mut attempts);
+        let mut batch =
+            Batch { store: self, statements, locks, until, lost: None, is_verified: false };
+        let cause = batch.run(&mut attempts);
         attempts.into_iter().map(|attempt| attempt.finish(&cause)).collect()
     }
 }
 
 /// The state that the rounds of one batch share.
-pub(super) struct Round<'s> {
+pub(super) struct Batch<'s> {
     store: &'s Store,
     pub statements: Arc<Statements>,
     locks: Locks,
@@ -65,10 +69,10 @@ pub(super) struct Round<'s> {
     pub lost: Option<ConnectionId>,
 }
 
-impl Round<'_> {
+impl Batch<'_> {
     /// Runs rounds until all operations have their answer or the time is over. Returns the last
     /// error.
-    fn run_all(&mut self, attempts: &mut [Attempt]) -> String {
+    fn run(&mut self, attempts: &mut [Attempt]) -> String {
         let mut last_cause = String::new();
         while attempts.iter().any(Attempt::is_open) && self.is_in_time() {
             let open = attempts.iter_mut().filter(|attempt| attempt.is_open());
@@ -83,7 +87,7 @@ impl Round<'_> {
                 if group.is_empty() || !self.is_in_time() {
                     continue;
                 }
-                match self.run(&mut group) {
+                match self.run_group(&mut group) {
                     Ok(()) => {}
                     Err(Interrupted::Again(cause)) => last_cause = cause,
                     Err(Interrupted::DatabaseDown(cause)) => return cause,
@@ -102,7 +106,7 @@ impl Round<'_> {
     }
 
     /// Sends packets on one connection until these operations have their answer.
-    fn run(&mut self, attempts: &mut [&mut Attempt]) -> Result<(), Interrupted> {
+    fn run_group(&mut self, attempts: &mut [&mut Attempt]) -> Result<(), Interrupted> {
         let health = self.store.database.health();
         health.wait_until_up(self.until).map_err(Interrupted::DatabaseDown)?;
         if let Some(connection) = self.lost {
@@ -169,7 +173,7 @@ impl Round<'_> {
                 return match (ErrorKind::of(&error), attempts) {
                     (ErrorKind::Incomparable, [attempt]) => {
                         // No row can have these ids.
-                        attempt.after_read(Read::default(), sent_at);
+                        attempt.after_read(Snapshot::default(), sent_at);
                         Ok(())
                     }
                     (ErrorKind::ConnectionLost | ErrorKind::Deadlock, _) => {

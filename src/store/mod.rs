@@ -41,7 +41,7 @@ use crate::doctor::{self, Migrated};
 use crate::lease::Session;
 
 pub use attempt::{Attempt, Sharing};
-pub use batch::Locks;
+pub use batch::{BATCH_MAX, Locks};
 use inspection::Inspection;
 pub use inspection::Opened;
 pub use operation::{Answer, FirstPacket, Operation, StoreError};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::attempt::Attempt;
 use super::spelling::{SessionName, Spellings};
 use crate::db::{Reply, columns};
-use crate::lease::{Read, Row, StoredRecord};
+use crate::lease::{Row, Snapshot, StoredRecord};
 
 /// Which replies to a packet contain the rows and the records.
 #[derive(Default)]
@@ -36,7 +36,7 @@ impl Layout {
         attempts: &[&mut Attempt],
         replies: Vec<Reply>,
         spellings: &Spellings,
-    ) -> mysql::Result<Vec<Option<Read>>> {
+    ) -> mysql::Result<Vec<Option<Snapshot>>> {
         let affected: Vec<_> = replies.iter().map(|reply| reply.affected).collect();
         let mut reads = self.reads.read(attempts, replies, spellings)?;
         let is_single = attempts.len() == 1;
@@ -46,7 +46,7 @@ impl Layout {
             // If a row was changed but not found, it has another spelling of the session, unless the
             // message has a record: then the packet has deleted the row. A single operation finds
             // its row in any spelling.
-            let is_missing = |read: &Read| read.row.is_none() && read.record.is_none();
+            let is_missing = |read: &Snapshot| read.row.is_none() && read.record.is_none();
             read.take_if(|read| {
                 !is_single && changed > 0 && attempt.keeps_row() && is_missing(read)
             });
@@ -80,12 +80,12 @@ impl Reads {
         attempts: &[&mut Attempt],
         mut replies: Vec<Reply>,
         spellings: &Spellings,
-    ) -> mysql::Result<Vec<Option<Read>>> {
+    ) -> mysql::Result<Vec<Option<Snapshot>>> {
         let operations = BySession::new(attempts, &self.members, spellings);
         let mut take = |at: Option<usize>| {
             at.map_or_else(Vec::new, |at| std::mem::take(&mut replies[at].rows))
         };
-        let mut reads: Vec<_> = attempts.iter().map(|_| Read::default()).collect();
+        let mut reads: Vec<_> = attempts.iter().map(|_| Snapshot::default()).collect();
         let (mut has_foreign_row, mut has_foreign_record) = (false, false);
         for row in take(self.rows) {
             let (key, stored, prospect, device, words) =
@@ -102,7 +102,7 @@ impl Reads {
             if self.has_server_zone {
                 row.apply_zone(zone_ahead_us);
             }
-            reads[at] = Read { row: Some(row), ..Read::default() };
+            reads[at] = Snapshot { row: Some(row), ..Snapshot::default() };
         }
         for row in take(self.records) {
             let (owner_token, age_us, result, prospect, device, message_id) =

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use super::StoreError;
 use super::attempt::{Attempt, Sharing};
-use super::batch::{Interrupted, Round};
+use super::batch::{Batch, Interrupted};
 use crate::db::{Connection, ErrorKind, Packet, PacketError, cause};
 use crate::metrics::METRICS;
 
-impl Round<'_> {
+impl Batch<'_> {
     /// After a failed write, brings the connection and the operations into a state from which
     /// another round is safe.
     pub(super) fn recover(

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use session_lock::testing::{
     Acquire, Acquired, Answer, Attempt, Commit, Committed, FirstPacket, Force, Forced, Holder, How,
-    Id, Message, MessageId, Operation, OwnerToken, Read, Release, Released, Renew, Renewed, Row,
-    Sharing, Statements, StoreError, StoredRecord, TokenOrigin, Ttl, statements,
+    Id, Message, MessageId, Operation, OwnerToken, Release, Released, Renew, Renewed, Row, Sharing,
+    Snapshot, Statements, StoreError, StoredRecord, TokenOrigin, Ttl, statements,
 };
 
 use super::sql::{self, Owner, Session, Stmt};
@@ -175,7 +175,7 @@ pub fn plan(batch: &[Progress]) -> Rc<Plan> {
     })
 }
 
-/// As `Round::run_all`: those that share go first and together, then each of the others.
+/// As `Batch::run`: those that share go first and together, then each of the others.
 fn think(batch: &[Progress]) -> Plan {
     let operations: Vec<_> = batch.iter().map(|progress| operation(progress.request)).collect();
     let replay = |(progress, operation)| Replay::run(progress, operation);
@@ -363,8 +363,8 @@ impl<'a> Replay<'a> {
     }
 }
 
-fn read(seen: &Seen) -> Read {
-    Read {
+fn read(seen: &Seen) -> Snapshot {
+    Snapshot {
         row: seen.row.as_ref().map(row),
         record: seen
             .record

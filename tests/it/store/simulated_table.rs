@@ -24,8 +24,8 @@ use std::time::Instant;
 use content::Content;
 use mysql::prelude::Queryable;
 use session_lock::testing::{
-    Acquire, Attempt, Commit, FirstPacket, Id, Message, MessageId, Operation, OwnerToken, Read,
-    Release, Renew, Row, Session, TokenOrigin, Ttl,
+    Acquire, Attempt, Commit, FirstPacket, Id, Message, MessageId, Operation, OwnerToken, Release,
+    Renew, Row, Session, Snapshot, TokenOrigin, Ttl,
 };
 use table::{Conn, Outcome, Rules, Table};
 
@@ -131,7 +131,7 @@ fn packet(
     for (attempt, operation) in attempts.iter_mut().zip(operations) {
         if attempt.is_reading() {
             let session = operation.session().id_prospect.as_str()[1..].parse().unwrap();
-            let read = Read { row: read(session), record: None, changed: 0, began_us: 0 };
+            let read = Snapshot { row: read(session), record: None, changed: 0, began_us: 0 };
             attempt.after_read(read, Instant::now());
         }
     }
