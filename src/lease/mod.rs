@@ -14,6 +14,7 @@
 
 mod acquire;
 mod commit;
+mod force;
 mod message;
 mod release;
 mod renew;
@@ -28,10 +29,11 @@ pub use acquire::Replace;
 pub(crate) use acquire::Step;
 pub use acquire::{Acquire, Acquired, Found, How, Lease, Stale};
 pub use commit::{Commit, Committed};
+pub(crate) use force::ForceStep;
+pub use force::{Force, Forced};
 pub use message::StoredRecord;
 pub use message::{MESSAGE_ID_MAX_CHARS, Message, MessageId, RESULT_MAX_BYTES, Record};
-pub(crate) use release::ForceStep;
-pub use release::{Force, Forced, Release, Released};
+pub use release::{Release, Released};
 pub use renew::{Renew, Renewed};
 pub use row::Row;
 pub(crate) use row::claim_mark;
