@@ -16,9 +16,11 @@
 -- In VALUES, it would be read before a wait for another server's insert or delete of the session's
 -- row, and the fencing tokens of a session could decrease.
 -- The guards name the session or its claim: if another session's row has the id, nothing changes.
--- The rows are read back with read.sql in the same transaction. A single acquire needs no read: if
--- its row was inserted (1) and dated (2), there are 3 affected rows, and LAST_INSERT_ID() is the
--- fencing token.
+-- The rows are read back with read.sql in the same transaction. LAST_INSERT_ID() is the fencing token
+-- of the last lease that this statement wrote, if it wrote any. So an acquire with a statement of its
+-- own knows whether the lease in its row is the one that it wrote. The count does not show this: a
+-- proxy may have rows counted that do not change. A single acquire needs no read: if its row was
+-- inserted (1) and dated (2), there are 3 affected rows.
 INSERT INTO {table} ({key}, id_prospect, id_device, timestamp)
 VALUES /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/,
     /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/
@@ -32,7 +34,7 @@ ON DUPLICATE KEY UPDATE timestamp = CASE
     WHEN id_prospect = :id_prospect AND id_device = :id_device AND CAST(timestamp AS BINARY) = :stored THEN CONCAT(
         LEFT(SYSDATE(6) + INTERVAL :shift_us MICROSECOND, 19),
         '.000000',
-        GREATEST(CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED), :fencing_floor),
+        LAST_INSERT_ID(GREATEST(CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED), :fencing_floor)),
         :owner_token)
     /*end*/
     ELSE timestamp END

@@ -125,9 +125,9 @@ impl Replace {
 }
 
 impl Acquire {
-    /// Whether the number of rows that its own INSERT changed is needed: another request can have
-    /// the same owner token, or the next statement asks for the number.
-    pub(crate) fn needs_count(&self) -> bool {
+    /// Whether it must know which lease its own INSERT wrote: another request can have the same owner
+    /// token, or the next statement deletes that lease.
+    pub(crate) fn needs_own_insert(&self) -> bool {
         self.origin == TokenOrigin::Callers || self.message_id.is_some()
     }
 
@@ -167,7 +167,7 @@ impl Acquire {
             return Step::Answer(Acquired::Held(holding));
         };
         // No other request has a token that the server drew.
-        let is_own = read.changed > 0 || self.origin == TokenOrigin::Ours;
+        let is_own = read.written == Some(fencing_token) || self.origin == TokenOrigin::Ours;
         let may_be_of_lost_packet = sent.after_loss && fencing_token.0 >= read.began_us;
         if !is_own && !may_be_of_lost_packet {
             return self.granted_again(fencing_token, &holding);

@@ -51,6 +51,8 @@ pub struct Snapshot {
     pub record: Option<StoredRecord>,
     /// Rows that the operation's statement changed. 0 for an acquire that shares its INSERT.
     pub changed: u64,
+    /// The fencing token of the lease that the acquire's own INSERT wrote.
+    pub written: Option<FencingToken>,
     /// After a lost packet, the database's clock when the packet was sent or a little earlier, in
     /// microseconds since 1970. A lease with a lower fencing token was granted before the operation.
     pub began_us: u64,
@@ -130,7 +132,9 @@ pub(crate) mod cases {
     }
 
     pub fn read(row: Option<Row>, record: Option<StoredRecord>, changed: u64) -> Snapshot {
-        Snapshot { row, record, changed, began_us: NOW_US - 1_000 }
+        let written = row.as_ref().filter(|_| changed > 0).and_then(|row| row.lease.as_ref());
+        let written = written.map(|lease| lease.fencing_token);
+        Snapshot { row, record, changed, written, began_us: NOW_US - 1_000 }
     }
 
     pub fn sent() -> Sent {

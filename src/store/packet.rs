@@ -124,7 +124,7 @@ impl Statements {
         layout.is_plain_insert
     }
 
-    /// Appends the acquires: one INSERT for all whose count is not needed, and one for each other.
+    /// Appends the acquires: one INSERT for all that can share it, and one for each other.
     fn append_acquires(
         &self,
         attempts: &[&mut Attempt],
@@ -133,11 +133,11 @@ impl Statements {
         layout: &mut Layout,
     ) {
         let claims = order.iter().filter_map(|at| Some((*at, claim(attempts[*at])?)));
-        let (counted, others): (Vec<_>, Vec<_>) =
-            claims.partition(|(_, claim)| claim.acquire.needs_count());
-        let others: Vec<_> = others.into_iter().map(|(_, claim)| claim).collect();
-        self.append_insert(&others, packet, layout);
-        for (at, claim) in counted {
+        let (own, shared): (Vec<_>, Vec<_>) =
+            claims.partition(|(_, claim)| claim.acquire.needs_own_insert());
+        let shared: Vec<_> = shared.into_iter().map(|(_, claim)| claim).collect();
+        self.append_insert(&shared, packet, layout);
+        for (at, claim) in own {
             layout.counts[at] = Some(packet.len());
             let Acquire { session, owner_token, message_id, .. } = claim.acquire;
             self.append_insert(&[claim], packet, layout);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::attempt::Attempt;
 use super::spelling::{SessionName, Spellings};
 use crate::db::{Reply, columns};
-use crate::lease::{Row, Snapshot, StoredRecord};
+use crate::lease::{FencingToken, Row, Snapshot, StoredRecord};
 
 /// Which replies to a packet contain the rows and the records.
 #[derive(Default)]
@@ -37,12 +37,13 @@ impl Layout {
         replies: Vec<Reply>,
         spellings: &Spellings,
     ) -> mysql::Result<Vec<Option<Snapshot>>> {
-        let affected: Vec<_> = replies.iter().map(|reply| reply.affected).collect();
+        let own: Vec<_> =
+            replies.iter().map(|reply| (reply.affected, reply.last_insert_id)).collect();
         let mut reads = self.reads.read(attempts, replies, spellings)?;
         let is_single = attempts.len() == 1;
         for ((read, count), attempt) in reads.iter_mut().zip(&self.counts).zip(attempts) {
             // A statement that several operations share has changed a row of each.
-            let changed = count.map_or(0, |at| affected[at]);
+            let (changed, last_insert_id) = count.map_or((0, 0), |at| own[at]);
             // If a row was changed but not found, it has another spelling of the session, unless the
             // message has a record: then the packet has deleted the row. A single operation finds
             // its row in any spelling.
@@ -52,6 +53,7 @@ impl Layout {
             });
             if let Some(read) = read {
                 read.changed = changed;
+                read.written = Some(FencingToken(last_insert_id));
             }
         }
         Ok(reads)

@@ -25,7 +25,7 @@ faults! {
     AcquireIgnoresFencingFloor in CLOCK,
     AnsweredKeepsLease in MESSAGES,
     AnsweredByOtherMessage in OTHER_MESSAGES,
-    AnsweredIgnoresCount in ASKED_TWICE,
+    AnsweredReleasesOtherLease in ASKED_TWICE,
     RenewIgnoresOwner in MAX_HOLD,
     RenewIgnoresExpiry in EXPIRY,
     RenewReadsClockEarly in EXPIRY,

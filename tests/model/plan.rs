@@ -13,9 +13,10 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use session_lock::testing::{
-    Acquire, Acquired, Answer, Attempt, Commit, Committed, FirstPacket, Force, Forced, Holder, How,
-    Id, Message, MessageId, Operation, OwnerToken, Release, Released, Renew, Renewed, Row, Sharing,
-    Snapshot, Statements, StoreError, StoredRecord, TokenOrigin, Ttl, statements,
+    Acquire, Acquired, Answer, Attempt, Commit, Committed, FencingToken, FirstPacket, Force,
+    Forced, Holder, How, Id, Message, MessageId, Operation, OwnerToken, Release, Released, Renew,
+    Renewed, Row, Sharing, Snapshot, Statements, StoreError, StoredRecord, TokenOrigin, Ttl,
+    statements,
 };
 
 use super::sql::{self, Owner, Session, Stmt};
@@ -90,6 +91,8 @@ pub struct Seen {
     pub row: Option<RowRead>,
     pub record: Option<Record>,
     pub changed: u64,
+    /// The fencing token that its own statement wrote; 0 if it wrote none.
+    pub written: u64,
     pub sent_us: u64,
 }
 
@@ -370,6 +373,7 @@ fn read(seen: &Seen) -> Snapshot {
             .record
             .map(|record| StoredRecord::new(format!("{:020}", record.owner).into_bytes(), 0, None)),
         changed: seen.changed,
+        written: Some(FencingToken(seen.written)),
         began_us: 0,
     }
 }

@@ -46,7 +46,11 @@ impl Access<'_> {
                 self.conn.is_open = true;
                 Reply::default()
             }
-            Stmt::TakesWrites | Stmt::Commit | Stmt::MayWrite => Reply::default(),
+            Stmt::TakesWrites => {
+                self.conn.last_insert_id = 0;
+                Reply::default()
+            }
+            Stmt::Commit | Stmt::MayWrite => Reply::default(),
             Stmt::Acquire(claims) => match self.acquire(claims) {
                 Some(reply) => reply,
                 None => return Outcome::Blocked,
@@ -154,7 +158,7 @@ impl Access<'_> {
             let fencing = now_us.max(if has_floor { replace.fencing_floor } else { 0 });
             let content = Content::shifted(claim.owner, now_us, replace.shift_us, fencing);
             self.conn.set(row.session, Some(Row { content, ..row }));
-            reply.affected += 2;
+            (reply.affected, reply.last_insert_id) = (reply.affected + 2, fencing);
         }
     }
 
@@ -168,17 +172,18 @@ impl Access<'_> {
         if !rules.has(Guard::AnsweredKeepsLease) {
             return Reply::default();
         }
-        // That of the acquire before it.
-        if self.conn.row_count == 0 && rules.has(Guard::AnsweredIgnoresCount) {
-            return Reply::default();
-        }
         let by_other = !rules.has(Guard::AnsweredByOtherMessage);
         let records = self.table.records.iter();
         let mut records = records.filter(|record| record.session == session);
         if !records.any(|record| record.message == message || by_other) {
             return Reply::default();
         }
-        self.delete_if(session, |row| row.content.owner() == Some(owner))
+        let written = self.conn.last_insert_id;
+        self.delete_if(session, |row| {
+            row.content.owner() == Some(owner)
+                && (row.content.fencing() == Some(written)
+                    || !rules.has(Guard::AnsweredReleasesOtherLease))
+        })
     }
 
     fn renew(&mut self, session: Session, owner: Owner, renewal: &Renewal) -> Reply {

@@ -409,6 +409,7 @@ pub fn receive(state: &mut State, at: usize, rules: Rules) -> Option<()> {
             let is_dated = reply.affected == 3 && reply.last_insert_id > 0;
             Event::Inserted(is_dated.then_some((1, reply.last_insert_id)), *sent_us)
         } else {
+            let own = sending.counts[number].map(|at| &replies[at]);
             let rows = replies.iter().flat_map(|reply| &reply.rows);
             let mut records = replies.iter().flat_map(|reply| &reply.records);
             let seen = Seen {
@@ -416,7 +417,8 @@ pub fn receive(state: &mut State, at: usize, rules: Rules) -> Option<()> {
                 record: records
                     .find(|record| record.session == session && Some(record.message) == message)
                     .copied(),
-                changed: sending.counts[number].map_or(0, |at| replies[at].affected),
+                changed: own.map_or(0, |reply| reply.affected),
+                written: own.map_or(0, |reply| reply.last_insert_id),
                 sent_us: *sent_us,
             };
             if sending.reads { Event::Read(seen) } else { Event::Wrote(seen) }

@@ -16,7 +16,7 @@ pub enum Guard {
     AcquireIgnoresFencingFloor,
     AnsweredKeepsLease,
     AnsweredByOtherMessage,
-    AnsweredIgnoresCount,
+    AnsweredReleasesOtherLease,
     RenewIgnoresOwner,
     RenewIgnoresExpiry,
     RenewReadsClockEarly,
@@ -92,6 +92,8 @@ pub struct Conn {
     pub(super) records: Vec<Record>,
     pub(super) locks: Vec<Session>,
     pub(super) row_count: u64,
+    /// The fencing token that this packet wrote last.
+    pub(super) last_insert_id: u64,
     /// When the statement began, if its clock is read then.
     pub(super) began_us: Option<u64>,
 }
@@ -240,6 +242,9 @@ impl Table {
         if let Outcome::Done(reply) = &outcome {
             conn.began_us = None;
             conn.row_count = reply.affected;
+            if reply.last_insert_id > 0 {
+                conn.last_insert_id = reply.last_insert_id;
+            }
         }
         outcome
     }

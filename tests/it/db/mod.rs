@@ -8,7 +8,7 @@ mod failover;
 mod health;
 mod login;
 mod lost_answers;
-mod proxies;
+pub mod proxies;
 pub mod quorum;
 mod row_locks;
 mod startup;

@@ -9,7 +9,10 @@ use session_lock::testing::DATABASE;
 
 use crate::world::{Proxy, Service, Session, World, assert_says, run_check, tests};
 
-tests![where_numbers_are_a_proxys_own_a_lost_write_is_waited_out_and_nobody_is_killed];
+tests![
+    where_numbers_are_a_proxys_own_a_lost_write_is_waited_out_and_nobody_is_killed,
+    a_lease_is_not_taken_for_new_where_unchanged_rows_are_counted,
+];
 
 /// A statement that has reached the server takes effect at most this time after its connection was
 /// lost.
@@ -49,4 +52,26 @@ fn where_numbers_are_a_proxys_own_a_lost_write_is_waited_out_and_nobody_is_kille
         reply.status == 200
     };
     assert!((0..3).any(|_| is_settled()), "no lost write was settled");
+}
+
+fn a_lease_is_not_taken_for_new_where_unchanged_rows_are_counted(world: &World) {
+    let proxy = Proxy::start(world.database.address());
+    proxy.count_found_rows();
+    let services = [(); 2].map(|()| Service::start(&proxy.url(DATABASE), &[]));
+    assert_repeats_keep_the_lease(&services);
+}
+
+/// An owner that repeats its acquires keeps its lease, even if its message is answered.
+pub fn assert_repeats_keep_the_lease(services: &[Service; 2]) {
+    let (session, message_id) = (Session::new(), "wamid.1");
+    let owner_token = services[0].hold_for(&session, message_id);
+    services[0].commit(&session, &owner_token, message_id).assert_committed("new");
+    let fencing_token = services[0].get(&session.path()).number("fencing_token");
+    for service in services {
+        let for_message = json!({"owner_token": owner_token, "message_id": message_id});
+        service.acquire(&session, for_message).assert_duplicate(message_id);
+        let again = service.acquire(&session, json!({"owner_token": owner_token}));
+        again.assert_granted("again");
+        assert_eq!(again.number("fencing_token"), fencing_token);
+    }
 }

@@ -131,7 +131,7 @@ fn packet(
     for (attempt, operation) in attempts.iter_mut().zip(operations) {
         if attempt.is_reading() {
             let session = operation.session().id_prospect.as_str()[1..].parse().unwrap();
-            let read = Snapshot { row: read(session), record: None, changed: 0, began_us: 0 };
+            let read = Snapshot { row: read(session), ..Snapshot::default() };
             attempt.after_read(read, Instant::now());
         }
     }

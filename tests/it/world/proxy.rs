@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -54,6 +54,8 @@ struct Shared {
     forgotten: AtomicU64,
     /// The connection number in handshakes; 0 keeps the server's own.
     number: AtomicU32,
+    /// Whether new connections count rows that a statement found and did not change.
+    counts_found_rows: AtomicBool,
 }
 
 /// The beginning of the text of a packet that writes.
@@ -95,6 +97,7 @@ impl Proxy {
             connections: 0.into(),
             forgotten: 0.into(),
             number: 0.into(),
+            counts_found_rows: false.into(),
         });
         let proxy = Self { address, shared: Arc::clone(&shared) };
         thread::spawn(move || {
@@ -163,6 +166,12 @@ impl Proxy {
         self.shared.number.store(number, Ordering::SeqCst);
     }
 
+    /// Has new connections count the rows that a statement found, even if it did not change them,
+    /// like ProxySQL with its default settings.
+    pub fn count_found_rows(&self) {
+        self.shared.counts_found_rows.store(true, Ordering::SeqCst);
+    }
+
     /// The number of packets from the service.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::SeqCst)
@@ -189,6 +198,15 @@ impl Shared {
         }
     }
 
+    /// Sets `CLIENT_FOUND_ROWS` in the flags of a login, which follow a header of 4 bytes.
+    fn change_flags(&self, login: &mut [u8]) {
+        const FLAGS_AT: usize = 4;
+        const CLIENT_FOUND_ROWS: u8 = 2;
+        if self.counts_found_rows.load(Ordering::SeqCst) {
+            login[FLAGS_AT] |= CLIENT_FOUND_ROWS;
+        }
+    }
+
     /// Waits for bytes. Returns `None` if the connection has ended or must be reset.
     fn read(&self, from: &mut TcpStream, buffer: &mut [u8]) -> Option<usize> {
         loop {
@@ -206,11 +224,14 @@ impl Shared {
     fn pass(&self, number: u64, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
         let mut buffer = [0; 16_000];
         let mut is_lost = false;
-        let mut begins_with_greeting = direction == Direction::Replies;
+        let mut is_first = true;
         while let Some(length) = self.read(&mut from, &mut buffer) {
-            let is_greeting = std::mem::take(&mut begins_with_greeting);
+            let is_first = std::mem::take(&mut is_first);
+            let is_greeting = is_first && direction == Direction::Replies;
             if is_greeting {
                 self.renumber(&mut buffer[..length]);
+            } else if is_first {
+                self.change_flags(&mut buffer[..length]);
             }
             if direction == Direction::Requests {
                 self.sent.fetch_add(1, Ordering::SeqCst);
