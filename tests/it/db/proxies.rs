@@ -61,7 +61,7 @@ fn a_lease_is_not_taken_for_new_where_unchanged_rows_are_counted(world: &World) 
     assert_repeats_keep_the_lease(&services);
 }
 
-/// An owner that repeats its acquires keeps its lease, even if its message is answered.
+/// An owner that repeats its requests keeps its lease, even if its message is answered.
 pub fn assert_repeats_keep_the_lease(services: &[Service; 2]) {
     let (session, message_id) = (Session::new(), "wamid.1");
     let owner_token = services[0].hold_for(&session, message_id);
@@ -73,5 +73,6 @@ pub fn assert_repeats_keep_the_lease(services: &[Service; 2]) {
         let again = service.acquire(&session, json!({"owner_token": owner_token}));
         again.assert_granted("again");
         assert_eq!(again.number("fencing_token"), fencing_token);
+        service.commit(&session, &owner_token, message_id).assert_committed("again");
     }
 }
