@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use parking_lot::{Condvar, Mutex};
 
-use super::kill::is_waited_out;
 use crate::metrics::METRICS;
 
 /// How long requests wait for a check. If the database answers, a check takes a few milliseconds;
@@ -22,6 +21,12 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the health thread tries to end a lost connection. Requests that wait for its end give
 /// up much earlier.
 const KILL_GIVE_UP: Duration = Duration::from_secs(60);
+
+/// How long a write may still take effect after its connection was lost, where `KILL` cannot reach
+/// it. A packet that has reached the server waits for the locks of a lease and of a message, at
+/// most 1 s each (`sql/connection/session.sql`); a third second is for the rest. Statements that a
+/// proxy still holds are not covered.
+const LATE_WRITE_MAX: Duration = Duration::from_secs(3);
 
 /// Why a server does not finish a write, and the remedy.
 pub const HANGING_WRITES: &str =
@@ -58,6 +63,13 @@ struct Lost {
     since: Instant,
     /// Whether it was killed but still exists.
     is_hung: bool,
+}
+
+impl Lost {
+    /// Whether its statements can no longer take effect, although it has no number to kill.
+    fn is_waited_out(&self) -> bool {
+        self.id.number.is_none() && self.since.elapsed() >= LATE_WRITE_MAX
+    }
 }
 
 /// The result of ending lost connections.
@@ -211,9 +223,7 @@ impl Health {
     /// that could not be killed within [`KILL_GIVE_UP`].
     fn note_kills(&self, kills: &Kills) {
         let mut state = self.state.lock();
-        state
-            .lost
-            .retain(|lost| !kills.ended.contains(&lost.id) && !is_waited_out(lost.id, lost.since));
+        state.lost.retain(|lost| !kills.ended.contains(&lost.id) && !lost.is_waited_out());
         for lost in &mut state.lost {
             lost.is_hung = kills.hung.contains(&lost.id);
         }

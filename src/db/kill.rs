@@ -15,12 +15,6 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before the next `KILL` of a connection, which ends only when its statement does.
 const KILL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long a write may still take effect after its connection was lost, where `KILL` cannot reach
-/// it. A packet that has reached the server waits for the locks of a lease and of a message, at
-/// most 1 s each (`sql/connection/session.sql`); a third second is for the rest. Statements that a
-/// proxy still holds are not covered.
-const LATE_WRITE_MAX: Duration = Duration::from_secs(3);
-
 /// Ends lost connections, within [`KILL_TIMEOUT`].
 pub(super) fn kill_all(connection: &mut Connection, lost: &[ConnectionId]) -> Kills {
     let until = Instant::now() + KILL_TIMEOUT;
@@ -35,11 +29,6 @@ pub(super) fn kill_all(connection: &mut Connection, lost: &[ConnectionId]) -> Ki
         }
     }
     kills
-}
-
-/// Whether the statements of a lost connection with an unknown number can no longer take effect.
-pub(super) fn is_waited_out(lost: ConnectionId, lost_at: Instant) -> bool {
-    lost.number.is_none() && lost_at.elapsed() >= LATE_WRITE_MAX
 }
 
 /// Kills one lost connection. Returns whether it has ended.

@@ -11,9 +11,9 @@ mod statement;
 mod table;
 
 pub use connection::{Connection, PacketError, Reply, SYSDATE_IS_NOW, Sysdate, columns};
-pub use error::{ErrorKind, cause};
+pub use error::{ErrorKind, Unusable, cause, refusal};
 pub use health::{ConnectionId, HANGING_WRITES};
 pub use pool::{Database, Pooled};
-pub use refusal::{TLS, Unusable, refusal};
+pub use refusal::TLS;
 pub use statement::{Packet, Statement, Value, Values, quoted};
 pub use table::{MESSAGE_TABLE, Table};

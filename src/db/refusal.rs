@@ -2,7 +2,6 @@
 //! server, and the remedy.
 
 use std::error::Error;
-use std::fmt;
 use std::io;
 
 use mysql::DriverError::{
@@ -10,8 +9,6 @@ use mysql::DriverError::{
     TlsNotSupported, UnknownAuthPlugin,
 };
 use mysql::Error::{CodecError, DriverError, IoError, MySqlError};
-
-use super::error::{ErrorKind, cause};
 
 /// The server's error after `max_connect_errors` failed handshakes from this machine.
 pub(super) const HOST_BLOCKED: u16 = 1129;
@@ -51,37 +48,6 @@ const CERTIFICATE_REMEDIES: [(&str, &str); 6] = [
 pub const TLS: &str = "tls";
 
 const OTHER_PLUGIN: &str = "on MySQL, ALTER USER ... IDENTIFIED WITH caching_sha2_password BY '...'; on MariaDB, ALTER USER ... IDENTIFIED VIA mysql_native_password USING PASSWORD('...'), or ed25519 or parsec";
-
-/// Why the database cannot be used now.
-#[derive(Debug)]
-pub struct Unusable {
-    pub cause: String,
-    /// Whether a server has answered. If not, perhaps no server is running.
-    pub has_answered: bool,
-}
-
-impl From<mysql::Error> for Unusable {
-    fn from(error: mysql::Error) -> Self {
-        Self { cause: cause(&error), has_answered: has_answered(&error) }
-    }
-}
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.has_answered { "cannot be used" } else { "cannot be reached" };
-        write!(f, "{what}: {}", self.cause)
-    }
-}
-
-/// Why this login cannot succeed before somebody changes the configuration: a topic and a text.
-pub fn refusal(error: &mysql::Error) -> Option<(&'static str, String)> {
-    (ErrorKind::of(error) == ErrorKind::Denied).then(|| {
-        explain(error).unwrap_or_else(|| {
-            let cause = cause(error);
-            ("login", format!("the database refuses this login ({cause}): check user, password, database and grants in DATABASE_URL, and whether it must have require_ssl=true"))
-        })
-    })
-}
 
 /// Whether this side refuses the server, and would refuse it again.
 pub(super) fn is_final(error: &mysql::Error) -> bool {
@@ -159,46 +125,5 @@ pub(super) fn text(error: &mysql::Error) -> String {
         #[cfg(feature = "tls")]
         mysql::Error::TlsError(tls) => tls.to_string(),
         other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(code: u16) -> mysql::Error {
-        let (state, message) = ("HY000".to_owned(), "what the server says".to_owned());
-        mysql::MySqlError { state, message, code }.into()
-    }
-
-    #[test]
-    fn each_refusal_has_its_remedy() {
-        let plugin = |name: &str| DriverError(UnknownAuthPlugin(name.to_owned()));
-        for (error, topic, remedy) in [
-            (server(1045), "login", "check user, password"),
-            (server(1130), "login", "check user, password"),
-            (server(1524), "login", "ALTER USER"),
-            (server(3159), TLS, "add require_ssl=true"),
-            (DriverError(OldMysqlPasswordDisabled), "login", "the plugin mysql_old_password,"),
-            (plugin("auth_gssapi_client"), "login", "the plugin auth_gssapi_client,"),
-            (plugin("mysql_clear_password"), "login", "enable_cleartext_plugin=true"),
-            (plugin("a\nb"), "login", "the plugin ab,"),
-            (DriverError(TlsNotSupported), TLS, "take require_ssl"),
-            (
-                io::Error::other("invalid peer certificate: UnknownIssuer").into(),
-                TLS,
-                "root_cert_path",
-            ),
-        ] {
-            let (found, text) = refusal(&error).unwrap();
-            assert!(found == topic && text.contains(remedy), "{found} {text}");
-        }
-        // An administrator may flush the hosts while the service waits.
-        assert!(refusal(&server(HOST_BLOCKED)).is_none());
-        let blocked = Unusable::from(server(HOST_BLOCKED));
-        assert!(blocked.to_string().contains("FLUSH HOSTS"), "{blocked}");
-        assert!(blocked.has_answered && Unusable::from(server(1040)).has_answered);
-        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert!(!Unusable::from(mysql::Error::from(reset)).has_answered);
     }
 }

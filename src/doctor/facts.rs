@@ -239,6 +239,14 @@ pub struct UniqueKey {
 }
 
 impl TableFacts {
+    /// The column that counts up or could count up: the integer that is the whole primary key.
+    pub fn counting(&self) -> Option<&Column> {
+        let key = self.unique_keys.iter().find(|key| key.name == "PRIMARY");
+        let alone = key.and_then(|key| self.column(&key.columns));
+        let counts = self.columns.iter().find(|column| column.counts_up);
+        counts.or(alone).filter(|column| column.is_integer())
+    }
+
     /// `None` if the table does not exist.
     pub fn read(db: &mut Connection, table: &str) -> mysql::Result<Option<Self>> {
         let status = include_str!("../../sql/check/table_status.sql");

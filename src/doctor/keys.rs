@@ -4,7 +4,7 @@
 use super::Finding;
 use super::Verdict::{Good, Problem, Warning};
 use super::definition::{Words, whole_columns};
-use super::facts::{Column, Facts, TableFacts, UniqueKey};
+use super::facts::{Facts, TableFacts, UniqueKey};
 use super::found;
 use super::shape::{alter, lock_table, row_format};
 use crate::db::quoted;
@@ -16,18 +16,10 @@ const NEW_KEYS: [&str; 2] = ["id_sessionX", "session_lock_id"];
 /// The definition of the key that makes a session unique.
 const SESSION_KEY: &str = "UNIQUE KEY (id_prospect, id_device)";
 
-/// The column that counts up or could count up: the integer that is the whole primary key.
-pub fn counting(table: &TableFacts) -> Option<&Column> {
-    let key = table.unique_keys.iter().find(|key| key.name == "PRIMARY");
-    let alone = key.and_then(|key| table.column(&key.columns));
-    let counts = table.columns.iter().find(|column| column.counts_up);
-    counts.or(alone).filter(|column| column.is_integer())
-}
-
 /// The name of the primary key after the repair.
 fn future_key(table: &TableFacts) -> &str {
     let free = || NEW_KEYS.into_iter().find(|name| table.column(name).is_none());
-    let counting = counting(table).map(|column| column.name.as_str());
+    let counting = table.counting().map(|column| column.name.as_str());
     counting.or_else(free).unwrap_or_default()
 }
 
@@ -50,14 +42,14 @@ fn primary_change(table: &TableFacts) -> Option<String> {
     let key = quoted(future_key(table));
     let mut changes = Vec::new();
     let old = table.unique_keys.iter().find(|key| key.name == "PRIMARY");
-    if let Some(counting) = counting(table).filter(|column| !column.counts_up) {
+    if let Some(counting) = table.counting().filter(|column| !column.counts_up) {
         let words = table.definition.column(&counting.name)?;
         return Some(format!("MODIFY {key} {}", words.counting()));
     }
     if old.is_some() {
         changes.push("DROP PRIMARY KEY".to_owned());
     }
-    changes.push(match counting(table) {
+    changes.push(match table.counting() {
         Some(_) => format!("ADD PRIMARY KEY ({key})"),
         None => format!("ADD COLUMN {key} INT NOT NULL AUTO_INCREMENT PRIMARY KEY"),
     });
@@ -66,7 +58,7 @@ fn primary_change(table: &TableFacts) -> Option<String> {
         let columns = whole_columns(columns.first());
         let format = row_format_of_ids(table);
         changes.push(format!("ADD UNIQUE KEY {columns}{format}"));
-    } else if old.is_some() && counting(table).is_none() {
+    } else if old.is_some() && table.counting().is_none() {
         // Programs may find rows by the old key.
         changes.push(format!("ADD KEY {}", table.definition.key("PRIMARY")?.first()));
     }

@@ -9,7 +9,6 @@ use super::Verdict::{Good, Problem, Warning};
 use super::definition::{Constraint, names};
 use super::facts::{Column, Facts, TableFacts};
 use super::found;
-use super::keys::counting;
 use crate::db::quoted;
 use crate::lease;
 
@@ -53,7 +52,7 @@ fn is_table(table: &TableFacts) -> bool {
 /// The column that counts up within each value of another column, which only old engines support.
 fn counting_in_groups(table: &TableFacts) -> Option<&Column> {
     let is_known = table.definition.column("id_device").is_some();
-    let counting = counting(table).filter(|column| column.counts_up && is_known)?;
+    let counting = table.counting().filter(|column| column.counts_up && is_known)?;
     (!table.definition.has_key_from(&counting.name)).then_some(counting)
 }
 
@@ -307,7 +306,7 @@ pub fn row_format(table: &TableFacts, column: &Column) -> &'static str {
 /// them.
 pub fn other_columns(facts: &Facts) -> Vec<Finding> {
     let Some(table) = lock_table(facts) else { return vec![] };
-    let key = counting(table).map(|column| &column.name);
+    let key = table.counting().map(|column| &column.name);
     let is_known = |column: &&Column| {
         let mut ours = COLUMNS.iter();
         ours.any(|(name, ..)| column.name.to_lowercase() == *name) || Some(&column.name) == key

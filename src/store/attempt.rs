@@ -269,6 +269,23 @@ impl<'a> Attempt<'a> {
     }
 }
 
+/// Lets each of these operations begin again, alone.
+pub(super) fn restart(attempts: &mut [&mut Attempt]) {
+    for attempt in attempts {
+        attempt.restart();
+    }
+}
+
+/// Handles a packet that the database refused: a single operation fails, and each of several
+/// continues alone.
+pub(super) fn refuse(attempts: &mut [&mut Attempt], cause: &str) {
+    match attempts {
+        [attempt] if attempt.is_open() => attempt.fail(StoreError::Unavailable(cause.to_owned())),
+        // The operations with an answer keep it.
+        attempts => restart(attempts),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

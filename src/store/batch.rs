@@ -8,10 +8,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::attempt::{Attempt, Sharing};
+use super::attempt::{Attempt, Sharing, refuse};
 use super::operation::{Answer, Operation, StoreError};
 use super::packet::Statements;
-use super::retry::refuse;
 use super::{BATCH_TIMEOUT, Store};
 use crate::db::{Connection, ConnectionId, ErrorKind, PacketError, cause};
 use crate::lease::Snapshot;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::StoreError;
-use super::attempt::{Attempt, Sharing};
+use super::attempt::{Attempt, Sharing, restart};
 use super::batch::{Batch, Interrupted};
 use crate::db::{Connection, ErrorKind, Packet, PacketError, cause};
 use crate::metrics::METRICS;
@@ -79,21 +79,5 @@ impl Batch<'_> {
             }
         }
         locked.contains(&true)
-    }
-}
-
-fn restart(attempts: &mut [&mut Attempt]) {
-    for attempt in attempts {
-        attempt.restart();
-    }
-}
-
-/// Handles a packet that the database refused: a single operation fails, and each of several
-/// continues alone.
-pub(super) fn refuse(attempts: &mut [&mut Attempt], cause: &str) {
-    match attempts {
-        [attempt] if attempt.is_open() => attempt.fail(StoreError::Unavailable(cause.to_owned())),
-        // The operations with an answer keep it.
-        attempts => restart(attempts),
     }
 }
