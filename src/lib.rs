@@ -23,6 +23,24 @@
 //! | [`history`] | the last ten minutes, for the page |
 //! | [`metrics`], [`process`], [`logging`], [`systemd`] | shared by the other modules |
 //!
+//! # Where to look
+//!
+//! | what | where |
+//! |---|---|
+//! | what a verb answers | its file in `lease/`, its statement in `sql/lease/` or `sql/message/` |
+//! | an answer's status, JSON, log line and counter | `http/outcomes.rs` |
+//! | 400, 401, 404, 405, 411, 413, 500, 503 and `Retry-After` of a 503 | `http/response.rs` |
+//! | the limits of fields | `http/requests.rs` (`wait_ms`), `lease/ttl.rs`, `lease/session.rs`, `lease/message.rs` |
+//! | the limit of a body, chunks, slow clients | `http/body.rs` |
+//! | which acquire is next | `queue/mod.rs` |
+//! | how many operations share a transaction | `store/batch.rs` |
+//! | a deadlock, a locked row, a lost connection | `store/retry.rs` |
+//! | error numbers of the database | `db/error.rs`; remedies for refused logins in `db/refusal.rs` |
+//! | a read-only server | `sql/connection/takes_writes.sql`, `db/connection.rs` |
+//! | `KILL` | `db/kill.rs` |
+//! | SIGTERM | `cli/serve.rs`; the steps of the shutdown in `http/server.rs` |
+//! | settings and their defaults, exit statuses | `cli/settings.rs`, `cli/exit_status.rs` |
+//!
 //! The statements are in the folder `sql/`, one per file: they are the protocol's specification.
 //! The tests in `tests/it/` are in folders of the same names.
 //!
