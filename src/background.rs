@@ -9,8 +9,8 @@ use log::{debug, info, warn};
 
 use crate::db::TLS;
 use crate::doctor::Finding;
-use crate::history::{Event, HISTORY};
 use crate::metrics::METRICS;
+use crate::page_history::{Event, HISTORY};
 use crate::service::Service;
 use crate::store::{Opened, Store, Swept};
 use crate::systemd;

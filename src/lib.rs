@@ -16,23 +16,26 @@
 //! | [`queue`] | who waits for which session |
 //! | [`store`] | a batch of operations in, a batch of answers out: packets, retries, list, watch, sweep |
 //! | [`doctor`] | `check`: facts are read once, and each finding is a small function of them |
+//! | [`page_history`] | the last ten minutes, for the page |
 //! | [`lease`] | the terms and the rules, one file per verb: what the rows that were read mean |
 //! | [`db`] | pool, connection, statements, kinds of errors, health, `KILL` |
 //! | [`tiny_http_faults`] | the faults of `tiny_http`, each in its own file |
 //! | [`net`] | the listener and the connections that it accepted |
-//! | [`history`] | the last ten minutes, for the page |
-//! | [`metrics`], [`process`], [`logging`], [`systemd`] | shared by the other modules |
+//! | [`metrics`], [`process_stats`], [`logging`], [`systemd`] | shared by the other modules |
 //!
 //! # Where to look
 //!
 //! | what | where |
 //! |---|---|
 //! | what a verb answers | its file in `lease/`, its statement in `sql/lease/` or `sql/message/` |
+//! | what is written: the expiry, the fencing token, the record of a message | `sql/lease/acquire.sql`, `sql/message/commit.sql` |
 //! | an answer's status, JSON, log line and counter | `http/outcomes.rs` |
 //! | 400, 401, 404, 405, 411, 413, 500, 503 and `Retry-After` of a 503 | `http/response.rs` |
 //! | the limits of fields | `http/requests.rs` (`wait_ms`), `lease/ttl.rs`, `lease/session.rs`, `lease/message.rs` |
 //! | the limit of a body, chunks, slow clients | `http/body.rs` |
-//! | which acquire is next | `queue/mod.rs` |
+//! | which acquire is next, and who is woken | `queue/state.rs` (`enqueue`, `begin_turn`), `queue/mod.rs` (`finish`) |
+//! | rows that crashed holders left behind | `store/sweep.rs`, from `background.rs` each minute |
+//! | unknown and wrong fields | `http/json.rs` |
 //! | how many operations share a transaction | `store/batch.rs` |
 //! | a deadlock, a locked row, a lost connection | `store/retry.rs` |
 //! | error numbers of the database | `db/error.rs`; remedies for refused logins in `db/refusal.rs` |
@@ -40,6 +43,7 @@
 //! | `KILL` | `db/kill.rs` |
 //! | SIGTERM | `cli/serve.rs`; the steps of the shutdown in `http/server.rs` |
 //! | settings and their defaults, exit statuses | `cli/settings.rs`, `cli/exit_status.rs` |
+//! | metrics | `metrics.rs` |
 //!
 //! The statements are in the folder `sql/`, one per file: they are the protocol's specification.
 //! The tests in `tests/it/` are in folders of the same names.
@@ -49,13 +53,13 @@
 //! 1. A worker receives the request from `tiny_http`, together with all others that have arrived
 //!    (`http/workers.rs`). If its client has an unanswered request, that one is answered first
 //!    (`tiny_http_faults/answer_order.rs`). The worker reads the body if it has arrived
-//!    (`tiny_http_faults/body.rs`).
+//!    (`http/body.rs`).
 //! 2. The table of routes names the function that reads the request's fields (`http/routes.rs`,
 //!    `http/requests.rs`). The fields become an operation, which joins its session's queue
 //!    (`service/mod.rs`, `queue/mod.rs`).
 //! 3. The worker takes the turns that are ready, at most one per session, and runs them as one
 //!    batch (`store/batch.rs`). Each operation is an attempt, which knows the packet that it needs
-//!    next (`store/attempt.rs`). The packets of a batch are one transaction (`store/packet.rs`).
+//!    next (`store/attempt.rs`). Each packet that writes is one transaction (`store/packet.rs`).
 //!    For a single acquire, an INSERT, and for a release, a DELETE, the count is the answer. Other
 //!    packets read the rows back in the same transaction.
 //! 4. The rows of the reply are assigned to their operations (`store/reply.rs`), and the file of
@@ -69,13 +73,13 @@ mod background;
 mod cli;
 mod db;
 mod doctor;
-mod history;
 mod http;
 mod lease;
 mod logging;
 mod metrics;
 mod net;
-mod process;
+mod page_history;
+mod process_stats;
 mod queue;
 mod service;
 mod store;

@@ -9,7 +9,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use crate::process;
+use crate::process_stats;
 
 /// From an answer without the database to the slowest answer: 10 s.
 const REQUEST_BUCKETS_S: [f64; 12] =
@@ -67,7 +67,7 @@ metrics! {
         "releases_total", "Answers to releases; forced and not_held are an operator's.",
         "outcome", &["released", "lost", "forced", "not_held", "failed"],
     );
-    waiters: IntGauge = gauge("waiters", "Acquires that wait for a session now.");
+    waiters: IntGauge = gauge("waiters", "Acquires in the queues now, with wait_ms or without.");
     wait: Histogram = histogram(
         "wait_seconds", "Time from an acquire's arrival to its grant.", &WAIT_BUCKETS_S,
     );
@@ -136,7 +136,7 @@ impl Metrics {
         let mut text = Vec::new();
         // Neither writing to memory nor encoding our own registry fails.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
-        String::from_utf8_lossy(&text).into_owned() + &process::metrics_text()
+        String::from_utf8_lossy(&text).into_owned() + &process_stats::metrics_text()
     }
 }
 

@@ -18,9 +18,9 @@
 -- The guards name the session or its claim: if another session's row has the id, nothing changes.
 -- The rows are read back with read.sql in the same transaction. LAST_INSERT_ID() is the fencing token
 -- of the last lease that this statement wrote, if it wrote any. So an acquire with a statement of its
--- own knows whether the lease in its row is the one that it wrote. The count does not show this: a
--- proxy may have rows counted that do not change. A single acquire needs no read: if its row was
--- inserted (1) and dated (2), there are 3 affected rows.
+-- own knows whether the lease in its row is the one that it wrote. A count of 0 or more does not show
+-- this: a proxy may have rows counted that do not change, each as 1. A single acquire needs no read if
+-- its row was inserted (1) and dated (2): only then there are 3 affected rows.
 INSERT INTO {table} ({key}, id_prospect, id_device, timestamp)
 VALUES /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/,
     /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/

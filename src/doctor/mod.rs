@@ -1,5 +1,6 @@
 //! Checks the database server, the lock table and the table of messages: what leases rely on, what
-//! is wrong, and the SQL that repairs it. Never alters an existing table.
+//! is wrong, and the SQL that repairs it. Never alters an existing table. Writes one record of a
+//! message, and deletes it, to find out whether writes end.
 //!
 //! `facts` and `rights` read everything; `findings`, `shape` and `keys` say what it means.
 

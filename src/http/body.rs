@@ -15,9 +15,11 @@ use crate::tiny_http_faults::unread_body::{
     DRAIN_MAX_BYTES, READ_IN_ADVANCE_MAX_BYTES, Rest, headers, is_read_in_advance, is_upgrade,
 };
 
-/// Longest body of a request; a longer one is a 413. It has room for all fields several times over,
-/// and a worker need not wait for such a body.
-pub const BODY_MAX_BYTES: usize = READ_IN_ADVANCE_MAX_BYTES;
+/// Longest body of a request; a longer one is a 413. Real ids need a tenth of it; the longest ids
+/// together with the longest result do not fit. A worker need not wait for a body of this size.
+pub const BODY_MAX_BYTES: usize = 1024;
+
+const _: () = assert!(BODY_MAX_BYTES <= READ_IN_ADVANCE_MAX_BYTES);
 
 /// Bytes of a late body that are read at a time.
 const BUFFER_BYTES: usize = 8 * 1024;

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::json::Invalid;
 use super::outcomes::describe;
 use super::response::{HTML, JSON, Refusal, Response};
-use crate::history::HISTORY;
 use crate::lease::{Id, Session};
 use crate::metrics::METRICS;
+use crate::page_history::HISTORY;
 use crate::service::Service;
 
 /// The description of the API, for programs.

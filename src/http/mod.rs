@@ -10,11 +10,11 @@
 //! | `lookups` | requests that only read |
 //! | `outcomes` | an outcome becomes status, JSON, log line and counter |
 //! | `response` | responses, and refusals without an answer about leases (400 to 503); their log lines are in `refusal_log` |
-//! | `housekeeping` | keeps connections moving while the workers are busy |
+//! | `connection_care` | keeps connections moving while the workers are busy |
 
 mod api_token;
 mod body;
-mod housekeeping;
+mod connection_care;
 mod json;
 mod lookups;
 mod origin;

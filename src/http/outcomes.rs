@@ -9,12 +9,12 @@ use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 
 use super::response::{Refusal, Response};
-use crate::history::{Event, HISTORY};
 use crate::lease::{
     Committed, FencingToken, Forced, HOLD_MS, Holder, Holding, How, Lease, MessageId, Record,
     Released, Renewed, Session, Stale, TTL_MAX_MS,
 };
 use crate::metrics::METRICS;
+use crate::page_history::{Event, HISTORY};
 use crate::service::{Outcome, STOPPING};
 use crate::store::Operation;
 
@@ -37,7 +37,7 @@ struct Rendered {
     response: Response,
 }
 
-/// The response to a request from `peer`. Counts and logs it.
+/// The response to a request from `peer`. Counts and logs it, unless it says nothing of the session.
 pub fn respond(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome) -> Response {
     let session = operation.session();
     let message_id = operation.message_id();

@@ -139,7 +139,7 @@ impl Server {
                 shared.serve(request, arrived);
             }
         });
-        let housekeeper = shared.start("housekeeper", Shared::housekeeping);
+        let carer = shared.start("connections", Shared::care_for_connections);
         if systemd::listens() {
             shared.start("reporter", |shared| shared.report());
         }
@@ -150,7 +150,7 @@ impl Server {
             info!("stopping");
             shared.end(Ending::Stopped);
         }
-        shared.stop(&workers, lister, housekeeper)
+        shared.stop(&workers, lister, carer)
     }
 }
 
@@ -194,7 +194,7 @@ impl Shared {
         self: &Arc<Self>,
         workers: &[JoinHandle<()>],
         lister: JoinHandle<()>,
-        housekeeper: JoinHandle<()>,
+        carer: JoinHandle<()>,
     ) -> Ending {
         systemd::tell_stopping();
         self.listener.close();
@@ -210,7 +210,7 @@ impl Shared {
         }
         let _ = self.lists.send(None);
         let _ = lister.join();
-        let _ = housekeeper.join();
+        let _ = carer.join();
         // Refuse what has become ready since the last worker finished.
         self.router.service.close();
         loop {

@@ -22,7 +22,8 @@ pub enum Renewed {
     },
     /// The lease is not the caller's any more or has expired: an expired lease is never revived.
     Lost,
-    /// The lease has been held for the longest time allowed.
+    /// The lease has been held for the longest time allowed. Has precedence over `Lost` while the
+    /// row still has the caller's token.
     MaxHold,
 }
 

@@ -15,7 +15,7 @@ use super::{BATCH_TIMEOUT, Store};
 use crate::db::{Connection, ConnectionId, ErrorKind, PacketError, cause};
 use crate::lease::Snapshot;
 
-/// The maximum number of operations in one batch, and so in one transaction. A larger batch would
+/// The maximum number of operations in one batch, and so in one packet. A larger batch would
 /// gain little, and would make more operations wait if one fails.
 pub const BATCH_MAX: usize = 64;
 
@@ -39,8 +39,8 @@ pub enum Locks {
 }
 
 impl Store {
-    /// Runs the operations, in one transaction if nothing fails. Returns the answers in the same
-    /// order.
+    /// Runs the operations, those that write in one transaction if nothing fails. Returns the
+    /// answers in the same order.
     pub fn run(&self, operations: &[Operation], locks: Locks) -> Vec<Result<Answer, StoreError>> {
         let statements = match self.statements() {
             Ok(statements) => statements,
@@ -49,7 +49,7 @@ impl Store {
         let mut attempts: Vec<_> = operations.iter().map(Attempt::new).collect();
         let until = Instant::now() + BATCH_TIMEOUT;
         let mut batch =
-            Batch { store: self, statements, locks, until, lost: None, is_verified: false };
+            Batch { store: self, statements, locks, until, lost: None, is_inspected: false };
         let cause = batch.run(&mut attempts);
         attempts.into_iter().map(|attempt| attempt.finish(&cause)).collect()
     }
@@ -61,9 +61,9 @@ pub(super) struct Batch<'s> {
     pub statements: Arc<Statements>,
     locks: Locks,
     until: Instant,
-    /// Whether the server and its tables were verified after an error. If so, the same error is
-    /// final.
-    is_verified: bool,
+    /// Whether an inspection of the server and its tables was requested after an error. If so, the
+    /// same error is final.
+    is_inspected: bool,
     /// The connection that was lost during a write, until it has verifiably ended.
     pub lost: Option<ConnectionId>,
 }
@@ -113,8 +113,8 @@ impl Batch<'_> {
             self.lost = None;
         }
         let mut connection = self.store.database.pooled().map_err(Interrupted::Again)?;
-        if self.is_verified {
-            self.use_verified_tables(attempts);
+        if self.is_inspected {
+            self.use_inspected_tables(attempts);
         }
         while self.is_in_time() {
             let mut reading = select(attempts, Attempt::is_reading);
@@ -135,7 +135,7 @@ impl Batch<'_> {
     }
 
     /// Continues with the tables as the last inspection found them.
-    fn use_verified_tables(&mut self, attempts: &mut [&mut Attempt]) {
+    fn use_inspected_tables(&mut self, attempts: &mut [&mut Attempt]) {
         if let Some(statements) = self.store.opened() {
             self.statements = statements;
         }
@@ -147,10 +147,10 @@ impl Batch<'_> {
         }
     }
 
-    /// Handles a packet that the database refused without writing anything. The first time,
-    /// verifies the server and its tables. The second time, the error is final.
-    pub(super) fn verify(&mut self, kind: ErrorKind, cause: String) -> Interrupted {
-        if !kind.needs_verifying() || std::mem::replace(&mut self.is_verified, true) {
+    /// Handles a packet that the database refused without writing anything. The first time, has the
+    /// server and its tables inspected. The second time, the error is final.
+    pub(super) fn inspect_once(&mut self, kind: ErrorKind, cause: String) -> Interrupted {
+        if !kind.needs_verifying() || std::mem::replace(&mut self.is_inspected, true) {
             return Interrupted::Refused(cause);
         }
         self.store.suspect(kind);
@@ -182,7 +182,7 @@ impl Batch<'_> {
                         attempt.fail(StoreError::RowLocked);
                         Err(Interrupted::Again(cause))
                     }
-                    (kind, _) => Err(self.verify(kind, cause)),
+                    (kind, _) => Err(self.inspect_once(kind, cause)),
                 };
             }
         };

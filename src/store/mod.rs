@@ -1,10 +1,10 @@
 //! The lock table as a store of leases: a batch of operations in, a batch of answers out.
 //!
-//! Each operation is a packet of guarded statements: the guards name the session, the owner token
-//! and the database's clock, never the result of an earlier request. The answer is the rows that
+//! Each operation is a few guarded statements: the guards name the session, the owner token and the
+//! database's clock, never the result of an earlier request. The answer is the rows that
 //! the last statements read back in the same transaction, or the number of rows with the request's
 //! own token. So a grant never depends on the absence of an error. Any packet can be sent again:
-//! with the same owner token, it repeats nothing.
+//! the guards let nothing happen twice.
 //!
 //! | file | content |
 //! |---|---|
@@ -122,7 +122,7 @@ impl Store {
     /// its last statement.
     fn run_again(&self, packet: &Packet) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + BATCH_TIMEOUT;
-        let mut is_verified = false;
+        let mut is_inspected = false;
         loop {
             let mut connection = self.pooled(until)?;
             let error = match connection.run(packet) {
@@ -133,8 +133,8 @@ impl Store {
                 // The column cannot hold this text, so no row has it.
                 ErrorKind::Incomparable => return Ok(Vec::new()),
                 ErrorKind::ConnectionLost if Instant::now() < until => continue,
-                kind if kind.needs_verifying() && !is_verified => {
-                    is_verified = true;
+                kind if kind.needs_verifying() && !is_inspected => {
+                    is_inspected = true;
                     self.suspect(kind);
                     continue;
                 }
@@ -149,8 +149,8 @@ impl Store {
         up.and_then(|()| self.database.pooled()).map_err(StoreError::Unavailable)
     }
 
-    /// Lets the health thread find out whether the error was caused by another server or a changed
-    /// table. Requests wait for the result.
+    /// Has the health thread inspect the tables if one of them may be the cause. Requests wait for
+    /// the result. (The connection has already reported a read-only server.)
     fn suspect(&self, kind: ErrorKind) {
         if kind.is_about_table() {
             self.suspect_tables();

@@ -42,7 +42,7 @@ impl Layout {
         let mut reads = self.reads.read(attempts, replies, spellings)?;
         let is_single = attempts.len() == 1;
         for ((read, count), attempt) in reads.iter_mut().zip(&self.counts).zip(attempts) {
-            // A statement that several operations share has changed a row of each.
+            // A DELETE that several releases share has deleted the row of each.
             let (changed, last_insert_id) = count.map_or((0, 0), |at| own[at]);
             // If a row was changed but not found, it has another spelling of the session, unless the
             // message has a record: then the packet has deleted the row. A single operation finds

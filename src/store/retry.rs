@@ -59,7 +59,7 @@ impl Batch<'_> {
             _ => {
                 // The next connection may reach another server.
                 connection.discard();
-                return self.verify(kind, cause);
+                return self.inspect_once(kind, cause);
             }
         }
         Interrupted::Again(cause)

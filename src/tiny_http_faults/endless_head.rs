@@ -16,7 +16,7 @@ use rustix::net::Shutdown;
 
 use crate::metrics::METRICS;
 use crate::net::{Connections, set_timeouts, sockets};
-use crate::process::ProcessSize;
+use crate::process_stats::ProcessSize;
 
 /// A client that has sent more than this since its last complete request is cut off. An honest head
 /// has a few hundred bytes.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::dead_acceptor;
 use crate::net::Listener;
-use crate::process::ProcessSize;
+use crate::process_stats::ProcessSize;
 
 /// Interval between nudges while requests arrive: a connection that was forgotten in a burst waits
 /// for a few of these intervals.

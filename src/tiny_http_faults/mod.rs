@@ -1,5 +1,5 @@
-//! The faults of `tiny_http` 0.12, each contained in its own file. The rest of the program is
-//! written as if `tiny_http` had none of them.
+//! The faults of `tiny_http` 0.12, each with its remedy in its own file. `http/workers.rs`,
+//! `http/body.rs` and `http/connection_care.rs` call the remedies.
 //!
 //! | file | fault |
 //! |---|---|

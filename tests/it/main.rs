@@ -14,11 +14,11 @@ mod cli;
 mod clients;
 mod db;
 mod doctor;
-mod history;
 mod http;
 mod lease;
 mod logging;
 mod metrics;
+mod page_history;
 mod queue;
 mod store;
 mod systemd;
@@ -52,7 +52,7 @@ fn main() {
         lease::TESTS,
         queue::TESTS,
         store::TESTS,
-        &[alerts::TESTS, background::TESTS, history::TESTS, logging::TESTS],
+        &[alerts::TESTS, background::TESTS, page_history::TESTS, logging::TESTS],
         &[metrics::TESTS, systemd::TESTS],
     ];
     let mut trials = Vec::new();

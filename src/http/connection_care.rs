@@ -1,4 +1,4 @@
-//! Housekeeping: one thread that keeps connections moving while the workers are busy.
+//! One thread that keeps connections moving while the workers are busy.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::routes::{self, ServedBy};
 use super::shared::Shared;
-use crate::history::HISTORY;
 use crate::net::Listen;
-use crate::process::ProcessSize;
+use crate::page_history::HISTORY;
+use crate::process_stats::ProcessSize;
 use crate::tiny_http_faults::endless_head::Checks;
 use crate::tiny_http_faults::forgotten_connection::Nudges;
 
@@ -22,7 +22,7 @@ const SERVE_TIMEOUT: Duration = Duration::from_millis(20);
 
 impl Shared {
     /// The thread's loop, until the service stops.
-    pub(super) fn housekeeping(self: &Arc<Self>) {
+    pub(super) fn care_for_connections(self: &Arc<Self>) {
         self.traffic.wake_current_thread();
         let size = ProcessSize::now();
         let (mut nudges, mut checks) = (Nudges::new(&size), Checks::new(&size));
