@@ -17,18 +17,20 @@
 //! | `retry` | the handling of a failed packet: a deadlock, a lock, a lost connection |
 //! | `inspection` | the state of the server and its tables, and the handling of changes |
 //! | `ids` | the ids of new rows |
-//! | `scan` | pages of the table: list, watch, sweep |
+//! | `list` | pages of the table: list and watch |
+//! | `sweep` | the deletion of rows of crashed holders and of old records |
 
 mod attempt;
 mod batch;
 mod ids;
 mod inspection;
+mod list;
 mod operation;
 mod packet;
 mod reply;
 mod retry;
-mod scan;
 mod spelling;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,10 +46,11 @@ pub use attempt::{Attempt, Sharing};
 pub use batch::{BATCH_MAX, Locks};
 use inspection::Inspection;
 pub use inspection::Opened;
+pub use list::Page;
 pub use operation::{Answer, FirstPacket, Operation, StoreError};
 pub use packet::Statements;
-pub use scan::{Page, Swept};
 pub use spelling::{SessionName, Spellings};
+pub use sweep::Swept;
 
 /// A batch sends no new packet after this. With the socket timeouts added, every operation ends
 /// within 10 s, before a webhook's provider gives up.
