@@ -15,8 +15,9 @@ pub enum ErrorKind {
     /// Another transaction held a lock on the row or the table for longer than the lock wait
     /// timeout.
     RowLocked,
-    /// `sql/lease/all_released.sql`: some of the leases to release were not found.
-    NotAllReleased,
+    /// A statement of `sql/` failed on purpose: not all leases of a batch were found to release, or
+    /// the count of the statement before is unknown.
+    GuardFailed,
     /// The column's character set cannot represent a text, so no row can have it.
     Incomparable,
     /// The server accepts no writes now: it is a replica, or a failover is in progress.
@@ -46,7 +47,7 @@ const KINDS: [(ErrorKind, Option<&str>, &[u16]); 9] = [
     ),
     (ErrorKind::Deadlock, Some("deadlock"), &[1020, 1213]),
     (ErrorKind::RowLocked, Some("locked"), &[1205, 3572]),
-    (ErrorKind::NotAllReleased, None, &[1690]),
+    (ErrorKind::GuardFailed, None, &[1690]),
     (ErrorKind::Incomparable, None, &[1267, 3854]),
     (ErrorKind::ConnectionGone, None, &[1094, 1095]),
     (ErrorKind::ReadOnly, Some("read_only"), &[1290, 1792, 1836]),

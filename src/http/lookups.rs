@@ -35,7 +35,7 @@ const LIST_DEFAULT: u64 = 100;
 pub const LIST_MAX: u64 = 1_000;
 
 /// A device's and a prospect's id in a path, percent-encoded.
-pub type Ids<'a> = (&'a str, &'a str);
+pub type PathIds<'a> = (&'a str, &'a str);
 
 /// A request that only reads.
 pub struct Lookup<'a> {
@@ -45,7 +45,7 @@ pub struct Lookup<'a> {
 }
 
 /// The session with these ids.
-pub fn session((device, prospect): Ids) -> Result<Session, Refusal> {
+pub fn session((device, prospect): PathIds) -> Result<Session, Refusal> {
     let id = |name, encoded: &str| {
         Id::as_stored(&decoded(name, encoded)?).map_err(|wrong| Invalid::field(name, wrong))
     };

@@ -26,7 +26,7 @@ pub struct Limits<'a> {
 impl Limits<'_> {
     /// Refuses a message if there is nowhere to record it.
     fn allow_message(&self, message_id: Option<&MessageId>) -> Result<(), Invalid> {
-        match message_id.map(|_| self.store.keeps_messages()) {
+        match message_id.map(|_| self.store.check_message_table()) {
             Some(Err(why)) => Err(Invalid::field("message_id", format!("is refused: {why}"))),
             _ => Ok(()),
         }

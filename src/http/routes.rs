@@ -6,7 +6,7 @@ use prometheus::IntCounterVec;
 
 use super::api_token::ApiToken;
 use super::json::{Fields, Invalid};
-use super::lookups::{self, Ids, Lookup};
+use super::lookups::{self, Lookup, PathIds};
 use super::origin;
 use super::requests::{self, Limits, Parsed};
 use super::response::{Refusal, Response};
@@ -68,7 +68,7 @@ const ROUTES: [Route; 12] = [
 impl Route {
     /// The route of a path, and the ids in the path, if any, still percent-encoded. Ignores
     /// repeated and trailing slashes.
-    fn find(path: &str) -> Option<(&'static Self, Option<Ids<'_>>)> {
+    fn find(path: &str) -> Option<(&'static Self, Option<PathIds<'_>>)> {
         let is_exact = |route: &&Self| route.path == path && path != LOCK;
         if let Some(route) = ROUTES.iter().find(is_exact) {
             return Some((route, None));

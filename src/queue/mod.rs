@@ -21,7 +21,7 @@ mod turn;
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::lease::{Holding, RowVersion, TokenOrigin};
 use crate::store::SessionName;
@@ -59,7 +59,7 @@ impl<T> Queues<T> {
     /// Adds an operation on a session that does not wait behind acquires.
     pub fn submit(&self, name: &SessionName, pending: T, arrived: Instant) {
         let mut state = self.state.lock();
-        state.queue(name).others.push_back((Turn::Other(pending), arrived));
+        state.queue(name).urgent.push_back((Turn::Other(pending), arrived));
         state.make_ready(name, arrived);
     }
 
@@ -74,7 +74,7 @@ impl<T> Queues<T> {
         let (arrived, may_wait) = (waiter.arrived, waiter.may_wait());
         let is_alone = queue.waiters.is_empty() && queue.progress == Progress::Idle;
         if token == TokenOrigin::Callers && !is_alone {
-            queue.others.push_back((Turn::Find(waiter), arrived));
+            queue.urgent.push_back((Turn::Find(waiter), arrived));
         } else {
             state.enqueue(name, waiter);
         }
@@ -126,7 +126,7 @@ impl<T> Queues<T> {
         }
         match turn {
             Turn::Acquire(waiter) => state.enqueue(name, waiter),
-            turn => state.queue(name).others.push_front((turn, since)),
+            turn => state.queue(name).urgent.push_front((turn, since)),
         }
         state.park(name, since);
         drop(state);
@@ -180,36 +180,60 @@ impl<T> Queues<T> {
         }
     }
 
-    /// Queues a turn that refuses a waiter whose wait is over. Returns the waiter if the service
+    /// Queues a turn that checks whether the message of a waiter is answered, before the waiter is
+    /// refused. Returns the waiter if the service
     /// stops.
-    pub fn refuse_in_turn(&self, name: &SessionName, refused: Refused<T>) -> Option<Refused<T>> {
+    pub fn check_message_in_turn(
+        &self,
+        name: &SessionName,
+        refused: Refused<T>,
+    ) -> Option<Refused<T>> {
         let mut state = self.state.lock();
         if state.is_closed {
             return Some(refused);
         }
         let until = refused.waiter.until;
-        state.queue(name).others.push_back((Turn::Refuse(refused), until));
+        state.queue(name).urgent.push_back((Turn::CheckMessage(refused), until));
         state.make_ready(name, until);
         None
     }
 
-    /// Reports the end of an acquire's turn that began at `began` and showed who holds the session.
-    /// With `first`, it is not that waiter, which goes back to its place. Without `first`, it is
-    /// the requester that this turn granted the lease. Returns the waiters whose wait is over.
-    pub fn finish_held(
+    /// Reports the end of an acquire's turn that began at `began` and was granted the lease. Returns
+    /// the waiters whose wait is over.
+    pub fn finish_granted(
         &self,
         name: &SessionName,
-        first: Option<Waiter<T>>,
         began: Instant,
         holding: Holding,
     ) -> Vec<Refused<T>> {
         let mut state = self.state.lock();
-        let granted_at = first.is_none().then(Instant::now);
-        state.known_leases.insert(name, holding.expires, granted_at);
+        state.known_leases.insert(name, holding.expires, Some(Instant::now()));
+        self.finish_with_holder(state, name, began, holding)
+    }
+
+    /// Reports the end of an acquire's turn that began at `began` and found another holder. The
+    /// acquire goes back to its place. Returns the waiters whose wait is over; it may be one of them.
+    pub fn finish_held(
+        &self,
+        name: &SessionName,
+        acquire: Waiter<T>,
+        began: Instant,
+        holding: Holding,
+    ) -> Vec<Refused<T>> {
+        let mut state = self.state.lock();
+        state.known_leases.insert(name, holding.expires, None);
+        state.enqueue(name, acquire);
+        self.finish_with_holder(state, name, began, holding)
+    }
+
+    fn finish_with_holder(
+        &self,
+        mut state: MutexGuard<State<T>>,
+        name: &SessionName,
+        began: Instant,
+        holding: Holding,
+    ) -> Vec<Refused<T>> {
         state.queue(name).last_read = Some(LastRead { began, holding });
-        if let Some(first) = first {
-            state.enqueue(name, first);
-        }
         let refused = state.refuse(name, Instant::now());
         let has_waiters = !state.queue(name).waiters.is_empty();
         state.end_turn(name, AfterTurn::Rest);
@@ -226,11 +250,11 @@ impl<T> Queues<T> {
         let mut state = self.state.lock();
         let queue = state.queue(name);
         let failed = queue.extract(|waiter| waiter.arrived < began);
-        let others = std::mem::take(&mut queue.others);
+        let urgent = std::mem::take(&mut queue.urgent);
         state.queued -= failed.len();
         state.end_turn(name, AfterTurn::Turn);
         let failed = failed.into_iter().map(|waiter| waiter.pending);
-        failed.chain(others.into_iter().map(|(turn, _)| turn.into_pending())).collect()
+        failed.chain(urgent.into_iter().map(|(turn, _)| turn.into_pending())).collect()
     }
 
     /// Takes out the waiters of the requester that was just granted the lease: the same worker has
@@ -318,7 +342,7 @@ impl<T> Queues<T> {
         let mut pending = Vec::new();
         for queue in state.queues.values_mut() {
             pending.extend(queue.waiters.drain(..).map(|waiter| waiter.pending));
-            pending.extend(queue.others.drain(..).map(|(turn, _)| turn.into_pending()));
+            pending.extend(queue.urgent.drain(..).map(|(turn, _)| turn.into_pending()));
         }
         drop(state);
         self.joined.notify_all();

@@ -44,8 +44,8 @@ pub(super) struct State<T> {
 
 /// The queue of one session.
 pub(super) struct SessionQueue<T> {
-    /// Turns that do not wait behind the acquires, and since when each has been due.
-    pub others: VecDeque<(Turn<T>, Instant)>,
+    /// Turns that go before the acquires, and since when each has been due.
+    pub urgent: VecDeque<(Turn<T>, Instant)>,
     pub waiters: VecDeque<Waiter<T>>,
     pub progress: Progress,
     pub last_read: Option<LastRead>,
@@ -81,7 +81,7 @@ pub(super) enum AfterTurn {
 impl<T> Default for SessionQueue<T> {
     fn default() -> Self {
         Self {
-            others: VecDeque::new(),
+            urgent: VecDeque::new(),
             waiters: VecDeque::new(),
             progress: Progress::Idle,
             last_read: None,
@@ -201,7 +201,7 @@ impl<T> State<T> {
 
     /// The kind of the next turn of a session that is ready, and since when the turn has been due.
     pub fn front(&mut self, name: &SessionName, since: Instant) -> (Kind, Instant) {
-        match self.queue(name).others.front() {
+        match self.queue(name).urgent.front() {
             Some((_, since)) => (Kind::Other, *since),
             None => (Kind::Acquire, since),
         }
@@ -209,13 +209,14 @@ impl<T> State<T> {
 
     pub fn begin_turn(&mut self, name: SessionName, since: Instant) -> Option<Ready<T>> {
         let queue = self.queue(&name);
-        let other = queue.others.pop_front();
+        let urgent = queue.urgent.pop_front();
         let acquire = || {
             let waiter = queue.waiters.pop_front()?;
+            // An acquire whose wait is over is late from then on.
             let since = since.min(waiter.until);
             Some((Turn::Acquire(waiter), since))
         };
-        let Some((turn, since)) = other.or_else(acquire) else {
+        let Some((turn, since)) = urgent.or_else(acquire) else {
             queue.progress = Progress::Idle;
             self.remove_if_empty(&name);
             if self.is_blocked_turn(&name) {
@@ -237,7 +238,7 @@ impl<T> State<T> {
     pub fn end_turn(&mut self, name: &SessionName, next: AfterTurn) {
         let queue = self.queue(name);
         let again = queue.progress == Progress::WorkingThenReady || next == AfterTurn::Turn;
-        let has_turns = !queue.others.is_empty() || !queue.waiters.is_empty();
+        let has_turns = !queue.urgent.is_empty() || !queue.waiters.is_empty();
         queue.progress = Progress::Idle;
         if again && has_turns {
             self.make_ready(name, Instant::now());
@@ -248,7 +249,7 @@ impl<T> State<T> {
 
     pub fn remove_if_empty(&mut self, name: &SessionName) {
         let queue = self.queue(name);
-        if queue.progress == Progress::Idle && queue.others.is_empty() && queue.waiters.is_empty() {
+        if queue.progress == Progress::Idle && queue.urgent.is_empty() && queue.waiters.is_empty() {
             self.queues.remove(name);
         }
     }

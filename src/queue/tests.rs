@@ -34,8 +34,8 @@ fn take_turns(queues: &Queues<&'static str>) -> Vec<&'static str> {
     while let Some(Ready { name, turn, .. }) = queues.next(Batching::Mixed, BATCH).pop() {
         let began = Instant::now();
         match turn {
-            Turn::Refuse(_) => queues.finish_unchanged(&name),
-            Turn::Acquire(_) => drop(queues.finish_held(&name, None, began, holding())),
+            Turn::CheckMessage(_) => queues.finish_unchanged(&name),
+            Turn::Acquire(_) => drop(queues.finish_granted(&name, began, holding())),
             Turn::Find(_) | Turn::Other(_) => drop(queues.finish(&name, LeaseChange::None)),
         }
         taken.push(turn.into_pending());
@@ -46,8 +46,8 @@ fn take_turns(queues: &Queues<&'static str>) -> Vec<&'static str> {
 #[test]
 fn everything_in_a_queue_has_its_turn() {
     let queues = Queues::default();
-    queues.refuse_in_turn(&name(), refused("a"));
-    queues.refuse_in_turn(&name(), refused("b"));
+    queues.check_message_in_turn(&name(), refused("a"));
+    queues.check_message_in_turn(&name(), refused("b"));
     queues.submit(&name(), "release", Instant::now());
     queues.join(&name(), waiter("c"), TokenOrigin::Ours);
     assert_eq!(take_turns(&queues), ["a", "b", "release", "c"]);
@@ -114,8 +114,8 @@ fn a_waiter_that_joins_during_a_turn_has_its_turn() {
     let Turn::Acquire(first) = turn else {
         panic!("an acquire");
     };
-    for refused in queues.finish_held(&name(), Some(first), began, holding()) {
-        queues.refuse_in_turn(&name(), refused);
+    for refused in queues.finish_held(&name(), first, began, holding()) {
+        queues.check_message_in_turn(&name(), refused);
     }
     assert_eq!(take_turns(&queues), ["a", "b"]);
 }

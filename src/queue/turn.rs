@@ -43,7 +43,7 @@ pub enum Turn<T> {
     /// Find out whether the waiter already holds the session, before it enters the queue.
     Find(Waiter<T>),
     /// Find out whether the waiter's message is answered, before it is refused.
-    Refuse(Refused<T>),
+    CheckMessage(Refused<T>),
     /// Acquire for the first waiter.
     Acquire(Waiter<T>),
 }
@@ -54,7 +54,7 @@ impl<T> Turn<T> {
         match self {
             Self::Other(pending) => pending,
             Self::Find(waiter) | Self::Acquire(waiter) => &waiter.pending,
-            Self::Refuse(refused) => &refused.waiter.pending,
+            Self::CheckMessage(refused) => &refused.waiter.pending,
         }
     }
 
@@ -62,7 +62,7 @@ impl<T> Turn<T> {
         match self {
             Self::Other(pending) => pending,
             Self::Find(waiter) | Self::Acquire(waiter) => waiter.pending,
-            Self::Refuse(refused) => refused.waiter.pending,
+            Self::CheckMessage(refused) => refused.waiter.pending,
         }
     }
 }

@@ -252,7 +252,7 @@ impl Service {
 
 /// The store's operation for a turn.
 fn operation(ready: &Ready<Pending>) -> Operation {
-    let finds_only = matches!(ready.turn, Turn::Find(_) | Turn::Refuse(_));
+    let finds_only = matches!(ready.turn, Turn::Find(_) | Turn::CheckMessage(_));
     match ready.turn.pending().operation.clone() {
         Operation::Acquire(acquire, _) if finds_only => Operation::Find(acquire),
         Operation::Acquire(acquire, _) => Operation::Acquire(acquire, ready.first_packet),

@@ -32,7 +32,7 @@ impl Service {
                 }
                 None => self.queues.rejoin(name, waiter),
             },
-            (Turn::Refuse(refused), Ok(answer)) => {
+            (Turn::CheckMessage(refused), Ok(answer)) => {
                 self.queues.finish_unchanged(name);
                 let Refused { waiter, holding, waiters } = refused;
                 waiter.pending.answer(found(answer).unwrap_or(Outcome::Held(holding, waiters)));
@@ -53,7 +53,7 @@ impl Service {
             Answer::Acquire(Acquired::Granted(lease)) => {
                 METRICS.wait.observe(waiter.arrived.elapsed().as_secs_f64());
                 let same = self.queues.take_same(name, &waiter.requester);
-                let refused = self.queues.finish_held(name, None, began, lease.holding());
+                let refused = self.queues.finish_granted(name, began, lease.holding());
                 waiter.pending.answer(Outcome::Granted(lease.clone()));
                 for waiter in same {
                     let again = Lease { how: How::Again, ..lease.clone() };
@@ -62,7 +62,7 @@ impl Service {
                 self.refuse(refused);
             }
             Answer::Acquire(Acquired::Held(holding)) => {
-                self.refuse(self.queues.finish_held(name, Some(waiter), began, holding));
+                self.refuse(self.queues.finish_held(name, waiter, began, holding));
             }
             answer => {
                 self.queues.finish(name, LeaseChange::None);
@@ -81,7 +81,7 @@ impl Service {
                 continue;
             }
             let name = refused.waiter.pending.name.clone();
-            if let Some(refused) = self.queues.refuse_in_turn(&name, refused) {
+            if let Some(refused) = self.queues.check_message_in_turn(&name, refused) {
                 refused.waiter.pending.answer(Outcome::Stopping);
             }
         }

@@ -139,7 +139,7 @@ impl Batch<'_> {
         if let Some(statements) = self.store.opened() {
             self.statements = statements;
         }
-        if let Err(why) = self.store.keeps_messages() {
+        if let Err(why) = self.store.check_message_table() {
             let of_messages = attempts.iter_mut().filter(|a| a.operation.message_id().is_some());
             for attempt in of_messages.filter(|attempt| attempt.is_open()) {
                 attempt.fail(StoreError::NotStorable(format!("message_id is refused: {why}")));

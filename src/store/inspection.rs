@@ -194,7 +194,7 @@ impl Store {
 
     /// Whether messages can be recorded. The error says what is wrong with their table. If the
     /// table was wrong, it is inspected again, because it may have been repaired since.
-    pub fn keeps_messages(&self) -> Result<(), String> {
+    pub fn check_message_table(&self) -> Result<(), String> {
         let mut inspection = self.inspection.lock();
         let Messages::Refused(why) = inspection.messages.clone() else {
             // If the table has not been inspected yet, the request itself will show whether it is
@@ -221,7 +221,7 @@ impl Store {
     }
 
     /// Whether the message table was usable at the last inspection.
-    pub(super) fn kept_messages(&self) -> bool {
+    pub(super) fn had_message_table(&self) -> bool {
         self.inspection.lock().messages == Messages::Kept
     }
 }

@@ -51,7 +51,7 @@ impl Batch<'_> {
                     restart(attempts);
                 }
             }
-            (ErrorKind::NotAllReleased, attempts) => {
+            (ErrorKind::GuardFailed, attempts) => {
                 for attempt in attempts {
                     attempt.sharing = attempt.sharing.max(Sharing::Packet);
                 }
