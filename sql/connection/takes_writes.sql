@@ -3,7 +3,8 @@
 -- answer depends on the table. MySQL and MariaDB each skip the comment that is for the other. Also
 -- store how far the server's own time zone is ahead of this session's, in microseconds, for
 -- lease/read.sql and lease/list.sql: the rows of old programs are dated in the server's zone. Also
--- reset LAST_INSERT_ID(), which lease/acquire.sql sets and lease/release_answered.sql reads.
+-- reset LAST_INSERT_ID(), which lease/acquire.sql sets, and lease/release_answered.sql and
+-- lease/written.sql read.
 SET @takes_writes = ~0 + (
     CAST(@@global.read_only AS CHAR) NOT IN ('0', 'OFF')
     OR @@global.innodb_read_only <> 0

@@ -16,9 +16,9 @@
 -- In VALUES, it would be read before a wait for another server's insert or delete of the session's
 -- row, and the fencing tokens of a session could decrease.
 -- The guards name the session or its claim: if another session's row has the id, nothing changes.
--- The rows are read back with read.sql in the same transaction. LAST_INSERT_ID() is the fencing token
--- of the last lease that this statement wrote, if it wrote any. So an acquire with a statement of its
--- own knows whether the lease in its row is the one that it wrote. A count of 0 or more does not show
+-- The rows are read back with read.sql in the same transaction. After a statement for one
+-- acquire, written.sql reads LAST_INSERT_ID(): the fencing token of the lease, if one was written. So
+-- the acquire knows whether the lease in its row is the one that it wrote. The count does not show
 -- this: a proxy may have rows counted that do not change, each as 1. A single acquire needs no read if
 -- its row was inserted (1) and dated (2): only then there are 3 affected rows.
 INSERT INTO {table} ({key}, id_prospect, id_device, timestamp)

@@ -1,5 +1,6 @@
 -- Record that a message is answered, if its worker holds the lease. lease/lock.sql has locked the
--- lease's row, so not even an old program can change the row before the transaction ends.
+-- lease's row, if there was one, so not even an old program can change the row before the transaction
+-- ends.
 --   :id_prospect :id_device :owner_token   the lease
 --   :message_id :result                    what to record
 -- Affected rows: 1 (recorded) or 0 (the lease is not this owner's or has expired, or there is

@@ -140,7 +140,7 @@ impl Acquire {
             return Step::Write(None);
         };
         match (row.holding(sent.at), row.lease_of(&self.owner_token)) {
-            (Some(holding), Some(lease)) => self.granted_again(lease.fencing_token, &holding),
+            (Some(holding), Some(lease)) => self.found_own(lease.fencing_token, &holding),
             (Some(holding), None) => Step::Answer(Acquired::Held(holding)),
             (None, _) => Step::Write(Some(Replace::stale(row))),
         }
@@ -170,7 +170,7 @@ impl Acquire {
         let is_own = read.written == Some(fencing_token) || self.origin == TokenOrigin::Ours;
         let may_be_of_lost_packet = sent.after_loss && fencing_token.0 >= read.began_us;
         if !is_own && !may_be_of_lost_packet {
-            return self.granted_again(fencing_token, &holding);
+            return self.found_own(fencing_token, &holding);
         }
         let how = replaced.map_or(How::New, |row| How::Takeover(row.stale));
         // The stored expiry is rounded up; promise no more than the ttl.
@@ -195,8 +195,15 @@ impl Acquire {
         }
     }
 
-    fn granted_again(&self, fencing_token: FencingToken, holding: &Holding) -> Step {
-        let lease = self.lease(fencing_token, How::Again, holding.expires, holding.row);
+    /// The row has a lease with this owner token that this packet did not write.
+    fn found_own(&self, fencing_token: FencingToken, holding: &Holding) -> Step {
+        let how = match self.origin {
+            TokenOrigin::Callers => How::Again,
+            // No other request has this token, so an INSERT with an odd count wrote the lease: a
+            // trigger or the versions of a table can change the count.
+            TokenOrigin::Ours => How::New,
+        };
+        let lease = self.lease(fencing_token, how, holding.expires, holding.row);
         Step::Answer(Acquired::Granted(lease))
     }
 
@@ -248,6 +255,9 @@ mod tests {
             let read = read(row, record_by.and_then(record), 0);
             assert_eq!(describe(acquire().after_read(read, sent())), expected);
         }
+        let servers = Acquire { origin: TokenOrigin::Ours, ..acquire() };
+        let read = read(lease(OWNER, NOW_US, 30_000), None, 0);
+        assert_eq!(describe(servers.after_read(read, sent())), "granted new");
     }
 
     #[test]

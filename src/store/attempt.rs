@@ -129,7 +129,7 @@ impl<'a> Attempt<'a> {
     fn sent(&mut self, at: Instant) -> Sent {
         self.packets += 1;
         if self.packets > PACKETS_MAX {
-            self.fail(StoreError::Unavailable("too much contention".to_owned()));
+            self.fail(StoreError::OutcomeUnknown("too much contention".to_owned()));
         }
         Sent { at, after_loss: self.lost_at.is_some() }
     }

@@ -50,6 +50,7 @@ macro_rules! statements {
 statements! {
     acquire: "lease/acquire.sql",
     release_answered: "lease/release_answered.sql",
+    written: "lease/written.sql",
     renew: "lease/renew.sql",
     release: "lease/release.sql",
     release_several: "lease/release_several.sql",
@@ -80,7 +81,7 @@ impl Statements {
     /// The transaction with the next writes of all these operations.
     pub fn write_packet(&self, attempts: &[&mut Attempt]) -> (Packet, Layout) {
         let mut packet = Packet::for_writable_server();
-        let mut layout = Layout { counts: vec![None; attempts.len()], ..Layout::default() };
+        let mut layout = Layout { own: vec![None; attempts.len()], ..Layout::default() };
         if let [attempt] = attempts
             && self.append_single(attempt, &mut packet, &mut layout)
         {
@@ -97,8 +98,8 @@ impl Statements {
         self.append_acquires(attempts, &order, &mut packet, &mut layout);
         self.append_shared_releases(attempts, &order, &mut packet, &mut layout);
         for at in &order {
-            if layout.counts[*at].is_none() {
-                layout.counts[*at] = self.append_own(attempts[*at], &mut packet);
+            if layout.own[*at].is_none() {
+                layout.own[*at] = self.append_own(attempts[*at], &mut packet);
             }
         }
         let rows_of: Vec<_> =
@@ -113,7 +114,7 @@ impl Statements {
     fn append_single(&self, attempt: &Attempt, packet: &mut Packet, layout: &mut Layout) -> bool {
         if let Some(release) = attempt.plain_release() {
             self.release.write(packet, &lease_values(&release.session, &release.owner_token));
-            layout.counts[0] = Some(0);
+            layout.own[0] = Some(0);
             return true;
         }
         let is_plain = attempt.is_plain_insert() && !self.table.has_triggers;
@@ -124,7 +125,7 @@ impl Statements {
         layout.is_plain_insert
     }
 
-    /// Appends the acquires: one INSERT for all that can share it, and one for each other.
+    /// Appends the acquires: an INSERT for each that needs its own, and one for all others.
     fn append_acquires(
         &self,
         attempts: &[&mut Attempt],
@@ -135,10 +136,7 @@ impl Statements {
         let claims = order.iter().filter_map(|at| Some((*at, claim(attempts[*at])?)));
         let (own, shared): (Vec<_>, Vec<_>) =
             claims.partition(|(_, claim)| claim.acquire.needs_own_insert());
-        let shared: Vec<_> = shared.into_iter().map(|(_, claim)| claim).collect();
-        self.append_insert(&shared, packet, layout);
         for (at, claim) in own {
-            layout.counts[at] = Some(packet.len());
             let Acquire { session, owner_token, message_id, .. } = claim.acquire;
             self.append_insert(&[claim], packet, layout);
             if let Some(message_id) = message_id {
@@ -146,7 +144,11 @@ impl Statements {
                 let values = [prospect, device, owner, message_value(message_id)];
                 self.release_answered.write(packet, &values);
             }
+            layout.own[at] = Some(packet.len());
+            self.written.write(packet, &[]);
         }
+        let shared: Vec<_> = shared.into_iter().map(|(_, claim)| claim).collect();
+        self.append_insert(&shared, packet, layout);
     }
 
     fn append_insert(&self, claims: &[Claim], packet: &mut Packet, layout: &mut Layout) {
@@ -180,7 +182,7 @@ impl Statements {
         }
         for (at, _) in &members {
             // Either all rows are deleted or the next statement fails.
-            layout.counts[*at] = Some(packet.len());
+            layout.own[*at] = Some(packet.len());
         }
         let devices = by_device(members.iter().map(|(_, release)| {
             let [prospect, _, owner] = lease_values(&release.session, &release.owner_token);

@@ -21,8 +21,9 @@ pub struct Reads {
 /// Which replies to a packet belong to which operation.
 #[derive(Default)]
 pub struct Layout {
-    /// For each operation the statement whose count of rows is its own, if there is one.
-    pub counts: Vec<Option<usize>>,
+    /// For each operation the statement whose result is its own, if there is one: for an acquire
+    /// `sql/lease/written.sql`, for others the statement whose count of rows is the result.
+    pub own: Vec<Option<usize>>,
     pub reads: Reads,
     pub new_ids: Vec<u64>,
     /// Whether the packet is a single INSERT.
@@ -37,23 +38,20 @@ impl Layout {
         replies: Vec<Reply>,
         spellings: &Spellings,
     ) -> mysql::Result<Vec<Option<Snapshot>>> {
-        let own: Vec<_> =
-            replies.iter().map(|reply| (reply.affected, reply.last_insert_id)).collect();
+        // A DELETE that several releases share has deleted the row of each.
+        let own = self.own.iter().map(|own| own.map_or(Ok((0, None)), |at| changes(&replies[at])));
+        let own: Vec<_> = own.collect::<mysql::Result<_>>()?;
         let mut reads = self.reads.read(attempts, replies, spellings)?;
         let is_single = attempts.len() == 1;
-        for ((read, count), attempt) in reads.iter_mut().zip(&self.counts).zip(attempts) {
-            // A DELETE that several releases share has deleted the row of each.
-            let (changed, last_insert_id) = count.map_or((0, 0), |at| own[at]);
-            // If a row was changed but not found, it has another spelling of the session, unless the
+        for ((read, (changed, written)), attempt) in reads.iter_mut().zip(own).zip(attempts) {
+            let wrote = written.is_some() || changed > 0 && attempt.keeps_row();
+            // If a row was written but not found, it has another spelling of the session, unless the
             // message has a record: then the packet has deleted the row. A single operation finds
             // its row in any spelling.
             let is_missing = |read: &Snapshot| read.row.is_none() && read.record.is_none();
-            read.take_if(|read| {
-                !is_single && changed > 0 && attempt.keeps_row() && is_missing(read)
-            });
+            read.take_if(|read| !is_single && wrote && is_missing(read));
             if let Some(read) = read {
-                read.changed = changed;
-                read.written = Some(FencingToken(last_insert_id));
+                (read.changed, read.written) = (changed, written);
             }
         }
         Ok(reads)
@@ -71,6 +69,14 @@ impl Layout {
         })?;
         Some((*self.new_ids.first()?, reply.last_insert_id))
     }
+}
+
+/// How many rows a statement changed, and the fencing token that it returns, if it is
+/// `sql/lease/written.sql`.
+fn changes(reply: &Reply) -> mysql::Result<(u64, Option<FencingToken>)> {
+    let written = reply.rows.first().cloned().map(columns::<(u64, u64)>).transpose()?;
+    let written = written.filter(|(fencing_us, _)| *fencing_us > 0);
+    Ok((reply.affected, written.map(|(fencing_us, _)| FencingToken(fencing_us))))
 }
 
 impl Reads {

@@ -151,8 +151,8 @@ pub struct Sending {
     pub members: Vec<usize>,
     pub reads: bool,
     pub stmts: Vec<Stmt>,
-    /// For each member, the statement whose count is its own.
-    pub counts: Vec<Option<usize>>,
+    /// For each member, the statement whose result is its own.
+    pub own: Vec<Option<usize>>,
     pub is_plain_insert: bool,
 }
 
@@ -213,7 +213,7 @@ fn send(attempts: &[&mut Attempt], members: Vec<usize>, reads: bool) -> Sending 
         let (packet, _) = STATEMENTS.read_packet(attempts);
         let stmts = sql::parse(packet.text());
         return Sending {
-            counts: vec![None; members.len()],
+            own: vec![None; members.len()],
             members,
             reads,
             stmts,
@@ -229,13 +229,7 @@ fn send(attempts: &[&mut Attempt], members: Vec<usize>, reads: bool) -> Sending 
             }
         }
     }
-    Sending {
-        members,
-        reads,
-        stmts,
-        counts: layout.counts,
-        is_plain_insert: layout.is_plain_insert,
-    }
+    Sending { members, reads, stmts, own: layout.own, is_plain_insert: layout.is_plain_insert }
 }
 
 fn operation(request: Request) -> Operation {
@@ -373,7 +367,7 @@ fn read(seen: &Seen) -> Snapshot {
             .record
             .map(|record| StoredRecord::new(format!("{:020}", record.owner).into_bytes(), 0, None)),
         changed: seen.changed,
-        written: Some(FencingToken(seen.written)),
+        written: Some(FencingToken(seen.written)).filter(|_| seen.written > 0),
         began_us: 0,
     }
 }

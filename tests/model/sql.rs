@@ -18,6 +18,7 @@ pub enum Stmt {
     Commit,
     Acquire(Vec<Claim>),
     ReleaseAnswered(Session, Owner, Message),
+    Written,
     Renew(Session, Owner, Renewal),
     Release(Session, Owner),
     ReleaseSeveral(Vec<(Session, Owner)>),
@@ -74,7 +75,7 @@ macro_rules! files {
 
 files! {
     "connection/takes_writes.sql"
-    "lease/acquire.sql" "lease/release_answered.sql" "lease/renew.sql"
+    "lease/acquire.sql" "lease/release_answered.sql" "lease/written.sql" "lease/renew.sql"
     "lease/release.sql" "lease/release_several.sql" "lease/all_released.sql" "lease/delete_row.sql"
     "lease/lock.sql" "lease/may_write.sql" "lease/read.sql" "message/commit.sql"
     "message/record_on_release.sql" "message/read.sql"
@@ -89,6 +90,7 @@ impl Stmt {
             Self::Commit => "COMMIT",
             Self::Acquire(_) => "lease/acquire.sql",
             Self::ReleaseAnswered(..) => "lease/release_answered.sql",
+            Self::Written => "lease/written.sql",
             Self::Renew(..) => "lease/renew.sql",
             Self::Release(..) => "lease/release.sql",
             Self::ReleaseSeveral(_) => "lease/release_several.sql",
@@ -108,7 +110,7 @@ impl Stmt {
 
     /// Whether it changes nothing and reads nothing of the tables, so that it runs with the next statement.
     pub fn is_prelude(&self) -> bool {
-        matches!(self, Self::TakesWrites | Self::Start)
+        matches!(self, Self::TakesWrites | Self::Start | Self::Written)
     }
 
     /// Whether a server that takes no writes refuses it.
@@ -117,6 +119,7 @@ impl Stmt {
             self,
             Self::TakesWrites
                 | Self::Start
+                | Self::Written
                 | Self::Commit
                 | Self::AllReleased(_)
                 | Self::Read(_)
@@ -151,6 +154,7 @@ fn build(name: &str, values: &Values) -> Stmt {
         "connection/takes_writes.sql" => Stmt::TakesWrites,
         "lease/acquire.sql" => Stmt::Acquire(claims(values)),
         "lease/release_answered.sql" => Stmt::ReleaseAnswered(session(), owner(), message()),
+        "lease/written.sql" => Stmt::Written,
         "lease/renew.sql" => {
             let shift_us = values.number("shift_us");
             let max_hold_us = values.number("max_hold_us").cast_unsigned();

@@ -46,10 +46,7 @@ impl Access<'_> {
                 self.conn.is_open = true;
                 Reply::default()
             }
-            Stmt::TakesWrites => {
-                self.conn.last_insert_id = 0;
-                Reply::default()
-            }
+            Stmt::TakesWrites | Stmt::Written => self.written(),
             Stmt::Commit | Stmt::MayWrite => Reply::default(),
             Stmt::Acquire(claims) => match self.acquire(claims) {
                 Some(reply) => reply,
@@ -165,6 +162,12 @@ impl Access<'_> {
     /// The clock as a fencing token.
     fn fencing(&mut self) -> u64 {
         self.conn.began_us.unwrap_or_else(|| self.table.tick(self.rules))
+    }
+
+    /// Both statements also reset it.
+    fn written(&mut self) -> Reply {
+        let last_insert_id = std::mem::take(&mut self.conn.last_insert_id);
+        Reply { last_insert_id, ..Reply::default() }
     }
 
     fn release_answered(&mut self, session: Session, owner: Owner, message: Message) -> Reply {

@@ -409,7 +409,7 @@ pub fn receive(state: &mut State, at: usize, rules: Rules) -> Option<()> {
             let is_dated = reply.affected == 3 && reply.last_insert_id > 0;
             Event::Inserted(is_dated.then_some((1, reply.last_insert_id)), *sent_us)
         } else {
-            let own = sending.counts[number].map(|at| &replies[at]);
+            let own = sending.own[number].map(|at| &replies[at]);
             let rows = replies.iter().flat_map(|reply| &reply.rows);
             let mut records = replies.iter().flat_map(|reply| &reply.records);
             let seen = Seen {

@@ -242,7 +242,7 @@ impl Table {
         if let Outcome::Done(reply) = &outcome {
             conn.began_us = None;
             conn.row_count = reply.affected;
-            if reply.last_insert_id > 0 {
+            if matches!(stmt, Stmt::Acquire(_)) && reply.last_insert_id > 0 {
                 conn.last_insert_id = reply.last_insert_id;
             }
         }

@@ -40,7 +40,8 @@ pub fn torture<C: Cluster>(lasts: Duration, seed: u64) {
         let cluster = C::start();
         let url = format!("mysql://root@{}/", cluster.address(0));
         let mut conn = mysql::Conn::new(mysql::Opts::from_url(&url).unwrap()).unwrap();
-        conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS {DATABASE}")).unwrap();
+        conn.query_drop(format!("CREATE DATABASE IF NOT EXISTS {DATABASE} CHARACTER SET utf8mb4"))
+            .unwrap();
         migrate(&format!("{url}{DATABASE}"));
         let proxies = [(); 2].map(|()| Proxy::start(cluster.address(0)));
         run(C::NAME, &proxies, rng.u64(..1_000_000), |servers| {

@@ -344,7 +344,8 @@ fn a_batch_that_waits_keeps_a_lease_that_another_server_granted(world: &World) {
         world.store(locked, "garbage");
         let mut other_program = world.lock_row(locked);
         let requests: Vec<Request> = vec![
-            Box::new(|| service.acquire(locked, json!({}))),
+            // With an INSERT of its own, like the other, so that it is before the other.
+            Box::new(|| service.acquire_for(locked, "m")),
             Box::new(|| service.acquire(session, fields.clone())),
         ];
         let (granted, replies) = thread::scope(|scope| {
