@@ -176,13 +176,14 @@ fn a_storm_under_killed_connections_grants_nothing_twice(world: &World) {
         let _over = SetOnDrop(&over);
         let killer = scope.spawn(|| {
             let (mut killed, mut seen_grants) = (0, 0);
+            let mut conn = world.database.connect();
             while !over.load(Ordering::SeqCst) {
                 // If no lease was granted since the last kill, a busy machine has had no time to
                 // connect again, and would have none after another.
                 let grants = tally.grants.load(Ordering::SeqCst);
                 if grants != seen_grants {
                     seen_grants = grants;
-                    killed += schema.kill_connections();
+                    killed += schema.kill_connections_with(&mut conn);
                 }
                 thread::sleep(Duration::from_millis(30));
             }

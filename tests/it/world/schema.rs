@@ -81,7 +81,11 @@ impl<'a> Schema<'a> {
 
     /// Kills the connections of services to this schema. Returns how many.
     pub fn kill_connections(&self) -> u64 {
-        let mut conn = self.server.connect();
+        self.kill_connections_with(&mut self.server.connect())
+    }
+
+    /// The same, for one who kills often.
+    pub fn kill_connections_with(&self, conn: &mut mysql::Conn) -> u64 {
         let ids = format!(
             "SELECT id FROM information_schema.processlist WHERE db = '{}' AND host <> 'localhost'",
             self.name
