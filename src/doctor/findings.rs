@@ -151,7 +151,7 @@ fn durability(facts: &Facts) -> Vec<Finding> {
         }
     }
     if all.is_empty() {
-        return found(Good, "durability", "every grant is on disk before it is answered", None);
+        return found(Good, "durability", "every new lease is on disk before it is granted", None);
     }
     all
 }

@@ -113,7 +113,7 @@ fn good_facts_have_good_findings_in_order() {
         "ok time zone UTC",
         "ok clock the database's clock agrees with this machine's",
         "ok binlog off",
-        "ok durability every grant is on disk before it is answered",
+        "ok durability every new lease is on disk before it is granted",
         "ok table t, InnoDB",
         "ok columns id_prospect, id_device and timestamp can hold a lease",
         "ok collation id_prospect: utf8mb4_bin, distinguishes letter case",
