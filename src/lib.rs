@@ -33,7 +33,7 @@
 //! | 400, 401, 404, 405, 411, 413, 500, 503 and `Retry-After` of a 503 | `http/response.rs` |
 //! | the limits of fields | `http/requests.rs` (`wait_ms`), `lease/ttl.rs`, `lease/session.rs`, `lease/message.rs` |
 //! | the limit of a body, chunks, slow clients | `http/body.rs` |
-//! | which acquire is next, and who is woken | `queue/state.rs` (`enqueue`, `begin_turn`), `queue/mod.rs` (`finish`) |
+//! | which acquire is next, and who is woken | `queue/order.rs`, `queue/mod.rs` (`finish`) |
 //! | rows that crashed holders left behind | `store/sweep.rs`, from `background.rs` each minute |
 //! | unknown and wrong fields | `http/json.rs` |
 //! | how many operations share a transaction | `store/batch.rs` |

@@ -12,7 +12,9 @@
 //! are parked and repeated, one blocked session at a time. They check for the lock before they
 //! write, so that workers do not wait for it.
 
+mod blocked;
 mod known_leases;
+mod order;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -25,7 +27,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::lease::{Holding, RowVersion, TokenOrigin};
 use crate::store::SessionName;
-use state::{AfterTurn, LastRead, Progress, SessionQueue, State};
+use order::AfterTurn;
+use state::{LastRead, Progress, SessionQueue, State};
 pub use turn::{Batching, LeaseChange, Ready, Refused, Requester, Turn, Waiter};
 
 /// The maximum number of waiters of one server; any further acquire is refused without waiting.
