@@ -28,20 +28,20 @@
 //! | what | where |
 //! |---|---|
 //! | what a verb answers | its file in `lease/`, its statement in `sql/lease/` or `sql/message/` |
-//! | what is written: the expiry, the fencing token, the record of a message | `sql/lease/acquire.sql`, `sql/message/commit.sql` |
+//! | what is written: the expiry, the fencing token, the record of a message | `sql/lease/acquire.sql`, `sql/message/record_on_*.sql` |
 //! | an answer's status, JSON, log line and counter | `http/outcomes.rs` |
 //! | 400, 401, 404, 405, 411, 413, 500, 503 and `Retry-After` of a 503 | `http/response.rs` |
 //! | the limits of fields | `http/requests.rs` (`wait_ms`), `lease/ttl.rs`, `lease/session.rs`, `lease/message.rs` |
-//! | the limit of a body, chunks, slow clients | `http/body.rs` |
-//! | which acquire is next, and who is woken | `queue/order.rs`, `queue/mod.rs` (`finish`) |
+//! | the limit of a body (413), chunks, slow clients | `http/body.rs` |
+//! | which acquire is next, and who is woken | `queue/order.rs`, `queue/wake.rs` |
 //! | rows that crashed holders left behind | `store/sweep.rs`, from `background.rs` each minute |
 //! | unknown and wrong fields | `http/json.rs` |
 //! | how many operations share a transaction | `store/batch.rs` |
 //! | a deadlock, a locked row, a lost connection | `store/retry.rs` |
 //! | error numbers of the database | `db/error.rs`; remedies for refused logins in `db/refusal.rs` |
 //! | a read-only server | `sql/connection/takes_writes.sql`, `db/connection.rs` |
-//! | `KILL` | `db/kill.rs` |
-//! | SIGTERM | `cli/serve.rs`; the steps of the shutdown in `http/server.rs` |
+//! | `KILL` | `db/kill.rs`, from `db/pool.rs` |
+//! | SIGTERM and Ctrl-C | `cli/serve.rs`; the steps of the shutdown in `http/server.rs` |
 //! | settings and their defaults, exit statuses | `cli/settings.rs`, `cli/exit_status.rs` |
 //! | metrics | `metrics.rs` |
 //!
@@ -104,7 +104,7 @@ pub mod testing {
         Acquired, Commit, Committed, Force, Forced, Holder, How, Message, MessageId, Released,
         Renew, Renewed, Row, Snapshot, StoredRecord,
     };
-    pub use crate::store::{Answer, Attempt, Sharing, Statements, StoreError};
+    pub use crate::store::{Answer, Attempt, Sharing, Statements, StoreError, is_abandoned};
 
     /// The statements for the lock table as `sql/schema/lock_table.sql` creates it.
     pub fn statements(table: &str) -> Statements {

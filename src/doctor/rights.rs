@@ -14,7 +14,7 @@ pub const LEASE_STATEMENTS: [&str; 3] = [
 /// The statements of answered messages; the first one reads.
 pub const MESSAGE_STATEMENTS: [&str; 3] = [
     include_str!("../../sql/message/read.sql"),
-    include_str!("../../sql/message/commit.sql"),
+    include_str!("../../sql/message/record_on_commit.sql"),
     include_str!("../../sql/message/forget.sql"),
 ];
 

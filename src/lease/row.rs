@@ -18,10 +18,6 @@ pub const STORED_CHARS: usize = DATETIME_SHAPE.len() + FENCING_DIGITS + OWNER_TO
 /// of its fraction, which is the first of the fencing token and so must not exceed 4.
 const FENCING_LIMIT: u64 = 4_999_999_999_999_999;
 
-/// How long a crashed holder's row stays after its expiry. An acquire that finds it answers
-/// `takeover`, which tells the bot that a worker died.
-const SWEPT_AFTER: Duration = Duration::from_secs(5 * 60);
-
 /// The beginning of every claim of this process: a past datetime, because a generated column may
 /// need a valid one, and eight digits that no other process has.
 pub(crate) fn claim_mark() -> &'static str {
@@ -174,11 +170,12 @@ impl Row {
         })
     }
 
-    /// Whether the row of a crashed holder expired so long ago that it may be swept.
-    pub fn is_abandoned(&self) -> bool {
-        let past_us = self.remaining_us.and_then(|left_us| u64::try_from(-left_us).ok());
-        self.lease.is_some()
-            && past_us.is_some_and(|past_us| Duration::from_micros(past_us) > SWEPT_AFTER)
+    /// How long ago the lease in this row expired: its holder crashed. `None` if it has not, or if
+    /// an old program wrote the row.
+    pub fn overdue(&self) -> Option<Duration> {
+        self.lease.as_ref()?;
+        let past_us = u64::try_from(-self.remaining_us?).ok()?;
+        Some(Duration::from_micros(past_us))
     }
 }
 

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::lease::{Holder, OwnerToken};
+use crate::lease::{Holder, Holding, OwnerToken, RowVersion};
 use crate::store::FirstPacket;
 
 const BATCH: usize = 10;

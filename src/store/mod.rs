@@ -50,7 +50,7 @@ pub use list::Page;
 pub use operation::{Answer, FirstPacket, Operation, StoreError};
 pub use packet::Statements;
 pub use spelling::{SessionName, Spellings};
-pub use sweep::Swept;
+pub use sweep::{Swept, is_abandoned};
 
 /// A batch sends no new packet after this. With the socket timeouts added, every operation ends
 /// within 10 s, before a webhook's provider gives up.

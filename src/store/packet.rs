@@ -62,7 +62,7 @@ statements! {
     read: "lease/read.sql",
     list: "lease/list.sql",
     watch: "lease/watch.sql",
-    commit_message: "message/commit.sql",
+    commit_message: "message/record_on_commit.sql",
     record_on_release: "message/record_on_release.sql",
     read_message: "message/read.sql",
     old_messages: "message/old.sql",

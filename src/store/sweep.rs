@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use super::list::{ListedRow, SCAN_ROWS};
 use super::{Store, StoreError};
 use crate::db::{Packet, Value, columns};
-use crate::lease::Session;
+use crate::lease::{Row, Session};
+
+/// How long a crashed holder's row stays after its expiry. An acquire that finds it answers
+/// `takeover`, which tells the bot that a worker died.
+const SWEPT_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// Records of answered messages that one transaction deletes: few enough to hold locks for only
 /// milliseconds, enough to delete thousands per second.
@@ -22,6 +26,11 @@ pub struct Swept {
     pub next: Option<u64>,
 }
 
+/// Whether the row of a crashed holder may be deleted.
+pub fn is_abandoned(row: &Row) -> bool {
+    row.overdue().is_some_and(|overdue| overdue > SWEPT_AFTER)
+}
+
 impl Store {
     /// Deletes the rows of crashed holders that expired long enough ago, on the page of the table
     /// after the key `after`.
@@ -35,7 +44,7 @@ impl Store {
                 ListedRow::read(row, statements.has_server_zone())?;
             swept.next = Some(row.key);
             swept.held += i64::from(row.remaining().is_some());
-            if row.is_abandoned() {
+            if is_abandoned(&row) {
                 // One row per transaction, so that no other operation waits for its lock.
                 let mut packet = Packet::for_writable_server();
                 statements.append_delete(&session, &row, &mut packet);

@@ -77,7 +77,7 @@ files! {
     "connection/takes_writes.sql"
     "lease/acquire.sql" "lease/release_answered.sql" "lease/written.sql" "lease/renew.sql"
     "lease/release.sql" "lease/release_several.sql" "lease/all_released.sql" "lease/delete_row.sql"
-    "lease/lock.sql" "lease/may_write.sql" "lease/read.sql" "message/commit.sql"
+    "lease/lock.sql" "lease/may_write.sql" "lease/read.sql" "message/record_on_commit.sql"
     "message/record_on_release.sql" "message/read.sql"
 }
 
@@ -99,7 +99,7 @@ impl Stmt {
             Self::Lock(_) => "lease/lock.sql",
             Self::MayWrite => "lease/may_write.sql",
             Self::Read(_) => "lease/read.sql",
-            Self::CommitMessage(..) => "message/commit.sql",
+            Self::CommitMessage(..) => "message/record_on_commit.sql",
             Self::RecordOnRelease(..) => "message/record_on_release.sql",
             Self::ReadMessage(_) => "message/read.sql",
             Self::OldRead(_) => "SELECT timestamp ...",
@@ -180,7 +180,7 @@ fn build(name: &str, values: &Values) -> Stmt {
             let lists = values.all("id_prospects");
             Stmt::Read(lists.iter().flat_map(|list| list.split(',')).map(digits).collect())
         }
-        "message/commit.sql" => Stmt::CommitMessage(session(), message(), owner()),
+        "message/record_on_commit.sql" => Stmt::CommitMessage(session(), message(), owner()),
         "message/record_on_release.sql" => Stmt::RecordOnRelease(session(), message(), owner()),
         "message/read.sql" => {
             let sessions = values.all("id_prospect").into_iter().map(digits);

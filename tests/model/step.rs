@@ -378,7 +378,7 @@ impl Config {
                 let is_abandoned = |row: &Row| {
                     let row = row.clone();
                     let read = RowRead { row, clock_us };
-                    plan::row(&read).is_abandoned()
+                    session_lock::testing::is_abandoned(&plan::row(&read))
                 };
                 row.filter(is_abandoned).map_or(Sweep::Over, Sweep::Deletes)
             }
