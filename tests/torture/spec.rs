@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use todc_utils::specifications::Specification;
 
-/// Far more than a piece of a history needs, in some seconds.
-pub const STEPS_MOST: u64 = 1_000_000;
+/// Several times what a piece of a history has needed, in some seconds.
+pub const STEPS_MOST: u64 = 10_000_000;
 
 thread_local! {
     /// How often the checker has tried an operation since `take_steps`.
