@@ -1,6 +1,7 @@
 //! Acquires for messages that are in progress or answered.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use serde_json::json;
@@ -12,6 +13,7 @@ tests![
     an_answered_message_is_a_duplicate,
     an_answered_message_is_a_duplicate_even_while_the_session_is_held,
     a_repeated_acquire_of_an_answered_message_leaves_its_lease_alone,
+    a_lease_of_an_earlier_packet_on_the_connection_stays_when_its_message_is_answered,
     a_waiter_whose_message_is_answered_meanwhile_gets_no_lease,
     a_crowd_with_messages_is_answered_in_time,
     a_message_whose_worker_died_can_be_acquired_again,
@@ -93,6 +95,26 @@ fn a_repeated_acquire_of_an_answered_message_leaves_its_lease_alone(world: &Worl
         answer.assert_duplicate("m");
         assert_eq!(service.renew(&session, token, 30_000).status, 200);
     }
+}
+
+fn a_lease_of_an_earlier_packet_on_the_connection_stays_when_its_message_is_answered(
+    world: &World,
+) {
+    // It sends one request after the other on one connection, which knows its last fencing token.
+    let service = world.serve(&["--workers", "1"]);
+    let session = Session::new();
+    let ttl = Duration::from_secs(3);
+    let granted = service.acquire(&session, json!({"ttl_ms": 3_000}));
+    let granted_at = Instant::now();
+    let owner_token = granted.text("owner_token");
+    assert_eq!(world.service.renew(&session, &owner_token, 30_000).status, 200);
+    world.service.commit(&session, &owner_token, "m").assert_committed("new");
+    let stored = world.stored(&session);
+    // Until the expiry that this server knows, it would read before it writes.
+    thread::sleep((granted_at + ttl).saturating_duration_since(Instant::now()));
+    let fields = json!({"owner_token": owner_token, "message_id": "m"});
+    service.acquire(&session, fields).assert_duplicate("m");
+    assert_eq!(world.stored(&session), stored);
 }
 
 fn a_waiter_whose_message_is_answered_meanwhile_gets_no_lease(world: &World) {
