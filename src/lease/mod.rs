@@ -49,7 +49,7 @@ pub use ttl::{HOLD_MS, TTL_DEFAULT_MS, TTL_MAX_MS, TTL_MIN_MS, Ttl};
 pub struct Snapshot {
     pub row: Option<Row>,
     pub record: Option<StoredRecord>,
-    /// Rows that the operation's statement changed. 0 for an acquire that shares its INSERT.
+    /// Rows that the operation's statement changed. 0 for an acquire.
     pub changed: u64,
     /// The fencing token of the lease that the acquire's own INSERT wrote.
     pub written: Option<FencingToken>,
