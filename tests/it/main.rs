@@ -37,6 +37,10 @@ use world::{Engine, World};
 /// How many tests run at once. They mostly wait, so this is more than the number of processors.
 const TEST_THREADS: usize = 6;
 
+/// Tests that need the processors for themselves: their clients send without end, and beside other
+/// tests they send faster than the service can receive. These tests run last, one at a time.
+const ALONE: &str = "::http::hostile_clients::";
+
 /// Far longer than any test takes on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(240);
 
@@ -74,10 +78,14 @@ fn main() {
             .chain(db::quorum::TESTS)
             .map(|(name, run)| trial(name.replacen("it::", "", 1), run)),
     );
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let (alone, together) = trials.into_iter().partition(|trial| trial.name().contains(ALONE));
+    let together = libtest_mimic::run(&arguments, together);
+    arguments.test_threads = Some(1);
+    let alone = libtest_mimic::run(&arguments, alone);
     // Stops the databases, which `exit` would not do.
     drop(worlds);
-    conclusion.exit();
+    together.exit_if_failed();
+    alone.exit();
 }
 
 /// Runs a test in its own thread, which has the test's name. A test that hangs fails, and the
