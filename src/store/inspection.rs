@@ -130,17 +130,21 @@ impl Store {
         // If the zones never agreed, the operator has set the one that old programs use.
         let left = if statements.has_server_zone() { report.zone_difference_minutes } else { 0 };
         METRICS.zone_difference.set(left * 60);
-        let is_like = |table| statements.table.is_like(table);
         match (&report.table, report.writes) {
-            (Some(table), Writes::Accepted) if is_like(table) => {
-                statements.ids.keep_below(table.next_id);
-                self.inspection.lock().messages = report.messages.clone();
+            (Some(table), Writes::Accepted) => {
+                if statements.table.is_like(table) {
+                    statements.ids.keep_below(table.next_id);
+                    self.inspection.lock().messages = report.messages.clone();
+                } else {
+                    self.suspect_tables();
+                }
+                self.log_new_warnings(&report);
             }
             // A failover is under way. An inspection of each server would make it last longer.
             (_, Writes::ReadOnly) => self.database.health().suspect_all_connections(),
-            _ => self.suspect_tables(),
+            // The health check logs the reason.
+            (None, _) | (_, Writes::Hang) => self.suspect_tables(),
         }
-        self.log_new_warnings(&report);
     }
 
     /// Logs the warnings and problems whose topics the previous inspection did not report.
