@@ -1,7 +1,7 @@
 //! Requests that wait at the same time go to the database together, and each gets its own answer.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use serde_json::json;
@@ -24,10 +24,14 @@ tests![
     a_missing_message_table_is_no_answer_to_those_who_need_none,
 ];
 
+/// The worker waits for a lock for 1 s. A request may use a connection that is already open.
+const CONNECTED_WITHIN: Duration = Duration::from_millis(600);
+
 type Request<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
 
-/// Sends these requests while the only worker is busy, so that they wait together. The wait is
-/// longer than the time for which acquires and other requests are kept in separate batches.
+/// Sends these requests while the only worker is busy, so that they wait together. After the
+/// connections, the wait is longer than the time for which acquires and other requests are kept in
+/// separate batches.
 fn send_together(world: &World, service: &Service, requests: Vec<Request>) -> Vec<Reply> {
     let busy = Session::new();
     world.store(&busy, "garbage");
@@ -35,8 +39,13 @@ fn send_together(world: &World, service: &Service, requests: Vec<Request>) -> Ve
     thread::scope(|scope| {
         scope.spawn(|| service.acquire(&busy, json!({})));
         world.wait_for_write(&busy);
+        let connected = service.open_descriptors() + requests.len();
+        let until = Instant::now() + CONNECTED_WITHIN;
         let asked: Vec<_> = requests.into_iter().map(|request| scope.spawn(request)).collect();
-        thread::sleep(Duration::from_millis(300));
+        while service.open_descriptors() < connected && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        thread::sleep(Duration::from_millis(150));
         other_program.query_drop("ROLLBACK").unwrap();
         asked.into_iter().map(|asked| asked.join().unwrap()).collect()
     })

@@ -76,6 +76,11 @@ impl Service {
         number.unwrap().parse().unwrap()
     }
 
+    /// How many descriptors it has open: each connection is one.
+    pub fn open_descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
     /// The service's own listening TCP socket.
     pub fn listening_socket(&self) -> OwnedFd {
         let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
