@@ -22,7 +22,6 @@ use super::shared::{Arrived, Shared};
 use crate::metrics::METRICS;
 use crate::net::shut_down;
 use crate::page_history::HISTORY;
-use crate::queue::Batching;
 use crate::store::BATCH_MAX;
 use crate::tiny_http_faults::answer_order::Admission;
 use crate::tiny_http_faults::dead_acceptor;
@@ -90,15 +89,7 @@ impl Shared {
             for (request, arrived) in changes {
                 self.handle(request, arrived);
             }
-            // `OneKind` leaves turns for the next worker. This is allowed only if this worker has
-            // no reads to answer first, and if no worker is blocked in receiving, where it would
-            // not be woken.
-            let batching = if reads.is_empty() && !self.receiving.is_locked() {
-                Batching::OneKind
-            } else {
-                Batching::Mixed
-            };
-            let has_worked = self.router.service.work(batching);
+            let has_worked = self.router.service.work();
             for (request, arrived) in reads {
                 self.handle(request, arrived);
             }
@@ -109,7 +100,7 @@ impl Shared {
             let batch = admitted.len().min(BATCH_MAX);
             requests = admitted.drain(..batch).collect();
             drop(admitted);
-            // Requests that arrived in the meantime join the turns that were left.
+            // Requests that arrived in the meantime join the turns that have become ready.
             if requests.len() < BATCH_MAX
                 && let Some(receiving) = self.receiving.try_lock()
             {

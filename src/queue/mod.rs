@@ -21,7 +21,6 @@ mod tests;
 mod turn;
 mod wake;
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -29,7 +28,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::lease::TokenOrigin;
 use crate::store::SessionName;
 use state::{Progress, State};
-pub use turn::{Batching, LeaseChange, Ready, Refused, Requester, Turn, Waiter};
+pub use turn::{LeaseChange, Ready, Refused, Requester, Turn, Waiter};
 
 /// The maximum number of waiters of one server; any further acquire is refused without waiting.
 /// Each waiter has its own connection, with a thread and two descriptors: together half of the
@@ -40,10 +39,6 @@ const WAITERS_MAX: usize = 2_000;
 /// take 7 s more, and every request must be answered within 10 s, even if the database is slow and
 /// many requests come at once.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long a turn of the other kind may be left for the next batch. A batch takes some
-/// milliseconds. If batches take longer than this, another batch could exceed the turn's timeout.
-const LEAVE_MAX: Duration = Duration::from_millis(100);
 
 /// The queues of all sessions of this server.
 pub struct Queues<T> {
@@ -90,33 +85,23 @@ impl<T> Queues<T> {
 
     /// The next turns, at most `limit`. No session has a second turn before the end of the first is
     /// reported.
-    pub fn next(&self, batching: Batching, limit: usize) -> Vec<Ready<T>> {
+    pub fn next(&self, limit: usize) -> Vec<Ready<T>> {
         let mut state = self.state.lock();
-        let (mut batch_kind, mut turns, mut left) = (None, Vec::new(), VecDeque::new());
+        let mut turns = Vec::new();
         while turns.len() < limit
             && let Some((name, since)) = state.ready.pop_front()
         {
-            if state.is_blocked_turn(&name) {
-                // The turn runs alone, because it may wait for a lock.
-                if !turns.is_empty() {
-                    left.push_back((name, since));
-                } else if let Some(ready) = state.begin_turn(name, since) {
-                    turns.push(ready);
-                    break;
-                }
-                continue;
+            // This turn runs alone, because it may wait for a lock.
+            let is_alone = state.is_blocked_turn(&name);
+            if is_alone && !turns.is_empty() {
+                state.ready.push_front((name, since));
+                break;
             }
-            let (kind, waits_since) = state.front(&name, since);
-            let is_other = batch_kind.is_some_and(|batch_kind| batch_kind != kind);
-            if batching == Batching::OneKind && is_other && waits_since.elapsed() < LEAVE_MAX {
-                left.push_back((name, since));
-            } else if let Some(ready) = state.begin_turn(name, since) {
-                batch_kind.get_or_insert(kind);
-                turns.push(ready);
+            turns.extend(state.begin_turn(name, since));
+            if is_alone && !turns.is_empty() {
+                break;
             }
         }
-        left.append(&mut state.ready);
-        state.ready = left;
         turns
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::state::{Progress, State};
-use super::turn::{Kind, Ready, Turn, Waiter};
+use super::turn::{Ready, Turn, Waiter};
 use crate::store::{FirstPacket, SessionName};
 
 /// What follows a turn.
@@ -41,14 +41,6 @@ impl<T> State<T> {
             }
             Progress::Working => queue.progress = Progress::WorkingThenReady,
             Progress::Ready | Progress::WorkingThenReady => {}
-        }
-    }
-
-    /// The kind of the next turn of a session that is ready, and since when the turn has been due.
-    pub fn front(&mut self, name: &SessionName, since: Instant) -> (Kind, Instant) {
-        match self.queue(name).urgent.front() {
-            Some((_, since)) => (Kind::Other, *since),
-            None => (Kind::Acquire, since),
         }
     }
 

@@ -31,7 +31,7 @@ fn refused(pending: &'static str) -> Refused<&'static str> {
 /// Takes all turns, as a worker does. Returns whose turns they were, in their order.
 fn take_turns(queues: &Queues<&'static str>) -> Vec<&'static str> {
     let mut taken = Vec::new();
-    while let Some(Ready { name, turn, .. }) = queues.next(Batching::Mixed, BATCH).pop() {
+    while let Some(Ready { name, turn, .. }) = queues.next(BATCH).pop() {
         let began = Instant::now();
         match turn {
             Turn::CheckMessage(_) => queues.finish_unchanged(&name),
@@ -57,58 +57,15 @@ fn names<const N: usize>() -> [SessionName; N] {
     std::array::from_fn(|number| (b"bot1".into(), number.to_string().into()))
 }
 
-/// Takes the next batch of one kind.
-fn next_batch(queues: &Queues<&'static str>, limit: usize) -> Vec<&'static str> {
-    let turns = queues.next(Batching::OneKind, limit).into_iter();
-    turns.map(|ready| ready.turn.into_pending()).collect()
-}
-
-#[test]
-fn acquires_are_kept_apart_from_the_rest() {
-    let (queues, names) = (Queues::default(), names::<4>());
-    queues.submit(&names[0], "release", Instant::now());
-    queues.join(&names[1], waiter("a"), TokenOrigin::Ours);
-    queues.submit(&names[2], "renew", Instant::now());
-    queues.join(&names[3], waiter("b"), TokenOrigin::Ours);
-    let batches = [0; 3].map(|_| next_batch(&queues, BATCH));
-    assert_eq!(batches, [vec!["release", "renew"], vec!["a", "b"], vec![]]);
-}
-
-#[test]
-fn a_turn_that_has_waited_for_long_is_not_left_for_the_next_batch() {
-    let (queues, names) = (Queues::default(), names::<2>());
-    let long_ago = Instant::now().checked_sub(LEAVE_MAX).unwrap();
-    queues.join(&names[0], waiter("a"), TokenOrigin::Ours);
-    queues.submit(&names[1], "release", long_ago);
-    assert_eq!(next_batch(&queues, BATCH), ["a", "release"]);
-}
-
-#[test]
-fn a_turn_that_was_left_goes_first_the_next_time() {
-    let (queues, names) = (Queues::default(), names::<4>());
-    queues.submit(&names[0], "release", Instant::now());
-    queues.join(&names[1], waiter("a"), TokenOrigin::Ours);
-    queues.submit(&names[2], "renew", Instant::now());
-    queues.submit(&names[3], "commit", Instant::now());
-    let batches = [0; 3].map(|_| next_batch(&queues, 2));
-    let expected = [vec!["release", "renew"], vec!["a"], vec!["commit"]];
-    assert_eq!(batches, expected);
-}
-
-#[test]
-fn a_session_without_turns_does_not_decide_the_kind() {
-    let (queues, names) = (Queues::default(), names::<2>());
-    queues.join(&names[0], waiter("a"), TokenOrigin::Ours);
-    queues.state.lock().queue(&names[0]).waiters.clear();
-    queues.submit(&names[1], "release", Instant::now());
-    assert_eq!(next_batch(&queues, BATCH), ["release"]);
+fn next_batch(queues: &Queues<&'static str>) -> Vec<&'static str> {
+    queues.next(BATCH).into_iter().map(|ready| ready.turn.into_pending()).collect()
 }
 
 #[test]
 fn a_waiter_that_joins_during_a_turn_has_its_turn() {
     let queues = Queues::default();
     queues.join(&name(), waiter("a"), TokenOrigin::Ours);
-    let turn = queues.next(Batching::Mixed, BATCH).pop().unwrap().turn;
+    let turn = queues.next(BATCH).pop().unwrap().turn;
     let began = Instant::now();
     queues.join(&name(), waiter("b"), TokenOrigin::Ours);
     let Turn::Acquire(first) = turn else {
@@ -128,14 +85,14 @@ fn a_parked_turn_has_waited_since_it_came() {
     let came = [Instant::now(), patient.arrived];
     queues.submit(&name(), "release", came[0]);
     queues.join(&(b"bot2".into(), name().1), patient, TokenOrigin::Ours);
-    let ready = queues.next(Batching::Mixed, BATCH).into_iter();
+    let ready = queues.next(BATCH).into_iter();
     for (Ready { name, turn, since, .. }, expected) in
         ready.zip(["release", "acquire"].into_iter().zip(came))
     {
         assert!(queues.park(&name, turn, since).is_none());
-        assert!(queues.next(Batching::Mixed, BATCH).is_empty());
+        assert!(queues.next(BATCH).is_empty());
         queues.tick(Instant::now() + Duration::from_secs(1));
-        let again = queues.next(Batching::Mixed, BATCH).pop().unwrap();
+        let again = queues.next(BATCH).pop().unwrap();
         assert!(again.is_blocked && again.first_packet == FirstPacket::Read);
         assert_eq!((again.turn.into_pending(), again.since), expected);
         queues.end_blocked_turn();
@@ -146,7 +103,7 @@ fn a_parked_turn_has_waited_since_it_came() {
 fn a_turn_behind_another_has_waited_since_it_came() {
     let queues = Queues::default();
     queues.submit(&name(), "renew", Instant::now());
-    assert_eq!(queues.next(Batching::Mixed, BATCH).len(), 1);
+    assert_eq!(queues.next(BATCH).len(), 1);
     let arrived = Instant::now();
     queues.submit(&name(), "release", arrived);
     let acquire = waiter("acquire");
@@ -154,35 +111,35 @@ fn a_turn_behind_another_has_waited_since_it_came() {
     queues.join(&name(), acquire, TokenOrigin::Ours);
     for since in [arrived, until] {
         let _ = queues.finish(&name(), LeaseChange::None);
-        assert_eq!(queues.next(Batching::Mixed, BATCH).pop().unwrap().since, since);
+        assert_eq!(queues.next(BATCH).pop().unwrap().since, since);
     }
 }
 
 #[test]
 fn blocked_sessions_have_their_turns_one_at_a_time_and_alone() {
-    let (queues, names) = (Queues::default(), names::<4>());
+    let (queues, names) = (Queues::default(), names::<3>());
     for name in &names[..2] {
         queues.submit(name, "blocked", Instant::now());
     }
-    for Ready { name, turn, since, .. } in queues.next(Batching::Mixed, BATCH) {
+    for Ready { name, turn, since, .. } in queues.next(BATCH) {
         queues.park(&name, turn, since);
     }
     queues.tick(Instant::now() + Duration::from_secs(1));
     queues.submit(&names[2], "free", Instant::now());
-    assert_eq!(next_batch(&queues, BATCH), ["blocked"]);
-    assert_eq!(next_batch(&queues, BATCH), ["free"]);
+    assert_eq!(next_batch(&queues), ["blocked"]);
+    assert_eq!(next_batch(&queues), ["free"]);
     queues.tick(Instant::now() + Duration::from_secs(1));
-    assert!(next_batch(&queues, BATCH).is_empty());
+    assert!(next_batch(&queues).is_empty());
     queues.end_blocked_turn();
     queues.tick(Instant::now() + Duration::from_secs(1));
-    assert_eq!(next_batch(&queues, BATCH), ["blocked"]);
+    assert_eq!(next_batch(&queues), ["blocked"]);
 }
 
 #[test]
 fn a_turn_that_is_parked_after_the_end_is_returned() {
     let queues = Queues::default();
     queues.submit(&name(), "release", Instant::now());
-    let Ready { name, turn, since, .. } = queues.next(Batching::Mixed, BATCH).pop().unwrap();
+    let Ready { name, turn, since, .. } = queues.next(BATCH).pop().unwrap();
     queues.close();
     let back = queues.park(&name, turn, since);
     assert_eq!(back.map(Turn::into_pending), Some("release"));

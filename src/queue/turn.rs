@@ -86,20 +86,3 @@ pub enum LeaseChange {
     Renewed(Instant),
     None,
 }
-
-/// Which turns go into one batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Batching {
-    /// All that are ready.
-    Mixed,
-    /// Only acquires or only the rest, whichever is first, and the turns that have waited for long.
-    /// Each statement costs the database as much as a dozen rows, and a batch of one kind needs
-    /// four statements and not six.
-    OneKind,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Kind {
-    Acquire,
-    Other,
-}

@@ -12,7 +12,7 @@ use crate::lease::{
 };
 use crate::logging;
 use crate::metrics::METRICS;
-use crate::queue::{Batching, QUEUE_TIMEOUT, Queues, Ready, Requester, Turn, Waiter};
+use crate::queue::{QUEUE_TIMEOUT, Queues, Ready, Requester, Turn, Waiter};
 use crate::store::{
     Answer, BATCH_MAX, FirstPacket, Locks, Operation, Page, SessionName, Store, StoreError,
 };
@@ -130,8 +130,8 @@ impl Service {
     }
 
     /// Runs the turns that are ready as one batch. Returns whether there were any.
-    pub fn work(&self, batching: Batching) -> bool {
-        let ready = self.queues.next(batching, BATCH_MAX);
+    pub fn work(&self) -> bool {
+        let ready = self.queues.next(BATCH_MAX);
         if ready.is_empty() {
             return false;
         }

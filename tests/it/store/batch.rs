@@ -29,9 +29,7 @@ const CONNECTED_WITHIN: Duration = Duration::from_millis(600);
 
 type Request<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
 
-/// Sends these requests while the only worker is busy, so that they wait together. After the
-/// connections, the wait is longer than the time for which acquires and other requests are kept in
-/// separate batches.
+/// Sends these requests while the only worker is busy, so that they wait together.
 fn send_together(world: &World, service: &Service, requests: Vec<Request>) -> Vec<Reply> {
     let busy = Session::new();
     world.store(&busy, "garbage");
