@@ -16,7 +16,7 @@ use crate::lease::{
 use crate::metrics::METRICS;
 use crate::page_history::{Event, HISTORY};
 use crate::service::{Outcome, STOPPING};
-use crate::store::Operation;
+use crate::store::{Operation, StoreError};
 
 /// The largest `Retry-After` for a held session, regardless of the lease's length: its holder may
 /// release it at any time.
@@ -49,13 +49,9 @@ pub fn respond(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome
         Outcome::Commit(committed) => commit(&committed, message_id),
         Outcome::Release(released) => release(released, message_id),
         Outcome::Force(forced) => force(session, forced, peer),
-        Outcome::Unavailable { cause, owner_token } => {
-            let details = format!(": {cause}");
-            failed(details, Refusal::Unavailable(cause, owner_token))
-        }
+        Outcome::Failed(error @ StoreError::NotStorable(_)) => return Refusal::from(error).into(),
+        Outcome::Failed(error) => failed(format!(": {error}"), error.into()),
         Outcome::Stopping => return Refusal::Unavailable(STOPPING.to_owned(), None).into(),
-        Outcome::Invalid(why) => return Refusal::InvalidRequest(why).into(),
-        Outcome::Bug => failed(String::new(), Refusal::Internal),
     };
     if let Some(counters) = counters(operation) {
         counters.with_label_values(&[counted]).inc();

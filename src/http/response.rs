@@ -185,6 +185,9 @@ impl From<StoreError> for Refusal {
         match error {
             StoreError::Internal => Self::Internal,
             StoreError::NotStorable(why) => Self::InvalidRequest(why),
+            StoreError::OutcomeUnknown(_, ref owner_token) => {
+                Self::Unavailable(error.to_string(), owner_token.clone())
+            }
             error => Self::Unavailable(error.to_string(), None),
         }
     }

@@ -25,14 +25,6 @@ pub enum Acquired {
     Duplicate(Record),
 }
 
-/// The answer to an [`Acquire`] that only reads.
-#[derive(Clone, Debug)]
-pub enum Found {
-    Lease(Lease),
-    Duplicate(Record),
-    Nothing,
-}
-
 /// The owner's view of a lease: the only one with the owner token.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -186,12 +178,12 @@ impl Acquire {
         self.lease(FencingToken(fencing_us), How::New, expires, RowVersion::unread(key))
     }
 
-    /// Answers from a read that no write may follow.
-    pub(crate) fn find(&self, read: Snapshot, sent: Sent) -> Found {
+    /// Answers from a read that no write may follow. Returns `None` if a write is needed, or if
+    /// another owner holds the session.
+    pub(crate) fn find(&self, read: Snapshot, sent: Sent) -> Option<Acquired> {
         match self.after_read(read, sent) {
-            Step::Answer(Acquired::Granted(lease)) => Found::Lease(lease),
-            Step::Answer(Acquired::Duplicate(record)) => Found::Duplicate(record),
-            Step::Answer(Acquired::Held(_)) | Step::Write(_) | Step::NewId => Found::Nothing,
+            Step::Answer(Acquired::Held(_)) | Step::Write(_) | Step::NewId => None,
+            Step::Answer(acquired) => Some(acquired),
         }
     }
 
@@ -319,10 +311,10 @@ mod tests {
     fn find_answers_a_lease_a_record_or_nothing() {
         let find = |row, record| acquire().find(read(row, record, 0), sent());
         let own = lease(OWNER, BEFORE_US, 1);
-        assert!(matches!(find(own, None), Found::Lease(_)));
-        assert!(matches!(find(None, record(OTHER)), Found::Duplicate(_)));
+        assert!(matches!(find(own, None), Some(Acquired::Granted(_))));
+        assert!(matches!(find(None, record(OTHER)), Some(Acquired::Duplicate(_))));
         for row in [None, lease(OTHER, BEFORE_US, 1), lease(OWNER, BEFORE_US, 0)] {
-            assert!(matches!(find(row, None), Found::Nothing));
+            assert!(find(row, None).is_none());
         }
     }
 

@@ -27,7 +27,7 @@ use std::time::Instant;
 
 pub use acquire::Replace;
 pub(crate) use acquire::Step;
-pub use acquire::{Acquire, Acquired, Found, How, Lease, Stale};
+pub use acquire::{Acquire, Acquired, How, Lease, Stale};
 pub use commit::{Commit, Committed};
 pub(crate) use force::ForceStep;
 pub use force::{Force, Forced};

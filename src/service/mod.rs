@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::lease::{
-    Acquire, Committed, Forced, Holding, Id, Lease, OwnerToken, Record, Released, Renewed, Session,
+    Acquire, Committed, Forced, Holding, Id, Lease, Record, Released, Renewed, Session,
 };
 use crate::logging;
 use crate::metrics::METRICS;
@@ -31,27 +31,10 @@ pub enum Outcome {
     Commit(Committed),
     Release(Released),
     Force(Forced),
-    /// The database did not answer, or not in time. If the requester's lease may have been written,
-    /// the outcome has its owner token, with which the requester can repeat the request.
-    Unavailable {
-        cause: String,
-        owner_token: Option<OwnerToken>,
-    },
-    Bug,
-    /// The request is wrong; the text says why.
-    Invalid(String),
+    /// There is no answer.
+    Failed(StoreError),
     /// The service stops.
     Stopping,
-}
-
-impl From<&StoreError> for Outcome {
-    fn from(error: &StoreError) -> Self {
-        match error {
-            StoreError::Internal => Self::Bug,
-            StoreError::NotStorable(why) => Self::Invalid(why.clone()),
-            error => Self::Unavailable { cause: error.to_string(), owner_token: None },
-        }
-    }
 }
 
 /// Sends an outcome to the requester.
@@ -123,7 +106,7 @@ impl Service {
         match self.store.session_name(operation.session()) {
             Ok(name) => Some(Pending { name, operation, reply }),
             Err(error) => {
-                reply(&operation, Outcome::from(&error));
+                reply(&operation, Outcome::Failed(error));
                 None
             }
         }
@@ -144,7 +127,7 @@ impl Service {
                 self.finish(&name, turn, began, Err(StoreError::RowLocked));
             } else {
                 self.queues.finish_unchanged(&name);
-                turn.into_pending().answer(Outcome::from(&too_slow()));
+                turn.into_pending().answer(Outcome::Failed(too_slow()));
             }
         }
         let is_blocked = ready.first().is_some_and(|ready| ready.is_blocked);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Outcome, Pending, Service};
-use crate::lease::{Acquired, Found, How, Lease, Released, Renewed};
+use crate::lease::{Acquired, How, Lease, Released, Renewed};
 use crate::metrics::METRICS;
 use crate::queue::{LeaseChange, Refused, Turn, Waiter};
 use crate::store::{Answer, SessionName, StoreError};
@@ -38,7 +38,7 @@ impl Service {
                 waiter.pending.answer(found(answer).unwrap_or(Outcome::Held(holding, waiters)));
             }
             (Turn::Acquire(waiter), Ok(answer)) => self.finish_acquire(name, waiter, began, answer),
-            (turn, Err(error)) => self.finish_failed(name, turn, began, &error),
+            (turn, Err(error)) => self.finish_failed(name, turn, began, error),
         }
     }
 
@@ -94,20 +94,16 @@ impl Service {
         name: &SessionName,
         turn: Turn<Pending>,
         began: Instant,
-        error: &StoreError,
+        error: StoreError,
     ) {
-        for pending in self.queues.finish_failed(name, began) {
-            // No packet was sent for these.
-            pending.answer(Outcome::Unavailable { cause: error.to_string(), owner_token: None });
+        if let Some(of_others) = error.of_unsent() {
+            for pending in self.queues.finish_failed(name, began) {
+                pending.answer(Outcome::Failed(of_others.clone()));
+            }
+        } else {
+            self.queues.finish_unchanged(name);
         }
-        let outcome = match (&turn, error) {
-            (Turn::Acquire(waiter), StoreError::OutcomeUnknown(_)) => Outcome::Unavailable {
-                cause: error.to_string(),
-                owner_token: Some(waiter.requester.owner_token.clone()),
-            },
-            _ => Outcome::from(error),
-        };
-        turn.into_pending().answer(outcome);
+        turn.into_pending().answer(Outcome::Failed(error));
     }
 }
 
@@ -123,8 +119,8 @@ fn change(answer: &Answer) -> LeaseChange {
 /// The outcome of an acquire that has not had a turn, if it needs none.
 fn found(answer: Answer) -> Option<Outcome> {
     match answer {
-        Answer::Find(Found::Lease(lease)) => Some(Outcome::Granted(lease)),
-        Answer::Find(Found::Duplicate(record)) => Some(Outcome::Duplicate(record)),
+        Answer::Find(Some(Acquired::Granted(lease))) => Some(Outcome::Granted(lease)),
+        Answer::Find(Some(Acquired::Duplicate(record))) => Some(Outcome::Duplicate(record)),
         _ => None,
     }
 }
@@ -136,6 +132,8 @@ fn outcome(answer: Answer) -> Outcome {
         Answer::Commit(committed) => Outcome::Commit(committed),
         Answer::Release(released) => Outcome::Release(released),
         Answer::Force(forced) => Outcome::Force(forced),
-        Answer::Acquire(_) | Answer::Find(_) | Answer::Read(_) => Outcome::Bug,
+        Answer::Acquire(_) | Answer::Find(_) | Answer::Read(_) => {
+            Outcome::Failed(StoreError::Internal)
+        }
     }
 }

@@ -129,7 +129,7 @@ impl<'a> Attempt<'a> {
     fn sent(&mut self, at: Instant) -> Sent {
         self.packets += 1;
         if self.packets > PACKETS_MAX {
-            self.fail(StoreError::OutcomeUnknown("too much contention".to_owned()));
+            self.fail(self.outcome_unknown("too much contention"));
         }
         Sent { at, after_loss: self.lost_at.is_some() }
     }
@@ -251,12 +251,20 @@ impl<'a> Attempt<'a> {
     /// Ends with an error, which must not deny a write that may have taken effect.
     pub fn fail(&mut self, error: StoreError) {
         self.outcome = Some(Err(match (self.lost_at, error) {
-            (Some(_), StoreError::Unavailable(cause)) => StoreError::OutcomeUnknown(cause),
+            (Some(_), StoreError::Unavailable(cause)) => self.outcome_unknown(&cause),
             (Some(_), StoreError::RowLocked) => {
-                StoreError::OutcomeUnknown("then another program held a database lock".to_owned())
+                self.outcome_unknown("then another program held a database lock")
             }
             (_, error) => error,
         }));
+    }
+
+    fn outcome_unknown(&self, cause: &str) -> StoreError {
+        let owner_token = match self.operation {
+            Operation::Acquire(acquire, _) => Some(acquire.owner_token.clone()),
+            _ => None,
+        };
+        StoreError::OutcomeUnknown(cause.to_owned(), owner_token)
     }
 
     /// The outcome. If there is none yet, time is up, and `cause` is the last error.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::db::cause;
 use crate::lease::{
-    Acquire, Acquired, Commit, Committed, Force, Forced, Found, Holding, MessageId, Release,
+    Acquire, Acquired, Commit, Committed, Force, Forced, Holding, MessageId, OwnerToken, Release,
     Released, Renew, Renewed, Session,
 };
 
@@ -58,7 +58,8 @@ impl Operation {
 #[derive(Clone, Debug)]
 pub enum Answer {
     Acquire(Acquired),
-    Find(Found),
+    /// A grant or a duplicate, or nothing.
+    Find(Option<Acquired>),
     Commit(Committed),
     Release(Released),
     Renew(Renewed),
@@ -78,10 +79,25 @@ pub enum StoreError {
     IdsExhausted,
     /// The table cannot store an id. The text says which, and why.
     NotStorable(String),
-    /// The connection was lost during a write, and the outcome could not be read afterwards.
-    OutcomeUnknown(String),
+    /// The connection was lost during a write, and the outcome could not be read afterwards. If the
+    /// write was an acquire, its owner token follows the cause, so that the requester can repeat it.
+    OutcomeUnknown(String, Option<OwnerToken>),
     /// A bug of this program.
     Internal,
+}
+
+impl StoreError {
+    /// The error of an operation that is not sent because it would only fail as slowly as the one
+    /// with this error; `None` if it may succeed.
+    pub fn of_unsent(&self) -> Option<Self> {
+        match self {
+            Self::Unavailable(cause) | Self::OutcomeUnknown(cause, _) => {
+                Some(Self::Unavailable(cause.clone()))
+            }
+            Self::RowLocked => Some(Self::RowLocked),
+            Self::IdsExhausted | Self::NotStorable(_) | Self::Internal => None,
+        }
+    }
 }
 
 impl From<mysql::Error> for StoreError {
@@ -103,7 +119,7 @@ impl fmt::Display for StoreError {
                 "no free id was found in the lock table, whose lowest ids are nearly all taken; nothing was written; \
                  the operator can delete rows that hold nothing any more",
             ),
-            Self::OutcomeUnknown(cause) => write!(
+            Self::OutcomeUnknown(cause, _) => write!(
                 f,
                 "the database did not confirm the write ({cause}); repeat the same request with the same owner_token"
             ),

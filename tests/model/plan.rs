@@ -354,7 +354,7 @@ impl<'a> Replay<'a> {
             }),
             Ok(Answer::Force(Forced::NotHeld)) => Told::NotHeld,
             Ok(other) => unreachable!("nobody asks for this: {other:?}"),
-            Err(StoreError::OutcomeUnknown(_)) => Told::Unavailable(true),
+            Err(StoreError::OutcomeUnknown(..)) => Told::Unavailable(true),
             Err(_) => Told::Unavailable(false),
         }
     }

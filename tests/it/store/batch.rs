@@ -22,6 +22,7 @@ tests![
     a_token_that_is_used_for_two_sessions_releases_its_own_only,
     a_batch_that_waits_keeps_a_lease_that_another_server_granted,
     a_missing_message_table_is_no_answer_to_those_who_need_none,
+    a_request_that_is_refused_fails_nobody_behind_it,
 ];
 
 /// The worker waits for a lock for 1 s. A request may use a connection that is already open.
@@ -389,4 +390,22 @@ fn a_missing_message_table_is_no_answer_to_those_who_need_none(world: &World) {
     });
     let replies = send_together(&own, &service, requests.collect());
     assert_eq!(statuses(&replies), [400, 200, 200, 200]);
+}
+
+fn a_request_that_is_refused_fails_nobody_behind_it(world: &World) {
+    let own = World::start(world.engine);
+    let service = own.serve(&["--workers", "1"]);
+    let session = Session::new();
+    // After the first inspection of the table, so that the database refuses the request.
+    thread::sleep(Duration::from_secs(1));
+    own.sql("DROP TABLE session_lock_message");
+    let behind = || {
+        thread::sleep(Duration::from_millis(100));
+        service.acquire(&session, json!({}))
+    };
+    let requests: Vec<Request> =
+        vec![Box::new(|| service.acquire_for(&session, "m")), Box::new(behind)];
+    let replies = send_together(&own, &service, requests);
+    replies[0].assert_refused(400, "invalid_request");
+    replies[1].assert_granted("new");
 }
