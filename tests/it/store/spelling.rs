@@ -148,7 +148,8 @@ fn waiters_under_all_spellings_stand_in_one_queue(world: &World) {
     std::thread::scope(|scope| {
         let waiting: Vec<_> = ["SAO", "são", "sáó", "ＳＡＯ"]
             .into_iter()
-            .map(|device| {
+            .zip(1..)
+            .map(|(device, count)| {
                 let (service, session) = (&service, spelled(device));
                 let waiting = scope.spawn(move || {
                     let granted = service.acquire(&session, json!({"wait_ms": 20_000}));
@@ -156,7 +157,7 @@ fn waiters_under_all_spellings_stand_in_one_queue(world: &World) {
                     let token = granted.text("owner_token");
                     assert_eq!(service.release(&session, &token).status, 200);
                 });
-                std::thread::sleep(std::time::Duration::from_millis(50));
+                service.wait_for_waiters(&spelled("sao"), count);
                 waiting
             })
             .collect();
