@@ -37,9 +37,9 @@ impl Shared {
             HISTORY.sample_when_due(|| self.router.service.waiting());
             let is_crowded = self.writers.is_crowded();
             if checks.are_due(&size, is_crowded) {
-                let active = self.clients.take_active();
+                let received = self.clients.take_received();
                 self.clients.forget_gone();
-                checks.check(&self.listener.connections, &active, &size, is_crowded);
+                checks.check(&self.listener.connections, &received, &size, is_crowded);
             }
             nudges.pause();
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::net::{Shutdown, SocketAddrAny};
+use rustix::net::{RecvFlags, Shutdown, SocketAddrAny};
 
 use super::sockets;
 
@@ -80,6 +80,24 @@ pub fn shut_down(peer: Option<SocketAddr>, how: Shutdown) {
             let _ = rustix::net::shutdown(socket, how);
         }
     });
+}
+
+/// Cuts off a client: its connection, as [`cut_off_socket`] does.
+pub fn cut_off(peer: Option<SocketAddr>) {
+    let Some(peer) = peer else { return };
+    each_socket(|socket, other| {
+        if other == Some(peer) {
+            cut_off_socket(socket);
+        }
+    });
+}
+
+/// Shuts down a connection, and discards what has arrived on it, which `tiny_http` would otherwise
+/// still parse.
+pub fn cut_off_socket(socket: BorrowedFd) {
+    let _ = rustix::net::shutdown(socket, Shutdown::Both);
+    let mut discarded = [0_u8; 16 * 1024];
+    while let Ok((_, 1..)) = rustix::net::recv(socket, &mut discarded[..], RecvFlags::DONTWAIT) {}
 }
 
 /// Calls `visit` with each socket among the process's descriptors, and with its peer's address, if

@@ -5,5 +5,5 @@ mod connections;
 mod listener;
 pub mod sockets;
 
-pub use connections::{Connections, shut_down};
+pub use connections::{Connections, cut_off, cut_off_socket, shut_down};
 pub use listener::{Listen, Listener, UNIX_PREFIX, set_timeouts};

@@ -6,14 +6,15 @@
 //! client that sends too many is cut off. This works for TCP, where each client has an address; see
 //! `blocked_writer` for Unix sockets.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use parking_lot::Mutex;
 use rustix::net::Shutdown;
 
+use super::unread_body::{DRAIN_MAX_BYTES, headers};
 use crate::metrics::METRICS;
-use crate::net::shut_down;
+use crate::net::{cut_off, shut_down};
 
 /// Requests that a client may send before its previous one is answered. Bots send one at a time.
 /// The limit allows for the rare client that pipelines, and bounds the memory for a hostile one.
@@ -28,8 +29,9 @@ pub struct Clients {
 #[derive(Default)]
 struct State {
     unanswered: HashMap<SocketAddr, Pipeline>,
-    /// Clients that have sent a request since this set was last taken.
-    active: HashSet<SocketAddr>,
+    /// The clients whose requests were received since this map was last taken, and about how many
+    /// bytes these requests had.
+    received: HashMap<SocketAddr, u64>,
 }
 
 /// The requests that a client sent while an earlier one was not answered yet.
@@ -69,7 +71,7 @@ impl Clients {
             return Admission::Now(request);
         };
         let mut state = self.state.lock();
-        state.active.insert(peer);
+        *state.received.entry(peer).or_default() += size_bytes(&request) as u64;
         let Some(pipeline) = state.unanswered.get_mut(&peer) else {
             state.unanswered.insert(peer, Pipeline::default());
             return Admission::Now(request);
@@ -100,7 +102,7 @@ impl Clients {
     /// discarded.
     pub fn cut_off(&self, peer: Option<SocketAddr>) -> VecDeque<tiny_http::Request> {
         METRICS.cut_off.inc();
-        shut_down(peer, Shutdown::Both);
+        cut_off(peer);
         let mut state = self.state.lock();
         let pipeline = peer.and_then(|peer| state.unanswered.get_mut(&peer));
         let requests = pipeline.map(|pipeline| {
@@ -110,9 +112,10 @@ impl Clients {
         requests.unwrap_or_default()
     }
 
-    /// The clients that have sent a request since the last call.
-    pub fn take_active(&self) -> HashSet<SocketAddr> {
-        std::mem::take(&mut self.state.lock().active)
+    /// The clients whose requests were received since the last call, and about how many bytes these
+    /// requests had.
+    pub fn take_received(&self) -> HashMap<SocketAddr, u64> {
+        std::mem::take(&mut self.state.lock().received)
     }
 
     /// Removes clients that were cut off. If a new connection has the same address as one of them,
@@ -126,4 +129,19 @@ impl Clients {
             shut_down(Some(peer), Shutdown::Both);
         }
     }
+}
+
+/// About how many bytes a request has. If the length of its body is not declared, the longest that
+/// is read of a refused body: `tiny_http` parses no other request of the client before its end.
+fn size_bytes(request: &tiny_http::Request) -> usize {
+    let header = |header: &tiny_http::Header| {
+        header.field.as_str().as_str().len() + header.value.as_str().len() + ": \r\n".len()
+    };
+    let head = request.url().len() + request.headers().iter().map(header).sum::<usize>();
+    let body = match request.body_length() {
+        Some(length) => length.min(DRAIN_MAX_BYTES),
+        None if headers(request, "Transfer-Encoding").is_empty() => 0,
+        None => DRAIN_MAX_BYTES,
+    };
+    head + body
 }

@@ -1,26 +1,27 @@
-//! Fault: `tiny_http` keeps the head of a request in memory, without a limit. On a Unix socket,
-//! whose connections inherit no timeouts, nothing cuts off a client that does not read its answers.
+//! Fault: `tiny_http` keeps in memory, without a limit, the head of a request and the requests that
+//! it has read before anybody receives them. If clients send without end while the machine is busy,
+//! honest requests wait behind a million others. On a Unix socket, whose connections inherit no
+//! timeouts, nothing cuts off a client that does not read its answers.
 //!
-//! So a client is cut off if it has sent much since its last complete request, or if its socket
-//! accepts no more answers. The sockets are checked each second, and at once when the process
-//! grows.
+//! So a client is cut off if it has sent much more than the requests that were received from it, or
+//! if its socket accepts no more answers. The sockets are checked each second, and at once when the
+//! process grows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use log::warn;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::Shutdown;
 
 use crate::metrics::METRICS;
-use crate::net::{Connections, set_timeouts, sockets};
+use crate::net::{Connections, cut_off_socket, set_timeouts, sockets};
 use crate::process_stats::ProcessSize;
 
-/// A client that has sent more than this since its last complete request is cut off. An honest head
-/// has a few hundred bytes.
-const UNFINISHED_MAX_BYTES: u64 = 32 * 1024;
+/// A client that has sent more than this, beyond the requests that were received from it, is cut
+/// off. An honest request has a few hundred bytes, and the next one is sent after its answer.
+const UNRECEIVED_MAX_BYTES: u64 = 32 * 1024;
 
 /// A client of a Unix socket whose answers have not fitted for this time is cut off, or sooner if
 /// there are many writers. The client is on this machine, and reads within milliseconds if it reads
@@ -43,8 +44,8 @@ pub struct Checks {
 
 #[derive(Default)]
 struct Sockets {
-    /// How many bytes each client had sent when it last completed a request.
-    finished: HashMap<SocketAddr, u64>,
+    /// How many bytes each client had sent at the last check that followed a request of it.
+    received: HashMap<SocketAddr, u64>,
     /// Since when each connection of a Unix socket, by its inode, has accepted no more answers.
     unread_since: HashMap<u64, Instant>,
 }
@@ -61,12 +62,12 @@ impl Checks {
             || self.checked_at.elapsed() >= CHECK_INTERVAL
     }
 
-    /// Cuts off clients as described above. The clients in `active` have completed a request since
-    /// the last check.
+    /// Cuts off clients as described above. `received` contains the clients whose requests were
+    /// received since the last check, and about how many bytes these requests had.
     pub fn check(
         &mut self,
         connections: &Connections,
-        active: &HashSet<SocketAddr>,
+        received: &HashMap<SocketAddr, u64>,
         size: &ProcessSize,
         is_crowded: bool,
     ) {
@@ -76,47 +77,46 @@ impl Checks {
         let mut cut_off = 0;
         connections.each(|socket, peer| {
             let is_bad = match peer {
-                Some(peer) => now.sends_endless_head(socket, peer, &self.sockets, active),
+                Some(peer) => now.sends_too_much(socket, peer, &self.sockets, received),
                 None => now.reads_no_answers(socket, &self.sockets, timeout),
             };
             if is_bad {
                 cut_off += 1;
-                let _ = rustix::net::shutdown(socket, Shutdown::Both);
+                cut_off_socket(socket);
             }
         });
         self.sockets = now;
         if cut_off > 0 {
             METRICS.cut_off.inc_by(cut_off);
             warn!(
-                "cut off {cut_off} clients that sent an endless head, or did not read their answers"
+                "cut off {cut_off} clients that sent an endless head or too many requests, or did not read their answers"
             );
         }
     }
 }
 
 impl Sockets {
-    fn sends_endless_head(
+    fn sends_too_much(
         &mut self,
         socket: BorrowedFd,
         peer: SocketAddr,
         before: &Self,
-        active: &HashSet<SocketAddr>,
+        received: &HashMap<SocketAddr, u64>,
     ) -> bool {
         // Each connection has two descriptors.
-        if self.finished.contains_key(&peer) {
+        if self.received.contains_key(&peer) {
             return false;
         }
-        let Some(received) = sockets::received_bytes(socket) else {
+        let Some(sent) = sockets::received_bytes(socket) else {
             return false;
         };
-        let finished = match before.finished.get(&peer) {
-            _ if active.contains(&peer) => received,
-            // If the client has received less, it is another connection with the same port.
-            Some(finished) if *finished <= received => *finished,
-            _ => 0,
-        };
-        self.finished.insert(peer, finished);
-        received - finished > UNFINISHED_MAX_BYTES
+        // If the client has sent less, it is another connection with the same port.
+        let known = before.received.get(&peer).filter(|known| **known <= sent);
+        let known = known.copied().unwrap_or(0);
+        let requests = received.get(&peer).copied();
+        self.received.insert(peer, requests.map_or(known, |_| sent));
+        // The sizes of the requests are estimates, so twice as much is allowed.
+        sent - known > UNRECEIVED_MAX_BYTES + 2 * requests.unwrap_or(0)
     }
 
     fn reads_no_answers(&mut self, socket: BorrowedFd, before: &Self, timeout: Duration) -> bool {

@@ -8,7 +8,7 @@
 //! | `early_close` | it does not tell a client that it closes the connection |
 //! | `answer_order` | the answer to a pipelined request blocks its writer until the earlier ones are written |
 //! | `blocked_writer` | the same on a Unix socket, where nothing identifies the client of a request |
-//! | `endless_head` | it keeps a request's head in memory, without a limit, and nothing cuts off a client of a Unix socket that does not read |
+//! | `endless_head` | it keeps a request's head, and the requests that nobody has received yet, in memory without a limit; nothing cuts off a client of a Unix socket that does not read |
 //! | `forgotten_connection` | in a burst, it accepts connections and then forgets them |
 //! | `dead_acceptor` | its accepting thread ends at the first error |
 //!
