@@ -25,8 +25,8 @@ tests![
     a_request_that_is_refused_fails_nobody_behind_it,
 ];
 
-/// The worker waits for a lock for 1 s. A request may use a connection that is already open.
-const CONNECTED_WITHIN: Duration = Duration::from_millis(600);
+/// The worker waits for the lock for 1 s. A request may use a connection that is already open.
+const RECEIVED_WITHIN: Duration = Duration::from_millis(700);
 
 type Request<'a> = Box<dyn FnOnce() -> Reply + Send + 'a>;
 
@@ -39,12 +39,18 @@ fn send_together(world: &World, service: &Service, requests: Vec<Request>) -> Ve
         scope.spawn(|| service.acquire(&busy, json!({})));
         world.wait_for_write(&busy);
         let connected = service.open_descriptors() + requests.len();
-        let until = Instant::now() + CONNECTED_WITHIN;
+        let until = Instant::now() + RECEIVED_WITHIN;
         let asked: Vec<_> = requests.into_iter().map(|request| scope.spawn(request)).collect();
         while service.open_descriptors() < connected && Instant::now() < until {
             thread::sleep(Duration::from_millis(10));
         }
-        thread::sleep(Duration::from_millis(150));
+        thread::sleep(Duration::from_millis(200));
+        // The slower the machine is, the longer these take, and the requests before them.
+        for _ in 0..4 {
+            if Instant::now() < until {
+                service.get("/healthz");
+            }
+        }
         other_program.query_drop("ROLLBACK").unwrap();
         asked.into_iter().map(|asked| asked.join().unwrap()).collect()
     })
@@ -157,8 +163,8 @@ fn many_locked_rows_do_not_fail_the_rest_of_their_batch(world: &World) {
 }
 
 fn an_unusable_message_table_does_not_fail_requests_without_a_message(world: &World) {
-    /// So many that, one by one, they would take a hundred packets.
-    const REQUESTS: usize = 60;
+    /// One by one, those with a message would wait for a dozen seconds.
+    const REQUESTS: usize = 24;
     for (change, status, word) in [
         ("LOCK TABLES session_lock_message WRITE", 503, "another program holds a database lock"),
         ("DROP TABLE session_lock_message", 400, "session_lock_message"),
