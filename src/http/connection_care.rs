@@ -34,11 +34,11 @@ impl Shared {
             nudges.adapt(&size);
             self.receive_for_workers();
             self.readers.end_late();
-            HISTORY.sample_when_due(|| self.router.service.waiting());
+            HISTORY.sample_when_due(|| self.router.service.queued());
             let is_crowded = self.writers.is_crowded();
             if checks.are_due(&size, is_crowded) {
-                let received = self.clients.take_received();
                 self.clients.forget_gone();
+                let received = self.clients.take_received();
                 checks.check(&self.listener.connections, &received, &size, is_crowded);
             }
             nudges.pause();

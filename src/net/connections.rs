@@ -92,12 +92,16 @@ pub fn cut_off(peer: Option<SocketAddr>) {
     });
 }
 
+/// More than the receive buffer of a connection holds.
+const DISCARDED_BYTES: usize = 256 * 1024;
+
 /// Shuts down a connection, and discards what has arrived on it, which `tiny_http` would otherwise
-/// still parse.
+/// still parse. Discards all at once: of a part, `tiny_http` could read the rest as a request that
+/// nobody has sent.
 pub fn cut_off_socket(socket: BorrowedFd) {
     let _ = rustix::net::shutdown(socket, Shutdown::Both);
-    let mut discarded = [0_u8; 16 * 1024];
-    while let Ok((_, 1..)) = rustix::net::recv(socket, &mut discarded[..], RecvFlags::DONTWAIT) {}
+    let mut discarded = vec![0; DISCARDED_BYTES];
+    let _ = rustix::net::recv(socket, &mut discarded[..], RecvFlags::DONTWAIT);
 }
 
 /// Calls `visit` with each socket among the process's descriptors, and with its peer's address, if

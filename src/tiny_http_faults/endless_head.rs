@@ -114,9 +114,12 @@ impl Sockets {
         let known = before.received.get(&peer).filter(|known| **known <= sent);
         let known = known.copied().unwrap_or(0);
         let requests = received.get(&peer).copied();
-        self.received.insert(peer, requests.map_or(known, |_| sent));
         // The sizes of the requests are estimates, so twice as much is allowed.
-        sent - known > UNRECEIVED_MAX_BYTES + 2 * requests.unwrap_or(0)
+        let is_too_much = sent - known > UNRECEIVED_MAX_BYTES + 2 * requests.unwrap_or(0);
+        // A client is cut off, and counted, once.
+        let is_known = requests.is_none() && !is_too_much;
+        self.received.insert(peer, if is_known { known } else { sent });
+        is_too_much
     }
 
     fn reads_no_answers(&mut self, socket: BorrowedFd, before: &Self, timeout: Duration) -> bool {
