@@ -120,6 +120,18 @@ impl Report {
         Self { findings: vec![finding], ..Self::default() }
     }
 
+    /// Whether the server refused the connection, so that nothing was inspected.
+    pub fn is_refused(&self) -> bool {
+        self.clock_difference_s.is_none()
+    }
+
+    /// What makes the table unusable. (A time zone only matters at the start.)
+    pub fn why_unusable(&self) -> String {
+        let problems = self.of(Verdict::Problem);
+        let problems = problems.filter(|problem| problem.topic != findings::TIME_ZONE);
+        problems.map(|problem| problem.text.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
     /// Whether the server's time zone allows a service to start.
     pub fn has_usable_zone(&self) -> bool {
         self.of(Verdict::Problem).all(|finding| finding.topic != findings::TIME_ZONE)

@@ -90,8 +90,7 @@ impl Store {
     /// written.
     fn adopt(&self, report: &Report, connection: &mut Connection) -> Result<(), String> {
         let Some(table) = &report.table else {
-            let problem = report.of(Verdict::Problem).next();
-            return Err(problem.map_or_else(String::new, |problem| problem.text.clone()));
+            return Err(report.why_unusable());
         };
         match report.writes {
             Writes::Accepted => {}
@@ -142,6 +141,8 @@ impl Store {
             }
             // A failover is under way. An inspection of each server would make it last longer.
             (_, Writes::ReadOnly) => self.database.health().suspect_all_connections(),
+            // No health check reports this while connections of the pool still work.
+            (None, _) if report.is_refused() => self.log_new_warnings(&report),
             // The health check logs the reason.
             (None, _) | (_, Writes::Hang) => self.suspect_tables(),
         }
