@@ -16,11 +16,13 @@
 -- In VALUES, it would be read before a wait for another server's insert or delete of the session's
 -- row, and the fencing tokens of a session could decrease.
 -- The guards name the session or its claim: if another session's row has the id, nothing changes.
--- The rows are read back with read.sql in the same transaction. After a statement for one
--- acquire, written.sql reads LAST_INSERT_ID(): the fencing token of the lease, if one was written. So
--- the acquire knows whether the lease in its row is the one that it wrote. The count does not show
--- this: a proxy may have rows counted that do not change, each as 1. A single acquire needs no read if
--- its row was inserted (1) and dated (2): only then there are 3 affected rows.
+-- An acquire without a message, alone in its batch, is first sent without a transaction. If its row
+-- was inserted (1) and dated (2), and only then, there are 3 affected rows, and they are the answer.
+-- Otherwise the rows are read back with read.sql in the same transaction. An acquire with a caller's
+-- token or a message then has a statement of its own, after which written.sql reads LAST_INSERT_ID():
+-- the fencing token of the lease, if one was written. So the acquire knows whether the lease in its
+-- row is the one that it wrote. The count does not show this: a proxy may have rows counted that do
+-- not change, each as 1.
 INSERT INTO {table} ({key}, id_prospect, id_device, timestamp)
 VALUES /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/,
     /*each ,*/ (:key, :id_prospect, :id_device, :claim)/*end*/

@@ -251,7 +251,9 @@ impl<'a> Attempt<'a> {
     /// Ends with an error, which must not deny a write that may have taken effect.
     pub fn fail(&mut self, error: StoreError) {
         self.outcome = Some(Err(match (self.lost_at, error) {
-            (Some(_), StoreError::Unavailable(cause)) => self.outcome_unknown(&cause),
+            (Some(_), StoreError::Unavailable(cause) | StoreError::NotStorable(cause)) => {
+                self.outcome_unknown(&cause)
+            }
             (Some(_), StoreError::RowLocked) => {
                 self.outcome_unknown("then another program held a database lock")
             }
@@ -326,7 +328,12 @@ mod tests {
     #[test]
     fn an_error_after_a_lost_packet_does_not_say_that_nothing_was_written() {
         let operation = acquire();
-        for error in [StoreError::Unavailable("gone".to_owned()), StoreError::RowLocked] {
+        let gone = || "gone".to_owned();
+        for error in [
+            StoreError::Unavailable(gone()),
+            StoreError::NotStorable(gone()),
+            StoreError::RowLocked,
+        ] {
             let mut attempt = Attempt::new(&operation);
             attempt.mark_lost(Instant::now());
             attempt.fail(error);

@@ -1,9 +1,10 @@
 //! A batch of operations in, a batch of answers out.
 //!
 //! All operations of a batch go through the same loop together. One packet reads for those that
-//! begin with a read. One packet writes, and the rows that it reads back are the answers. A stale
-//! row leads to one more packet, which takes the row over. If a packet for several operations
-//! fails, each operation continues alone, so that the error of one does not fail the others.
+//! begin with a read. One packet writes, and its counts and the rows that it reads back are the
+//! answers. A stale row leads to one more packet, which takes the row over. If a packet for several
+//! operations fails, each operation continues alone, so that the error of one does not fail the
+//! others.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -77,7 +78,8 @@ impl Batch<'_> {
             let open = attempts.iter_mut().filter(|attempt| attempt.is_open());
             let (mut alone, together): (Vec<_>, Vec<_>) =
                 open.partition(|attempt| attempt.sharing == Sharing::Nothing);
-            // Operations without a message go first: the lock may be on the table of messages.
+            // Operations without a message go first: if another program has locked the table of
+            // messages, only the others fail.
             alone.sort_by_key(|attempt| attempt.operation.message_id().is_some());
             let groups = alone.into_iter().map(|attempt| vec![attempt]);
             for mut group in [together].into_iter().chain(groups) {
@@ -117,15 +119,17 @@ impl Batch<'_> {
             self.use_inspected_tables(attempts);
         }
         while self.is_in_time() {
-            let mut reading = select(attempts, Attempt::is_reading);
+            let open = attempts.iter_mut().map(|attempt| &mut **attempt).filter(|a| a.is_open());
+            let (mut reading, mut writing): (Vec<_>, Vec<_>) =
+                open.partition(|attempt| attempt.is_reading());
             if !reading.is_empty() {
                 self.read(&mut connection, &mut reading)?;
                 continue;
             }
             if self.locks == Locks::Check {
-                self.fail_locked(&mut connection, &mut select(attempts, Attempt::is_writing));
+                self.fail_locked(&mut connection, &mut writing);
+                writing.retain(|attempt| attempt.is_open());
             }
-            let mut writing = select(attempts, Attempt::is_writing);
             if writing.is_empty() {
                 return Ok(());
             }
@@ -243,11 +247,4 @@ impl Batch<'_> {
         }
         Ok(())
     }
-}
-
-fn select<'a, 'g, 'o>(
-    attempts: &'g mut [&'a mut Attempt<'o>],
-    predicate: fn(&Attempt<'o>) -> bool,
-) -> Vec<&'g mut Attempt<'o>> {
-    attempts.iter_mut().map(|attempt| &mut **attempt).filter(|attempt| predicate(attempt)).collect()
 }

@@ -93,7 +93,7 @@ impl Store {
     pub fn ready(&self) -> Result<(), StoreError> {
         let mut packet = Packet::for_writable_server();
         self.statements()?.may_write.write(&mut packet, &[]);
-        self.run_again(&packet).map(drop)
+        self.run_read(&packet).map(drop)
     }
 
     /// The name of a session, which is the same for all spellings that the table's collations make
@@ -118,12 +118,12 @@ impl Store {
     fn query(&self, sql: &Statement, values: &Values) -> Result<Vec<Row>, StoreError> {
         let mut packet = Packet::for_writable_server();
         sql.write(&mut packet, values);
-        self.run_again(&packet)
+        self.run_read(&packet)
     }
 
     /// Runs a packet that only reads. Runs it again if the connection is lost. Returns the rows of
     /// its last statement.
-    fn run_again(&self, packet: &Packet) -> Result<Vec<Row>, StoreError> {
+    fn run_read(&self, packet: &Packet) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + BATCH_TIMEOUT;
         let mut is_inspected = false;
         loop {
