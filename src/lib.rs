@@ -33,7 +33,7 @@
 //! | 400, 401, 404, 405, 411, 413, 500, 503 and `Retry-After` of a 503 | `http/response.rs` |
 //! | the limits of fields | `http/requests.rs` (`wait_ms`), `lease/ttl.rs`, `lease/session.rs`, `lease/message.rs` |
 //! | the limit of a body (413), chunks, slow clients | `http/body.rs` |
-//! | which acquire is next, and who is woken | `queue/order.rs`, `queue/wake.rs` |
+//! | which acquire is next, and what follows a turn | `queue/order.rs`, `queue/wake.rs` |
 //! | rows that crashed holders left behind | `store/sweep.rs`, from `background.rs` each minute |
 //! | unknown and wrong fields | `http/json.rs` |
 //! | how many operations share a transaction | `store/batch.rs` |
@@ -58,10 +58,11 @@
 //!    `http/requests.rs`). The fields become an operation, which joins its session's queue
 //!    (`service/mod.rs`, `queue/mod.rs`).
 //! 3. The worker takes the turns that are ready, at most one per session, and runs them as one
-//!    batch (`store/batch.rs`). Each operation is an attempt, which knows the packet that it needs
-//!    next (`store/attempt.rs`). Each packet that writes is one transaction (`store/packet.rs`).
-//!    For a single acquire, an INSERT, and for a release, a DELETE, the count is the answer. Other
-//!    packets read the rows back in the same transaction.
+//!    batch (`store/batch.rs`). An attempt is the state of one operation, and knows the packet that it
+//!    needs next (`store/attempt.rs`). Each packet that writes is one transaction
+//!    (`store/packet.rs`). An acquire or a release without a message, alone in its batch, is one
+//!    statement, and its count is the answer. Other packets read the rows back in the same
+//!    transaction.
 //! 4. The rows of the reply are assigned to their operations (`store/reply.rs`), and the file of
 //!    the verb decides what they mean (`lease/acquire.rs`, `renew.rs`, `commit.rs`, `release.rs`).
 //! 5. The queue gets the outcome: the next waiter gets its turn, or continues to wait

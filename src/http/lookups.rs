@@ -113,12 +113,12 @@ pub fn readyz(service: &Service, _: &Lookup) -> Result<Response, Refusal> {
 }
 
 pub fn metrics(service: &Service) -> Response {
-    METRICS.waiters.set(i64::try_from(service.waiting()).unwrap_or(i64::MAX));
+    METRICS.waiters.set(i64::try_from(service.queued()).unwrap_or(i64::MAX));
     Response::text(METRICS.text(), METRICS_TEXT)
 }
 
 pub fn history(service: &Service) -> Response {
-    Response::new(200, &HISTORY.to_json(service.waiting()))
+    Response::new(200, &HISTORY.to_json(service.queued()))
 }
 
 pub fn openapi(_: &Service) -> Response {

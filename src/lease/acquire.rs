@@ -117,8 +117,8 @@ impl Replace {
 }
 
 impl Acquire {
-    /// Whether it must know which lease its own INSERT wrote: another request can have the same owner
-    /// token, or the next statement deletes that lease.
+    /// Whether it needs an INSERT of its own, to know which lease that INSERT wrote: another request
+    /// may have the same owner token, or the next statement may delete only that lease.
     pub(crate) fn needs_own_insert(&self) -> bool {
         self.origin == TokenOrigin::Callers || self.message_id.is_some()
     }
@@ -191,8 +191,8 @@ impl Acquire {
     fn found_own(&self, fencing_token: FencingToken, holding: &Holding) -> Step {
         let how = match self.origin {
             TokenOrigin::Callers => How::Again,
-            // No other request has this token, so an INSERT with an odd count wrote the lease: a
-            // trigger or the versions of a table can change the count.
+            // No other request has this token, so a single INSERT wrote the lease, although its count
+            // was not 3: a trigger or the versions of a table can change the count.
             TokenOrigin::Ours => How::New,
         };
         let lease = self.lease(fencing_token, how, holding.expires, holding.row);

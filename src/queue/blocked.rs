@@ -43,10 +43,13 @@ impl<T> State<T> {
         }
     }
 
-    /// Ends the turn of a blocked session.
-    pub fn end_blocked_turn(&mut self) {
-        self.blocked_turn = None;
-        self.unpark(Instant::now());
+    /// Ends the turn of this blocked session, if it has the turn. A session that is no longer blocked
+    /// may have had another turn meanwhile.
+    pub fn end_blocked_turn(&mut self, name: &SessionName) {
+        if self.is_blocked_turn(name) {
+            self.blocked_turn = None;
+            self.unpark(Instant::now());
+        }
     }
 
     /// Whether this session, which is ready, is the blocked session that has the turn.

@@ -1,4 +1,4 @@
-//! The queues of sessions: first come, first served. A waiter takes no thread and no database
+//! The queues of sessions: first come, first served. A waiter takes no worker and no database
 //! connection.
 //!
 //! Every operation on a session passes through the session's queue in [`Queues`], one turn at a
@@ -30,10 +30,10 @@ use crate::store::SessionName;
 use state::{Progress, State};
 pub use turn::{LeaseChange, Ready, Refused, Requester, Turn, Waiter};
 
-/// The maximum number of waiters of one server; any further acquire is refused without waiting.
-/// Each waiter has its own connection, with a thread and two descriptors: together half of the
-/// unit's 8,192.
-const WAITERS_MAX: usize = 2_000;
+/// The maximum number of acquires in the queues. With more, an acquire does not wait: its turn grants
+/// or refuses it. The HTTP connection of a waiter takes a thread of `tiny_http` and two descriptors:
+/// together half of the unit's 8,192.
+const QUEUED_MAX: usize = 2_000;
 
 /// A turn that no worker could begin in this time is refused without an attempt. An attempt may
 /// take 7 s more, and every request must be answered within 10 s, even if the database is slow and
@@ -65,7 +65,7 @@ impl<T> Queues<T> {
     /// session. In that case, it does not wait behind the waiters.
     pub fn join(&self, name: &SessionName, mut waiter: Waiter<T>, token: TokenOrigin) {
         let mut state = self.state.lock();
-        if state.queued >= WAITERS_MAX {
+        if state.queued >= QUEUED_MAX {
             waiter.until = waiter.arrived;
         }
         let queue = state.queue(name);
@@ -87,20 +87,23 @@ impl<T> Queues<T> {
     /// reported.
     pub fn next(&self, limit: usize) -> Vec<Ready<T>> {
         let mut state = self.state.lock();
-        let mut turns = Vec::new();
+        let (mut turns, mut left) = (Vec::new(), None);
         while turns.len() < limit
             && let Some((name, since)) = state.ready.pop_front()
         {
-            // This turn runs alone, because it may wait for a lock.
-            let is_alone = state.is_blocked_turn(&name);
-            if is_alone && !turns.is_empty() {
-                state.ready.push_front((name, since));
-                break;
+            // A blocked session's turn runs alone, because it may wait for a lock.
+            let is_blocked = state.is_blocked_turn(&name);
+            if is_blocked && !turns.is_empty() {
+                left = Some((name, since));
+                continue;
             }
             turns.extend(state.begin_turn(name, since));
-            if is_alone && !turns.is_empty() {
+            if is_blocked && !turns.is_empty() {
                 break;
             }
+        }
+        if let Some(left) = left {
+            state.ready.push_front(left);
         }
         turns
     }
@@ -127,14 +130,13 @@ impl<T> Queues<T> {
         self.state.lock().unblock(name);
     }
 
-    /// Reports that the turn of a blocked session is over, so that the next one may have its turn.
-    pub fn end_blocked_turn(&self) {
-        self.state.lock().end_blocked_turn();
+    /// Reports that the turn of this blocked session is over, so that the next one may have its turn.
+    pub fn end_blocked_turn(&self, name: &SessionName) {
+        self.state.lock().end_blocked_turn(name);
     }
 
     /// Queues a turn that checks whether the message of a waiter is answered, before the waiter is
-    /// refused. Returns the waiter if the service
-    /// stops.
+    /// refused. Returns the waiter if the service stops.
     pub fn check_message_in_turn(
         &self,
         name: &SessionName,
@@ -150,8 +152,8 @@ impl<T> Queues<T> {
         None
     }
 
-    /// Takes out the waiters of the requester that was just granted the lease: the same worker has
-    /// repeated its request.
+    /// Takes out the waiters of the requester that was just granted the lease: it has repeated its
+    /// request.
     pub fn take_same(&self, name: &SessionName, requester: &Requester) -> Vec<Waiter<T>> {
         let mut state = self.state.lock();
         let same = state.queue(name).extract(|waiter| waiter.requester == *requester);
@@ -167,11 +169,11 @@ impl<T> Queues<T> {
     /// The number of waiters for a session.
     pub fn waiters(&self, name: &SessionName) -> usize {
         let state = self.state.lock();
-        state.queues.get(name).map_or(0, |queue| queue.waiting(Instant::now()))
+        state.queues.get(name).map_or(0, |queue| queue.waiters(Instant::now()))
     }
 
     /// The number of acquires in all queues, with `wait_ms` or without.
-    pub fn waiting(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.state.lock().queued
     }
 

@@ -49,16 +49,14 @@ impl<T> State<T> {
         let urgent = queue.urgent.pop_front();
         let acquire = || {
             let waiter = queue.waiters.pop_front()?;
-            // An acquire whose wait is over is late from then on.
+            // If the acquire's wait is over, its turn has been due since then.
             let since = since.min(waiter.until);
             Some((Turn::Acquire(waiter), since))
         };
         let Some((turn, since)) = urgent.or_else(acquire) else {
             queue.progress = Progress::Idle;
             self.remove_if_empty(&name);
-            if self.is_blocked_turn(&name) {
-                self.end_blocked_turn();
-            }
+            self.end_blocked_turn(&name);
             return None;
         };
         queue.progress = Progress::Working;

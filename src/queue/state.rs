@@ -1,5 +1,5 @@
 //! The state of the queues, which a lock protects: one queue for each session, and the sessions
-//! that are ready. `order` and `blocked` change it.
+//! that are ready.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -69,7 +69,7 @@ impl<T> Default for SessionQueue<T> {
 
 impl<T> SessionQueue<T> {
     /// The number of acquires that may wait. The others stay in the queue only until the next turn.
-    pub fn waiting(&self, now: Instant) -> usize {
+    pub fn waiters(&self, now: Instant) -> usize {
         self.waiters.iter().filter(|waiter| waiter.until > now).count()
     }
 
@@ -124,7 +124,7 @@ impl<T> State<T> {
         }
         let (began, holding) = (*began, holding.clone());
         let over = queue.extract(|waiter| waiter.until <= now && waiter.arrived <= began);
-        let waiters = queue.waiting(now);
+        let waiters = queue.waiters(now);
         self.queued -= over.len();
         let refused =
             over.into_iter().map(|waiter| Refused { waiter, holding: holding.clone(), waiters });

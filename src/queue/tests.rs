@@ -95,7 +95,7 @@ fn a_parked_turn_has_waited_since_it_came() {
         let again = queues.next(BATCH).pop().unwrap();
         assert!(again.is_blocked && again.first_packet == FirstPacket::Read);
         assert_eq!((again.turn.into_pending(), again.since), expected);
-        queues.end_blocked_turn();
+        queues.end_blocked_turn(&name);
     }
 }
 
@@ -130,7 +130,10 @@ fn blocked_sessions_have_their_turns_one_at_a_time_and_alone() {
     assert_eq!(next_batch(&queues), ["free"]);
     queues.tick(Instant::now() + Duration::from_secs(1));
     assert!(next_batch(&queues).is_empty());
-    queues.end_blocked_turn();
+    queues.end_blocked_turn(&names[1]);
+    queues.tick(Instant::now() + Duration::from_secs(1));
+    assert!(next_batch(&queues).is_empty(), "another session has the turn");
+    queues.end_blocked_turn(&names[0]);
     queues.tick(Instant::now() + Duration::from_secs(1));
     assert_eq!(next_batch(&queues), ["blocked"]);
 }

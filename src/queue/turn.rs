@@ -5,8 +5,7 @@ use std::time::Instant;
 use crate::lease::{Holding, MessageId, OwnerToken};
 use crate::store::{FirstPacket, SessionName};
 
-/// The worker that requests a lease, and the message. A worker that repeats its request is the same
-/// requester.
+/// Who requests a lease, and for which message. A repeated request has the same requester.
 #[derive(PartialEq)]
 pub struct Requester {
     pub owner_token: OwnerToken,

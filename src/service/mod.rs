@@ -23,7 +23,7 @@ pub const STOPPING: &str = "the server is stopping; repeat the same request";
 /// The outcome of a request.
 pub enum Outcome {
     Granted(Lease),
-    /// Another worker holds the session; the number is that of the waiters.
+    /// The session is held; the number is that of the waiters.
     Held(Holding, usize),
     /// The message of an acquire is answered.
     Duplicate(Record),
@@ -120,20 +120,20 @@ impl Service {
         }
         let began = Instant::now();
         let in_time = |ready: &Ready<_>| ready.since.elapsed() < QUEUE_TIMEOUT;
-        let had_blocked = ready.iter().any(|ready| ready.is_blocked);
+        // The turn of a blocked session is the only one.
+        let blocked = ready.iter().find(|ready| ready.is_blocked).map(|ready| ready.name.clone());
         let (ready, late): (Vec<_>, Vec<_>) = ready.into_iter().partition(in_time);
-        for Ready { name, turn, is_blocked, .. } in late {
-            if is_blocked {
+        for Ready { name, turn, .. } in late {
+            if blocked.is_some() {
                 self.finish(&name, turn, began, Err(StoreError::RowLocked));
             } else {
                 self.queues.finish_unchanged(&name);
                 turn.into_pending().answer(Outcome::Failed(too_slow()));
             }
         }
-        let is_blocked = ready.first().is_some_and(|ready| ready.is_blocked);
-        self.run_batch(ready, if is_blocked { Locks::Check } else { Locks::Wait });
-        if had_blocked {
-            self.queues.end_blocked_turn();
+        self.run_batch(ready, if blocked.is_some() { Locks::Check } else { Locks::Wait });
+        if let Some(name) = blocked {
+            self.queues.end_blocked_turn(&name);
         }
         true
     }
@@ -192,8 +192,8 @@ impl Service {
     }
 
     /// The number of acquires in all queues.
-    pub fn waiting(&self) -> usize {
-        self.queues.waiting()
+    pub fn queued(&self) -> usize {
+        self.queues.queued()
     }
 
     /// Whether a turn is ready.

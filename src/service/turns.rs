@@ -27,7 +27,7 @@ impl Service {
             }
             (Turn::Find(waiter), Ok(answer)) => match found(answer) {
                 Some(outcome) => {
-                    self.queues.finish(name, LeaseChange::None);
+                    self.queues.finish_unchanged(name);
                     waiter.pending.answer(outcome);
                 }
                 None => self.queues.rejoin(name, waiter),
@@ -116,7 +116,7 @@ fn change(answer: &Answer) -> LeaseChange {
     }
 }
 
-/// The outcome of an acquire that has not had a turn, if it needs none.
+/// The outcome of an acquire after a turn that only read, if the rows give one.
 fn found(answer: Answer) -> Option<Outcome> {
     match answer {
         Answer::Find(Some(Acquired::Granted(lease))) => Some(Outcome::Granted(lease)),
