@@ -16,6 +16,7 @@ tests![
     a_renamed_index_costs_no_request,
     a_dropped_message_table_is_a_clear_400_for_those_who_need_it,
     changes_that_cause_no_error_are_noticed_within_a_minute,
+    an_unusable_table_is_not_blamed_on_the_time_zone,
 ];
 
 /// The interval between inspections, for changes that cause no error, and some time for a busy
@@ -109,6 +110,10 @@ fn changes_that_cause_no_error_are_noticed_within_a_minute(world: &World) {
         })
         .collect();
     let [case_sensitive, triggered, another_key] = &services[..] else { unreachable!() };
+    let schema = world.own_table();
+    let login = Service::start(&schema.create_user("ALL"), &[]);
+    thread::sleep(Duration::from_secs(1));
+    schema.change_password();
     let clock = ClockChange::start(world);
     let began = Instant::now();
     let wait_for = |service: &Service, part: &str| {
@@ -129,8 +134,22 @@ fn changes_that_cause_no_error_are_noticed_within_a_minute(world: &World) {
     triggered.hold(&Session::new());
     wait_for(another_key, "per_device");
     another_key.get("/readyz").assert_refused(503, "unavailable");
+    wait_for(&login, "refuses this login");
+    login.hold(&Session::new());
     wait_for(&clock.service, "time zone");
     clock.check();
+}
+
+fn an_unusable_table_is_not_blamed_on_the_time_zone(world: &World) {
+    let server = DatabaseServer::start_migrated(world.engine, &["--default-time-zone=+00:00"]);
+    let service = Service::start(&server.url(DATABASE), &[]);
+    let mut conn = server.connect();
+    conn.query_drop("SET GLOBAL time_zone = '+02:00'").unwrap();
+    conn.query_drop(format!("ALTER TABLE {DATABASE}.{TABLE} ADD stage INT NOT NULL")).unwrap();
+    service.acquire(&Session::new(), json!({})).assert_refused(503, "unavailable");
+    let message = service.get("/readyz").assert_refused(503, "unavailable");
+    assert_says(&message, &["stage has no default"]);
+    assert!(!message.contains("time zone"), "{message}");
 }
 
 /// A server whose time zone changes from the configured offset, as twice a year.

@@ -46,6 +46,11 @@ impl<'a> Schema<'a> {
         self.url().replace("root@", &format!("bot_{}:pw@", self.name))
     }
 
+    /// Changes the password of that user. Open connections continue to work.
+    pub fn change_password(&self) {
+        self.sql(&format!("ALTER USER bot_{}@'%' IDENTIFIED BY 'other'", self.name));
+    }
+
     /// Gives that user more rights.
     pub fn grant(&self, rights: &str) {
         self.sql(&format!("GRANT {rights} ON {}.* TO bot_{}@'%'", self.name, self.name));
