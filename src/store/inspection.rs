@@ -124,6 +124,10 @@ impl Store {
     /// the tables.
     pub fn measure(&self) {
         let (Ok(report), Some(statements)) = (self.inspect(), self.opened()) else { return };
+        if report.is_refused() {
+            // No health check reports this while connections of the pool still work.
+            return self.log_new_warnings(&report);
+        }
         METRICS.ids_used.set(report.ids_used.unwrap_or_default());
         METRICS.clock_difference.set(report.clock_difference_s.unwrap_or_default());
         // If the zones never agreed, the operator has set the one that old programs use.
@@ -141,8 +145,6 @@ impl Store {
             }
             // A failover is under way. An inspection of each server would make it last longer.
             (_, Writes::ReadOnly) => self.database.health().suspect_all_connections(),
-            // No health check reports this while connections of the pool still work.
-            (None, _) if report.is_refused() => self.log_new_warnings(&report),
             // The health check logs the reason.
             (None, _) | (_, Writes::Hang) => self.suspect_tables(),
         }
