@@ -10,7 +10,6 @@ use std::time::Instant;
 use chunked_transfer::Decoder;
 use tiny_http::Method;
 
-use crate::tiny_http_faults::late_body::BODY_TIMEOUT;
 use crate::tiny_http_faults::unread_body::{
     DRAIN_MAX_BYTES, READ_IN_ADVANCE_MAX_BYTES, Rest, headers, is_read_in_advance, is_upgrade,
 };
@@ -30,6 +29,8 @@ pub enum Unreadable {
     LengthRequired,
     TooLarge,
     Invalid(String),
+    /// The body came too late, or the process was paused while it came.
+    Late,
     /// The service stops, and reads no more.
     Stopping,
 }
@@ -92,12 +93,11 @@ fn is_chunked(request: &tiny_http::Request) -> bool {
 }
 
 /// Reads the body of a request that `tiny_http` has not read. Waits for the client, on a TCP
-/// connection at most until [`BODY_TIMEOUT`] is over.
+/// connection until this time at the latest.
 ///
 /// # Errors
 /// Fails if the body is malformed, too large or not complete in time.
-pub fn read_late(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable> {
-    let until = Instant::now() + BODY_TIMEOUT;
+pub fn read_late(request: &mut tiny_http::Request, until: Instant) -> Result<Vec<u8>, Unreadable> {
     let (is_chunked, is_upgrade) = (is_chunked(request), is_upgrade(request));
     let length = if is_chunked { None } else { request.body_length() };
     // Sends 100 Continue if the client waits for it.
@@ -108,14 +108,24 @@ pub fn read_late(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable
         None => Box::new(reader),
         Some(length) => Box::new(reader.take(u64::try_from(length).unwrap_or(u64::MAX))),
     };
-    let incomplete = |error: &io::Error| {
-        Unreadable::Invalid(format!("the body is not complete or its chunks are wrong: {error}"))
+    let unreadable = |error: &io::Error| match error.kind() {
+        // The read is not repeated: the decoder has lost the size of the chunk.
+        io::ErrorKind::Interrupted => Unreadable::Late,
+        _ if Instant::now() > until => Unreadable::Late,
+        _ => Unreadable::Invalid(format!(
+            "the body is not complete or its chunks are wrong: {error}"
+        )),
     };
     let mut body = Vec::new();
     let mut discarded = 0;
     let mut buffer = [0; BUFFER_BYTES];
     loop {
-        let read = reader.read(&mut buffer).map_err(|error| incomplete(&error))?;
+        let read = reader.read(&mut buffer).map_err(|error| unreadable(&error))?;
+        // After this time the connection is shut down for reading, which the decoder of chunks may
+        // take for the end of the body.
+        if Instant::now() > until {
+            return Err(Unreadable::Late);
+        }
         // A client that sends its whole body before it reads sees the refusal only if the whole
         // body is read.
         if discarded > 0 || body.len() + read > BODY_MAX_BYTES {
@@ -126,14 +136,11 @@ pub fn read_late(request: &mut tiny_http::Request) -> Result<Vec<u8>, Unreadable
         if read == 0 || length == Some(body.len()) || discarded > DRAIN_MAX_BYTES {
             break;
         }
-        if Instant::now() > until {
-            return Err(incomplete(&io::ErrorKind::TimedOut.into()));
-        }
     }
     match length {
         _ if discarded > 0 => Err(Unreadable::TooLarge),
         Some(length) if body.len() < length => {
-            Err(incomplete(&io::ErrorKind::UnexpectedEof.into()))
+            Err(unreadable(&io::ErrorKind::UnexpectedEof.into()))
         }
         _ => Ok(body),
     }

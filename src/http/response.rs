@@ -117,7 +117,7 @@ pub enum Refusal {
     TooLarge,
     /// 500: a bug in this program.
     Internal,
-    /// 503: the database does not answer, or not in time. If the requester's lease may have been
+    /// 503: the database does not answer, or it or the body came too late. If the requester's lease may have been
     /// written, the response has its owner token, with which the requester can repeat the request.
     Unavailable(String, Option<OwnerToken>),
 }
@@ -199,6 +199,10 @@ impl From<Unreadable> for Refusal {
             Unreadable::LengthRequired => Self::LengthRequired,
             Unreadable::TooLarge => Self::TooLarge,
             Unreadable::Invalid(wrong) => Self::InvalidRequest(wrong),
+            Unreadable::Late => {
+                let text = "the body is not complete: it came too late, or this server was paused; nothing was written, try again";
+                Self::Unavailable(text.to_owned(), None)
+            }
             Unreadable::Stopping => Self::Unavailable(STOPPING.to_owned(), None),
         }
     }

@@ -26,6 +26,7 @@ use crate::store::BATCH_MAX;
 use crate::tiny_http_faults::answer_order::Admission;
 use crate::tiny_http_faults::dead_acceptor;
 use crate::tiny_http_faults::early_close::Connection;
+use crate::tiny_http_faults::late_body::BODY_TIMEOUT;
 use crate::tiny_http_faults::unread_body::{self, Rest};
 
 /// How long a stopping worker continues to receive after the last request.
@@ -189,18 +190,21 @@ impl Shared {
         let unanswered = Unanswered { shared: Arc::clone(self), peer };
         match body::read(&mut request) {
             Ok(Body::Read(body)) => self.follow(request, &body, arrived, unanswered),
-            Ok(Body::Late) => self.run_apart(peer, move |shared| {
-                match body::read_late(&mut request) {
-                    Ok(body) => shared.follow(request, &body, Instant::now(), unanswered),
-                    // The stop has ended all reading, and the rest may have been on its way.
-                    Err(Unreadable::Invalid(_)) if shared.ending.get().is_some() => {
-                        let refused = (Unreadable::Stopping, Rest::Nothing);
-                        shared.refuse(request, refused, unanswered);
+            Ok(Body::Late) => {
+                let until = Instant::now() + BODY_TIMEOUT;
+                self.run_apart(peer, move |shared| {
+                    match body::read_late(&mut request, until) {
+                        Ok(body) => shared.follow(request, &body, Instant::now(), unanswered),
+                        // The stop has ended all reading, and the rest may have been on its way.
+                        Err(Unreadable::Invalid(_)) if shared.ending.get().is_some() => {
+                            let refused = (Unreadable::Stopping, Rest::Nothing);
+                            shared.refuse(request, refused, unanswered);
+                        }
+                        Err(why) => shared.refuse(request, (why, Rest::Nothing), unanswered),
                     }
-                    Err(why) => shared.refuse(request, (why, Rest::Nothing), unanswered),
-                }
-                shared.wake_if_ready();
-            }),
+                    shared.wake_if_ready();
+                });
+            }
             Err((why, Rest::Declared)) => self.run_apart(peer, move |shared| {
                 shared.refuse(request, (why, Rest::Declared), unanswered);
             }),

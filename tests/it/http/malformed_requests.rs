@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::attacks::acquire_head;
-use crate::world::{CLOSE, Service, Session, UPGRADE, World, raw_get, raw_post, tests};
+use crate::world::{CLOSE, Service, Session, UPGRADE, World, eventually, raw_get, raw_post, tests};
 
 tests![
     forged_lengths_are_refused_and_the_process_lives,
@@ -19,6 +19,7 @@ tests![
     an_offer_of_an_upgrade_is_ignored,
     the_refusal_of_a_long_body_reaches_its_client,
     a_body_that_comes_slowly_holds_up_nobody,
+    a_paused_service_blames_no_client_for_its_body,
     headers_that_make_tiny_http_panic_cost_no_worker,
 ];
 
@@ -187,10 +188,33 @@ fn a_body_that_comes_slowly_holds_up_nobody(world: &World) {
     // The first clients were cut off for the others, which finally got the reason.
     let told = slow.into_iter().filter_map(|mut stream| {
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok().filter(|_| answer.contains("not complete"))
+        stream.read_to_string(&mut answer).ok().filter(|_| answer.contains("not complete"))?;
+        // An honest client may have waited for the network, and repeats its request.
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        Some(())
     });
     assert!(told.count() > 20);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+/// The system interrupts reads if a process is paused, as by a debugger. A 400 would tell a client
+/// that its request is wrong, and it would not repeat it.
+fn a_paused_service_blames_no_client_for_its_body(world: &World) {
+    let service = world.serve(&[]);
+    let heads = ["Transfer-Encoding: chunked\r\n", &format!("Content-Length: 100\r\n{UPGRADE}")];
+    let bodies = heads.map(|head| {
+        let begun = format!("POST /v1/acquire HTTP/1.1\r\nHost: x\r\n{head}\r\n5\r\n{{");
+        service.endpoint.send(begun)
+    });
+    eventually(|| "their bodies are read", || (body_readers(&service) == 2).then_some(()));
+    service.signal("-STOP");
+    service.signal("-CONT");
+    for mut stream in bodies {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("try again"), "{answer}");
+    }
 }
 
 /// The number of the service's threads that read bodies.
