@@ -101,6 +101,12 @@ pub fn refuse(
         // If the socket were closed for reading and the client continued to send, the system would
         // reset the connection, and the client would lose the answer.
         Rest::Declared => {}
+        // `tiny_http` may panic on this header when it answers, and then again when it drops the
+        // request, which would abort the process.
+        Rest::Forged if !headers(&request, "TE").is_empty() => {
+            shut_down(peer, Shutdown::Both);
+            return leave_behind(request).map(|()| None);
+        }
         Rest::Forged => {
             shut_down(peer, Shutdown::Read);
             let mut stream = request.upgrade("none", response);

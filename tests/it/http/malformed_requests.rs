@@ -225,19 +225,29 @@ pub fn body_readers(service: &Service) -> usize {
     names.filter(|name| name.trim() == "body-reader").count()
 }
 
+/// A header line on which tiny_http panics when it answers.
+fn panicking_header() -> String {
+    let codings = (0..60).map(|n| {
+        let weight = if n % 3 == 0 { "nan".to_owned() } else { format!("0.{}", n * 7 % 10) };
+        format!("x{n};q={weight}")
+    });
+    format!("TE: {}\r\n", codings.collect::<Vec<_>>().join(","))
+}
+
 fn headers_that_make_tiny_http_panic_cost_no_worker(world: &World) {
     let service = world.serve(&["--workers", "2"]);
-    let codings: Vec<_> = (0..60)
-        .map(|n| {
-            format!(
-                "x{n};q={}",
-                if n % 3 == 0 { "nan".to_owned() } else { format!("0.{}", n * 7 % 10) }
-            )
-        })
-        .collect();
-    let request = raw_get("/healthz", &format!("TE: {}\r\n{CLOSE}", codings.join(",")));
-    for _ in 0..10 {
-        service.endpoint.ask(&request);
+    let header = panicking_header();
+    let requests = [
+        raw_get("/healthz", &format!("{header}{CLOSE}")),
+        acquire_head("1000000000000", &header),
+        acquire_head("5000", &header) + &"x".repeat(5_000),
+        acquire_head("1000", &header) + &"x".repeat(1_000),
+        chunked(&header, &["{}"]),
+    ];
+    for request in requests {
+        for _ in 0..10 {
+            service.endpoint.ask(&request);
+        }
+        service.hold(&Session::new());
     }
-    service.hold(&Session::new());
 }
