@@ -7,7 +7,7 @@ use fastrand::Rng;
 use mysql::prelude::Queryable;
 
 use crate::run::{Servers, run};
-use crate::world::{DatabaseServer, Engine, Fault, Proxy};
+use crate::world::{DatabaseServer, Engine, Fault, Proxy, Service};
 
 /// The kinds of faults are numbers below this.
 const KINDS: u32 = 14;
@@ -84,7 +84,7 @@ fn break_something(
             "server paused"
         }
         ZONE_CHANGE => {
-            change_zone(rng, database, servers.proxies, pause);
+            change_zone(rng, database, servers, pause);
             ZONE_CHANGED
         }
         kind => {
@@ -96,12 +96,13 @@ fn break_something(
 }
 
 /// The zone of the connections that begin meanwhile. No server is started: it would refuse to.
-fn change_zone(rng: &mut Rng, database: &DatabaseServer, proxies: &[Proxy], pause: Duration) {
+fn change_zone(rng: &mut Rng, database: &DatabaseServer, servers: &Servers, pause: Duration) {
+    servers.services.iter().for_each(Service::wait_until_ready);
     let mut root = database.connect();
     let mut set = |zone| root.query_drop(format!("SET GLOBAL time_zone = '{zone}'")).unwrap();
     set(ZONES[rng.usize(..ZONES.len())]);
     // Later, connections from before and from after the change are in use.
-    break_network(rng, &proxies[..1], pause, BLINK);
+    break_network(rng, &servers.proxies[..1], pause, BLINK);
     thread::sleep(pause);
     set("+00:00");
 }
