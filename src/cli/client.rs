@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -74,10 +73,9 @@ fn server_url(flags: &Flags) -> Result<String, Failure> {
     }
     let address = flags.get_or_variable("listen", "SESSION_LOCK_LISTEN", environment)?;
     let address = listen(address.as_deref().unwrap_or(LISTEN_DEFAULT));
-    match address.map_err(|error| Failure::usage(format!("SESSION_LOCK_LISTEN {error}")))? {
-        Listen::Tcp(address) if address.ip().is_unspecified() => {
-            Ok(format!("http://{}:{}", Ipv4Addr::LOCALHOST, address.port()))
-        }
+    let address =
+        address.map_err(|error| Failure::usage(format!("SESSION_LOCK_LISTEN {error}")))?;
+    match address.for_clients() {
         Listen::Tcp(address) => Ok(format!("http://{address}")),
         address @ Listen::Unix(_) => Ok(address.to_string()),
     }
@@ -108,11 +106,7 @@ impl Client {
         self.read(request.content_type("application/json").send(body.to_string()))
     }
 
-    pub fn get(&self, path: &str) -> Result<Value, RequestError> {
-        self.get_within(path, ANSWER_TIMEOUT)
-    }
-
-    pub fn get_within(&self, path: &str, timeout: Duration) -> Result<Value, RequestError> {
+    pub fn get(&self, path: &str, timeout: Duration) -> Result<Value, RequestError> {
         self.read(self.prepare(self.agent.get(self.base.clone() + path), timeout).call())
     }
 

@@ -23,16 +23,21 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     let config = settings::read(arguments, environment)?;
     migrate(&config)?;
     let server = Server::bind(&config).map_err(Failure::verbatim)?;
-    print_examples(server.address(), &url);
+    print_examples(server.address(), &url, config.api_token.is_some());
     serve(server)
 }
 
-fn print_examples(address: &Listen, url: &str) {
+fn print_examples(address: &Listen, url: &str, needs_token: bool) {
     let (base, curl) = match address {
         Listen::Tcp(address) => (format!("http://{address}"), "curl".to_owned()),
         Listen::Unix(path) => {
             ("http://session-lock".to_owned(), format!("curl --unix-socket {}", path.display()))
         }
+    };
+    let curl = if needs_token {
+        curl + r#" -H "Authorization: Bearer $SESSION_LOCK_API_TOKEN""#
+    } else {
+        curl
     };
     let ids = r#""id_device":"bot1","id_prospect":"60123456789""#;
     let owner = r#""owner_token":"48210000000000000007""#;

@@ -1,20 +1,17 @@
 //! `session-lock health`: checks whether the service answers, for the health check of a container.
 
 use std::ffi::OsString;
-use std::time::Duration;
 
 use super::client::{RequestError, connect};
 use super::{Failure, exit_status, print};
+use crate::http::SELF_CHECK_TIMEOUT;
 
 pub const HELP: &str = "[--url URL]
       check whether the service answers (status 0 or 1), regardless of its database";
 
-/// The timeout of the check that the service itself makes for systemd.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     let (client, _) = connect(arguments, &[], &[])?;
-    client.get_within("/healthz", ANSWER_TIMEOUT).map_err(failed)?;
+    client.get("/healthz", SELF_CHECK_TIMEOUT).map_err(failed)?;
     print("ok");
     Ok(())
 }

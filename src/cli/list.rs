@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::client::{Client, RequestError, connect};
+use super::client::{ANSWER_TIMEOUT, Client, RequestError, connect};
 use super::{Failure, print};
 use crate::http::LIST_MAX;
 
@@ -29,7 +29,7 @@ fn fetch(client: &Client, device: Option<&str>) -> Result<Vec<Value>, RequestErr
     let path = format!("/v1/locks?limit={LIST_MAX}{}", parameter("id_device", device));
     let (mut locks, mut after) = (Vec::new(), String::new());
     loop {
-        let page = client.get(&format!("{path}{after}"))?;
+        let page = client.get(&format!("{path}{after}"), ANSWER_TIMEOUT)?;
         locks.extend(page["locks"].as_array().cloned().unwrap_or_default());
         let next = page["next"].as_str();
         if next.is_none() {

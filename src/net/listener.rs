@@ -36,6 +36,22 @@ impl fmt::Display for Listen {
     }
 }
 
+impl Listen {
+    /// The address for clients on this machine, if the service listens on all addresses.
+    pub fn for_clients(&self) -> Self {
+        match self {
+            Self::Tcp(address) if address.ip().is_unspecified() => {
+                let loopback = match address.ip() {
+                    IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                };
+                Self::Tcp(SocketAddr::new(loopback, address.port()))
+            }
+            _ => self.clone(),
+        }
+    }
+}
+
 /// A client that sends nothing for this time is cut off, within a request or between requests.
 /// Clients keep an idle connection for a shorter time (nginx 60 s, Go 90 s, curl 118 s). So the
 /// client closes the connection, and no request is sent on a connection that the server is about to
@@ -109,18 +125,8 @@ impl Listener {
     /// # Errors
     /// Fails as `connect` and `setsockopt` do.
     pub fn connect(&self, timeout: Duration) -> io::Result<Box<dyn Stream>> {
-        match &self.address {
+        match self.address.for_clients() {
             Listen::Tcp(address) => {
-                let mut address = *address;
-                match address.ip() {
-                    IpAddr::V4(ip) if ip.is_unspecified() => {
-                        address.set_ip(Ipv4Addr::LOCALHOST.into());
-                    }
-                    IpAddr::V6(ip) if ip.is_unspecified() => {
-                        address.set_ip(Ipv6Addr::LOCALHOST.into());
-                    }
-                    _ => {}
-                }
                 let stream = TcpStream::connect_timeout(&address, timeout)?;
                 stream.set_read_timeout(Some(timeout))?;
                 Ok(Box::new(stream))
