@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    Opts, Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::process_stats;
@@ -133,10 +133,8 @@ impl Metrics {
 
     /// All metrics in Prometheus' text format.
     pub fn text(&self) -> String {
-        let mut text = Vec::new();
-        // Neither writing to memory nor encoding our own registry fails.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
-        String::from_utf8_lossy(&text).into_owned() + &process_stats::metrics_text()
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather());
+        text.expect("our own metrics can be encoded") + &process_stats::metrics_text()
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -47,14 +48,6 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
-/// The number that follows a name in a file of `/proc`.
-fn named_number(path: &str, name: &str) -> f64 {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let rest = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = rest.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-    number.unwrap_or(0.0)
-}
-
 /// The metrics of this process, under the standard names of Prometheus clients.
 pub fn metrics_text() -> String {
     let fields = Fields::read();
@@ -66,7 +59,7 @@ pub fn metrics_text() -> String {
     let started = now.saturating_sub(uptime).as_secs_f64() + fields.seconds(20);
     #[rustfmt::skip]
     let metrics = [
-        ("process_resident_memory_bytes", "gauge", "Resident memory of the process, in bytes.", named_number("/proc/self/status", "VmRSS:") * 1024.0),
+        ("process_resident_memory_bytes", "gauge", "Resident memory of the process, in bytes.", float(fields.number(22) * page_size() as u64)),
         ("process_virtual_memory_bytes", "gauge", "Virtual memory of the process, in bytes.", float(fields.number(21))),
         ("process_threads", "gauge", "Threads of the process.", float(fields.number(18))),
         ("process_open_fds", "gauge", "Open file descriptors.", float(open_fds as u64)),

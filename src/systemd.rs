@@ -1,6 +1,8 @@
 //! Notifies systemd that the service is ready, and feeds its watchdog (`Type=notify`,
 //! `WatchdogSec`). Does nothing without systemd.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use log::debug;
@@ -28,8 +30,9 @@ pub fn tell_stopping() {
 }
 
 /// Reports the service as ready once `answers` has returned true, and feeds the watchdog as long as
-/// `answers` returns true. `answers` sends a request to the service, as a client would.
-pub fn report(answers: impl Fn() -> bool, pause: impl Fn(Duration) -> std::ops::ControlFlow<()>) {
+/// `answers` returns true, until the service stops. `answers` sends a request to the service, as a
+/// client would.
+pub fn report(answers: impl Fn() -> bool, stopping: &AtomicBool) {
     let interval = sd_notify::watchdog_enabled().map(|timeout| timeout / FEEDS_PER_TIMEOUT);
     let mut is_ready = false;
     loop {
@@ -46,7 +49,8 @@ pub fn report(answers: impl Fn() -> bool, pause: impl Fn(Duration) -> std::ops::
             None if answered => return,
             _ => RETRY_INTERVAL,
         };
-        if pause(wait).is_break() {
+        thread::sleep(wait);
+        if stopping.load(Ordering::Relaxed) {
             return;
         }
     }

@@ -88,18 +88,14 @@ fn declared_length(request: &tiny_http::Request) -> Result<Option<usize>, (Unrea
     }
 }
 
-fn is_chunked(request: &tiny_http::Request) -> bool {
-    !headers(request, "Transfer-Encoding").is_empty()
-}
-
 /// Reads the body of a request that `tiny_http` has not read. Waits for the client, on a TCP
 /// connection until this time at the latest.
 ///
 /// # Errors
 /// Fails if the body is malformed, too large or not complete in time.
 pub fn read_late(request: &mut tiny_http::Request, until: Instant) -> Result<Vec<u8>, Unreadable> {
-    let (is_chunked, is_upgrade) = (is_chunked(request), is_upgrade(request));
-    let length = if is_chunked { None } else { request.body_length() };
+    // `None` if the body is chunked.
+    let (length, is_upgrade) = (request.body_length(), is_upgrade(request));
     // Sends 100 Continue if the client waits for it.
     let reader = request.as_reader();
     // After an offer of an upgrade, `tiny_http` returns the raw connection.

@@ -90,7 +90,7 @@ pub fn locks(service: &Service, lookup: &Lookup) -> Result<Response, Refusal> {
             _ => return Err(wrong("is not a parameter of this request").into()),
         }
     }
-    let page = service.list(device.as_ref(), after, limit)?;
+    let page = service.store().list(device.as_ref(), after, limit)?;
     let locks = page.holdings.iter().map(|(session, holding)| {
         let mut lock = json!({});
         describe(&mut lock, session, holding, service.waiters(session));

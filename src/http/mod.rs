@@ -32,5 +32,5 @@ pub use lookups::LIST_MAX;
 pub use requests::{Parsed, WAIT_MAX_MS};
 pub use response::Response;
 pub use routes::{Request, Routed, Router};
-pub use server::{Config, Server};
+pub use server::{Config, SELF_CHECK_TIMEOUT, Server};
 pub use shared::Ending;

@@ -2,6 +2,8 @@
 //! header. Without this check, any page that an operator opens could force releases on the
 //! operator's own machine.
 
+use url::Url;
+
 use super::response::Refusal;
 
 /// Refuses a request that a browser sends for a page of another site. `host` is the `Host` header.
@@ -12,13 +14,10 @@ pub fn check(
     configured: Option<&str>,
 ) -> Result<(), Refusal> {
     let Some(origin) = origin else { return Ok(()) };
-    let is_own = origin.split_once("://").is_some_and(|(scheme, authority)| {
-        let is_host = host.is_some_and(|host| is_same(scheme, authority, host));
-        let is_configured =
-            configured.and_then(|url| url.split_once("://")).is_some_and(|(own_scheme, own)| {
-                scheme.eq_ignore_ascii_case(own_scheme) && is_same(scheme, authority, own)
-            });
-        is_host || is_configured
+    let is_own = Url::parse(origin).is_ok_and(|page| {
+        let own = host.map(|host| format!("{}://{host}", page.scheme()));
+        let urls = [own.as_deref(), configured].into_iter().flatten();
+        urls.filter_map(|url| Url::parse(url).ok()).any(|url| url.origin() == page.origin())
     });
     if is_own {
         return Ok(());
@@ -27,21 +26,6 @@ pub fn check(
         "Origin: a page of another site may not ask this; if {origin:?} is this service behind a proxy, let the \
          proxy pass on the Host header of the browser, or set SESSION_LOCK_ORIGIN to that address"
     )))
-}
-
-/// Whether two authorities are the same under this scheme. Letter case does not matter, and the
-/// scheme's default port may be left out.
-fn is_same(scheme: &str, one: &str, other: &str) -> bool {
-    let default_port = match scheme.to_ascii_lowercase().as_str() {
-        "http" => ":80",
-        "https" => ":443",
-        _ => "",
-    };
-    let plain = |authority: &str| {
-        let authority = authority.trim_end_matches('/').to_ascii_lowercase();
-        authority.strip_suffix(default_port).map_or(authority.clone(), str::to_owned)
-    };
-    plain(one) == plain(other)
 }
 
 #[cfg(test)]
@@ -63,6 +47,7 @@ mod tests {
             (Some("null"), Some("null"), None, false),
             (Some("localhost:7099"), Some("localhost:7099"), None, false),
             (Some("http://localhost:7099"), None, None, false),
+            (Some("http://evil.example"), Some("evil.example@localhost:7099"), None, false),
         ] {
             let checked = check(origin, host, configured);
             assert_eq!(checked.is_ok(), is_allowed, "{origin:?} {host:?} {configured:?}");

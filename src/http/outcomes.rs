@@ -15,7 +15,7 @@ use crate::lease::{
 };
 use crate::metrics::METRICS;
 use crate::page_history::{Event, HISTORY};
-use crate::service::{Outcome, STOPPING};
+use crate::service::Outcome;
 use crate::store::{Operation, StoreError};
 
 /// The largest `Retry-After` for a held session, regardless of the lease's length: its holder may
@@ -51,7 +51,7 @@ pub fn respond(operation: &Operation, peer: Option<SocketAddr>, outcome: Outcome
         Outcome::Force(forced) => force(session, forced, peer),
         Outcome::Failed(error @ StoreError::NotStorable(_)) => return Refusal::from(error).into(),
         Outcome::Failed(error) => failed(format!(": {error}"), error.into()),
-        Outcome::Stopping => return Refusal::Unavailable(STOPPING.to_owned(), None).into(),
+        Outcome::Stopping => return Refusal::Stopping.into(),
     };
     if let Some(counters) = counters(operation) {
         counters.with_label_values(&[counted]).inc();

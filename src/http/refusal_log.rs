@@ -56,7 +56,7 @@ impl RefusalLog {
         }
         *last = (Some(Instant::now()), 0);
         drop(last);
-        let path: String = target.split('?').next().unwrap_or_default().chars().collect();
+        let path = target.split('?').next().unwrap_or_default();
         let path: String = path.escape_debug().take(PATH_MAX_CHARS).collect();
         let more = if unlogged == 0 { String::new() } else { format!(", and {unlogged} more") };
         info!("Request refused status={status} method={method} path={path}: {why}{more}");

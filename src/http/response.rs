@@ -8,7 +8,6 @@ use tiny_http::Header;
 use super::body::{BODY_MAX_BYTES, Unreadable};
 use super::json::Invalid;
 use crate::lease::{OwnerToken, Record};
-use crate::service::STOPPING;
 use crate::store::StoreError;
 use crate::tiny_http_faults::early_close::{Connection, server_header};
 
@@ -117,9 +116,12 @@ pub enum Refusal {
     TooLarge,
     /// 500: a bug in this program.
     Internal,
-    /// 503: the database does not answer, or it or the body came too late. If the requester's lease may have been
-    /// written, the response has its owner token, with which the requester can repeat the request.
+    /// 503: the database does not answer, or a worker or the body came too late. If the requester's
+    /// lease may have been written, the response has its owner token, with which the requester can
+    /// repeat the request.
     Unavailable(String, Option<OwnerToken>),
+    /// 503: the service stops.
+    Stopping,
 }
 
 impl Refusal {
@@ -150,6 +152,9 @@ impl Refusal {
                 (500, "internal", "a bug in session-lock; its log has a line about it")
             }
             Self::Unavailable(message, _) => (503, "unavailable", message.as_str()),
+            Self::Stopping => {
+                (503, "unavailable", "the server is stopping; repeat the same request")
+            }
         };
         (status, code, message.to_owned())
     }
@@ -163,11 +168,13 @@ impl From<Refusal> for Response {
             body["owner_token"] = json!(token.secret());
         }
         let mut response = Self::new(status, &body);
-        let is_logged = (400..500).contains(&status) || status == 503 && message != STOPPING;
+        let is_logged = !matches!(refusal, Refusal::Internal | Refusal::Stopping);
         response.refused = is_logged.then_some(message);
         match refusal {
             Refusal::MethodNotAllowed(allow) => response.allow = Some(allow),
-            Refusal::Unavailable(..) => response.retry_after_s = Some(RETRY_AFTER_UNAVAILABLE_S),
+            Refusal::Unavailable(..) | Refusal::Stopping => {
+                response.retry_after_s = Some(RETRY_AFTER_UNAVAILABLE_S);
+            }
             _ => {}
         }
         response
@@ -203,7 +210,7 @@ impl From<Unreadable> for Refusal {
                 let text = "the body is not complete: it came too late, or this server was paused; nothing was written, try again";
                 Self::Unavailable(text.to_owned(), None)
             }
-            Unreadable::Stopping => Self::Unavailable(STOPPING.to_owned(), None),
+            Unreadable::Stopping => Self::Stopping,
         }
     }
 }

@@ -2,17 +2,14 @@
 
 use std::time::Instant;
 
-use prometheus::IntCounterVec;
-
 use super::api_token::ApiToken;
 use super::json::{Fields, Invalid};
 use super::lookups::{self, Lookup, PathIds};
 use super::origin;
 use super::requests::{self, Limits, Parsed};
 use super::response::{Refusal, Response};
-use crate::metrics::{METRICS, Metrics};
 use crate::queue::QUEUE_TIMEOUT;
-use crate::service::{STOPPING, Service, too_slow};
+use crate::service::{Service, too_slow};
 
 /// Who may use a route.
 #[derive(Clone, Copy, PartialEq)]
@@ -25,10 +22,10 @@ enum Access {
 
 #[derive(Clone, Copy)]
 enum Handler {
-    /// An operation on a session, run in its turn, with the counter of its outcomes.
-    Verb(fn(&Limits, Fields) -> Result<Parsed, Invalid>, fn(&Metrics) -> &IntCounterVec),
+    /// An operation on a session, run in its turn.
+    Verb(fn(&Limits, Fields) -> Result<Parsed, Invalid>),
     /// Reads from the database. Is answered at once.
-    Lookup(fn(&Service, &Lookup) -> Result<Response, Refusal>),
+    Read(fn(&Service, &Lookup) -> Result<Response, Refusal>),
     /// Reads many rows from the database.
     List(fn(&Service, &Lookup) -> Result<Response, Refusal>),
     /// Needs no database.
@@ -47,18 +44,18 @@ struct Route {
 const LOCK: &str = "/v1/locks/{id_device}/{id_prospect}";
 
 use Access::{Open, Token};
-use Handler::{List, Local, Verb};
+use Handler::{List, Local, Read, Verb};
 
 #[rustfmt::skip]
 const ROUTES: [Route; 12] = [
-    Route { name: "acquire", path: "/v1/acquire",   access: Token, handler: Verb(requests::acquire, |metrics| &metrics.acquires) },
-    Route { name: "renew",   path: "/v1/renew",     access: Token, handler: Verb(requests::renew, |metrics| &metrics.renews) },
-    Route { name: "commit",  path: "/v1/commit",    access: Token, handler: Verb(requests::commit, |metrics| &metrics.commits) },
-    Route { name: "release", path: "/v1/release",   access: Token, handler: Verb(requests::release, |metrics| &metrics.releases) },
+    Route { name: "acquire", path: "/v1/acquire",   access: Token, handler: Verb(requests::acquire) },
+    Route { name: "renew",   path: "/v1/renew",     access: Token, handler: Verb(requests::renew) },
+    Route { name: "commit",  path: "/v1/commit",    access: Token, handler: Verb(requests::commit) },
+    Route { name: "release", path: "/v1/release",   access: Token, handler: Verb(requests::release) },
     Route { name: "locks",   path: "/v1/locks",     access: Token, handler: List(lookups::locks) },
-    Route { name: "lock",    path: LOCK,            access: Token, handler: Handler::Lookup(lookups::lock) },
+    Route { name: "lock",    path: LOCK,            access: Token, handler: Read(lookups::lock) },
     Route { name: "history", path: "/v1/history",   access: Token, handler: Local(lookups::history) },
-    Route { name: "readyz",  path: "/readyz",       access: Open,  handler: Handler::Lookup(lookups::readyz) },
+    Route { name: "readyz",  path: "/readyz",       access: Open,  handler: Read(lookups::readyz) },
     Route { name: "healthz", path: "/healthz",      access: Open,  handler: Local(lookups::healthz) },
     Route { name: "metrics", path: "/metrics",      access: Token, handler: Local(lookups::metrics) },
     Route { name: "openapi", path: "/openapi.json", access: Token, handler: Local(lookups::openapi) },
@@ -84,8 +81,8 @@ impl Route {
 
     fn methods(&self) -> &'static str {
         match self.handler {
-            Verb(..) => "POST, OPTIONS",
-            Handler::Lookup(_) | List(_) | Local(_) => "GET, HEAD, OPTIONS",
+            Verb(_) => "POST, OPTIONS",
+            Read(_) | List(_) | Local(_) => "GET, HEAD, OPTIONS",
         }
     }
 }
@@ -106,7 +103,7 @@ pub fn served_by(target: &str) -> ServedBy {
     match Route::find(path_and_query(target).0).map(|(route, _)| route.handler) {
         Some(List(_)) => ServedBy::Lister,
         Some(Local(_)) => ServedBy::AnyThread,
-        Some(Verb(..) | Handler::Lookup(_)) | None => ServedBy::Worker,
+        Some(Verb(_) | Read(_)) | None => ServedBy::Worker,
     }
 }
 
@@ -165,7 +162,7 @@ impl Router {
             return Ok(Routed::Answered(Response::options(methods)));
         }
         if self.service.is_closed() {
-            return Err(Refusal::Unavailable(STOPPING.to_owned(), None));
+            return Err(Refusal::Stopping);
         }
         let access = found.map_or(Token, |(route, _)| route.access);
         let is_admitted =
@@ -184,18 +181,12 @@ impl Router {
         }
         let is_late = arrived.elapsed() >= QUEUE_TIMEOUT;
         match route.handler {
-            Verb(_, counters) if is_late => {
-                counters(&METRICS).with_label_values(&["failed"]).inc();
-                Err(too_slow().into())
-            }
-            Handler::Lookup(_) | List(_) if is_late => Err(too_slow().into()),
-            Verb(read, _) => {
+            Read(_) | List(_) if is_late => Err(too_slow().into()),
+            Verb(read) => {
                 let limits = Limits { max_hold_ms: self.max_hold_ms, store: self.service.store() };
                 Ok(Routed::Parsed(read(&limits, Fields::read(request.body)?)?))
             }
-            Handler::Lookup(read) | List(read) => {
-                read(&self.service, &lookup).map(Routed::Answered)
-            }
+            Read(read) | List(read) => read(&self.service, &lookup).map(Routed::Answered),
             Local(read) => Ok(Routed::Answered(read(&self.service))),
         }
     }

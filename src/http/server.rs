@@ -1,7 +1,6 @@
 //! The server: its threads, from start to end.
 
 use std::io::{self, Read, Write};
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -32,7 +31,7 @@ use crate::tiny_http_faults::late_body::Readers;
 const SPARE_CONNECTIONS: usize = 4;
 
 /// How long the service may take to answer its own check: as long as any other request.
-const SELF_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+pub const SELF_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause between the steps of a shutdown.
 const STOP_INTERVAL: Duration = Duration::from_millis(10);
@@ -220,11 +219,7 @@ impl Shared {
             self.serve(request, arrived);
         }
         self.writers.wait_until_below(1);
-        match self.ending.get() {
-            Some(Ending::Unusable(findings)) => Ending::Unusable(findings.clone()),
-            Some(Ending::Failed(cause)) => Ending::Failed(cause.clone()),
-            Some(Ending::Stopped) | None => Ending::Stopped,
-        }
+        self.ending.get().cloned().unwrap_or(Ending::Stopped)
     }
 
     /// Reports to systemd whether the service answers, as a client sees it.
@@ -236,14 +231,7 @@ impl Shared {
                 false
             }
         };
-        systemd::report(answers, |pause| {
-            thread::sleep(pause);
-            if self.stopping.load(Ordering::Relaxed) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
+        systemd::report(answers, &self.stopping);
     }
 
     fn ask_healthz(&self) -> io::Result<String> {

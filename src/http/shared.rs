@@ -19,7 +19,7 @@ use crate::tiny_http_faults::forgotten_connection::Traffic;
 use crate::tiny_http_faults::late_body::Readers;
 
 /// Why the service ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Ending {
     /// SIGTERM or Ctrl-C: every accepted request was answered.
     Stopped,

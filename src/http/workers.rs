@@ -27,7 +27,7 @@ use crate::tiny_http_faults::answer_order::Admission;
 use crate::tiny_http_faults::dead_acceptor;
 use crate::tiny_http_faults::early_close::Connection;
 use crate::tiny_http_faults::late_body::BODY_TIMEOUT;
-use crate::tiny_http_faults::unread_body::{self, Rest};
+use crate::tiny_http_faults::unread_body::{self, Rest, headers};
 
 /// How long a stopping worker continues to receive after the last request.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -117,7 +117,7 @@ impl Shared {
         mut requests: Vec<Arrived>,
         first: impl Fn(&tiny_http::Server) -> io::Result<Option<tiny_http::Request>>,
     ) -> Vec<Arrived> {
-        let limit = BATCH_MAX.saturating_sub(requests.len()).max(1);
+        let limit = BATCH_MAX - requests.len();
         self.receive(receiving, limit, first, |request| {
             // A request that only reads is answered at once, so other workers take the requests
             // behind it.
@@ -254,11 +254,7 @@ impl Shared {
         unanswered: Unanswered,
     ) {
         let peer = unanswered.peer;
-        let header = |name: &'static str| {
-            let mut headers = request.headers().iter();
-            let found = headers.find(|header| header.field.equiv(name));
-            found.map(|header| header.value.as_str())
-        };
+        let header = |name| headers(&request, name).first().copied();
         let parsed = Request {
             method: request.method().as_str(),
             target: request.url(),

@@ -8,17 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::lease::{
-    Acquire, Committed, Forced, Holding, Id, Lease, Record, Released, Renewed, Session,
+    Acquire, Committed, Forced, Holding, Lease, Record, Released, Renewed, Session,
 };
 use crate::logging;
 use crate::metrics::METRICS;
 use crate::queue::{QUEUE_TIMEOUT, Queues, Ready, Requester, Turn, Waiter};
 use crate::store::{
-    Answer, BATCH_MAX, FirstPacket, Locks, Operation, Page, SessionName, Store, StoreError,
+    Answer, BATCH_MAX, FirstPacket, Locks, Operation, SessionName, Store, StoreError,
 };
-
-/// The error message for requests while the service stops.
-pub const STOPPING: &str = "the server is stopping; repeat the same request";
 
 /// The outcome of a request.
 pub enum Outcome {
@@ -70,7 +67,7 @@ impl Service {
         &self.store
     }
 
-    /// Whether the service has stopped.
+    /// Whether the service is stopping. Then no operation begins.
     pub fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Relaxed)
     }
@@ -82,8 +79,9 @@ impl Service {
             owner_token: acquire.owner_token.clone(),
             message_id: acquire.message_id.clone(),
         };
+        // The queue decides how the acquire begins (see `operation`).
         let operation = Operation::Acquire(acquire, FirstPacket::Write);
-        let Some(pending) = self.pending(operation, reply) else { return };
+        let Some(pending) = self.pending(operation, arrived, reply) else { return };
         let name = pending.name.clone();
         let waiter = Waiter { requester, arrived, until: arrived + wait, pending };
         self.queues.join(&name, waiter, origin);
@@ -91,16 +89,21 @@ impl Service {
 
     /// Accepts any other operation on one session.
     pub fn submit(&self, operation: Operation, arrived: Instant, reply: Reply) {
-        if let Some(pending) = self.pending(operation, reply) {
+        if let Some(pending) = self.pending(operation, arrived, reply) {
             self.queues.submit(&pending.name.clone(), pending, arrived);
         }
     }
 
     /// Adds the session's name and the reply to an operation. Returns `None` if the operation is
-    /// already answered, because the service has stopped or the session has no name.
-    fn pending(&self, operation: Operation, reply: Reply) -> Option<Pending> {
+    /// already answered, because the service stops, the request is late, or the session has no
+    /// name.
+    fn pending(&self, operation: Operation, arrived: Instant, reply: Reply) -> Option<Pending> {
         if self.is_closed() {
             reply(&operation, Outcome::Stopping);
+            return None;
+        }
+        if arrived.elapsed() >= QUEUE_TIMEOUT {
+            reply(&operation, Outcome::Failed(too_slow()));
             return None;
         }
         match self.store.session_name(operation.session()) {
@@ -181,11 +184,6 @@ impl Service {
         }
     }
 
-    /// A page of the leases that hold now.
-    pub fn list(&self, device: Option<&Id>, after: u64, limit: u64) -> Result<Page, StoreError> {
-        self.store.list(device, after, limit)
-    }
-
     /// The number of waiters for a session.
     pub fn waiters(&self, session: &Session) -> usize {
         self.store.session_name(session).map_or(0, |name| self.queues.waiters(&name))
@@ -203,7 +201,7 @@ impl Service {
 
     /// Refuses waiters whose wait is over. Returns whether a turn is ready.
     pub fn tick(&self) -> bool {
-        self.refuse(self.queues.tick(Instant::now()));
+        self.answer_held(self.queues.tick(Instant::now()));
         self.queues.is_ready()
     }
 
@@ -216,10 +214,9 @@ impl Service {
         self.queues.is_ready()
     }
 
-    /// Blocks, for at most `timeout`, until an acquire waits or a session is parked. Returns
-    /// whether one does.
-    pub fn wait_for_waiters(&self, timeout: Duration) -> bool {
-        self.queues.wait_for_waiters(timeout)
+    /// Blocks until an acquire waits, a session is parked, or the service stops.
+    pub fn wait_for_waiters(&self) {
+        self.queues.wait_for_waiters();
     }
 
     /// Refuses every operation that has not begun, so that its client repeats it at the next

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Outcome, Pending, Service};
 use crate::lease::{Acquired, How, Lease, Released, Renewed};
 use crate::metrics::METRICS;
-use crate::queue::{LeaseChange, Refused, Turn, Waiter};
+use crate::queue::{EndedWait, LeaseChange, Turn, Waiter};
 use crate::store::{Answer, SessionName, StoreError};
 
 impl Service {
@@ -34,7 +34,7 @@ impl Service {
             },
             (Turn::CheckMessage(refused), Ok(answer)) => {
                 self.queues.finish_unchanged(name);
-                let Refused { waiter, holding, waiters } = refused;
+                let EndedWait { waiter, holding, waiters } = refused;
                 waiter.pending.answer(found(answer).unwrap_or(Outcome::Held(holding, waiters)));
             }
             (Turn::Acquire(waiter), Ok(answer)) => self.finish_acquire(name, waiter, began, answer),
@@ -59,13 +59,13 @@ impl Service {
                     let again = Lease { how: How::Again, ..lease.clone() };
                     waiter.pending.answer(Outcome::Granted(again));
                 }
-                self.refuse(refused);
+                self.answer_held(refused);
             }
             Answer::Acquire(Acquired::Held(holding)) => {
-                self.refuse(self.queues.finish_held(name, waiter, began, holding));
+                self.answer_held(self.queues.finish_held(name, waiter, began, holding));
             }
             answer => {
-                self.queues.finish(name, LeaseChange::None);
+                self.queues.finish(name, LeaseChange::Unknown);
                 waiter.pending.answer(outcome(answer));
             }
         }
@@ -73,16 +73,16 @@ impl Service {
 
     /// Refuses waiters whose wait is over. For a waiter with a message, another turn first finds
     /// out whether the message is answered.
-    pub(super) fn refuse(&self, refused: Vec<Refused<Pending>>) {
-        for refused in refused {
-            if refused.waiter.requester.message_id.is_none() {
-                let Refused { waiter, holding, waiters } = refused;
+    pub(super) fn answer_held(&self, ended: Vec<EndedWait<Pending>>) {
+        for ended in ended {
+            if ended.waiter.requester.message_id.is_none() {
+                let EndedWait { waiter, holding, waiters } = ended;
                 waiter.pending.answer(Outcome::Held(holding, waiters));
                 continue;
             }
-            let name = refused.waiter.pending.name.clone();
-            if let Some(refused) = self.queues.check_message_in_turn(&name, refused) {
-                refused.waiter.pending.answer(Outcome::Stopping);
+            let name = ended.waiter.pending.name.clone();
+            if let Some(ended) = self.queues.check_message_in_turn(&name, ended) {
+                ended.waiter.pending.answer(Outcome::Stopping);
             }
         }
     }
@@ -112,7 +112,7 @@ fn change(answer: &Answer) -> LeaseChange {
     match answer {
         Answer::Release(Released::Released) | Answer::Force(_) => LeaseChange::Ended,
         Answer::Renew(Renewed::Renewed { expires, .. }) => LeaseChange::Renewed(*expires),
-        _ => LeaseChange::None,
+        _ => LeaseChange::Unknown,
     }
 }
 
