@@ -31,9 +31,6 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause between pages of a sweep, so that a sweep does not slow down requests.
 const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a job sleeps while there is nothing to do. The first waiter wakes it.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
-
 /// When a job runs.
 #[derive(Clone, Copy, PartialEq)]
 enum When {
@@ -41,8 +38,8 @@ enum When {
     SomebodyWaits,
     /// Always: the job itself waits until there is something to do.
     Always,
-    /// After the job has opened the store.
-    StoreIsOpen,
+    /// Always, after the job has opened the store.
+    AfterOpening,
 }
 
 /// A job.
@@ -69,7 +66,7 @@ pub struct Context<'a> {
 pub const JOBS: [Job; 4] = [
     Job { name: "timer",   when: When::SomebodyWaits, interval: TICK_INTERVAL,  run: end_waits },
     Job { name: "watcher", when: When::SomebodyWaits, interval: WATCH_INTERVAL, run: watch_rows },
-    Job { name: "sweeper", when: When::StoreIsOpen,   interval: SWEEP_INTERVAL, run: sweep },
+    Job { name: "sweeper", when: When::AfterOpening,  interval: SWEEP_INTERVAL, run: sweep },
     Job { name: "health",  when: When::Always,        interval: Duration::ZERO, run: check_health },
 ];
 
@@ -79,18 +76,15 @@ impl Job {
     /// # Errors
     /// Returns the problems of the database or its table if the store cannot be opened.
     pub fn run(&self, context: &Context) -> Result<(), Vec<Finding>> {
-        if self.when == When::StoreIsOpen {
+        if self.when == When::AfterOpening {
             open(context.service.store(), context.stopping)?;
         }
         while !context.stopping.load(Ordering::Relaxed) {
-            let is_due = match self.when {
-                When::SomebodyWaits => context.service.wait_for_waiters(IDLE_TIMEOUT),
-                When::Always | When::StoreIsOpen => true,
-            };
-            if is_due {
-                (self.run)(context);
-                thread::sleep(self.interval);
+            if self.when == When::SomebodyWaits {
+                context.service.wait_for_waiters();
             }
+            (self.run)(context);
+            thread::sleep(self.interval);
         }
         Ok(())
     }
@@ -101,10 +95,7 @@ fn open(store: &Store, stopping: &AtomicBool) -> Result<(), Vec<Finding>> {
     let mut last_reason = String::new();
     while !stopping.load(Ordering::Relaxed) {
         match store.open() {
-            Opened::Ready(warnings) => {
-                for finding in warnings {
-                    warn!("{} {}", finding.topic, finding.text);
-                }
+            Opened::Ready => {
                 info!("ready");
                 systemd::tell_status("ready");
                 return Ok(());
@@ -150,7 +141,7 @@ fn watch_rows(context: &Context) {
 
 /// Checks a database that seems to be down, and detects when it answers again.
 fn check_health(context: &Context) {
-    context.service.store().check_health(IDLE_TIMEOUT);
+    context.service.store().check_health();
 }
 
 /// Deletes rows of crashed holders that no acquire has taken over, and records of messages that no

@@ -33,6 +33,7 @@
 //! | 400, 401, 404, 405, 411, 413, 500, 503 and `Retry-After` of a 503 | `http/response.rs` |
 //! | the limits of fields | `http/requests.rs` (`wait_ms`), `lease/ttl.rs`, `lease/session.rs`, `lease/message.rs` |
 //! | the limit of a body (413), chunks, slow clients | `http/body.rs` |
+//! | the start, while the database does not answer | `open` in `background.rs` |
 //! | which acquire is next, and what follows a turn | `queue/order.rs`, `queue/wake.rs` |
 //! | rows that crashed holders left behind | `store/sweep.rs`, from `background.rs` each minute |
 //! | unknown and wrong fields | `http/json.rs` |
@@ -65,8 +66,11 @@
 //!    transaction.
 //! 4. The rows of the reply are assigned to their operations (`store/reply.rs`), and the file of
 //!    the verb decides what they mean (`lease/acquire.rs`, `renew.rs`, `commit.rs`, `release.rs`).
-//! 5. The queue gets the outcome: the next waiter gets its turn, or continues to wait
-//!    (`service/turns.rs`).
+//! 5. The queue gets the outcome (`service/turns.rs`). An acquire that may wait, and found the
+//!    session held, goes back to its place. It gets another turn after a release on this server
+//!    (`queue/wake.rs`), after the expiry of the lease that was read (the job `timer` in
+//!    `background.rs`), or after a change of the row by somebody else (the job `watcher`). When its
+//!    `wait_ms` is over, the answer is `held`.
 //! 6. The outcome becomes status, JSON, log line and counter (`http/outcomes.rs`), and the answer
 //!    is sent.
 

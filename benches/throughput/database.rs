@@ -55,7 +55,7 @@ pub fn get_lock(url: &str) -> Client {
 /// session-lock's statements without HTTP, in transactions of the best size.
 pub fn raw(url: &str) -> Measured {
     let store = Store::new(&Opts::from_url(url).unwrap(), TABLE, None, RAW_CONNECTIONS);
-    assert!(matches!(store.open(), Opened::Ready(_)));
+    assert!(matches!(store.open(), Opened::Ready));
     let id = |text: &str| Id::new(text).unwrap();
     let until = Instant::now() + duration();
     let (mut times, mut errors) = (Vec::new(), 0);

@@ -34,7 +34,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(super) struct Connector {
     options: Opts,
-    timeout: Duration,
     shared: Arc<Shared>,
 }
 
@@ -69,16 +68,16 @@ enum Target {
 
 impl Connector {
     pub fn new(options: Opts) -> Self {
-        Self { options, timeout: CONNECT_TIMEOUT, shared: Arc::default() }
+        Self { options, shared: Arc::default() }
     }
 
-    /// A copy with this timeout for each read and write, and for all addresses together.
+    /// A copy with this timeout for each read and write.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         let options = OptsBuilder::from_opts(self.options.clone())
             .read_timeout(Some(timeout))
             .write_timeout(Some(timeout));
         let shared = Arc::clone(&self.shared);
-        Self { options: options.into(), timeout: CONNECT_TIMEOUT.min(timeout), shared }
+        Self { options: options.into(), shared }
     }
 
     /// Connects and logs in. After a refusal, fails with the same error until a pause is over. The
@@ -110,7 +109,7 @@ impl Connector {
 
     /// Tries the targets that the URL names until one answers.
     fn try_targets(&self) -> mysql::Result<Conn> {
-        let until = Instant::now() + self.timeout;
+        let until = Instant::now() + CONNECT_TIMEOUT;
         let (targets, addresses) = match self.targets() {
             Ok(targets) => targets,
             Err(error) => return Err(self.nothing_answered(&error.to_string(), error.kind())),
@@ -178,7 +177,7 @@ impl Connector {
     fn try_target(&self, target: Target, addresses: u32) -> mysql::Result<Conn> {
         let options = OptsBuilder::from_opts(self.options.clone())
             // For each address.
-            .tcp_connect_timeout(Some(self.timeout / addresses));
+            .tcp_connect_timeout(Some(CONNECT_TIMEOUT / addresses));
         let options = match target {
             Target::AsGiven => options,
             Target::Address(ip) => options.ip_or_hostname(Some(ip.to_string())),

@@ -41,20 +41,13 @@ pub struct Connection {
     conn: Conn,
     id: ConnectionId,
     is_usable: bool,
-    pub sysdate: Sysdate,
+    /// Whether `SYSDATE()` reads the clock at the statement's start, as `NOW()` does: the server
+    /// runs with `--sysdate-is-now`. The statements need the clock after the wait for a row's lock.
+    pub is_sysdate_now: bool,
     health: Arc<Health>,
 }
 
-/// When the server's `SYSDATE()` reads the clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sysdate {
-    /// When it is called. The statements need this: they call it after the wait for a row's lock.
-    AtTheCall,
-    /// At the statement's start, as `NOW()` does: the server runs with `--sysdate-is-now`.
-    AtTheStart,
-}
-
-/// The problem with [`Sysdate::AtTheStart`], and its remedy.
+/// The problem of a server with `--sysdate-is-now`, and its remedy.
 pub const SYSDATE_IS_NOW: &str = "the server runs with --sysdate-is-now, so a lease that waits for a \
     lock would be dated too early: take sysdate-is-now out of my.cnf and restart the server";
 
@@ -65,16 +58,13 @@ impl Connection {
         METRICS.connections_opened.inc();
         let in_handshake = conn.connection_id();
         let id = ConnectionId { server: 0, number: None, opened: Instant::now() };
-        let mut connection =
-            Self { conn, id, is_usable: true, sysdate: Sysdate::AtTheCall, health };
+        let mut connection = Self { conn, id, is_usable: true, is_sysdate_now: false, health };
         let sql = Statement::new(include_str!("../../sql/connection/server_identity.sql"), &[]);
         if let Some(row) = connection.query(&sql, &[])?.pop() {
             let (server, number, is_at_the_call): (_, _, Option<bool>) = columns(row)?;
             connection.id.server = server;
             connection.id.number = connector.number_for_kill(in_handshake, number);
-            if is_at_the_call == Some(false) {
-                connection.sysdate = Sysdate::AtTheStart;
-            }
+            connection.is_sysdate_now = is_at_the_call == Some(false);
         }
         Ok(connection)
     }

@@ -170,18 +170,14 @@ impl Health {
         }
     }
 
-    /// Waits for at most `timeout` until a check is due, and checks once. `check` finds out whether
-    /// leases can be written, and ends lost connections.
+    /// Waits until a check is due, and checks once. `check` finds out whether leases can be
+    /// written, and ends lost connections.
     pub(super) fn check_when_due(
         &self,
-        timeout: Duration,
         check: impl FnOnce(&[ConnectionId]) -> (Kills, Result<(), String>),
     ) {
         let mut state = self.state.lock();
-        self.changed.wait_while_for(&mut state, |state| state.is_well(), timeout);
-        if state.is_well() {
-            return;
-        }
+        self.changed.wait_while(&mut state, |state| state.is_well());
         let lost: Vec<_> = state.lost.iter().map(|lost| lost.id).collect();
         drop(state);
         let (kills, checked) = check(&lost);

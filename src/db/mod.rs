@@ -10,7 +10,7 @@ mod refusal;
 mod statement;
 mod table;
 
-pub use connection::{Connection, PacketError, Reply, SYSDATE_IS_NOW, Sysdate, columns};
+pub use connection::{Connection, PacketError, Reply, SYSDATE_IS_NOW, columns};
 pub use error::{ErrorKind, Unusable, cause, refusal};
 pub use health::{ConnectionId, HANGING_WRITES};
 pub use pool::{Database, Pooled};

@@ -7,7 +7,7 @@ use mysql::{Opts, OptsBuilder};
 use r2d2::ManageConnection;
 
 use super::connect::Connector;
-use super::connection::{Connection, SOCKET_TIMEOUT, SYSDATE_IS_NOW, Sysdate};
+use super::connection::{Connection, SOCKET_TIMEOUT, SYSDATE_IS_NOW};
 use super::error::cause;
 use super::health::{HANGING_WRITES, Health, Kills};
 use super::kill::kill_all;
@@ -44,10 +44,10 @@ impl ManageConnection for Manager {
             return Err(std::io::Error::other(cause).into());
         }
         let connection = self.open()?;
-        match connection.sysdate {
-            Sysdate::AtTheCall => Ok(connection),
-            Sysdate::AtTheStart => Err(std::io::Error::other(SYSDATE_IS_NOW).into()),
+        if connection.is_sysdate_now {
+            return Err(std::io::Error::other(SYSDATE_IS_NOW).into());
         }
+        Ok(connection)
     }
 
     fn is_valid(&self, connection: &mut Connection) -> mysql::Result<()> {
@@ -130,14 +130,10 @@ impl Database {
         self.manager.open()
     }
 
-    /// Waits for at most `timeout` until a health check is due, and runs it. The check connects,
+    /// Waits until a health check is due, and runs it. The check connects,
     /// ends lost connections, and lets `verify` find out whether leases can be written.
-    pub fn check_health(
-        &self,
-        timeout: Duration,
-        verify: impl FnOnce(&mut Connection) -> Result<(), String>,
-    ) {
-        self.health.check_when_due(timeout, |lost| match self.connect_to_check() {
+    pub fn check_health(&self, verify: impl FnOnce(&mut Connection) -> Result<(), String>) {
+        self.health.check_when_due(|lost| match self.connect_to_check() {
             Ok(Some(mut connection)) => {
                 let kills = kill_all(&mut connection, lost);
                 // The server cannot finish the writes of these connections, so the next write would

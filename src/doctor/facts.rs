@@ -8,7 +8,7 @@ use super::definition::Definition;
 use super::rights::Rights;
 use super::{Messages, Writes};
 use crate::db::Table;
-use crate::db::{self, Connection, ErrorKind, Statement, Sysdate, Value};
+use crate::db::{self, Connection, ErrorKind, Statement, Value};
 use crate::lease;
 
 /// Clocks that differ by more than this get a warning, in seconds. Leases depend only on the
@@ -30,7 +30,7 @@ pub struct Facts<'a> {
     pub offset_minutes: i64,
     /// The time zone that the operator has set, such as `+02:00`.
     pub configured_offset: Option<&'a str>,
-    pub sysdate: Sysdate,
+    pub is_sysdate_now: bool,
     /// Whether a proxy has its own connections to the server.
     pub is_proxied: bool,
     /// The database's clock, in microseconds since 1970.
@@ -76,7 +76,7 @@ impl<'a> Facts<'a> {
             zone,
             offset_minutes: offset_minutes.unwrap_or(0),
             configured_offset,
-            sysdate: db.sysdate,
+            is_sysdate_now: db.is_sysdate_now,
             is_proxied: db.id().number.is_none(),
             clock_us,
             local_clock_us: u64::try_from(local.as_micros()).unwrap_or(u64::MAX),
@@ -241,8 +241,7 @@ pub struct UniqueKey {
 impl TableFacts {
     /// The column that counts up or could count up: the integer that is the whole primary key.
     pub fn counting(&self) -> Option<&Column> {
-        let key = self.unique_keys.iter().find(|key| key.name == "PRIMARY");
-        let alone = key.and_then(|key| self.column(&key.columns));
+        let alone = self.primary_key().and_then(|key| self.column(&key.columns));
         let counts = self.columns.iter().find(|column| column.counts_up);
         counts.or(alone).filter(|column| column.is_integer())
     }
@@ -295,13 +294,17 @@ impl TableFacts {
 
     /// The AUTO_INCREMENT column that alone is the primary key.
     pub fn primary(&self) -> Option<&Column> {
-        let key = self.unique_keys.iter().find(|key| key.name == "PRIMARY")?;
-        self.column(&key.columns).filter(|column| column.counts_up && column.is_integer())
+        self.column(&self.primary_key()?.columns)
+            .filter(|column| column.counts_up && column.is_integer())
     }
 
     /// Whether the primary key makes a session unique.
     pub fn is_keyed_by_session(&self) -> bool {
-        self.unique_keys.iter().any(|key| key.name == "PRIMARY" && key.columns == SESSION_COLUMNS)
+        self.primary_key().is_some_and(|key| key.columns == SESSION_COLUMNS)
+    }
+
+    pub fn primary_key(&self) -> Option<&UniqueKey> {
+        self.unique_keys.iter().find(|key| key.name == "PRIMARY")
     }
 
     /// The unique keys besides the primary key.

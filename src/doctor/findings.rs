@@ -9,7 +9,7 @@ use super::rights::Rights;
 use super::shape::{collations, columns, constraints, kind, other_columns};
 use super::{Finding, Messages, Writes, found};
 use crate::db::MESSAGE_TABLE;
-use crate::db::{ErrorKind, HANGING_WRITES, SYSDATE_IS_NOW, Sysdate};
+use crate::db::{ErrorKind, HANGING_WRITES, SYSDATE_IS_NOW};
 use crate::lease;
 
 /// Server time zones that are UTC. `GMT` is not among them: it is also the name of British winter
@@ -86,10 +86,7 @@ fn proxy(facts: &Facts) -> Vec<Finding> {
 }
 
 fn sysdate(facts: &Facts) -> Vec<Finding> {
-    match facts.sysdate {
-        Sysdate::AtTheCall => vec![],
-        Sysdate::AtTheStart => found(Problem, "clock", SYSDATE_IS_NOW, None),
-    }
+    if facts.is_sysdate_now { found(Problem, "clock", SYSDATE_IS_NOW, None) } else { vec![] }
 }
 
 fn time_zone(facts: &Facts) -> Vec<Finding> {

@@ -41,7 +41,7 @@ pub fn primary(facts: &Facts) -> Vec<Finding> {
 fn primary_change(table: &TableFacts) -> Option<String> {
     let key = quoted(future_key(table));
     let mut changes = Vec::new();
-    let old = table.unique_keys.iter().find(|key| key.name == "PRIMARY");
+    let old = table.primary_key();
     if let Some(counting) = table.counting().filter(|column| !column.counts_up) {
         let words = table.definition.column(&counting.name)?;
         return Some(format!("MODIFY {key} {}", words.counting()));

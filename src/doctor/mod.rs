@@ -24,7 +24,7 @@ use facts::{Facts, TableFacts};
 use rights::{LEASE_STATEMENTS, MESSAGE_STATEMENTS, Rights};
 
 /// How serious a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Good,
     /// Leases work, but an operator should check this.
@@ -135,11 +135,6 @@ impl Report {
     /// Whether the server's time zone allows a service to start.
     pub fn has_usable_zone(&self) -> bool {
         self.of(Verdict::Problem).all(|finding| finding.topic != findings::TIME_ZONE)
-    }
-
-    /// The topics of the findings with this verdict.
-    pub fn topics(&self, verdict: Verdict) -> Vec<&'static str> {
-        self.of(verdict).map(|finding| finding.topic).collect()
     }
 
     /// The findings with this verdict.

@@ -54,7 +54,6 @@ impl Rights {
     ) -> mysql::Result<Self> {
         let mut rights = Self { is_readable: true, ..Self::default() };
         if db.is_read_only()? {
-            // The server is read-only, even if this user could write.
             rights.writes = Writes::ReadOnly;
         }
         for (number, file) in statements.iter().enumerate() {

@@ -28,7 +28,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::lease::TokenOrigin;
 use crate::store::SessionName;
 use state::{Progress, State};
-pub use turn::{LeaseChange, Ready, Refused, Requester, Turn, Waiter};
+pub use turn::{EndedWait, LeaseChange, Ready, Requester, Turn, Waiter};
 
 /// The maximum number of acquires in the queues. With more, an acquire does not wait: its turn grants
 /// or refuses it. The HTTP connection of a waiter takes a thread of `tiny_http` and two descriptors:
@@ -63,7 +63,7 @@ impl<T> Queues<T> {
 
     /// Joins the end of a session's queue. A requester with its own token may already hold the
     /// session. In that case, it does not wait behind the waiters.
-    pub fn join(&self, name: &SessionName, mut waiter: Waiter<T>, token: TokenOrigin) {
+    pub fn join(&self, name: &SessionName, mut waiter: Waiter<T>, origin: TokenOrigin) {
         let mut state = self.state.lock();
         if state.queued >= QUEUED_MAX {
             waiter.until = waiter.arrived;
@@ -71,7 +71,7 @@ impl<T> Queues<T> {
         let queue = state.queue(name);
         let (arrived, may_wait) = (waiter.arrived, waiter.may_wait());
         let is_alone = queue.waiters.is_empty() && queue.progress == Progress::Idle;
-        if token == TokenOrigin::Callers && !is_alone {
+        if origin == TokenOrigin::Callers && !is_alone {
             queue.urgent.push_back((Turn::Find(waiter), arrived));
         } else {
             state.enqueue(name, waiter);
@@ -140,8 +140,8 @@ impl<T> Queues<T> {
     pub fn check_message_in_turn(
         &self,
         name: &SessionName,
-        refused: Refused<T>,
-    ) -> Option<Refused<T>> {
+        refused: EndedWait<T>,
+    ) -> Option<EndedWait<T>> {
         let mut state = self.state.lock();
         if state.is_closed {
             return Some(refused);
@@ -169,7 +169,7 @@ impl<T> Queues<T> {
     /// The number of waiters for a session.
     pub fn waiters(&self, name: &SessionName) -> usize {
         let state = self.state.lock();
-        state.queues.get(name).map_or(0, |queue| queue.waiters(Instant::now()))
+        state.queues.get(name).map_or(0, |queue| queue.count_waiting(Instant::now()))
     }
 
     /// The number of acquires in all queues, with `wait_ms` or without.
@@ -177,14 +177,11 @@ impl<T> Queues<T> {
         self.state.lock().queued
     }
 
-    /// Blocks, for at most `timeout`, until an acquire waits or a session is parked. Returns
-    /// whether one does.
-    pub fn wait_for_waiters(&self, timeout: Duration) -> bool {
-        let mut state = self.state.lock();
-        let has_waiters = |state: &State<T>| state.queued > 0 || !state.parked.is_empty();
-        let is_idle = |state: &mut State<T>| !has_waiters(state) && !state.is_closed;
-        self.joined.wait_while_for(&mut state, is_idle, timeout);
-        has_waiters(&state)
+    /// Blocks until an acquire waits, a session is parked, or the queues are closed.
+    pub fn wait_for_waiters(&self) {
+        let is_idle =
+            |state: &mut State<T>| state.queued == 0 && state.parked.is_empty() && !state.is_closed;
+        self.joined.wait_while(&mut self.state.lock(), is_idle);
     }
 
     /// Closes the queues. Returns every operation that has not begun.

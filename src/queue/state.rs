@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::known_leases::KnownLeases;
-use super::turn::{Refused, Turn, Waiter};
+use super::turn::{EndedWait, Turn, Waiter};
 use crate::lease::Holding;
 use crate::store::SessionName;
 
@@ -69,7 +69,7 @@ impl<T> Default for SessionQueue<T> {
 
 impl<T> SessionQueue<T> {
     /// The number of acquires that may wait. The others stay in the queue only until the next turn.
-    pub fn waiters(&self, now: Instant) -> usize {
+    pub fn count_waiting(&self, now: Instant) -> usize {
         self.waiters.iter().filter(|waiter| waiter.until > now).count()
     }
 
@@ -113,7 +113,7 @@ impl<T> State<T> {
     }
 
     /// Takes out the waiters whose wait is over and who came before the holder was read.
-    pub fn refuse(&mut self, name: &SessionName, now: Instant) -> Vec<Refused<T>> {
+    pub fn end_waits(&mut self, name: &SessionName, now: Instant) -> Vec<EndedWait<T>> {
         let queue = self.queue(name);
         let Some(LastRead { began, holding }) = &queue.last_read else {
             return Vec::new();
@@ -124,10 +124,10 @@ impl<T> State<T> {
         }
         let (began, holding) = (*began, holding.clone());
         let over = queue.extract(|waiter| waiter.until <= now && waiter.arrived <= began);
-        let waiters = queue.waiters(now);
+        let waiters = queue.count_waiting(now);
         self.queued -= over.len();
         let refused =
-            over.into_iter().map(|waiter| Refused { waiter, holding: holding.clone(), waiters });
+            over.into_iter().map(|waiter| EndedWait { waiter, holding: holding.clone(), waiters });
         refused.collect()
     }
 }

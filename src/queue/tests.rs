@@ -24,8 +24,8 @@ fn waiter(pending: &'static str) -> Waiter<&'static str> {
     Waiter { requester, arrived, until: arrived, pending }
 }
 
-fn refused(pending: &'static str) -> Refused<&'static str> {
-    Refused { waiter: waiter(pending), holding: holding(), waiters: 0 }
+fn refused(pending: &'static str) -> EndedWait<&'static str> {
+    EndedWait { waiter: waiter(pending), holding: holding(), waiters: 0 }
 }
 
 /// Takes all turns, as a worker does. Returns whose turns they were, in their order.
@@ -36,7 +36,7 @@ fn take_turns(queues: &Queues<&'static str>) -> Vec<&'static str> {
         match turn {
             Turn::CheckMessage(_) => queues.finish_unchanged(&name),
             Turn::Acquire(_) => drop(queues.finish_granted(&name, began, holding())),
-            Turn::Find(_) | Turn::Other(_) => drop(queues.finish(&name, LeaseChange::None)),
+            Turn::Find(_) | Turn::Other(_) => drop(queues.finish(&name, LeaseChange::Unknown)),
         }
         taken.push(turn.into_pending());
     }
@@ -110,7 +110,7 @@ fn a_turn_behind_another_has_waited_since_it_came() {
     let until = acquire.until;
     queues.join(&name(), acquire, TokenOrigin::Ours);
     for since in [arrived, until] {
-        let _ = queues.finish(&name(), LeaseChange::None);
+        let _ = queues.finish(&name(), LeaseChange::Unknown);
         assert_eq!(queues.next(BATCH).pop().unwrap().since, since);
     }
 }

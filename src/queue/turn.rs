@@ -29,7 +29,7 @@ impl<T> Waiter<T> {
 }
 
 /// A waiter whose wait is over, and the holder of the session.
-pub struct Refused<T> {
+pub struct EndedWait<T> {
     pub waiter: Waiter<T>,
     pub holding: Holding,
     pub waiters: usize,
@@ -42,7 +42,7 @@ pub enum Turn<T> {
     /// Find out whether the waiter already holds the session, before it enters the queue.
     Find(Waiter<T>),
     /// Find out whether the waiter's message is answered, before it is refused.
-    CheckMessage(Refused<T>),
+    CheckMessage(EndedWait<T>),
     /// Acquire for the first waiter.
     Acquire(Waiter<T>),
 }
@@ -83,5 +83,6 @@ pub struct Ready<T> {
 pub enum LeaseChange {
     Ended,
     Renewed(Instant),
-    None,
+    /// The rows must be read again to find out.
+    Unknown,
 }

@@ -8,7 +8,7 @@ use parking_lot::MutexGuard;
 use super::Queues;
 use super::order::AfterTurn;
 use super::state::{LastRead, Progress, SessionQueue, State};
-use super::turn::{LeaseChange, Refused, Waiter};
+use super::turn::{EndedWait, LeaseChange, Waiter};
 use crate::lease::{Holding, RowVersion};
 use crate::store::SessionName;
 
@@ -23,7 +23,7 @@ impl<T> Queues<T> {
                 state.known_leases.insert(name, expires, None);
                 None
             }
-            LeaseChange::None => None,
+            LeaseChange::Unknown => None,
         };
         state.queue(name).last_read = None;
         state.end_turn(name, AfterTurn::Turn);
@@ -56,7 +56,7 @@ impl<T> Queues<T> {
         name: &SessionName,
         began: Instant,
         holding: Holding,
-    ) -> Vec<Refused<T>> {
+    ) -> Vec<EndedWait<T>> {
         let mut state = self.state.lock();
         state.known_leases.insert(name, holding.expires, Some(Instant::now()));
         self.finish_with_holder(state, name, began, holding)
@@ -70,7 +70,7 @@ impl<T> Queues<T> {
         acquire: Waiter<T>,
         began: Instant,
         holding: Holding,
-    ) -> Vec<Refused<T>> {
+    ) -> Vec<EndedWait<T>> {
         let mut state = self.state.lock();
         state.known_leases.insert(name, holding.expires, None);
         state.enqueue(name, acquire);
@@ -83,9 +83,9 @@ impl<T> Queues<T> {
         name: &SessionName,
         began: Instant,
         holding: Holding,
-    ) -> Vec<Refused<T>> {
+    ) -> Vec<EndedWait<T>> {
         state.queue(name).last_read = Some(LastRead { began, holding });
-        let refused = state.refuse(name, Instant::now());
+        let refused = state.end_waits(name, Instant::now());
         let has_waiters = !state.queue(name).waiters.is_empty();
         state.end_turn(name, AfterTurn::Rest);
         drop(state);
@@ -110,13 +110,13 @@ impl<T> Queues<T> {
 
     /// Returns the waiters whose wait is over. Makes sessions ready whose lease has expired or
     /// whose lock must be checked again.
-    pub fn tick(&self, now: Instant) -> Vec<Refused<T>> {
+    pub fn tick(&self, now: Instant) -> Vec<EndedWait<T>> {
         let mut state = self.state.lock();
         state.unpark(now);
         let mut refused = Vec::new();
         let names: Vec<_> = state.queues.keys().cloned().collect();
         for name in names {
-            refused.extend(state.refuse(&name, now));
+            refused.extend(state.end_waits(&name, now));
             let queue = state.queue(&name);
             let expired = queue.last_read.as_ref().is_some_and(|read| read.holding.expires <= now);
             if expired && !queue.waiters.is_empty() && queue.progress == Progress::Idle {

@@ -288,7 +288,7 @@ pub(super) fn restart(attempts: &mut [&mut Attempt]) {
 
 /// Handles a packet that the database refused: a single operation fails, and each of several
 /// continues alone.
-pub(super) fn refuse(attempts: &mut [&mut Attempt], cause: &str) {
+pub(super) fn after_refusal(attempts: &mut [&mut Attempt], cause: &str) {
     match attempts {
         [attempt] if attempt.is_open() => attempt.fail(StoreError::Unavailable(cause.to_owned())),
         // The operations with an answer keep it.

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::attempt::{Attempt, Sharing, refuse};
+use super::attempt::{Attempt, Sharing, after_refusal};
 use super::operation::{Answer, Operation, StoreError};
 use super::packet::Statements;
 use super::{BATCH_TIMEOUT, Store};
@@ -93,7 +93,7 @@ impl Batch<'_> {
                     Err(Interrupted::Again(cause)) => last_cause = cause,
                     Err(Interrupted::DatabaseDown(cause)) => return cause,
                     Err(Interrupted::Refused(cause)) => {
-                        refuse(&mut group, &cause);
+                        after_refusal(&mut group, &cause);
                         last_cause = cause;
                     }
                 }
@@ -190,11 +190,11 @@ impl Batch<'_> {
                 };
             }
         };
-        let reads = reads.read(attempts, replies, &self.statements.spellings);
-        let reads = reads.map_err(|error| Interrupted::Refused(cause(&error)))?;
-        for (attempt, read) in attempts.iter_mut().zip(reads) {
-            match read {
-                Some(read) => attempt.after_read(read, sent_at),
+        let snapshots = reads.snapshots(attempts, replies, &self.statements);
+        let snapshots = snapshots.map_err(|error| Interrupted::Refused(cause(&error)))?;
+        for (attempt, snapshot) in attempts.iter_mut().zip(snapshots) {
+            match snapshot {
+                Some(snapshot) => attempt.after_read(snapshot, sent_at),
                 None => attempt.restart(),
             }
         }
@@ -224,8 +224,8 @@ impl Batch<'_> {
             self.statements.ids.confirm(row.map(|(key, _)| key), &layout.new_ids);
             return Ok(());
         }
-        let reads = match layout.read(attempts, replies, &self.statements.spellings) {
-            Ok(reads) => reads,
+        let snapshots = match layout.snapshots(attempts, replies, &self.statements) {
+            Ok(snapshots) => snapshots,
             Err(error) => {
                 // The packet was committed nevertheless.
                 for attempt in attempts {
@@ -234,11 +234,11 @@ impl Batch<'_> {
                 return Err(Interrupted::Refused(cause(&error)));
             }
         };
-        let keys = reads.iter().flatten().filter_map(|read| Some(read.row.as_ref()?.key));
+        let keys = snapshots.iter().flatten().filter_map(|read| Some(read.row.as_ref()?.key));
         self.statements.ids.confirm(keys, &layout.new_ids);
-        for (attempt, read) in attempts.iter_mut().zip(reads) {
-            match read {
-                Some(read) => attempt.after_write(read, sent_at),
+        for (attempt, snapshot) in attempts.iter_mut().zip(snapshots) {
+            match snapshot {
+                Some(snapshot) => attempt.after_write(snapshot, sent_at),
                 None => attempt.mark_ambiguous(sent_at),
             }
             if attempt.is_writing() && attempt.needs_new_id() {

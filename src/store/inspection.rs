@@ -19,7 +19,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The result of [`Store::open`].
 #[derive(Debug)]
 pub enum Opened {
-    Ready(Vec<Finding>),
+    Ready,
     NotYet(String),
     Unusable(Vec<Finding>),
 }
@@ -82,8 +82,8 @@ impl Store {
             return Opened::NotYet(cause);
         }
         METRICS.database_up.set(1);
-        self.inspection.lock().warned = report.topics(Verdict::Warning);
-        Opened::Ready(report.of(Verdict::Warning).cloned().collect())
+        self.log_new_warnings(&report);
+        Opened::Ready
     }
 
     /// Continues with the tables as this report describes them. The error says why no lease can be
@@ -103,8 +103,8 @@ impl Store {
         let before = self.opened();
         if before.as_ref().is_none_or(|before| !before.table.is_like(table)) {
             let spellings = Spellings::load(connection, table).map_err(|error| cause(&error))?;
-            let server_zone = before
-                .map_or(report.zone_difference_minutes == 0, |before| before.has_server_zone());
+            let server_zone =
+                before.map_or(report.zone_difference_minutes == 0, |before| before.has_server_zone);
             if self.opened().is_some() {
                 info!("the lock table has changed; continuing with its new definition");
             }
@@ -131,7 +131,7 @@ impl Store {
         METRICS.ids_used.set(report.ids_used.unwrap_or_default());
         METRICS.clock_difference.set(report.clock_difference_s.unwrap_or_default());
         // If the zones never agreed, the operator has set the one that old programs use.
-        let left = if statements.has_server_zone() { report.zone_difference_minutes } else { 0 };
+        let left = if statements.has_server_zone { report.zone_difference_minutes } else { 0 };
         METRICS.zone_difference.set(left * 60);
         match (&report.table, report.writes) {
             (Some(table), Writes::Accepted) => {
@@ -160,9 +160,9 @@ impl Store {
         }
     }
 
-    /// Waits at most `timeout` until a health check is due, and runs it.
-    pub fn check_health(&self, timeout: Duration) {
-        self.database.check_health(timeout, |connection| self.verify(connection));
+    /// Waits until a health check is due, and runs it.
+    pub fn check_health(&self) {
+        self.database.check_health(|connection| self.verify(connection));
     }
 
     /// Whether leases can be written on this connection; the error says why not. Tables that may

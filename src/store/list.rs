@@ -52,7 +52,6 @@ impl ListedRow {
 impl Store {
     /// A page of the leases that hold now; only those of `device`, if it is set.
     pub fn list(&self, device: Option<&Id>, after: u64, limit: u64) -> Result<Page, StoreError> {
-        let has_server_zone = self.statements()?.has_server_zone();
         let mut page = Page { holdings: Vec::new(), next: None };
         // Few of the rows on a page may belong to the device, so read more rows at a time.
         let rows = if device.is_some() { SCAN_ROWS.max(limit) } else { limit };
@@ -63,7 +62,7 @@ impl Store {
         found.truncate(usize::try_from(rows).unwrap_or(usize::MAX));
         let mut found = found.into_iter();
         for row in found.by_ref() {
-            let ListedRow { session, matches, row } = ListedRow::read(row, has_server_zone)?;
+            let ListedRow { session, matches, row } = row;
             page.next = Some(row.key);
             if let (true, Some(holding)) = (matches, row.holding(read_at)) {
                 page.holdings.push((session, holding));
@@ -78,19 +77,22 @@ impl Store {
         Ok(page)
     }
 
+    /// At most `limit` rows, after the key `after`, and whether each is of `device`.
     pub(super) fn rows(
         &self,
         device: Option<&Id>,
         after: u64,
         limit: u64,
-    ) -> Result<Vec<SqlRow>, StoreError> {
+    ) -> Result<Vec<ListedRow>, StoreError> {
         let statements = self.statements()?;
         let values = [
             ("id_device", device.map_or(Value::Null, |id| Value::Text(id.as_str()))),
             ("after", Value::Number(after)),
             ("limit", Value::Number(limit)),
         ];
-        self.query(&statements.list, &values)
+        let has_server_zone = statements.has_server_zone;
+        let rows = self.query(&statements.list, &values)?.into_iter();
+        Ok(rows.map(|row| ListedRow::read(row, has_server_zone)).collect::<mysql::Result<_>>()?)
     }
 
     /// Returns those rows that have changed.

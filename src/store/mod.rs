@@ -1,10 +1,10 @@
 //! The lock table as a store of leases: a batch of operations in, a batch of answers out.
 //!
 //! Each operation is a few guarded statements: the guards name the session, the owner token and the
-//! database's clock, never the result of an earlier request. The answer is the rows that
-//! the last statements read back in the same transaction, or the number of rows with the request's
-//! own token. So a grant never depends on the absence of an error. Any packet can be sent again:
-//! the guards let nothing happen twice.
+//! database's clock, never the result of an earlier request. The answer is what the same
+//! transaction reads back after its writes, or the number of rows that its own statement changed. So
+//! a grant never depends on the absence of an error. Any packet can be sent again: the guards let
+//! nothing happen twice.
 //!
 //! | file | content |
 //! |---|---|
@@ -35,7 +35,7 @@ mod sweep;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mysql::{Opts, Row};
+use mysql::{Opts, Row as SqlRow};
 use parking_lot::{Mutex, RwLock};
 
 use crate::db::{Database, ErrorKind, Packet, Pooled, Statement, Values, cause};
@@ -46,7 +46,6 @@ pub use attempt::{Attempt, Sharing};
 pub use batch::{BATCH_MAX, Locks};
 use inspection::Inspection;
 pub use inspection::Opened;
-pub use list::Page;
 pub use operation::{Answer, FirstPacket, Operation, StoreError};
 pub use packet::Statements;
 pub use spelling::{SessionName, Spellings};
@@ -68,14 +67,14 @@ pub struct Store {
 impl Store {
     /// Creates a store that is not open yet, with at most `connections` connections in its pool.
     pub fn new(
-        url: &Opts,
+        options: &Opts,
         table_name: &str,
         configured_offset: Option<&str>,
         connections: u32,
     ) -> Self {
         let time_zone = configured_offset.unwrap_or("+00:00");
         Self {
-            database: Database::new(url, time_zone, connections),
+            database: Database::new(options, time_zone, connections),
             table_name: table_name.to_owned(),
             configured_offset: configured_offset.map(str::to_owned),
             opened: RwLock::default(),
@@ -91,9 +90,7 @@ impl Store {
 
     /// Whether leases can be written now.
     pub fn ready(&self) -> Result<(), StoreError> {
-        let mut packet = Packet::for_writable_server();
-        self.statements()?.may_write.write(&mut packet, &[]);
-        self.run_read(&packet).map(drop)
+        self.query(&self.statements()?.may_write, &[]).map(drop)
     }
 
     /// The name of a session, which is the same for all spellings that the table's collations make
@@ -114,21 +111,15 @@ impl Store {
         statements.spellings.name(session, &mut connection)
     }
 
-    /// Reads from a server that accepts writes.
-    fn query(&self, sql: &Statement, values: &Values) -> Result<Vec<Row>, StoreError> {
+    /// Reads from a server that accepts writes. Reads again if the connection is lost.
+    fn query(&self, sql: &Statement, values: &Values) -> Result<Vec<SqlRow>, StoreError> {
         let mut packet = Packet::for_writable_server();
         sql.write(&mut packet, values);
-        self.run_read(&packet)
-    }
-
-    /// Runs a packet that only reads. Runs it again if the connection is lost. Returns the rows of
-    /// its last statement.
-    fn run_read(&self, packet: &Packet) -> Result<Vec<Row>, StoreError> {
         let until = Instant::now() + BATCH_TIMEOUT;
         let mut is_inspected = false;
         loop {
             let mut connection = self.pooled(until)?;
-            let error = match connection.run(packet) {
+            let error = match connection.run(&packet) {
                 Ok(mut replies) => return Ok(replies.pop().map_or(vec![], |reply| reply.rows)),
                 Err(failed) => failed.error,
             };

@@ -15,8 +15,8 @@ use crate::lease::{
     Acquire, Message, MessageId, OwnerToken, Replace, Row, Session, claim_mark, date_shift_us,
 };
 
-/// A check of a row's lock that takes so long has waited for a lock on the table, and the next check would
-/// wait, too.
+/// A check of a row's lock that takes this long has waited for a lock on the table. The next checks
+/// would wait too, so they are left out, and their rows count as locked.
 const LOCK_CHECK_MAX: Duration = Duration::from_millis(250);
 
 /// Declares the statements by their files in `sql/`.
@@ -28,19 +28,19 @@ macro_rules! statements {
             pub table: Table,
             pub spellings: Spellings,
             pub ids: Ids,
-            /// Whether old programs write the time zone of the server.
-            server_zone: bool,
+            /// Whether old programs wrote the server's time zone when the statements were made.
+            pub has_server_zone: bool,
         }
 
         impl Statements {
-            pub fn new(table: &Table, spellings: Spellings, server_zone: bool) -> Self {
+            pub fn new(table: &Table, spellings: Spellings, has_server_zone: bool) -> Self {
                 let names = table.names();
                 Self {
                     $($name: Statement::new(include_str!(concat!("../../sql/", $file)), &names),)+
                     table: table.clone(),
                     spellings,
                     ids: Ids::new(table.max_key),
-                    server_zone,
+                    has_server_zone,
                 }
             }
         }
@@ -273,11 +273,6 @@ impl Statements {
         sessions.map(is_locked).collect()
     }
 
-    /// Whether old programs wrote the server's time zone when these statements were made.
-    pub fn has_server_zone(&self) -> bool {
-        self.server_zone
-    }
-
     fn append_reads(
         &self,
         attempts: &[&mut Attempt],
@@ -308,7 +303,6 @@ impl Statements {
             self.read_message.write_rows(packet, &records);
         }
         reads.members = members;
-        reads.has_server_zone = self.server_zone;
         reads
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::attempt::Attempt;
+use super::packet::Statements;
 use super::spelling::{SessionName, Spellings};
 use crate::db::{Reply, columns};
 use crate::lease::{FencingToken, Row, Snapshot, StoredRecord};
@@ -14,8 +15,6 @@ pub struct Reads {
     pub members: Vec<usize>,
     pub rows: Option<usize>,
     pub records: Option<usize>,
-    /// Whether old programs write the time zone of the server.
-    pub has_server_zone: bool,
 }
 
 /// Which replies to a packet belong to which operation.
@@ -31,19 +30,20 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The replies to each of these operations; `None` if they cannot be told from another's.
-    pub fn read(
+    /// What the replies say of each of these operations; `None` if they cannot be told from
+    /// another's.
+    pub fn snapshots(
         &self,
         attempts: &[&mut Attempt],
         replies: Vec<Reply>,
-        spellings: &Spellings,
+        statements: &Statements,
     ) -> mysql::Result<Vec<Option<Snapshot>>> {
         // A DELETE that several releases share has deleted the row of each.
         let own = self.own.iter().map(|own| own.map_or(Ok((0, None)), |at| changes(&replies[at])));
         let own: Vec<_> = own.collect::<mysql::Result<_>>()?;
-        let mut reads = self.reads.read(attempts, replies, spellings)?;
+        let mut snapshots = self.reads.snapshots(attempts, replies, statements)?;
         let is_single = attempts.len() == 1;
-        for ((read, (changed, written)), attempt) in reads.iter_mut().zip(own).zip(attempts) {
+        for ((read, (changed, written)), attempt) in snapshots.iter_mut().zip(own).zip(attempts) {
             let wrote = written.is_some() || changed > 0 && attempt.keeps_row();
             // If a row was written but not found, it has another spelling of the session, unless the
             // message has a record: then the packet has deleted the row. A single operation finds
@@ -54,7 +54,7 @@ impl Layout {
                 (read.changed, read.written) = (changed, written);
             }
         }
-        Ok(reads)
+        Ok(snapshots)
     }
 
     /// The id and the fencing token of the row that a single INSERT wrote, if it wrote one.
@@ -80,16 +80,16 @@ fn changes(reply: &Reply) -> mysql::Result<(u64, Option<FencingToken>)> {
 }
 
 impl Reads {
-    /// What was read for each of these operations. The spelling of a row may not be known, so a row
-    /// may belong to none or to several of them. In that case `None` for those
-    /// without a row: an operation that runs alone knows that the row is its own.
-    pub fn read(
+    /// What was read for each of these operations. If the spelling of a row is not known, it may be
+    /// the row of any operation for which none was found. Each of these gets `None`, and runs again
+    /// alone, so that any row is its own.
+    pub fn snapshots(
         &self,
         attempts: &[&mut Attempt],
         mut replies: Vec<Reply>,
-        spellings: &Spellings,
+        statements: &Statements,
     ) -> mysql::Result<Vec<Option<Snapshot>>> {
-        let operations = BySession::new(attempts, &self.members, spellings);
+        let operations = BySession::new(attempts, &self.members, &statements.spellings);
         let mut take = |at: Option<usize>| {
             at.map_or_else(Vec::new, |at| std::mem::take(&mut replies[at].rows))
         };
@@ -107,7 +107,7 @@ impl Reads {
                 std::io::Error::other(text)
             })?;
             let mut row = Row::new(key, stored, age_us, clock_us);
-            if self.has_server_zone {
+            if statements.has_server_zone {
                 row.apply_zone(zone_ahead_us);
             }
             reads[at] = Snapshot { row: Some(row), ..Snapshot::default() };

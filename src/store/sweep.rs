@@ -39,9 +39,7 @@ impl Store {
         let found = self.rows(None, after, SCAN_ROWS)?;
         let is_full = found.len() as u64 == SCAN_ROWS;
         let mut swept = Swept { sessions: Vec::new(), held: 0, next: None };
-        for row in found {
-            let ListedRow { row, session, .. } =
-                ListedRow::read(row, statements.has_server_zone())?;
+        for ListedRow { row, session, .. } in found {
             swept.next = Some(row.key);
             swept.held += i64::from(row.remaining().is_some());
             if is_abandoned(&row) {

@@ -45,7 +45,7 @@ pub struct Checks {
 #[derive(Default)]
 struct Sockets {
     /// How many bytes each client had sent at the last check that followed a request of it.
-    received: HashMap<SocketAddr, u64>,
+    sent: HashMap<SocketAddr, u64>,
     /// Since when each connection of a Unix socket, by its inode, has accepted no more answers.
     unread_since: HashMap<u64, Instant>,
 }
@@ -104,21 +104,21 @@ impl Sockets {
         received: &HashMap<SocketAddr, u64>,
     ) -> bool {
         // Each connection has two descriptors.
-        if self.received.contains_key(&peer) {
+        if self.sent.contains_key(&peer) {
             return false;
         }
         let Some(sent) = sockets::received_bytes(socket) else {
             return false;
         };
         // If the client has sent less, it is another connection with the same port.
-        let known = before.received.get(&peer).filter(|known| **known <= sent);
+        let known = before.sent.get(&peer).filter(|known| **known <= sent);
         let known = known.copied().unwrap_or(0);
         let requests = received.get(&peer).copied();
         // The sizes of the requests are estimates, so twice as much is allowed.
         let is_too_much = sent - known > UNRECEIVED_MAX_BYTES + 2 * requests.unwrap_or(0);
         // A client is cut off, and counted, once.
         let is_known = requests.is_none() && !is_too_much;
-        self.received.insert(peer, if is_known { known } else { sent });
+        self.sent.insert(peer, if is_known { known } else { sent });
         is_too_much
     }
 

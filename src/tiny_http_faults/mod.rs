@@ -1,5 +1,5 @@
 //! The faults of `tiny_http` 0.12, each with its remedy in its own file. `http/workers.rs`,
-//! `http/body.rs` and `http/connection_care.rs` call the remedies.
+//! `http/body.rs`, `http/response.rs` and `http/connection_care.rs` call the remedies.
 //!
 //! | file | fault |
 //! |---|---|
@@ -11,6 +11,9 @@
 //! | `endless_head` | it keeps a request's head, and the requests that nobody has received yet, in memory without a limit; nothing cuts off a client of a Unix socket that does not read |
 //! | `forgotten_connection` | in a burst, it accepts connections and then forgets them |
 //! | `dead_acceptor` | its accepting thread ends at the first error |
+//!
+//! It also panics on some `TE` headers when it answers: `http/workers.rs` catches this, and
+//! `unread_body` does where a panic would end the process.
 //!
 //! One fault is not contained: an HTTP/2 or HTTP/3 request leaves a thread and two descriptors
 //! behind. When these run out, the process ends and is started again.
