@@ -101,13 +101,21 @@ impl Client {
         Self { agent, base: base.to_owned(), url, api_token }
     }
 
-    pub fn post(&self, path: &str, body: &Value, timeout: Duration) -> Result<Value, RequestError> {
+    /// Sends a POST. A 200 must have the field `needed`, which only this program's server sends.
+    pub fn post(
+        &self,
+        path: &str,
+        body: &Value,
+        timeout: Duration,
+        needed: &str,
+    ) -> Result<Value, RequestError> {
         let request = self.prepare(self.agent.post(self.base.clone() + path), timeout);
-        self.read(request.content_type("application/json").send(body.to_string()))
+        self.read(request.content_type("application/json").send(body.to_string()), needed)
     }
 
-    pub fn get(&self, path: &str, timeout: Duration) -> Result<Value, RequestError> {
-        self.read(self.prepare(self.agent.get(self.base.clone() + path), timeout).call())
+    /// Sends a GET. `needed` is as in [`Self::post`].
+    pub fn get(&self, path: &str, timeout: Duration, needed: &str) -> Result<Value, RequestError> {
+        self.read(self.prepare(self.agent.get(self.base.clone() + path), timeout).call(), needed)
     }
 
     fn prepare<B>(&self, request: RequestBuilder<B>, timeout: Duration) -> RequestBuilder<B> {
@@ -118,7 +126,11 @@ impl Client {
         }
     }
 
-    fn read(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Value, RequestError> {
+    fn read(
+        &self,
+        response: Result<Response<Body>, ureq::Error>,
+        needed: &str,
+    ) -> Result<Value, RequestError> {
         let (status, body) = parse(response).map_err(|error| {
             NoServer(format!(
                 "no session-lock server at {}: {error}; set its address with --url or SESSION_LOCK_URL",
@@ -130,6 +142,10 @@ impl Client {
             None => format!("the server answered {status}"),
         };
         match status {
+            200 if body[needed].is_null() => Err(NoServer(format!(
+                "the server at {} is not session-lock: its answer has no {needed:?}",
+                self.url
+            ))),
             200 => Ok(body),
             401 => {
                 Err(Refused(format!("the server requires its API token: set {API_TOKEN_VARIABLE}")))

@@ -11,7 +11,7 @@ pub const HELP: &str = "[--url URL]
 
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     let (client, _) = connect(arguments, &[], &[])?;
-    client.get("/healthz", SELF_CHECK_TIMEOUT).map_err(failed)?;
+    client.get("/healthz", SELF_CHECK_TIMEOUT, "status").map_err(failed)?;
     print("ok");
     Ok(())
 }

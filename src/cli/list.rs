@@ -29,7 +29,7 @@ fn fetch(client: &Client, device: Option<&str>) -> Result<Vec<Value>, RequestErr
     let path = format!("/v1/locks?limit={LIST_MAX}{}", parameter("id_device", device));
     let (mut locks, mut after) = (Vec::new(), String::new());
     loop {
-        let page = client.get(&format!("{path}{after}"), ANSWER_TIMEOUT)?;
+        let page = client.get(&format!("{path}{after}"), ANSWER_TIMEOUT, "locks")?;
         locks.extend(page["locks"].as_array().cloned().unwrap_or_default());
         let next = page["next"].as_str();
         if next.is_none() {

@@ -74,11 +74,11 @@ impl Failure {
 }
 
 pub fn main() -> ExitCode {
-    logging::init();
-
     let mut arguments = std::env::args_os().skip(1);
     let command = arguments.next().unwrap_or_else(|| "--help".into());
-    let Err(failure) = dispatch(&command.to_string_lossy(), arguments.collect()) else {
+    let logging = logging::init().map_err(Failure::usage);
+    let run = |()| dispatch(&command.to_string_lossy(), arguments.collect());
+    let Err(failure) = logging.and_then(run) else {
         return ExitCode::from(exit_status::OK);
     };
     if let Some(message) = failure.message {

@@ -19,10 +19,12 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
         request["fencing_token"] = text.parse::<u64>().map_err(error)?.into();
         not_held = "not held, or held by another lease";
     }
-    client.post("/v1/release", &request, ANSWER_TIMEOUT).map_err(|error| match error {
-        RequestError::Conflict(_) => Failure::new(exit_status::FAILED, not_held),
-        error => error.into(),
-    })?;
+    client.post("/v1/release", &request, ANSWER_TIMEOUT, "released").map_err(
+        |error| match error {
+            RequestError::Conflict(_) => Failure::new(exit_status::FAILED, not_held),
+            error => error.into(),
+        },
+    )?;
     print("released");
     Ok(())
 }

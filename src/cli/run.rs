@@ -115,17 +115,6 @@ impl Deadlines {
         let at = |tenths| since + remaining * tenths / TENTHS;
         Self { renew: at(RENEW_AT), stop: at(STOP_AT), kill: at(KILL_AT) }
     }
-
-    /// The deadlines of a lease that was just granted to a request sent at `sent_at`.
-    fn of_grant(sent_at: Instant, remaining: Duration) -> Self {
-        let now = Instant::now();
-        if now - sent_at <= remaining / TENTHS {
-            return Self::new(sent_at, remaining);
-        }
-        // The request waited in a queue, and the lease began at the end of the wait. Its deadlines
-        // count from now, which is slightly late. An immediate renewal corrects them.
-        Self { renew: now, ..Self::new(now, remaining) }
-    }
 }
 
 struct Lease {
@@ -147,7 +136,7 @@ impl Lease {
             let mut fields = self.fields.clone();
             fields["ttl_ms"] = self.ttl_ms.into();
             fields["wait_ms"] = wait_ms.min(WAIT_MAX_MS).into();
-            self.client.post("/v1/acquire", &fields, ANSWER_TIMEOUT)
+            self.client.post("/v1/acquire", &fields, ANSWER_TIMEOUT, "fencing_token")
         };
         let is_worth_a_retry = |error: &RequestError| match error {
             Conflict(_) => Instant::now() < wait_until,
@@ -157,7 +146,11 @@ impl Lease {
         match retry(request, is_worth_a_retry) {
             Ok(answer) => {
                 let remaining = Duration::from_millis(number(&answer, "remaining_ms"));
-                let deadlines = Deadlines::of_grant(sent_at, remaining);
+                let deadlines = if sent_at.elapsed() <= remaining / TENTHS {
+                    Deadlines::new(sent_at, remaining)
+                } else {
+                    self.confirm()?
+                };
                 Ok((number(&answer, "fencing_token"), deadlines))
             }
             Err(Conflict(answer)) => {
@@ -171,11 +164,32 @@ impl Lease {
         }
     }
 
+    /// Renews a lease whose grant was not answered at once. How much of it is left is not known: it
+    /// may have begun after a wait in a queue, or the answer was late.
+    fn confirm(&self) -> Result<Deadlines, Failure> {
+        let until = Instant::now() + SERVER_TIMEOUT;
+        let mut sent_at = Instant::now();
+        let request = || {
+            sent_at = Instant::now();
+            self.renew(SERVER_TIMEOUT)
+        };
+        let is_worth_a_retry =
+            |error: &RequestError| matches!(error, NoServer(_)) && Instant::now() <= until;
+        match retry(request, is_worth_a_retry) {
+            Ok(remaining) => Ok(Deadlines::new(sent_at, remaining)),
+            Err(Conflict(_)) => {
+                let text = "the lease ended before its grant was answered";
+                Err(Failure::new(exit_status::HELD, text))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Renews the lease. Returns its remaining time.
     fn renew(&self, timeout: Duration) -> Result<Duration, RequestError> {
         let mut fields = self.fields.clone();
         fields["ttl_ms"] = self.ttl_ms.into();
-        let answer = self.client.post("/v1/renew", &fields, timeout)?;
+        let answer = self.client.post("/v1/renew", &fields, timeout, "renewed")?;
         Ok(Duration::from_millis(number(&answer, "remaining_ms")))
     }
 
@@ -184,7 +198,7 @@ impl Lease {
         let until = Instant::now() + SERVER_TIMEOUT;
         let is_worth_a_retry =
             |error: &RequestError| !matches!(error, Conflict(_)) && Instant::now() <= until;
-        let request = || self.client.post("/v1/release", &self.fields, SERVER_TIMEOUT);
+        let request = || self.client.post("/v1/release", &self.fields, SERVER_TIMEOUT, "released");
         if let Err(Refused(error) | NoServer(error)) = retry(request, is_worth_a_retry) {
             log::warn!("could not release the lease, which will expire: {error}");
         }
@@ -192,10 +206,10 @@ impl Lease {
 }
 
 /// Repeats a request as long as its error is worth a retry.
-fn retry(
-    mut request: impl FnMut() -> Result<Value, RequestError>,
+fn retry<T>(
+    mut request: impl FnMut() -> Result<T, RequestError>,
     is_worth_a_retry: impl Fn(&RequestError) -> bool,
-) -> Result<Value, RequestError> {
+) -> Result<T, RequestError> {
     loop {
         let result = request();
         if !result.as_ref().is_err_and(&is_worth_a_retry) {

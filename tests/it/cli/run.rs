@@ -1,8 +1,11 @@
 //! `session-lock run`: a command under a lease, stopped before the lease ends.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -17,6 +20,7 @@ tests![
     a_lease_is_renewed_as_long_as_the_command_runs,
     a_lost_lease_stops_the_command_and_all_that_it_started,
     a_server_that_is_gone_stops_the_command_before_the_expiry,
+    a_command_does_not_begin_without_a_lease,
     signals_are_passed_on,
 ];
 
@@ -172,6 +176,51 @@ fn a_server_that_is_gone_stops_the_command_before_the_expiry(world: &World) {
     assert!(left_us > 0, "gone {left_us} us before the expiry");
     let printed = running.finish();
     assert_eq!(printed.status, Some(137), "{printed:?}");
+}
+
+/// A server that answers each path with this body, after this delay. Returns its URL.
+fn fake_server(answer: fn(&str) -> (Duration, &'static str)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = String::new();
+            while !request.ends_with('}') {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.push(char::from(byte[0]));
+            }
+            let (delay, body) = answer(request.split(' ').nth(1).unwrap());
+            thread::sleep(delay);
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    url
+}
+
+fn a_command_does_not_begin_without_a_lease(_: &World) {
+    const GRANT: &str =
+        r#"{"granted":true,"owner_token":"1","fencing_token":1,"remaining_ms":2000,"how":"new"}"#;
+    // Another program at this address.
+    let other_program = fake_server(|_| (Duration::ZERO, r#"{"status":"fine"}"#));
+    // The lease may be over when the grant is answered, and nobody says whether it is.
+    let late_grant = fake_server(|path| match path {
+        "/v1/acquire" => (Duration::from_secs(1), GRANT),
+        _ => (Duration::ZERO, r#"{"status":"fine"}"#),
+    });
+    for server in [other_program, late_grant] {
+        let running = Running::start(&server, &Session::new(), &["--ttl", "2s"], "touch ran");
+        let Running { child, folder } = running;
+        let printed = Printed::from(child.wait_with_output().unwrap());
+        assert_eq!(printed.status, Some(69), "{printed:?}");
+        assert!(printed.err.contains("is not session-lock"), "{printed:?}");
+        assert!(!folder.path().join("ran").exists());
+    }
 }
 
 fn signals_are_passed_on(world: &World) {
