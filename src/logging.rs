@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 use std::io::{self, Write};
 
-use env_logger::{Builder, Env, Target};
+use env_logger::{Builder, Target};
+use log::LevelFilter;
 
 thread_local! {
     /// The lines of this thread's batch, while there is one.
@@ -12,11 +13,22 @@ thread_local! {
 }
 
 /// Starts logging, at the level of `RUST_LOG` or `info`, and logs panics as bugs.
-pub fn init() {
-    Builder::from_env(Env::default().default_filter_or("info"))
+///
+/// # Errors
+/// Fails if `RUST_LOG` is not a level.
+pub fn init() -> Result<(), String> {
+    let level = std::env::var_os("RUST_LOG").unwrap_or_default();
+    let level = match level.to_string_lossy() {
+        level if level.is_empty() => LevelFilter::Info,
+        level => level
+            .parse()
+            .map_err(|_| format!("RUST_LOG must be error, warn, info or debug, not {level:?}"))?,
+    };
+    Builder::new()
+        .filter_level(level)
         .target(Target::Pipe(Box::new(Output)))
         // The service itself reports the errors of tiny_http, with the remedy.
-        .filter_module("tiny_http", log::LevelFilter::Off)
+        .filter_module("tiny_http", LevelFilter::Off)
         .format(|line, record| writeln!(line, "{:<5} {}", record.level(), record.args()))
         .init();
     std::panic::set_hook(Box::new(|panic| {
@@ -24,6 +36,7 @@ pub fn init() {
         let whose = if is_drivers { "the database driver" } else { "session-lock" };
         log::error!("a bug in {whose}: {panic}");
     }));
+    Ok(())
 }
 
 struct Output;

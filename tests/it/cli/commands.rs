@@ -30,6 +30,11 @@ fn a_wrong_setting_is_one_line_and_status_2(world: &World) {
             "{wrong:?} {printed:?}"
         );
     }
+    let mut wrong_level = Command::new(binary());
+    wrong_level.args(["serve", "--database-url", &url]).env("RUST_LOG", "session-lock=debug");
+    let printed = Printed::from(wrong_level.output().unwrap());
+    assert_eq!(printed.status, Some(2), "{printed:?}");
+    assert_says(&printed.err, &["RUST_LOG", "info"]);
     let busy =
         run(&["serve", "--database-url", &url, "--listen", &world.service.address.to_string()]);
     assert_eq!(busy.status, Some(1));
