@@ -73,7 +73,8 @@ impl Response {
 
     /// The body as it is sent.
     pub fn line(&self) -> String {
-        format!("{}\n", self.body.trim_end())
+        // A 204 has no body.
+        if self.body.is_empty() { String::new() } else { format!("{}\n", self.body.trim_end()) }
     }
 
     /// The response as `tiny_http` sends it; `connection` is what happens to the connection
