@@ -1,8 +1,9 @@
 //! Reads a request's body: what a length may be, and how long a body.
 //!
-//! If the length is malformed, `tiny_http` has already parsed the body as the next request, which
-//! is answered. The body comes from the same client, so an attacker gains nothing. A proxy that
-//! many clients share must not forward such lengths (nginx does not).
+//! If the length or a chunk is malformed, `tiny_http` parses the rest of the body as the next
+//! request. Nothing that follows a refused body is executed: the client of a TCP connection is
+//! closed to further requests (`answer_order`), and a Unix socket is not read any more
+//! (`unread_body`).
 
 use std::io::{self, Read};
 use std::time::Instant;
@@ -84,7 +85,10 @@ fn declared_length(request: &tiny_http::Request) -> Result<Option<usize>, (Unrea
         ([], _) => invalid("Content-Length must be one number"),
         // `tiny_http` reads chunks for every coding.
         ([coding], []) if coding.eq_ignore_ascii_case("chunked") => Ok(None),
-        _ => invalid("Transfer-Encoding must be chunked, without a Content-Length"),
+        _ => {
+            let text = "Transfer-Encoding must be chunked, without a Content-Length";
+            Err((Unreadable::Invalid(text.to_owned()), Rest::of_chunks(request)))
+        }
     }
 }
 
@@ -93,7 +97,11 @@ fn declared_length(request: &tiny_http::Request) -> Result<Option<usize>, (Unrea
 ///
 /// # Errors
 /// Fails if the body is malformed, too large or not complete in time.
-pub fn read_late(request: &mut tiny_http::Request, until: Instant) -> Result<Vec<u8>, Unreadable> {
+pub fn read_late(
+    request: &mut tiny_http::Request,
+    until: Instant,
+) -> Result<Vec<u8>, (Unreadable, Rest)> {
+    let rest = Rest::of_chunks(request);
     // `None` if the body is chunked.
     let (length, is_upgrade) = (request.body_length(), is_upgrade(request));
     // Sends 100 Continue if the client waits for it.
@@ -104,13 +112,16 @@ pub fn read_late(request: &mut tiny_http::Request, until: Instant) -> Result<Vec
         None => Box::new(reader),
         Some(length) => Box::new(reader.take(u64::try_from(length).unwrap_or(u64::MAX))),
     };
-    let unreadable = |error: &io::Error| match error.kind() {
-        // The read is not repeated: the decoder has lost the size of the chunk.
-        io::ErrorKind::Interrupted => Unreadable::Late,
-        _ if Instant::now() > until => Unreadable::Late,
-        _ => Unreadable::Invalid(format!(
-            "the body is not complete or its chunks are wrong: {error}"
-        )),
+    let unreadable = |error: &io::Error| {
+        let why = match error.kind() {
+            // The read is not repeated: the decoder has lost the size of the chunk.
+            io::ErrorKind::Interrupted => Unreadable::Late,
+            _ if Instant::now() > until => Unreadable::Late,
+            _ => Unreadable::Invalid(format!(
+                "the body is not complete or its chunks are wrong: {error}"
+            )),
+        };
+        (why, rest)
     };
     let mut body = Vec::new();
     let mut discarded = 0;
@@ -120,7 +131,7 @@ pub fn read_late(request: &mut tiny_http::Request, until: Instant) -> Result<Vec
         // After this time the connection is shut down for reading, which the decoder of chunks may
         // take for the end of the body.
         if Instant::now() > until {
-            return Err(Unreadable::Late);
+            return Err((Unreadable::Late, rest));
         }
         // A client that sends its whole body before it reads sees the refusal only if the whole
         // body is read.
@@ -129,12 +140,15 @@ pub fn read_late(request: &mut tiny_http::Request, until: Instant) -> Result<Vec
         } else {
             body.extend_from_slice(&buffer[..read]);
         }
-        if read == 0 || length == Some(body.len()) || discarded > DRAIN_MAX_BYTES {
+        if discarded > DRAIN_MAX_BYTES {
+            return Err((Unreadable::TooLarge, rest));
+        }
+        if read == 0 || length == Some(body.len()) {
             break;
         }
     }
     match length {
-        _ if discarded > 0 => Err(Unreadable::TooLarge),
+        _ if discarded > 0 => Err((Unreadable::TooLarge, Rest::Nothing)),
         Some(length) if body.len() < length => {
             Err(unreadable(&io::ErrorKind::UnexpectedEof.into()))
         }

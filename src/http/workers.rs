@@ -193,14 +193,16 @@ impl Shared {
             Ok(Body::Late) => {
                 let until = Instant::now() + BODY_TIMEOUT;
                 self.run_apart(peer, move |shared| {
-                    match body::read_late(&mut request, until) {
-                        Ok(body) => shared.follow(request, &body, Instant::now(), unanswered),
-                        // The stop has ended all reading, and the rest may have been on its way.
-                        Err(Unreadable::Invalid(_)) if shared.ending.get().is_some() => {
+                    let read = body::read_late(&mut request, until);
+                    // A stop ends all reading, and the rest may have been on its way.
+                    let is_stopping = shared.ending.get().is_some();
+                    match read {
+                        Ok(_) | Err((Unreadable::Invalid(_), _)) if is_stopping => {
                             let refused = (Unreadable::Stopping, Rest::Nothing);
                             shared.refuse(request, refused, unanswered);
                         }
-                        Err(why) => shared.refuse(request, (why, Rest::Nothing), unanswered),
+                        Ok(body) => shared.follow(request, &body, Instant::now(), unanswered),
+                        Err(refused) => shared.refuse(request, refused, unanswered),
                     }
                     shared.wake_if_ready();
                 });
@@ -234,6 +236,7 @@ impl Shared {
     ) {
         let response = Response::from(Refusal::from(why));
         self.write(unanswered.peer, move |shared| {
+            let kept = shared.clients.close(unanswered.peer);
             let http = response.to_http(Connection::Closes);
             let refused = unread_body::refuse(request, rest, http, &response.line());
             if let Some(Some(request)) = shared.end_if_failed(refused) {
@@ -241,6 +244,9 @@ impl Shared {
             }
             // Otherwise `tiny_http` would wait for another request.
             shut_down(unanswered.peer, Shutdown::Both);
+            for request in kept {
+                shared.end_if_failed(unread_body::discard(request));
+            }
             drop(unanswered);
         });
     }

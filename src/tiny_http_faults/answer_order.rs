@@ -5,9 +5,13 @@
 //! So requests that a client sends before its previous one is answered are kept until then, and a
 //! client that sends too many is cut off. This works for TCP, where each client has an address; see
 //! `blocked_writer` for Unix sockets.
+//!
+//! Another fault: `tiny_http` parses what follows an unread body as the next request. So nothing is
+//! admitted that follows a request whose connection closes.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::net::Shutdown;
@@ -19,6 +23,10 @@ use crate::net::{cut_off, shut_down};
 /// Requests that a client may send before its previous one is answered. Bots send one at a time.
 /// The limit allows for the rare client that pipelines, and bounds the memory for a hostile one.
 const PIPELINED_MAX: usize = 16;
+
+/// How long a client that is gone is remembered. Its last bytes may wait to be parsed and received
+/// for this time on a busy machine. A client with a new connection from the same port is cut off.
+const GONE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The clients with unanswered requests.
 #[derive(Default)]
@@ -45,11 +53,11 @@ struct Pipeline {
 enum Status {
     #[default]
     Connected,
-    /// The client sent too much at once, or did not read its answers. Its other requests are
-    /// discarded.
+    /// The client sent too much at once, did not read its answers, or its connection closes after
+    /// the next answer. Its other requests are discarded.
     CutOff,
-    /// The client was cut off, and none of its requests is being answered any more.
-    Gone,
+    /// Since this time, none of the requests of a client that was cut off is being answered.
+    Gone(Instant),
 }
 
 /// What becomes of a request.
@@ -91,7 +99,7 @@ impl Clients {
         let pipeline = state.unanswered.get_mut(&peer)?;
         let next = pipeline.requests.pop_front();
         if pipeline.status == Status::CutOff {
-            pipeline.status = Status::Gone;
+            pipeline.status = Status::Gone(Instant::now());
         } else if next.is_none() {
             state.unanswered.remove(&peer);
         }
@@ -103,6 +111,12 @@ impl Clients {
     pub fn cut_off(&self, peer: Option<SocketAddr>) -> VecDeque<tiny_http::Request> {
         METRICS.cut_off.inc();
         cut_off(peer);
+        self.close(peer)
+    }
+
+    /// Admits no more requests of a client with an unanswered request. Returns its other requests,
+    /// which must be discarded.
+    pub fn close(&self, peer: Option<SocketAddr>) -> VecDeque<tiny_http::Request> {
         let mut state = self.state.lock();
         let pipeline = peer.and_then(|peer| state.unanswered.get_mut(&peer));
         let requests = pipeline.map(|pipeline| {
@@ -122,7 +136,10 @@ impl Clients {
     /// its request was discarded, so the connection is shut down to tell its client.
     pub fn forget_gone(&self) {
         let mut state = self.state.lock();
-        let is_gone = |pipeline: &mut Pipeline| pipeline.status == Status::Gone;
+        let is_gone = |pipeline: &mut Pipeline| match pipeline.status {
+            Status::Gone(since) => since.elapsed() > GONE_TIMEOUT,
+            Status::Connected | Status::CutOff => false,
+        };
         let gone: Vec<_> = state.unanswered.extract_if(|_, pipeline| is_gone(pipeline)).collect();
         drop(state);
         for (peer, _) in gone {

@@ -6,6 +6,9 @@
 //! its own thread (`late_body`), or if its connection is closed first. A request with a forged size
 //! is never dropped: it leaves a thread and two descriptors behind. After [`LEFT_BEHIND_MAX`] such
 //! requests, the process ends and is started again.
+//!
+//! Nor is a request on a Unix socket with an unread rest of a chunked body: `tiny_http` would parse
+//! the rest as the next request, and nothing identifies the connection, so that it cannot be closed.
 
 use std::io::{Cursor, Write};
 
@@ -39,6 +42,8 @@ pub enum Rest {
     /// A body of at most [`DRAIN_MAX_BYTES`]: `tiny_http` reads it when the request is dropped, and
     /// waits for the client.
     Declared,
+    /// The rest of a chunked body, of unknown length.
+    Chunked,
     /// A body of a forged length.
     Forged,
 }
@@ -53,6 +58,13 @@ impl Rest {
         } else {
             Self::Nothing
         }
+    }
+
+    /// The rest of a body that is not read to its end, if it is chunked.
+    pub fn of_chunks(request: &tiny_http::Request) -> Self {
+        // `tiny_http` reads no more requests after an offer of an upgrade.
+        let is_chunked = !headers(request, "Transfer-Encoding").is_empty() && !is_upgrade(request);
+        if is_chunked { Self::Chunked } else { Self::Nothing }
     }
 }
 
@@ -83,8 +95,8 @@ pub fn is_upgrade(request: &tiny_http::Request) -> bool {
 }
 
 /// Closes the connection of a request whose body was not read. Returns the request, which the
-/// caller answers. A request with a forged length is answered here, with `response`, whose body is
-/// `line`.
+/// caller answers. A request that must not be dropped is answered here, with `response`, whose body
+/// is `line`.
 ///
 /// # Errors
 /// Fails if too many requests stay behind: the process must end.
@@ -96,28 +108,39 @@ pub fn refuse(
 ) -> Result<Option<tiny_http::Request>, String> {
     let peer = request.remote_addr().copied();
     match rest {
-        // Otherwise `tiny_http` would parse the rest of the body as the next request.
-        Rest::Nothing => shut_down(peer, Shutdown::Read),
+        Rest::Forged => answer_and_leave_behind(request, response, line).map(|()| None),
+        Rest::Chunked if peer.is_none() => {
+            answer_and_leave_behind(request, response, line).map(|()| None)
+        }
+        Rest::Nothing | Rest::Chunked => {
+            shut_down(peer, Shutdown::Read);
+            Ok(Some(request))
+        }
         // If the socket were closed for reading and the client continued to send, the system would
         // reset the connection, and the client would lose the answer.
-        Rest::Declared => {}
-        // `tiny_http` may panic on this header when it answers, and then again when it drops the
-        // request, which would abort the process.
-        Rest::Forged if !headers(&request, "TE").is_empty() => {
-            shut_down(peer, Shutdown::Both);
-            return leave_behind(request).map(|()| None);
-        }
-        Rest::Forged => {
-            shut_down(peer, Shutdown::Read);
-            let mut stream = request.upgrade("none", response);
-            let written = stream.write_all(line.as_bytes()).and_then(|()| stream.flush());
-            debug!("refused a forged length: {written:?}");
-            let left = leave_behind(stream);
-            shut_down(peer, Shutdown::Write);
-            return left.map(|()| None);
-        }
+        Rest::Declared => Ok(Some(request)),
     }
-    Ok(Some(request))
+}
+
+fn answer_and_leave_behind(
+    request: tiny_http::Request,
+    response: tiny_http::Response<Cursor<Vec<u8>>>,
+    line: &str,
+) -> Result<(), String> {
+    let peer = request.remote_addr().copied();
+    // `tiny_http` may panic on this header when it answers, and then again when it drops the
+    // request, which would abort the process.
+    if !headers(&request, "TE").is_empty() {
+        shut_down(peer, Shutdown::Both);
+        return leave_behind(request);
+    }
+    shut_down(peer, Shutdown::Read);
+    let mut stream = request.upgrade("none", response);
+    let written = stream.write_all(line.as_bytes()).and_then(|()| stream.flush());
+    debug!("refused a body that cannot be read: {written:?}");
+    let left = leave_behind(stream);
+    shut_down(peer, Shutdown::Write);
+    left
 }
 
 /// Drops a request of a client that was cut off. Sends no answer, which would wait for the answers
@@ -143,9 +166,10 @@ fn leave_behind<T>(what: T) -> Result<(), String> {
     std::mem::forget(what);
     METRICS.left_behind.inc();
     let left_behind = METRICS.left_behind.get();
-    warn!("refused a forged length; {left_behind} connections left behind");
+    warn!("refused a body that cannot be read; {left_behind} connections left behind");
     if left_behind < LEFT_BEHIND_MAX {
         return Ok(());
     }
-    Err("too many requests with forged lengths; a restart frees their connections".to_owned())
+    Err("too many requests with forged lengths or broken chunks; a restart frees their connections"
+        .to_owned())
 }

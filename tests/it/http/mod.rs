@@ -10,6 +10,7 @@ mod nginx;
 mod openapi;
 mod page;
 mod pipelining;
+mod refused_bodies;
 mod resource_use;
 mod routes;
 mod shutdown;
@@ -26,6 +27,7 @@ pub const TESTS: &[&[Test]] = &[
     openapi::TESTS,
     page::TESTS,
     pipelining::TESTS,
+    refused_bodies::TESTS,
     resource_use::TESTS,
     routes::TESTS,
     shutdown::TESTS,

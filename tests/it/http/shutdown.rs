@@ -168,11 +168,15 @@ fn sigterm_answers_who_waits_for_the_database(world: &World) {
 /// A 400 would tell a client that its request is wrong, and it would not repeat it.
 fn sigterm_blames_no_client_for_a_body_that_is_on_its_way(world: &World) {
     let mut service = world.serve(&[]);
-    let heads = ["Transfer-Encoding: chunked\r\n", &format!("Content-Length: 100\r\n{UPGRADE}")];
+    let begun = [
+        "Transfer-Encoding: chunked\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n35\r\n{\"id_",
+        &format!("Content-Length: 100\r\n{UPGRADE}\r\n"),
+    ];
     let begun: Vec<_> = (0..20)
         .map(|number| {
-            let head = heads[number % heads.len()];
-            service.endpoint.send(format!("POST /v1/acquire HTTP/1.1\r\nHost: x\r\n{head}\r\n"))
+            let begun = begun[number % begun.len()];
+            service.endpoint.send(format!("POST /v1/acquire HTTP/1.1\r\nHost: x\r\n{begun}"))
         })
         .collect();
     eventually(|| "their bodies are read", || (body_readers(&service) == 20).then_some(()));
