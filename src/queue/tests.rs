@@ -156,3 +156,79 @@ fn what_joins_after_the_end_is_returned_by_the_next_close() {
     queues.submit(&name(), "release", Instant::now());
     assert_eq!(queues.close(), ["a", "release"]);
 }
+
+fn patient(pending: &'static str) -> Waiter<&'static str> {
+    let waiter = waiter(pending);
+    Waiter { until: waiter.arrived + Duration::from_secs(60), ..waiter }
+}
+
+#[test]
+fn nobody_waits_beyond_the_limit_of_all_queues() {
+    let (queues, [full, late]) = (Queues::default(), names());
+    assert!(!queues.is_ready());
+    for _ in 0..QUEUED_MAX {
+        queues.join(&full, patient("early"), TokenOrigin::Ours);
+    }
+    queues.join(&late, patient("late"), TokenOrigin::Ours);
+    assert!(queues.is_ready());
+    assert_eq!((queues.waiters(&full), queues.waiters(&late)), (QUEUED_MAX, 0));
+    assert_eq!(queues.queued(), QUEUED_MAX + 1);
+}
+
+#[test]
+fn a_requester_with_its_own_token_is_found_before_the_waiters_have_their_turns() {
+    let (queues, [alone, waited_for, busy]) = (Queues::default(), names());
+    queues.join(&alone, waiter("acquire"), TokenOrigin::Callers);
+    assert!(matches!(queues.next(BATCH).pop().unwrap().turn, Turn::Acquire(_)));
+    queues.join(&waited_for, waiter("waits"), TokenOrigin::Ours);
+    queues.join(&waited_for, waiter("find"), TokenOrigin::Callers);
+    assert!(matches!(queues.next(BATCH).pop().unwrap().turn, Turn::Find(_)));
+    queues.submit(&busy, "renew", Instant::now());
+    assert_eq!(next_batch(&queues), ["renew"]);
+    queues.join(&busy, waiter("find"), TokenOrigin::Callers);
+    let _ = queues.finish(&busy, LeaseChange::Unknown);
+    assert!(matches!(queues.next(BATCH).pop().unwrap().turn, Turn::Find(_)));
+}
+
+#[test]
+fn a_grant_answers_all_requests_of_its_requester() {
+    let queues = Queues::default();
+    let (first, other) = (patient("first"), patient("other"));
+    let owner_token = first.requester.owner_token.clone();
+    let requester = Requester { owner_token, message_id: None };
+    let again = Waiter { requester, ..patient("again") };
+    for waiter in [first, other, again] {
+        queues.join(&name(), waiter, TokenOrigin::Ours);
+    }
+    let turn = queues.next(BATCH).pop().unwrap().turn;
+    let Turn::Acquire(granted) = turn else { panic!("an acquire") };
+    let same = queues.take_same(&name(), &granted.requester);
+    assert_eq!(same.into_iter().map(|waiter| waiter.pending).collect::<Vec<_>>(), ["again"]);
+    assert_eq!((queues.waiters(&name()), queues.queued()), (1, 1));
+}
+
+#[test]
+fn a_batch_has_no_more_turns_than_asked_for() {
+    let queues = Queues::default();
+    for name in &names::<3>() {
+        queues.submit(name, "renew", Instant::now());
+    }
+    assert_eq!([queues.next(2).len(), queues.next(2).len()], [2, 1]);
+    assert!(!queues.is_ready());
+}
+
+#[test]
+fn a_session_that_is_no_longer_blocked_has_its_turns_at_once() {
+    let queues = Queues::default();
+    queues.submit(&name(), "release", Instant::now());
+    let Ready { name, turn, since, .. } = queues.next(BATCH).pop().unwrap();
+    queues.park(&name, turn, since);
+    queues.tick(Instant::now() + Duration::from_secs(1));
+    assert_eq!(next_batch(&queues), ["release"]);
+    queues.unblock(&name);
+    let _ = queues.finish(&name, LeaseChange::Unknown);
+    queues.end_blocked_turn(&name);
+    queues.submit(&name, "renew", Instant::now());
+    let renew = queues.next(BATCH).pop().unwrap();
+    assert_eq!((renew.turn.into_pending(), renew.is_blocked), ("renew", false));
+}
