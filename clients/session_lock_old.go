@@ -7,25 +7,44 @@ import (
 	"time"
 )
 
-var leases sync.Map // the leases of the old functions, by conversation
+var (
+	mutex  sync.Mutex
+	leases = map[[2]string][]*Lease{} // of the old functions, by conversation, the oldest first
+)
 
 func TryAcquireSession(idProspect, idDevice string) (bool, error) {
 	lease, _, err := Acquire(idProspect, idDevice, "", 0, 30*time.Second)
 	if lease != nil {
-		leases.Store([2]string{idProspect, idDevice}, lease)
+		key := [2]string{idProspect, idDevice}
+		mutex.Lock()
+		defer mutex.Unlock()
+		leases[key] = append(leases[key], lease)
 	}
 	return lease != nil, err
 }
 
-// ReleaseSession returns ErrLost if the lease had already ended.
+// ReleaseSession returns ErrLost if the lease had already ended. If this process has several leases of
+// the conversation, all but the newest have ended: it takes the oldest, so never a live one too early.
 func ReleaseSession(idProspect, idDevice string) error {
-	lease, found := leases.LoadAndDelete([2]string{idProspect, idDevice})
-	if !found {
+	lease := takeOldest([2]string{idProspect, idDevice})
+	if lease == nil {
 		return ErrLost
 	}
-	answer, err := lease.(*Lease).Release()
+	answer, err := lease.Release()
 	if err == nil && answer["released"] != true {
 		err = ErrLost
 	}
 	return err
+}
+
+func takeOldest(key [2]string) (lease *Lease) {
+	mutex.Lock()
+	defer mutex.Unlock()
+	if of := leases[key]; len(of) > 1 {
+		lease, leases[key] = of[0], of[1:]
+	} else if len(of) == 1 {
+		lease = of[0]
+		delete(leases, key)
+	}
+	return lease
 }
