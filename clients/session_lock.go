@@ -16,19 +16,32 @@ type Lease struct {
 	ttl     time.Duration
 }
 
-// Acquire returns a lease if it is "granted". The message id may be empty.
+// Acquire returns a lease if it is "granted". The message id may be empty. If the lease is lost before
+// a late answer is here, the answer is "held".
 func Acquire(idProspect, idDevice, messageID string, wait, ttl time.Duration) (*Lease, Fields, error) {
 	attempt := newAttempt(idProspect, idDevice)
 	wanted := Fields{"wait_ms": wait.Milliseconds(), "ttl_ms": ttl.Milliseconds()}
 	if messageID != "" {
 		wanted["message_id"] = messageID
 	}
-	answer, err := attempt.ask("acquire", wanted)
+	answer, sent, err := attempt.ask("acquire", wanted)
 	if answer["granted"] != true {
 		return nil, answer, err
 	}
+	// A late answer, such as after a wait, does not say when the lease began: renew it.
+	if time.Since(sent) > ttl/10 {
+		var renewed Fields
+		renewed, sent, err = attempt.ask("renew", Fields{"ttl_ms": ttl.Milliseconds()})
+		if err != nil {
+			return nil, nil, err
+		}
+		if renewed["renewed"] != true {
+			return nil, Fields{"granted": false, "reason": "held", "remaining_ms": 0, "waiters": 0}, nil
+		}
+		answer["remaining_ms"] = renewed["remaining_ms"]
+	}
 	ctx, end := context.WithCancel(context.Background())
-	lease := &Lease{ctx, end, time.AfterFunc(remaining(answer), end), attempt, ttl}
+	lease := &Lease{ctx, end, time.AfterFunc(remaining(answer)-time.Since(sent), end), attempt, ttl}
 	go func() {
 		for time.Sleep(ttl / 3); ctx.Err() == nil; time.Sleep(ttl / 3) {
 			lease.Renew()
@@ -38,10 +51,9 @@ func Acquire(idProspect, idDevice, messageID string, wait, ttl time.Duration) (*
 }
 
 func (l *Lease) Renew() (Fields, error) {
-	asked := time.Now()
-	answer, err := l.attempt.ask("renew", Fields{"ttl_ms": l.ttl.Milliseconds()})
+	answer, sent, err := l.attempt.ask("renew", Fields{"ttl_ms": l.ttl.Milliseconds()})
 	if answer["renewed"] == true {
-		l.expiry.Reset(remaining(answer) - time.Since(asked))
+		l.expiry.Reset(remaining(answer) - time.Since(sent))
 	} else if err == nil {
 		l.end()
 	}
@@ -55,16 +67,19 @@ func remaining(answer Fields) time.Duration {
 
 // Commit must be called right before the reply is sent: unless it is "committed", send nothing.
 func (l *Lease) Commit(messageID string, result any) (Fields, error) {
-	return l.attempt.ask("commit", Fields{"message_id": messageID, "result": result})
+	answer, _, err := l.attempt.ask("commit", Fields{"message_id": messageID, "result": result})
+	return answer, err
 }
 
 func (l *Lease) Release() (Fields, error) {
 	l.end()
-	return l.attempt.ask("release", Fields{})
+	answer, _, err := l.attempt.ask("release", Fields{})
+	return answer, err
 }
 
 // ReleaseAnswered records the message too: send before it, for at least one reply.
 func (l *Lease) ReleaseAnswered(messageID string, result any) (Fields, error) {
 	l.end()
-	return l.attempt.ask("release", Fields{"message_id": messageID, "result": result})
+	answer, _, err := l.attempt.ask("release", Fields{"message_id": messageID, "result": result})
+	return answer, err
 }

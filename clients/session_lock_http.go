@@ -10,12 +10,18 @@ import (
 	"math/big"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
 
 // Fields of a request or of an answer, named as in session-lock's docs/api.md.
 type Fields map[string]any
+
+// verdicts names the field of each answer that says yes or no.
+var verdicts = map[string]string{"acquire": "granted", "renew": "renewed", "commit": "committed", "release": "released"}
+
+const longestPause = 5 // seconds, if a gateway's Retry-After is longer
 
 // ErrLost says that the lease had ended before: somebody else may have answered.
 var ErrLost = errors.New("session-lock: the lease is lost")
@@ -29,8 +35,9 @@ func newAttempt(idProspect, idDevice string) Fields {
 	return Fields{"id_prospect": idProspect, "id_device": idDevice, "owner_token": fmt.Sprintf("%020d", token)}
 }
 
-// ask repeats the same body, and so the same owner token, until the server answers yes or no.
-func (attempt Fields) ask(operation string, more Fields) (Fields, error) {
+// ask repeats the same body, and so the same owner token, until the server answers yes or no. It
+// returns when it sent what is answered.
+func (attempt Fields) ask(operation string, more Fields) (answer Fields, sent time.Time, err error) {
 	for name, value := range attempt {
 		more[name] = value
 	}
@@ -38,26 +45,29 @@ func (attempt Fields) ask(operation string, more Fields) (Fields, error) {
 	encoder := json.NewEncoder(&body)
 	encoder.SetEscapeHTML(false) // a result has 512 bytes at most
 	if err := encoder.Encode(more); err != nil {
-		return nil, err
+		return nil, sent, err
 	}
 	wait, _ := more["wait_ms"].(int64)
 	client := &http.Client{Timeout: time.Duration(wait)*time.Millisecond + 10*time.Second}
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	for try := 1; ; try++ {
-		answer, pause, err := post(client, "/v1/"+operation, body.Bytes())
+		var pause time.Duration
+		sent = time.Now()
+		answer, pause, err = post(client, operation, body.Bytes())
 		if pause == 0 || try == 6 {
-			return answer, err
+			return answer, sent, err
 		}
 		time.Sleep(pause)
 	}
 }
 
 // post returns an answer, or after what pause it makes sense to ask again.
-func post(client *http.Client, path string, body []byte) (answer Fields, pause time.Duration, err error) {
+func post(client *http.Client, operation string, body []byte) (answer Fields, pause time.Duration, err error) {
 	url := os.Getenv("SESSION_LOCK_URL")
 	if url == "" {
 		url = "http://127.0.0.1:7099"
 	}
-	request, err := http.NewRequest(http.MethodPost, strings.TrimRight(url, "/")+path, bytes.NewReader(body))
+	request, err := http.NewRequest(http.MethodPost, strings.TrimRight(url, "/")+"/v1/"+operation, bytes.NewReader(body))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -71,13 +81,20 @@ func post(client *http.Client, path string, body []byte) (answer Fields, pause t
 	if err != nil {
 		return nil, time.Second, err
 	}
-	if response.StatusCode >= 500 {
-		pause, _ = time.ParseDuration(response.Header.Get("Retry-After") + "s")
-		pause += 200 * time.Millisecond
+	status := response.StatusCode
+	yesOrNo := status == http.StatusOK || status == http.StatusConflict
+	if yesOrNo && json.Unmarshal(text, &answer) == nil && answer[verdicts[operation]] == (status == http.StatusOK) {
+		return answer, 0, nil
 	}
-	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusConflict {
-		return nil, pause, fmt.Errorf("session-lock: %s: %s", response.Status, bytes.TrimSpace(text))
+	pause = time.Second
+	seconds, err := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 64)
+	switch {
+	case status < 500 && !yesOrNo:
+		pause = 0
+	case err == nil && seconds > longestPause:
+		pause = longestPause * time.Second
+	case err == nil:
+		pause = time.Duration(seconds)*time.Second + 200*time.Millisecond
 	}
-	err = json.Unmarshal(text, &answer)
-	return answer, 0, err
+	return nil, pause, fmt.Errorf("session-lock: %s: %s", response.Status, bytes.TrimSpace(text))
 }
