@@ -29,6 +29,7 @@ export type Released = { released: true } | { released: false; reason: "lost" };
 /** One attempt at one conversation. A timer renews the lease until the release. */
 export class Lease {
   constructor(idDevice: string, idProspect: string, messageId?: string, options?: LeaseOptions);
+  /** If the lease is lost before a late answer is here, the answer is "held". */
   acquire(): Promise<Acquired>;
   renew(): Promise<Renewed>;
   /** If this is false, another worker may have the conversation: stop. */

@@ -16,7 +16,14 @@ const { Agent, request } = url.startsWith("https:") ? https : http;
 // token.
 const agent = new Agent({ keepAlive: true });
 
-/** Repeats the same body, and so the same owner token, until the server answers yes or no. */
+// The field of each answer that says yes or no.
+const verdicts = { acquire: "granted", renew: "renewed", commit: "committed", release: "released" };
+const longestPause = 5000; // ms, if a gateway's Retry-After is longer
+
+/**
+ * Repeats the same body, and so the same owner token, until the server answers yes or no. Also returns
+ * when it sent what is answered.
+ */
 async function ask(operation, fields) {
   const body = JSON.stringify(fields);
   let problem;
@@ -25,17 +32,21 @@ async function ask(operation, fields) {
     await sleep(retryAfter ?? pause);
     retryAfter = undefined;
     try {
+      const sent = performance.now();
       const signal = AbortSignal.timeout((fields.wait_ms ?? 0) + 10_000);
       const asked = request(`${url}/v1/${operation}`, { method: "POST", headers, agent, signal }).end(body);
       const [response] = await once(asked, "response");
       const { statusCode: status } = response;
       const text = await read(response);
-      if (status === 200 || status === 409) return JSON.parse(text);
       problem = `${status} ${text.trim()}`;
-      if (status < 500) break;
-      if (response.headers["retry-after"]) retryAfter = 1000 * response.headers["retry-after"];
+      const after = response.headers["retry-after"];
+      if (/^\d+$/.test(after)) retryAfter = Math.min(1000 * after, longestPause);
+      if (status === 200 || status === 409) {
+        const answer = JSON.parse(text);
+        if (answer?.[verdicts[operation]] === (status === 200)) return { answer, sent };
+      } else if (status < 500) break;
     } catch (error) {
-      problem = error;
+      if (!(error instanceof SyntaxError)) problem = error; // otherwise it is a gateway's page
     }
   }
   throw new Error(`session-lock: ${problem}`);
@@ -51,18 +62,24 @@ export class Lease {
     this.#options = { message_id: messageId, wait_ms: Number(waitMs), ttl_ms: Number(ttlMs) };
   }
 
+  /** If the lease is lost before a late answer is here, the answer is "held". */
   async acquire() {
-    const answer = await ask("acquire", { ...this.#session, ...this.#options });
+    const { answer, sent } = await ask("acquire", { ...this.#session, ...this.#options });
     if (!answer.granted) return answer;
-    this.#expires = performance.now() + answer.remaining_ms;
+    this.#expires = sent + answer.remaining_ms;
+    // A late answer, such as after a wait, does not say when the lease began: renew it.
+    if (performance.now() - sent > this.#options.ttl_ms / 10) {
+      const { renewed, remaining_ms } = await this.renew();
+      if (!renewed) return { granted: false, reason: "held", remaining_ms: 0, waiters: 0 };
+      answer.remaining_ms = remaining_ms;
+    }
     this.#timer ??= setInterval(() => this.renew().catch(() => {}), this.#options.ttl_ms / 3).unref();
     return answer;
   }
 
   async renew() {
-    const asked = performance.now();
-    const answer = await ask("renew", { ...this.#session, ttl_ms: this.#options.ttl_ms });
-    this.#expires &&= asked + (answer.remaining_ms ?? 0);
+    const { answer, sent } = await ask("renew", { ...this.#session, ttl_ms: this.#options.ttl_ms });
+    this.#expires &&= sent + (answer.remaining_ms ?? 0);
     if (!answer.renewed) clearInterval(this.#timer);
     return answer;
   }
@@ -70,15 +87,15 @@ export class Lease {
   /** If this is false, another worker may have the conversation: stop. */
   alive = () => performance.now() < this.#expires;
 
-  commit(result, messageId = this.#options.message_id) {
-    return ask("commit", { ...this.#session, message_id: messageId, result });
+  async commit(result, messageId = this.#options.message_id) {
+    return (await ask("commit", { ...this.#session, message_id: messageId, result })).answer;
   }
 
   /** With the arguments of commit(), it also records the message. */
-  release(result, messageId = result === undefined ? undefined : this.#options.message_id) {
+  async release(result, messageId = result === undefined ? undefined : this.#options.message_id) {
     clearInterval(this.#timer);
     this.#expires = 0;
-    return ask("release", { ...this.#session, message_id: messageId, result });
+    return (await ask("release", { ...this.#session, message_id: messageId, result })).answer;
   }
 }
 
