@@ -11,6 +11,10 @@ use RuntimeException;
 /** One attempt at one conversation. */
 final class Lease
 {
+    /** The field of each answer that says yes or no. */
+    private const VERDICTS =
+        ['acquire' => 'granted', 'renew' => 'renewed', 'commit' => 'committed', 'release' => 'released'];
+    private const LONGEST_PAUSE = 5; // s, if a gateway's Retry-After is longer
     private array $session;
 
     public function __construct(string $idDevice, string $idProspect, private ?string $messageId = null,
@@ -57,6 +61,7 @@ final class Lease
             'content' => json_encode(array_filter($this->session + $fields, fn ($value) => $value !== null), $flags),
             'timeout' => $this->waitMs / 1000 + 10,
             'ignore_errors' => true, // a 409 is an answer
+            'follow_location' => 0,
         ]]);
         $retryAfter = null;
         foreach ([0, 0.2, 0.5, 1, 2, 4] as $pause) {
@@ -64,17 +69,19 @@ final class Lease
             error_clear_last();
             $stream = @fopen($url, 'r', false, $context);
             $text = $stream ? stream_get_contents($stream) : '';
-            $answer = json_decode($text, true);
             $head = $stream ? implode("\n", stream_get_meta_data($stream)['wrapper_data']) : '';
-            if ($answer !== null && !isset($answer['error'])) {
-                return $answer;
-            }
-            $status = preg_match('/^\S+ (\d+)/', $head, $match) ? $match[1] : '';
+            $status = preg_match_all('/^HTTP\S+ (\d+)/m', $head, $match) ? (int) end($match[1]) : 0;
             $problem = $status ? "$status " . trim($text) : (error_get_last()['message'] ?? 'no answer');
-            if (str_starts_with($status, '4')) {
+            if ($status === 200 || $status === 409) {
+                $answer = json_decode($text, true);
+                if (($answer[self::VERDICTS[$operation]] ?? null) === ($status === 200)) {
+                    return $answer;
+                }
+            } elseif ($status > 0 && $status < 500) {
                 throw new RuntimeException("session-lock: $problem");
             }
-            $retryAfter = preg_match('/^Retry-After: (\d+)/im', $head, $match) ? $match[1] : null;
+            $seconds = preg_match('/^Retry-After: *(\d+)\s*$/im', $head, $match) ? (float) $match[1] : null;
+            $retryAfter = $seconds === null ? null : min($seconds, self::LONGEST_PAUSE);
         }
         throw new RuntimeException("session-lock at $url: $problem");
     }
