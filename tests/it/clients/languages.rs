@@ -2,14 +2,12 @@
 
 use std::io::Read;
 use std::net::TcpListener;
-use std::path::Path;
-use std::sync::OnceLock;
 use std::time::Instant;
 
 use serde_json::json;
 
 use super::http_proxy::{HttpProxy, RETRY_AFTER, Request, pass, response};
-use super::worker::{CLIENTS, Client, Skill, Worker, acquire_once, command, go_build, printed};
+use super::worker::{Client, NODE, PHP, PYTHON, SHELL, Skill, Worker, acquire_once, command, go};
 use crate::world::{Fault, Proxy, Session, World, assert_says, eventually, tests};
 
 tests![
@@ -18,37 +16,23 @@ tests![
     the_php_client_does_what_a_bot_needs,
     the_python_client_does_what_a_bot_needs,
     the_shell_client_does_what_a_bot_needs,
-    the_shell_client_sends_its_api_token_to_no_proxy,
-    a_killed_shell_client_renews_no_longer,
 ];
 
-const ALL_SKILLS: &[Skill] = &[Skill::RenewsByItself, Skill::SaysWhetherItIsAlive];
-
 fn the_go_client_does_what_a_bot_needs(world: &World) {
-    static PROGRAM: OnceLock<()> = OnceLock::new();
-    const PROGRAM_FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/session_lock_go");
-    const FILES: [&str; 3] = ["session_lock.go", "session_lock_http.go", "session_lock_demo.go"];
-    PROGRAM.get_or_init(|| go_build(Path::new(CLIENTS), PROGRAM_FILE, &FILES));
-    let client = Client { program: &[PROGRAM_FILE], skills: ALL_SKILLS };
-    does_what_a_bot_needs(world, client);
+    does_what_a_bot_needs(world, go());
 }
 
 fn the_node_client_does_what_a_bot_needs(world: &World) {
-    let client = Client { program: &["node", "session_lock.mjs"], skills: ALL_SKILLS };
-    does_what_a_bot_needs(world, client);
+    does_what_a_bot_needs(world, NODE);
 }
 
 fn the_php_client_does_what_a_bot_needs(world: &World) {
-    does_what_a_bot_needs(world, Client { program: &["php", "session_lock.php"], skills: &[] });
+    does_what_a_bot_needs(world, PHP);
 }
 
 fn the_python_client_does_what_a_bot_needs(world: &World) {
-    let client = Client { program: &["python3", "session_lock.py"], skills: ALL_SKILLS };
-    does_what_a_bot_needs(world, client);
+    does_what_a_bot_needs(world, PYTHON);
 }
-
-const SHELL: Client =
-    Client { program: &["sh", "session_lock.sh"], skills: &[Skill::RenewsByItself] };
 
 fn the_shell_client_does_what_a_bot_needs(world: &World) {
     does_what_a_bot_needs(world, SHELL);
@@ -269,33 +253,4 @@ fn is_not_alive_when_its_lease_may_have_expired(world: &World, client: Client) {
         || "it is not alive, although no answer says so",
         || (worker.tell("alive") == false).then_some(()),
     );
-}
-
-fn the_shell_client_sends_its_api_token_to_no_proxy(_world: &World) {
-    let granted = r#"{"granted":true}"#;
-    let proxy = HttpProxy::start(move |_, _| response("200 OK", "", granted));
-    let proxy_url = format!("http://{}", proxy.address);
-    let is_asked = |scheme: &str| {
-        let mut shell = command(&["sh", "session_lock.sh", "bot1", "60123456789"]);
-        shell.env("SESSION_LOCK_URL", format!("{scheme}://lock.invalid"));
-        shell.env("SESSION_LOCK_API_TOKEN", "secret");
-        shell.envs(["http_proxy", "https_proxy"].map(|variable| (variable, &proxy_url)));
-        printed(&mut shell, "acquire\n");
-        proxy.requests.lock().unwrap().drain(..).any(|Request { text, .. }| {
-            assert!(!text.contains("secret"), "{text}");
-            true
-        })
-    };
-    assert!(!is_asked("http"));
-    assert!(is_asked("https"), "only to connect, for TLS from the client to the server");
-}
-
-fn a_killed_shell_client_renews_no_longer(world: &World) {
-    let session = Session::new();
-    let mut worker =
-        Worker::start(SHELL, world.service.address, &session, &["wamid.1", "0", "3000"]);
-    worker.tell("acquire");
-    drop(worker);
-    let next = json!({"message_id": "wamid.1", "wait_ms": 20_000});
-    world.service.acquire(&session, next).assert_granted("takeover");
 }

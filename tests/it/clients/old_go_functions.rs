@@ -9,7 +9,10 @@ use serde_json::json;
 use super::worker::{CLIENTS, Worker, go_build};
 use crate::world::{Session, World, tests};
 
-tests![the_go_client_keeps_the_old_signatures];
+tests![
+    the_go_client_keeps_the_old_signatures,
+    a_late_release_of_the_old_functions_spares_another_goroutines_lease,
+];
 
 /// A bot that calls the two functions of the old lock.
 const OLD_BOT: &str = r#"package main
@@ -22,43 +25,62 @@ var release func(idProspect, idDevice string) error = ReleaseSession
 func main() {
 	var idProspect, idDevice string
 	fmt.Scanln(&idProspect, &idDevice)
-	for {
-		acquired, err := tryAcquire(idProspect, idDevice)
-		fmt.Printf("[%t,%t]\n", acquired, err != nil)
-		fmt.Scanln()
-		fmt.Printf("%q\n", fmt.Sprint(release(idProspect, idDevice)))
-		fmt.Scanln()
+	for command := ""; ; {
+		if fmt.Scanln(&command); command == "acquire" {
+			acquired, err := tryAcquire(idProspect, idDevice)
+			fmt.Printf("[%t,%t]\n", acquired, err != nil)
+		} else {
+			fmt.Printf("%q\n", fmt.Sprint(release(idProspect, idDevice)))
+		}
 	}
 }
 "#;
 
-fn the_go_client_keeps_the_old_signatures(world: &World) {
-    const FILES: [&str; 3] = ["session_lock.go", "session_lock_http.go", "session_lock_old.go"];
-    let folder = tempfile::tempdir().unwrap();
-    for file in FILES {
-        fs::copy(Path::new(CLIENTS).join(file), folder.path().join(file)).unwrap();
-    }
-    fs::write(folder.path().join("bot.go"), OLD_BOT).unwrap();
-    go_build(folder.path(), "bot", &[&FILES[..], &["bot.go"]].concat());
+const LOST: &str = "session-lock: the lease is lost";
 
-    let session = Session::new();
+fn start(world: &World, folder: &Path, session: &Session) -> Worker {
+    const FILES: [&str; 3] = ["session_lock.go", "session_lock_http.go", "session_lock_old.go"];
+    for file in FILES {
+        fs::copy(Path::new(CLIENTS).join(file), folder.join(file)).unwrap();
+    }
+    fs::write(folder.join("bot.go"), OLD_BOT).unwrap();
+    go_build(folder, "bot", &[&FILES[..], &["bot.go"]].concat());
+
     let url = world.service.http_url();
-    let mut bot =
-        Worker::spawn(Command::new(folder.path().join("bot")).env("SESSION_LOCK_URL", url));
-    let ids = format!("{} {}", session.prospect, session.device);
-    assert_eq!(bot.tell(&ids), json!([true, false]));
+    let mut bot = Worker::spawn(Command::new(folder.join("bot")).env("SESSION_LOCK_URL", url));
+    bot.send(&format!("{} {}", session.prospect, session.device));
+    bot
+}
+
+fn the_go_client_keeps_the_old_signatures(world: &World) {
+    let (folder, session) = (tempfile::tempdir().unwrap(), Session::new());
+    let mut bot = start(world, folder.path(), &session);
+    assert_eq!(bot.tell("acquire"), json!([true, false]));
     world.service.acquire(&session, json!({})).assert_held();
-    assert_eq!(bot.tell(""), "<nil>");
+    assert_eq!(bot.tell("release"), "<nil>");
     assert_eq!(world.stored(&session), None);
 
     let owner_token = world.service.hold(&session);
-    assert_eq!(bot.tell(""), json!([false, false]), "held is no error");
-    assert_eq!(bot.tell(""), "session-lock: the lease is lost");
+    assert_eq!(bot.tell("acquire"), json!([false, false]), "held is no error");
+    assert_eq!(bot.tell("release"), LOST);
     assert_eq!(world.service.release(&session, &owner_token).status, 200);
 
-    assert_eq!(bot.tell(""), json!([true, false]));
+    assert_eq!(bot.tell("acquire"), json!([true, false]));
     world.age(&session, 600);
     let owner_token = world.service.hold(&session);
-    assert_eq!(bot.tell(""), "session-lock: the lease is lost");
+    assert_eq!(bot.tell("release"), LOST);
     assert_eq!(world.service.release(&session, &owner_token).status, 200);
+}
+
+fn a_late_release_of_the_old_functions_spares_another_goroutines_lease(world: &World) {
+    let (folder, session) = (tempfile::tempdir().unwrap(), Session::new());
+    let mut bot = start(world, folder.path(), &session);
+    assert_eq!(bot.tell("acquire"), json!([true, false]), "the late worker");
+    world.age(&session, 600);
+    assert_eq!(bot.tell("acquire"), json!([true, false]), "the next worker");
+    assert_eq!(bot.tell("release"), LOST, "the late worker");
+    world.service.acquire(&session, json!({})).assert_held();
+    assert_eq!(bot.tell("release"), "<nil>", "the next worker");
+    assert_eq!(world.stored(&session), None);
+    assert_eq!(bot.tell("release"), LOST, "one more than there were leases");
 }

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
 
 use serde_json::Value;
 
@@ -27,7 +29,7 @@ pub const DEAD_PROXY: [(&str, &str); 9] = [
 const NOWHERE: &str = "http://127.0.0.1:9";
 
 /// A client for one language.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Client {
     /// The program that demonstrates it, and its first arguments.
     pub program: &'static [&'static str],
@@ -35,10 +37,38 @@ pub struct Client {
     pub skills: &'static [Skill],
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Skill {
     RenewsByItself,
     SaysWhetherItIsAlive,
+}
+
+const ALL_SKILLS: &[Skill] = &[Skill::RenewsByItself, Skill::SaysWhetherItIsAlive];
+
+pub const NODE: Client = Client { program: &["node", "session_lock.mjs"], skills: ALL_SKILLS };
+pub const PHP: Client = Client { program: &["php", "session_lock.php"], skills: &[] };
+pub const PYTHON: Client = Client { program: &["python3", "session_lock.py"], skills: ALL_SKILLS };
+pub const SHELL: Client =
+    Client { program: &["sh", "session_lock.sh"], skills: &[Skill::RenewsByItself] };
+
+pub fn go() -> Client {
+    static PROGRAM: OnceLock<()> = OnceLock::new();
+    const PROGRAM_FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/session_lock_go");
+    const FILES: [&str; 3] = ["session_lock.go", "session_lock_http.go", "session_lock_demo.go"];
+    PROGRAM.get_or_init(|| go_build(Path::new(CLIENTS), PROGRAM_FILE, &FILES));
+    Client { program: &[PROGRAM_FILE], skills: ALL_SKILLS }
+}
+
+/// Checks all clients that have these skills, at the same time.
+pub fn every_client(skills: &[Skill], check: impl Fn(Client) + Sync) {
+    let check = &check;
+    thread::scope(|scope| {
+        for client in [go(), NODE, PHP, PYTHON, SHELL] {
+            if skills.iter().all(|&skill| client.can(skill)) {
+                scope.spawn(move || check(client));
+            }
+        }
+    });
 }
 
 impl Client {
