@@ -16,6 +16,8 @@ tests![
 const PAGE: &str = "<p>sign in</p>";
 const GRANTED: &str =
     r#"{"granted":true,"owner_token":"1","fencing_token":1,"remaining_ms":30000,"how":"new"}"#;
+/// The beginning of a longer answer.
+const CUT: &str = r#"{"granted":true,"owner_to"#;
 /// As many tries as a client has.
 const TRIES: usize = 6;
 
@@ -53,7 +55,7 @@ fn no_client_takes_a_gateways_page_for_an_answer(world: &World) {
             assert_eq!(gateway.requests.lock().unwrap().len(), TRIES, "{client:?}");
         }
         let truncates = HttpProxy::start(move |number, request| match number {
-            0 => response("200 OK", NO_PAUSE, GRANTED).replace("Length: ", "Length: 1"),
+            0 => response("200 OK", NO_PAUSE, CUT).replace("Length: ", "Length: 1"),
             _ => pass(server, request),
         });
         let session = Session::new();
