@@ -24,7 +24,7 @@ func TryAcquireSession(idProspect, idDevice string) (bool, error) {
 }
 
 // ReleaseSession returns ErrLost if the lease had already ended. If this process has several leases of
-// the conversation, all but the newest have ended: it takes the oldest, so never a live one too early.
+// the conversation, all but the newest are lost: it takes the oldest, and its last call the live one.
 func ReleaseSession(idProspect, idDevice string) error {
 	lease := takeOldest([2]string{idProspect, idDevice})
 	if lease == nil {
