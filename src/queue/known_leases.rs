@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::store::{FirstPacket, SessionName};
 
 /// Far more sessions than are held at once, in two or three megabytes.
-const KNOWN_MAX: usize = 10_000;
+pub(super) const KNOWN_MAX: usize = 10_000;
 
 /// Interval between removals of expired leases while the memory is full.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(1);

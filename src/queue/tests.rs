@@ -1,5 +1,7 @@
+use std::thread;
 use std::time::{Duration, Instant};
 
+use super::known_leases::{KNOWN_MAX, KnownLeases};
 use super::*;
 use crate::lease::{Holder, Holding, OwnerToken, RowVersion};
 use crate::store::FirstPacket;
@@ -231,4 +233,135 @@ fn a_session_that_is_no_longer_blocked_has_its_turns_at_once() {
     queues.submit(&name, "renew", Instant::now());
     let renew = queues.next(BATCH).pop().unwrap();
     assert_eq!((renew.turn.into_pending(), renew.is_blocked), ("renew", false));
+}
+
+#[test]
+fn the_jobs_for_waiters_rest_until_somebody_waits_a_turn_is_parked_or_the_service_stops() {
+    let wakes: [fn(&Queues<&'static str>); 3] = [
+        |queues| queues.join(&name(), patient("waits"), TokenOrigin::Ours),
+        |queues| {
+            queues.submit(&name(), "release", Instant::now());
+            let Ready { name, turn, since, .. } = queues.next(BATCH).pop().unwrap();
+            queues.park(&name, turn, since);
+        },
+        |queues| drop(queues.close()),
+    ];
+    for wake in wakes {
+        let queues = Queues::default();
+        thread::scope(|scope| {
+            let rest = scope.spawn(|| queues.wait_for_waiters());
+            thread::sleep(Duration::from_millis(50));
+            assert!(!rest.is_finished());
+            wake(&queues);
+        });
+    }
+}
+
+/// A turn for the only session that is ready, as an acquire.
+fn next_acquire(queues: &Queues<&'static str>) -> Waiter<&'static str> {
+    match queues.next(BATCH).pop().unwrap().turn {
+        Turn::Acquire(waiter) => waiter,
+        turn => panic!("the turn of {}", turn.into_pending()),
+    }
+}
+
+#[test]
+fn waiters_have_a_turn_when_the_lease_expires_or_its_row_changes() {
+    let queues = Queues::default();
+    let held = holding();
+    let wakes: [fn(&Queues<&'static str>, &Holding); 2] = [
+        |queues, held| drop(queues.tick(held.expires)),
+        |queues, held| {
+            assert_eq!(queues.watched(), [held.row]);
+            queues.rows_changed(&[RowVersion::new(2, b"")]);
+            assert!(!queues.is_ready(), "another row");
+            queues.rows_changed(&queues.watched());
+        },
+    ];
+    for wake in wakes {
+        queues.join(&name(), patient("waits"), TokenOrigin::Ours);
+        let waiter = next_acquire(&queues);
+        assert!(queues.watched().is_empty());
+        assert!(queues.finish_held(&name(), waiter, Instant::now(), held.clone()).is_empty());
+        assert!(queues.tick(Instant::now()).is_empty() && !queues.is_ready());
+        wake(&queues, &held);
+        assert_eq!(next_acquire(&queues).pending, "waits");
+        let _ = queues.finish(&name(), LeaseChange::Unknown);
+        assert!(queues.watched().is_empty() && queues.state.lock().queues.is_empty());
+    }
+}
+
+#[test]
+fn a_wait_ends_in_time_and_no_earlier() {
+    let queues = Queues::default();
+    for waiter in [patient("patient"), waiter("impatient")] {
+        queues.join(&name(), waiter, TokenOrigin::Ours);
+    }
+    let first = next_acquire(&queues);
+    let until = first.until;
+    let ended = queues.finish_held(&name(), first, Instant::now(), holding());
+    let [ended] = &ended[..] else { panic!("one wait is over") };
+    assert_eq!((ended.waiter.pending, ended.waiters, queues.queued()), ("impatient", 1, 1));
+    // The lease of holding() ends after the wait.
+    assert!(queues.tick(until - Duration::from_millis(1)).is_empty());
+    let ended = queues.tick(until);
+    assert_eq!(
+        ended.into_iter().map(|ended| ended.waiter.pending).collect::<Vec<_>>(),
+        ["patient"]
+    );
+    assert!(queues.queued() == 0 && queues.state.lock().queues.is_empty());
+}
+
+#[test]
+fn a_failure_also_fails_those_who_came_before_the_attempt() {
+    let queues = Queues::default();
+    for pending in ["first", "second"] {
+        queues.join(&name(), patient(pending), TokenOrigin::Ours);
+    }
+    next_acquire(&queues);
+    let began = Instant::now();
+    queues.join(&name(), Waiter { arrived: began, ..patient("later") }, TokenOrigin::Ours);
+    queues.submit(&name(), "renew", Instant::now());
+    assert_eq!(queues.finish_failed(&name(), began), ["second", "renew"]);
+    assert_eq!(queues.queued(), 1);
+    assert_eq!(next_acquire(&queues).pending, "later");
+}
+
+#[test]
+fn a_waiter_that_does_not_hold_the_session_gets_its_place_in_the_queue() {
+    let queues = Queues::default();
+    queues.join(&name(), patient("first"), TokenOrigin::Ours);
+    queues.join(&name(), patient("own token"), TokenOrigin::Callers);
+    let Turn::Find(waiter) = queues.next(BATCH).pop().unwrap().turn else { panic!("a find") };
+    queues.rejoin(&name(), waiter);
+    assert_eq!((queues.queued(), next_acquire(&queues).pending), (2, "first"));
+    let ended = queues.finish_granted(&name(), Instant::now(), holding());
+    assert!(ended.is_empty() && queues.waiters(&name()) == 1);
+}
+
+#[test]
+fn an_acquire_begins_with_a_read_while_this_server_knows_a_lease() {
+    let (mut known, now) = (KnownLeases::default(), Instant::now());
+    let [session, expired, unknown] = names();
+    let later = now + Duration::from_secs(60);
+    known.insert(&session, now, Some(now));
+    known.insert(&session, later, None);
+    known.insert(&expired, now, None);
+    let first = [&session, &expired, &unknown].map(|name| known.first_packet(name));
+    assert_eq!(first, [FirstPacket::Read, FirstPacket::Write, FirstPacket::Write]);
+    assert!(known.remove(&session).is_some_and(|held_for| held_for <= now.elapsed()));
+    assert_eq!((known.remove(&session), known.remove(&expired)), (None, None));
+    assert_eq!(known.first_packet(&session), FirstPacket::Write);
+}
+
+#[test]
+fn the_memory_of_leases_is_bounded_and_forgets_expired_ones_first() {
+    let (mut known, now) = (KnownLeases::default(), Instant::now());
+    let later = now + Duration::from_secs(60);
+    let name = |number: usize| (b"bot1".into(), number.to_string().into());
+    (0..KNOWN_MAX).for_each(|number| known.insert(&name(number), now, None));
+    (KNOWN_MAX..=2 * KNOWN_MAX).for_each(|number| known.insert(&name(number), later, None));
+    let first =
+        [KNOWN_MAX, 2 * KNOWN_MAX - 1, 2 * KNOWN_MAX].map(|at| known.first_packet(&name(at)));
+    assert_eq!(first, [FirstPacket::Read, FirstPacket::Read, FirstPacket::Write]);
 }
