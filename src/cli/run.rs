@@ -149,7 +149,7 @@ impl Lease {
                 let deadlines = if sent_at.elapsed() <= remaining / TENTHS {
                     Deadlines::new(sent_at, remaining)
                 } else {
-                    self.confirm()?
+                    self.confirm().inspect_err(|_| self.release())?
                 };
                 Ok((number(&answer, "fencing_token"), deadlines))
             }
@@ -164,24 +164,31 @@ impl Lease {
         }
     }
 
-    /// Renews a lease whose grant was not answered at once. How much of it is left is not known: it
-    /// may have begun after a wait in a queue, or the answer was late.
+    /// Renews a lease whose grant was not answered at once, until a renewal is. How much of the lease
+    /// is left was not known: it may have begun after a wait in a queue, or the answer was late.
     fn confirm(&self) -> Result<Deadlines, Failure> {
         let until = Instant::now() + SERVER_TIMEOUT;
-        let mut sent_at = Instant::now();
-        let request = || {
-            sent_at = Instant::now();
-            self.renew(SERVER_TIMEOUT)
-        };
-        let is_worth_a_retry =
-            |error: &RequestError| matches!(error, NoServer(_)) && Instant::now() <= until;
-        match retry(request, is_worth_a_retry) {
-            Ok(remaining) => Ok(Deadlines::new(sent_at, remaining)),
-            Err(Conflict(_)) => {
-                let text = "the lease ended before its grant was answered";
-                Err(Failure::new(exit_status::HELD, text))
+        loop {
+            let sent_at = Instant::now();
+            let renewed = self.renew(SERVER_TIMEOUT);
+            let is_over = Instant::now() > until;
+            match renewed {
+                Ok(remaining) if sent_at.elapsed() <= remaining / TENTHS => {
+                    return Ok(Deadlines::new(sent_at, remaining));
+                }
+                Ok(_) if is_over => {
+                    let text = "the server answers too slowly for a lease of this ttl";
+                    return Err(Failure::new(exit_status::NO_SERVER, text));
+                }
+                Err(Conflict(_)) => {
+                    let text = "the lease ended before its grant was answered";
+                    return Err(Failure::new(exit_status::HELD, text));
+                }
+                Err(NoServer(_)) if !is_over => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
             }
-            Err(error) => Err(error.into()),
+            thread::sleep(RETRY_INTERVAL);
         }
     }
 
@@ -206,10 +213,10 @@ impl Lease {
 }
 
 /// Repeats a request as long as its error is worth a retry.
-fn retry<T>(
-    mut request: impl FnMut() -> Result<T, RequestError>,
+fn retry(
+    mut request: impl FnMut() -> Result<Value, RequestError>,
     is_worth_a_retry: impl Fn(&RequestError) -> bool,
-) -> Result<T, RequestError> {
+) -> Result<Value, RequestError> {
     loop {
         let result = request();
         if !result.as_ref().is_err_and(&is_worth_a_retry) {

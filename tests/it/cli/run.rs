@@ -213,12 +213,21 @@ fn a_command_does_not_begin_without_a_lease(_: &World) {
         "/v1/acquire" => (Duration::from_secs(1), GRANT),
         _ => (Duration::ZERO, r#"{"status":"fine"}"#),
     });
-    for server in [other_program, late_grant] {
+    let late_renewals = fake_server(|path| match path {
+        "/v1/acquire" => (Duration::from_secs(1), GRANT),
+        "/v1/renew" => (Duration::from_secs(3), r#"{"renewed":true,"remaining_ms":2000}"#),
+        _ => (Duration::ZERO, r#"{"released":true}"#),
+    });
+    for (server, reason) in [
+        (other_program, "is not session-lock"),
+        (late_grant, "is not session-lock"),
+        (late_renewals, "answers too slowly"),
+    ] {
         let running = Running::start(&server, &Session::new(), &["--ttl", "2s"], "touch ran");
         let Running { child, folder } = running;
         let printed = Printed::from(child.wait_with_output().unwrap());
         assert_eq!(printed.status, Some(69), "{printed:?}");
-        assert!(printed.err.contains("is not session-lock"), "{printed:?}");
+        assert!(printed.err.contains(reason), "{printed:?}");
         assert!(!folder.path().join("ran").exists());
     }
 }
