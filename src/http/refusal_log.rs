@@ -17,8 +17,21 @@ const UNAVAILABLE_INTERVAL: Duration = Duration::from_secs(60);
 /// repeated.
 const UNAVAILABLE_LASTS: Duration = Duration::from_secs(5);
 
-/// How much of a path is shown: enough to recognise it.
-const PATH_MAX_CHARS: usize = 100;
+/// How much of each part of a request is shown: enough to recognise it.
+const PART_MAX_CHARS: usize = 500;
+
+/// A part of a request without line breaks and other control characters.
+fn printable(part: &str) -> String {
+    let mut text = String::new();
+    for character in part.chars().take(PART_MAX_CHARS) {
+        if character.is_control() {
+            text.extend(character.escape_debug());
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
 
 /// When the last lines were written, and how many requests were refused since.
 #[derive(Default)]
@@ -57,7 +70,7 @@ impl RefusalLog {
         *last = (Some(Instant::now()), 0);
         drop(last);
         let path = target.split('?').next().unwrap_or_default();
-        let path: String = path.escape_debug().take(PATH_MAX_CHARS).collect();
+        let [method, path, why] = [method, path, why].map(printable);
         let more = if unlogged == 0 { String::new() } else { format!(", and {unlogged} more") };
         info!("Request refused status={status} method={method} path={path}: {why}{more}");
     }
@@ -84,5 +97,17 @@ impl RefusalLog {
             unavailable.due = now + UNAVAILABLE_INTERVAL;
         }
         *guard = Some(unavailable);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_writes_no_line_of_its_own_into_the_log() {
+        assert_eq!(printable("GET\nERROR \u{1b}[31m"), "GET\\nERROR \\u{1b}[31m");
+        assert_eq!(printable("José \"x\" 😀"), "José \"x\" 😀");
+        assert_eq!(printable(&"x".repeat(9_000)).len(), PART_MAX_CHARS);
     }
 }
