@@ -303,7 +303,7 @@ fn a_wait_ends_in_time_and_no_earlier() {
     let [ended] = &ended[..] else { panic!("one wait is over") };
     assert_eq!((ended.waiter.pending, ended.waiters, queues.queued()), ("impatient", 1, 1));
     // The lease of holding() ends after the wait.
-    assert!(queues.tick(until - Duration::from_millis(1)).is_empty());
+    assert!(queues.tick(until.checked_sub(Duration::from_millis(1)).unwrap()).is_empty());
     let ended = queues.tick(until);
     assert_eq!(
         ended.into_iter().map(|ended| ended.waiter.pending).collect::<Vec<_>>(),
