@@ -1,9 +1,9 @@
 //! Reads a request's body: what a length may be, and how long a body.
 //!
 //! If the length or a chunk is malformed, `tiny_http` parses the rest of the body as the next
-//! request. Nothing that follows a refused body is executed: the client of a TCP connection is
-//! closed to further requests (`answer_order`), and a Unix socket is not read any more
-//! (`unread_body`).
+//! request. On a TCP connection, nothing that follows a refused body is executed (`answer_order`),
+//! and after a malformed chunk a Unix socket is not read any more (`unread_body`). After a malformed
+//! length it is: a proxy on this machine must not forward such lengths (nginx does not).
 
 use std::io::{self, Read};
 use std::time::Instant;
@@ -70,7 +70,8 @@ pub fn read(request: &mut tiny_http::Request) -> Result<Body, (Unreadable, Rest)
 
 /// The length of the body; `None` if it is chunked.
 fn declared_length(request: &tiny_http::Request) -> Result<Option<usize>, (Unreadable, Rest)> {
-    let invalid = |text: &str| Err((Unreadable::Invalid(text.to_owned()), Rest::Nothing));
+    let invalid =
+        |text: &str| Err((Unreadable::Invalid(text.to_owned()), Rest::of_chunks(request)));
     let lengths = headers(request, "Content-Length");
     match (&headers(request, "Transfer-Encoding")[..], &lengths[..]) {
         ([], []) if *request.method() == Method::Post => {
@@ -85,10 +86,7 @@ fn declared_length(request: &tiny_http::Request) -> Result<Option<usize>, (Unrea
         ([], _) => invalid("Content-Length must be one number"),
         // `tiny_http` reads chunks for every coding.
         ([coding], []) if coding.eq_ignore_ascii_case("chunked") => Ok(None),
-        _ => {
-            let text = "Transfer-Encoding must be chunked, without a Content-Length";
-            Err((Unreadable::Invalid(text.to_owned()), Rest::of_chunks(request)))
-        }
+        _ => invalid("Transfer-Encoding must be chunked, without a Content-Length"),
     }
 }
 
@@ -101,9 +99,9 @@ pub fn read_late(
     request: &mut tiny_http::Request,
     until: Instant,
 ) -> Result<Vec<u8>, (Unreadable, Rest)> {
-    let rest = Rest::of_chunks(request);
     // `None` if the body is chunked.
     let (length, is_upgrade) = (request.body_length(), is_upgrade(request));
+    let rest = Rest::of_chunks(request);
     // Sends 100 Continue if the client waits for it.
     let reader = request.as_reader();
     // After an offer of an upgrade, `tiny_http` returns the raw connection.

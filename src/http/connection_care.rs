@@ -36,6 +36,7 @@ impl Shared {
             self.readers.end_late();
             HISTORY.sample_when_due(|| self.router.service.queued());
             let is_crowded = self.writers.is_crowded();
+            self.clients.shut_down_returned();
             if checks.are_due(&size, is_crowded) {
                 self.clients.forget_gone();
                 let received = self.clients.take_received();

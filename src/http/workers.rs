@@ -1,6 +1,7 @@
 //! The workers. Each receives all requests that have arrived, so that they go to the database
 //! together, runs the turns that are ready, and answers.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +21,7 @@ use super::response::{Refusal, Response};
 use super::routes::{self, Request, Routed, ServedBy};
 use super::shared::{Arrived, Shared};
 use crate::metrics::METRICS;
-use crate::net::shut_down;
+use crate::net::ClientSocket;
 use crate::page_history::HISTORY;
 use crate::store::BATCH_MAX;
 use crate::tiny_http_faults::answer_order::Admission;
@@ -197,9 +198,12 @@ impl Shared {
                     // A stop ends all reading, and the rest may have been on its way.
                     let is_stopping = shared.ending.get().is_some();
                     match read {
-                        Ok(_) | Err((Unreadable::Invalid(_), _)) if is_stopping => {
-                            let refused = (Unreadable::Stopping, Rest::Nothing);
-                            shared.refuse(request, refused, unanswered);
+                        Ok(_) if is_stopping => {
+                            let rest = Rest::of_chunks(&request);
+                            shared.refuse(request, (Unreadable::Stopping, rest), unanswered);
+                        }
+                        Err((Unreadable::Invalid(_), rest)) if is_stopping => {
+                            shared.refuse(request, (Unreadable::Stopping, rest), unanswered);
                         }
                         Ok(body) => shared.follow(request, &body, Instant::now(), unanswered),
                         Err(refused) => shared.refuse(request, refused, unanswered),
@@ -236,14 +240,21 @@ impl Shared {
     ) {
         let response = Response::from(Refusal::from(why));
         self.write(unanswered.peer, move |shared| {
-            let kept = shared.clients.close(unanswered.peer);
+            let socket = ClientSocket::of(unanswered.peer);
+            let kept = if unread_body::must_stay(&request, rest) {
+                VecDeque::new()
+            } else {
+                shared.clients.close(unanswered.peer, socket.as_ref())
+            };
             let http = response.to_http(Connection::Closes);
-            let refused = unread_body::refuse(request, rest, http, &response.line());
+            let refused = unread_body::refuse(request, rest, http, socket.as_ref());
             if let Some(Some(request)) = shared.end_if_failed(refused) {
                 shared.send(request, &response, Connection::Closes);
             }
             // Otherwise `tiny_http` would wait for another request.
-            shut_down(unanswered.peer, Shutdown::Both);
+            if let Some(socket) = socket {
+                socket.shut_down(Shutdown::Both);
+            }
             for request in kept {
                 shared.end_if_failed(unread_body::discard(request));
             }

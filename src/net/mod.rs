@@ -5,5 +5,7 @@ mod connections;
 mod listener;
 pub mod sockets;
 
-pub use connections::{Connections, cut_off, cut_off_socket, shut_down};
+pub use connections::{
+    ClientSocket, Connections, cut_off_socket, open_sockets, shut_down, shut_down_all,
+};
 pub use listener::{Listen, Listener, UNIX_PREFIX, set_timeouts};

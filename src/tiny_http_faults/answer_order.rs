@@ -9,24 +9,28 @@
 //! Another fault: `tiny_http` parses what follows an unread body as the next request. So nothing is
 //! admitted that follows a request whose connection closes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::net::Shutdown;
 
 use super::unread_body::{DRAIN_MAX_BYTES, headers};
 use crate::metrics::METRICS;
-use crate::net::{cut_off, shut_down};
+use crate::net::{ClientSocket, open_sockets, shut_down_all};
 
 /// Requests that a client may send before its previous one is answered. Bots send one at a time.
 /// The limit allows for the rare client that pipelines, and bounds the memory for a hostile one.
 const PIPELINED_MAX: usize = 16;
 
-/// How long a client that is gone is remembered. Its last bytes may wait to be parsed and received
-/// for this time on a busy machine. A client with a new connection from the same port is cut off.
-const GONE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client is remembered that closed its connection before it was cut off. Its last bytes
+/// may wait to be parsed and received for this time on a busy machine.
+const GONE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a check whether a connection is open is believed: a client may send many requests after
+/// it is gone.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The clients with unanswered requests.
 #[derive(Default)]
@@ -40,6 +44,8 @@ struct State {
     /// The clients whose requests were received since this map was last taken, and about how many
     /// bytes these requests had.
     received: HashMap<SocketAddr, u64>,
+    /// The clients whose requests were discarded, and whose connections must be shut down.
+    returned: HashSet<SocketAddr>,
 }
 
 /// The requests that a client sent while an earlier one was not answered yet.
@@ -47,6 +53,10 @@ struct State {
 struct Pipeline {
     requests: VecDeque<tiny_http::Request>,
     status: Status,
+    /// The inode of the connection of a client that was cut off, if it was still open.
+    socket: Option<u64>,
+    /// Whether a request was discarded after the client was cut off.
+    has_discarded: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -56,8 +66,23 @@ enum Status {
     /// The client sent too much at once, did not read its answers, or its connection closes after
     /// the next answer. Its other requests are discarded.
     CutOff,
-    /// Since this time, none of the requests of a client that was cut off is being answered.
+    /// None of the requests of a client that was cut off is being answered. Its connection was open
+    /// at this time.
     Gone(Instant),
+}
+
+impl Pipeline {
+    /// Whether a client that is gone may still have requests that are not received yet: as long as
+    /// any descriptor of its connection is open.
+    fn may_return(&mut self, open_sockets: impl FnOnce() -> HashSet<u64>) -> bool {
+        let Status::Gone(seen_at) = &mut self.status else { return true };
+        let Some(socket) = self.socket else { return seen_at.elapsed() < GONE_TIMEOUT };
+        if seen_at.elapsed() < CHECK_INTERVAL {
+            return true;
+        }
+        *seen_at = Instant::now();
+        open_sockets().contains(&socket)
+    }
 }
 
 /// What becomes of a request.
@@ -80,12 +105,26 @@ impl Clients {
         };
         let mut state = self.state.lock();
         *state.received.entry(peer).or_default() += size_bytes(&request) as u64;
+        // A client that is gone for good may have been followed by another, with the same port.
+        if let Entry::Occupied(mut known) = state.unanswered.entry(peer)
+            && !known.get_mut().may_return(open_sockets)
+        {
+            known.remove();
+        }
         let Some(pipeline) = state.unanswered.get_mut(&peer) else {
             state.unanswered.insert(peer, Pipeline::default());
             return Admission::Now(request);
         };
-        if pipeline.status != Status::Connected {
-            return Admission::Refused(request);
+        match pipeline.status {
+            Status::Connected => {}
+            Status::CutOff => {
+                pipeline.has_discarded = true;
+                return Admission::Refused(request);
+            }
+            Status::Gone(_) => {
+                state.returned.insert(peer);
+                return Admission::Refused(request);
+            }
         }
         pipeline.requests.push_back(request);
         if pipeline.requests.len() > PIPELINED_MAX { Admission::TooMany } else { Admission::Later }
@@ -100,6 +139,9 @@ impl Clients {
         let next = pipeline.requests.pop_front();
         if pipeline.status == Status::CutOff {
             pipeline.status = Status::Gone(Instant::now());
+            if pipeline.has_discarded {
+                state.returned.insert(peer);
+            }
         } else if next.is_none() {
             state.unanswered.remove(&peer);
         }
@@ -110,17 +152,25 @@ impl Clients {
     /// discarded.
     pub fn cut_off(&self, peer: Option<SocketAddr>) -> VecDeque<tiny_http::Request> {
         METRICS.cut_off.inc();
-        cut_off(peer);
-        self.close(peer)
+        let socket = ClientSocket::of(peer);
+        if let Some(socket) = &socket {
+            socket.cut_off();
+        }
+        self.close(peer, socket.as_ref())
     }
 
-    /// Admits no more requests of a client with an unanswered request. Returns its other requests,
-    /// which must be discarded.
-    pub fn close(&self, peer: Option<SocketAddr>) -> VecDeque<tiny_http::Request> {
+    /// Admits no more requests of a client with an unanswered request, whose connection is `socket`.
+    /// Returns its other requests, which must be discarded.
+    pub fn close(
+        &self,
+        peer: Option<SocketAddr>,
+        socket: Option<&ClientSocket>,
+    ) -> VecDeque<tiny_http::Request> {
         let mut state = self.state.lock();
         let pipeline = peer.and_then(|peer| state.unanswered.get_mut(&peer));
         let requests = pipeline.map(|pipeline| {
             pipeline.status = Status::CutOff;
+            pipeline.socket = socket.and_then(ClientSocket::inode);
             std::mem::take(&mut pipeline.requests)
         });
         requests.unwrap_or_default()
@@ -132,18 +182,22 @@ impl Clients {
         std::mem::take(&mut self.state.lock().received)
     }
 
-    /// Removes clients that were cut off. If a new connection has the same address as one of them,
-    /// its request was discarded, so the connection is shut down to tell its client.
+    /// Forgets clients that are gone for good.
     pub fn forget_gone(&self) {
         let mut state = self.state.lock();
-        let is_gone = |pipeline: &mut Pipeline| match pipeline.status {
-            Status::Gone(since) => since.elapsed() > GONE_TIMEOUT,
-            Status::Connected | Status::CutOff => false,
-        };
-        let gone: Vec<_> = state.unanswered.extract_if(|_, pipeline| is_gone(pipeline)).collect();
-        drop(state);
-        for (peer, _) in gone {
-            shut_down(Some(peer), Shutdown::Both);
+        let is_gone = |pipeline: &Pipeline| matches!(pipeline.status, Status::Gone(_));
+        if state.unanswered.values().any(is_gone) {
+            let open = open_sockets();
+            state.unanswered.retain(|_, pipeline| pipeline.may_return(|| open.clone()));
+        }
+    }
+
+    /// Shuts down the connections from which requests were discarded after their client was gone. If
+    /// it is another client's, which was assigned the same port, that client learns of it.
+    pub fn shut_down_returned(&self) {
+        let returned = std::mem::take(&mut self.state.lock().returned);
+        if !returned.is_empty() {
+            shut_down_all(&returned);
         }
     }
 }

@@ -14,9 +14,10 @@ use std::io::{Cursor, Write};
 
 use log::{debug, warn};
 use rustix::net::Shutdown;
+use tiny_http::{HTTPVersion, Method, StatusCode};
 
 use crate::metrics::METRICS;
-use crate::net::shut_down;
+use crate::net::{ClientSocket, shut_down};
 
 /// `tiny_http` has read a body of at most this length before it delivers the request, unless the
 /// client waits for `100 Continue` or offers an upgrade.
@@ -42,18 +43,14 @@ pub enum Rest {
     /// A body of at most [`DRAIN_MAX_BYTES`]: `tiny_http` reads it when the request is dropped, and
     /// waits for the client.
     Declared,
-    /// The rest of a chunked body, of unknown length.
+    /// The rest of a chunked body, which `tiny_http` would parse as the next request.
     Chunked,
-    /// A body of a forged length.
-    Forged,
 }
 
 impl Rest {
     /// The rest of a body of this length, none of which was read.
     pub fn of(request: &tiny_http::Request, length: usize) -> Self {
-        if is_forged(request) {
-            Self::Forged
-        } else if length <= DRAIN_MAX_BYTES && !expects_continue(request) {
+        if length <= DRAIN_MAX_BYTES && !expects_continue(request) {
             Self::Declared
         } else {
             Self::Nothing
@@ -94,9 +91,9 @@ pub fn is_upgrade(request: &tiny_http::Request) -> bool {
     connection.first().is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"))
 }
 
-/// Closes the connection of a request whose body was not read. Returns the request, which the
-/// caller answers. A request that must not be dropped is answered here, with `response`, whose body
-/// is `line`.
+/// Prepares the refusal of a request whose body was not read, on this connection. Returns the
+/// request, which the caller answers, before it closes the connection. A request that must not be
+/// dropped is answered here.
 ///
 /// # Errors
 /// Fails if too many requests stay behind: the process must end.
@@ -104,39 +101,38 @@ pub fn refuse(
     request: tiny_http::Request,
     rest: Rest,
     response: tiny_http::Response<Cursor<Vec<u8>>>,
-    line: &str,
+    socket: Option<&ClientSocket>,
 ) -> Result<Option<tiny_http::Request>, String> {
-    let peer = request.remote_addr().copied();
-    match rest {
-        Rest::Forged => answer_and_leave_behind(request, response, line).map(|()| None),
-        Rest::Chunked if peer.is_none() => {
-            answer_and_leave_behind(request, response, line).map(|()| None)
-        }
-        Rest::Nothing | Rest::Chunked => {
-            shut_down(peer, Shutdown::Read);
-            Ok(Some(request))
-        }
-        // If the socket were closed for reading and the client continued to send, the system would
-        // reset the connection, and the client would lose the answer.
-        Rest::Declared => Ok(Some(request)),
+    if must_stay(&request, rest) {
+        return answer_and_leave_behind(request, response).map(|()| None);
     }
+    // If the socket were closed for reading and the client continued to send, the system would reset
+    // the connection, and the client would lose the answer. So a short rest is read.
+    let is_short = matches!(rest, Rest::Declared);
+    if let (false, Some(1..), Some(socket)) = (is_short, request.body_length(), socket) {
+        socket.shut_down(Shutdown::Read);
+    }
+    Ok(Some(request))
+}
+
+/// Whether a refused request must not be dropped. Nothing follows it on its connection.
+pub fn must_stay(request: &tiny_http::Request, rest: Rest) -> bool {
+    is_forged(request) || request.remote_addr().is_none() && matches!(rest, Rest::Chunked)
 }
 
 fn answer_and_leave_behind(
     request: tiny_http::Request,
     response: tiny_http::Response<Cursor<Vec<u8>>>,
-    line: &str,
 ) -> Result<(), String> {
     let peer = request.remote_addr().copied();
-    // `tiny_http` may panic on this header when it answers, and then again when it drops the
-    // request, which would abort the process.
-    if !headers(&request, "TE").is_empty() {
-        shut_down(peer, Shutdown::Both);
-        return leave_behind(request);
-    }
+    let is_head = *request.method() == Method::Head;
     shut_down(peer, Shutdown::Read);
-    let mut stream = request.upgrade("none", response);
-    let written = stream.write_all(line.as_bytes()).and_then(|()| stream.flush());
+    // Only an upgrade returns the connection without reading the body. Its own answer has no length,
+    // and panics on some `TE` headers, unless its status is 100.
+    let mut stream = request.upgrade("none", tiny_http::Response::new_empty(StatusCode(100)));
+    let written = response
+        .raw_print(&mut stream, HTTPVersion(1, 1), &[], is_head, None)
+        .and_then(|()| stream.flush());
     debug!("refused a body that cannot be read: {written:?}");
     let left = leave_behind(stream);
     shut_down(peer, Shutdown::Write);

@@ -25,6 +25,7 @@ tests![
     two_thousand_idle_connections_delay_nobody,
     more_connections_than_descriptors_end_by_themselves,
     a_client_with_the_port_of_another_is_not_taken_for_it,
+    a_client_with_the_port_of_a_refused_one_is_served,
 ];
 
 /// Raises the limit of descriptors for this process and its services to what the system allows.
@@ -204,4 +205,20 @@ fn a_client_with_the_port_of_another_is_not_taken_for_it(world: &World) {
     ask_healthz(&mut second).expect("it is not cut off");
     assert!(service.try_wait().is_none());
     assert!(service.log().iter().all(|line| !line.contains("cut off")), "{:?}", service.log());
+}
+
+fn a_client_with_the_port_of_a_refused_one_is_served(world: &World) {
+    let service = world.serve(&[]);
+    let from = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    for _ in 0..20 {
+        let mut refused = connect_from(from, service.address);
+        refused.write_all(b"POST /v1/acquire HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        refused.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 411 "), "{answer}");
+        drop(refused);
+        // The service closes its side at the same time.
+        thread::sleep(Duration::from_millis(150));
+        ask_healthz(&mut connect_from(from, service.address)).unwrap();
+    }
 }
