@@ -7,7 +7,8 @@
 -- connection (completion_type), and no SELECT may be cut short (sql_select_limit). sql_safe_updates
 -- would refuse a DELETE that deletes nothing. With this wait_timeout, an idle connection is not
 -- closed by a provider's short one. Without index dives, the cost of planning a batch does not grow
--- with the table; a batch names rows by unique keys, one row per key.
+-- with the table; a batch names rows by unique keys, one row per key. On MariaDB, a short
+-- max_statement_time would end the wait for a row with another error.
 SET time_zone = :time_zone,
     sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',
     autocommit = 1,
@@ -18,3 +19,4 @@ SET time_zone = :time_zone,
     wait_timeout = 28800,
     sql_safe_updates = 0,
     eq_range_index_dive_limit = 1
+    /*M! , max_statement_time = 0 */

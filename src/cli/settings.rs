@@ -10,6 +10,7 @@ use self::DefaultValue::{Off, Required, Text};
 use super::Failure;
 use super::database_url;
 use super::flags::Flags;
+use crate::db::MESSAGE_TABLE;
 use crate::http::{ApiToken, Config};
 use crate::lease::TTL_MIN_MS;
 use crate::net::{Listen, UNIX_PREFIX};
@@ -227,6 +228,9 @@ fn socket_mode(text: &str) -> Result<u32, String> {
 }
 
 fn table(text: &str) -> Result<String, String> {
+    if text.eq_ignore_ascii_case(MESSAGE_TABLE) {
+        return Err(format!("must not be {MESSAGE_TABLE}, the table of answered messages"));
+    }
     let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'));
     if is_plain && (1..=TABLE_NAME_MAX_CHARS).contains(&text.len()) {
         return Ok(text.to_owned());

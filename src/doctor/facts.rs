@@ -204,6 +204,8 @@ pub struct TableFacts {
     pub columns: Vec<Column>,
     pub unique_keys: Vec<UniqueKey>,
     pub triggers: Vec<String>,
+    /// The foreign keys that refer to the table: table and name.
+    pub references: Vec<(String, String)>,
 }
 
 pub struct Column {
@@ -274,6 +276,8 @@ impl TableFacts {
             })?;
         let triggers = include_str!("../../sql/check/table_triggers.sql");
         let triggers = rows(db, triggers, table, |(name,)| name)?;
+        let references = include_str!("../../sql/check/table_references.sql");
+        let references = rows(db, references, table, |reference| reference)?;
         Ok(Some(Self {
             kind,
             engine,
@@ -284,6 +288,7 @@ impl TableFacts {
             columns,
             unique_keys,
             triggers,
+            references,
         }))
     }
 

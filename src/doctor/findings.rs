@@ -4,7 +4,7 @@
 use super::Verdict::{Good, Problem, Warning};
 use super::engines;
 use super::facts::{CLOCK_TOLERANCE_S, Facts, Rows, TableFacts};
-use super::keys::{headroom, primary, triggers, unique_keys};
+use super::keys::{headroom, primary, references, triggers, unique_keys};
 use super::rights::Rights;
 use super::shape::{collations, columns, constraints, kind, other_columns};
 use super::{Finding, Messages, Writes, found};
@@ -37,7 +37,7 @@ pub const TIME_ZONE: &str = "time zone";
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// In the order in which findings are printed.
-const CHECKS: [Check; 23] = [
+const CHECKS: [Check; 24] = [
     server,
     proxy,
     engines::group,
@@ -55,6 +55,7 @@ const CHECKS: [Check; 23] = [
     other_columns,
     unique_keys,
     triggers,
+    references,
     headroom,
     rights,
     rows_ahead,

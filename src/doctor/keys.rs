@@ -181,6 +181,20 @@ pub fn triggers(facts: &Facts) -> Vec<Finding> {
     triggers.flat_map(warning).collect()
 }
 
+/// Foreign keys that refer to the rows of leases.
+pub fn references(facts: &Facts) -> Vec<Finding> {
+    let references = facts.table.iter().flat_map(|table| &table.references);
+    let warning = |(table, key): &(String, String)| {
+        let text = format!(
+            "the foreign key {key} of {table} refers to {}, whose rows are deleted on release: either the release fails while {table} has a row for the lease, or that row is deleted or changed too",
+            facts.table_name
+        );
+        let sql = format!("ALTER TABLE {} DROP FOREIGN KEY {}", quoted(table), quoted(key));
+        found(Warning, "references", &text, Some(sql))
+    };
+    references.flat_map(warning).collect()
+}
+
 pub fn headroom(facts: &Facts) -> Vec<Finding> {
     let Some(table) = facts.lock_table() else { return vec![] };
     let used = format!("{} of {} ids used", table.next_id.saturating_sub(1), table.max_key);

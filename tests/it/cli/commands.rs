@@ -19,6 +19,7 @@ fn a_wrong_setting_is_one_line_and_status_2(world: &World) {
         &["serve", "--database-url", "nonsense"][..],
         &["serve"],
         &["serve", "--database-url", &url, "--workers", "many"],
+        &["migrate", "--database-url", &url, "--table", "Session_lock_message"],
         &["serve", "--database-url", &url, "--time-zone", "Asia/Kuala_Lumpur"],
         &["check", "--database-url", &url, "--tabel", "x"],
         &["sreve"],

@@ -80,6 +80,9 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
             "--server-id=1",
             "--sql-mode=ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT",
             "--default-time-zone=+08:00",
+            "--group-concat-max-len=16",
+            // Only MariaDB has it.
+            "--loose-max-statement-time=0.5",
         ],
     );
     let url = server.url(DATABASE);
@@ -135,7 +138,15 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
     let printed = check(&[]);
     assert_eq!(printed.status, Some(0), "{printed:?}");
     assert_says(&printed.out, &["ok       binlog", "ok       durability", "ok       time zone"]);
-    Service::start(&url, &[]).hold(&Session::new());
+    let service = Service::start(&url, &[]);
+    service.hold(&Session::new());
+    let locked = Session::new();
+    old_program::upsert(&mut server.connect(), &locked, "'garbage'");
+    let mut other_program = server.connect();
+    other_program.query_drop("BEGIN").unwrap();
+    other_program.query_drop(format!("SELECT * FROM {TABLE} WHERE {locked} FOR UPDATE")).unwrap();
+    let message = service.acquire(&locked, json!({})).assert_refused(503, "unavailable");
+    assert!(message.contains("another program holds a database lock"), "{message}");
 }
 
 /// Ids with quotes and backslashes are stored unchanged in every SQL mode.

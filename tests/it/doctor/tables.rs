@@ -139,6 +139,18 @@ pub const KINDS: &[Case] = &[
         ..WORKS
     },
     Case {
+        name: "a foreign key that refers to leases",
+        create: &[
+            table!(
+                "id INT AUTO_INCREMENT PRIMARY KEY, id_prospect VARCHAR(255) NOT NULL, id_device VARCHAR(255) NOT NULL, timestamp VARCHAR(255) NOT NULL, UNIQUE KEY u (id_prospect, id_device)"
+            ),
+            ROWS,
+            "CREATE TABLE `no``tes` (lease INT, CONSTRAINT `of``lease` FOREIGN KEY (lease) REFERENCES `order` (id))",
+        ],
+        finds: &["the foreign key of`lease of no`tes refers to order"],
+        ..WORKS
+    },
+    Case {
         name: "rows that cannot be leases",
         create: &[
             table!(
