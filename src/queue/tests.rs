@@ -181,7 +181,8 @@ fn nobody_waits_beyond_the_limit_of_all_queues() {
 fn a_requester_with_its_own_token_is_found_before_the_waiters_have_their_turns() {
     let (queues, [alone, waited_for, busy]) = (Queues::default(), names());
     queues.join(&alone, waiter("acquire"), TokenOrigin::Callers);
-    assert!(matches!(queues.next(BATCH).pop().unwrap().turn, Turn::Acquire(_)));
+    let Ready { turn, first_packet, .. } = queues.next(BATCH).pop().unwrap();
+    assert!(matches!(turn, Turn::Acquire(_)) && first_packet == FirstPacket::Write);
     queues.join(&waited_for, waiter("waits"), TokenOrigin::Ours);
     queues.join(&waited_for, waiter("find"), TokenOrigin::Callers);
     assert!(matches!(queues.next(BATCH).pop().unwrap().turn, Turn::Find(_)));
@@ -220,19 +221,28 @@ fn a_batch_has_no_more_turns_than_asked_for() {
 }
 
 #[test]
-fn a_session_that_is_no_longer_blocked_has_its_turns_at_once() {
-    let queues = Queues::default();
-    queues.submit(&name(), "release", Instant::now());
-    let Ready { name, turn, since, .. } = queues.next(BATCH).pop().unwrap();
-    queues.park(&name, turn, since);
-    queues.tick(Instant::now() + Duration::from_secs(1));
-    assert_eq!(next_batch(&queues), ["release"]);
-    queues.unblock(&name);
-    let _ = queues.finish(&name, LeaseChange::Unknown);
-    queues.end_blocked_turn(&name);
-    queues.submit(&name, "renew", Instant::now());
-    let renew = queues.next(BATCH).pop().unwrap();
-    assert_eq!((renew.turn.into_pending(), renew.is_blocked), ("renew", false));
+fn a_session_is_blocked_until_its_lock_is_gone() {
+    for is_unblocked in [false, true] {
+        let (queues, [name, other]) = (Queues::default(), names());
+        for session in [&name, &other] {
+            queues.submit(session, "release", Instant::now());
+            let Ready { turn, since, is_blocked, .. } = queues.next(BATCH).pop().unwrap();
+            assert!(!is_blocked);
+            queues.park(session, turn, since);
+            queues.tick(Instant::now());
+            assert!(!queues.is_ready(), "its lock is checked again later");
+        }
+        queues.tick(Instant::now() + Duration::from_secs(1));
+        assert_eq!(next_batch(&queues), ["release"]);
+        if is_unblocked {
+            queues.unblock(&name);
+        }
+        let _ = queues.finish(&name, LeaseChange::Unknown);
+        queues.end_blocked_turn(&name);
+        queues.submit(&name, "renew", Instant::now());
+        let renew = queues.next(BATCH).pop().unwrap();
+        assert_eq!((renew.is_blocked, renew.turn.into_pending()), (!is_unblocked, "renew"));
+    }
 }
 
 #[test]
@@ -359,9 +369,11 @@ fn the_memory_of_leases_is_bounded_and_forgets_expired_ones_first() {
     let (mut known, now) = (KnownLeases::default(), Instant::now());
     let later = now + Duration::from_secs(60);
     let name = |number: usize| (b"bot1".into(), number.to_string().into());
-    (0..KNOWN_MAX).for_each(|number| known.insert(&name(number), now, None));
-    (KNOWN_MAX..=2 * KNOWN_MAX).for_each(|number| known.insert(&name(number), later, None));
-    let first =
-        [KNOWN_MAX, 2 * KNOWN_MAX - 1, 2 * KNOWN_MAX].map(|at| known.first_packet(&name(at)));
-    assert_eq!(first, [FirstPacket::Read, FirstPacket::Read, FirstPacket::Write]);
+    known.insert(&name(0), later, None);
+    (1..KNOWN_MAX).for_each(|number| known.insert(&name(number), now, None));
+    (KNOWN_MAX..2 * KNOWN_MAX).for_each(|number| known.insert(&name(number), later, None));
+    let kept = [0, KNOWN_MAX, 2 * KNOWN_MAX - 2, 2 * KNOWN_MAX - 1];
+    let first = kept.map(|number| known.first_packet(&name(number)));
+    let read = FirstPacket::Read;
+    assert_eq!(first, [read, read, read, FirstPacket::Write]);
 }
