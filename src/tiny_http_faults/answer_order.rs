@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::unread_body::{DRAIN_MAX_BYTES, headers};
+use super::unread_body::{DRAIN_MAX_BYTES, headers, is_read_in_advance};
 use crate::metrics::METRICS;
 use crate::net::{ClientSocket, open_sockets, shut_down_all};
 
@@ -41,9 +41,8 @@ pub struct Clients {
 #[derive(Default)]
 struct State {
     unanswered: HashMap<SocketAddr, Pipeline>,
-    /// The clients whose requests were received since this map was last taken, and about how many
-    /// bytes these requests had.
-    received: HashMap<SocketAddr, u64>,
+    /// The clients whose requests were received since this map was last taken.
+    received: HashMap<SocketAddr, Received>,
     /// The clients whose requests were discarded, and whose connections must be shut down.
     returned: HashSet<SocketAddr>,
 }
@@ -104,7 +103,7 @@ impl Clients {
             return Admission::Now(request);
         };
         let mut state = self.state.lock();
-        *state.received.entry(peer).or_default() += size_bytes(&request) as u64;
+        state.received.entry(peer).or_default().add(&request);
         // A client that is gone for good may have been followed by another, with the same port.
         if let Entry::Occupied(mut known) = state.unanswered.entry(peer)
             && !known.get_mut().may_return(open_sockets)
@@ -176,9 +175,8 @@ impl Clients {
         requests.unwrap_or_default()
     }
 
-    /// The clients whose requests were received since the last call, and about how many bytes these
-    /// requests had.
-    pub fn take_received(&self) -> HashMap<SocketAddr, u64> {
+    /// The clients whose requests were received since the last call.
+    pub fn take_received(&self) -> HashMap<SocketAddr, Received> {
         std::mem::take(&mut self.state.lock().received)
     }
 
@@ -202,17 +200,30 @@ impl Clients {
     }
 }
 
-/// About how many bytes a request has. If the length of its body is not declared, the longest that
-/// is read of a refused body: `tiny_http` parses no other request of the client before its end.
-fn size_bytes(request: &tiny_http::Request) -> usize {
-    let header = |header: &tiny_http::Header| {
-        header.field.as_str().as_str().len() + header.value.as_str().len() + ": \r\n".len()
-    };
-    let head = request.url().len() + request.headers().iter().map(header).sum::<usize>();
-    let body = match request.body_length() {
-        Some(length) => length.min(DRAIN_MAX_BYTES),
-        None if headers(request, "Transfer-Encoding").is_empty() => 0,
-        None => DRAIN_MAX_BYTES,
-    };
-    head + body
+/// About how many bytes the received requests of a client have.
+#[derive(Clone, Copy, Default)]
+pub struct Received {
+    pub bytes: u64,
+    /// The bodies among them that may still be on their way: `tiny_http` parses no other request
+    /// before the end of such a body.
+    pub late_bytes: u64,
+}
+
+impl Received {
+    fn add(&mut self, request: &tiny_http::Request) {
+        let header = |header: &tiny_http::Header| {
+            header.field.as_str().as_str().len() + header.value.as_str().len() + ": \r\n".len()
+        };
+        let head = request.url().len() + request.headers().iter().map(header).sum::<usize>();
+        // If the length is not declared, the longest that is read of a refused body.
+        let body = match request.body_length() {
+            Some(length) => length.min(DRAIN_MAX_BYTES),
+            None if headers(request, "Transfer-Encoding").is_empty() => 0,
+            None => DRAIN_MAX_BYTES,
+        };
+        self.bytes += (head + body) as u64;
+        if !is_read_in_advance(request, body) {
+            self.late_bytes += body as u64;
+        }
+    }
 }

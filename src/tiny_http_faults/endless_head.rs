@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use log::warn;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::answer_order::Received;
 use crate::metrics::METRICS;
 use crate::net::{Connections, cut_off_socket, set_timeouts, sockets};
 use crate::process_stats::ProcessSize;
@@ -42,10 +43,18 @@ pub struct Checks {
     sockets: Sockets,
 }
 
+/// What the last check saw of a client.
+struct Sent {
+    /// How many bytes it had sent.
+    sent: u64,
+    /// How many bytes it had sent or was about to send, at the last check that followed a request of
+    /// it.
+    expected: u64,
+}
+
 #[derive(Default)]
 struct Sockets {
-    /// How many bytes each client had sent at the last check that followed a request of it.
-    sent: HashMap<SocketAddr, u64>,
+    clients: HashMap<SocketAddr, Sent>,
     /// Since when each connection of a Unix socket, by its inode, has accepted no more answers.
     unread_since: HashMap<u64, Instant>,
 }
@@ -63,11 +72,11 @@ impl Checks {
     }
 
     /// Cuts off clients as described above. `received` contains the clients whose requests were
-    /// received since the last check, and about how many bytes these requests had.
+    /// received since the last check.
     pub fn check(
         &mut self,
         connections: &Connections,
-        received: &HashMap<SocketAddr, u64>,
+        received: &HashMap<SocketAddr, Received>,
         size: &ProcessSize,
         is_crowded: bool,
     ) {
@@ -101,24 +110,25 @@ impl Sockets {
         socket: BorrowedFd,
         peer: SocketAddr,
         before: &Self,
-        received: &HashMap<SocketAddr, u64>,
+        received: &HashMap<SocketAddr, Received>,
     ) -> bool {
         // Each connection has two descriptors.
-        if self.sent.contains_key(&peer) {
+        if self.clients.contains_key(&peer) {
             return false;
         }
         let Some(sent) = sockets::received_bytes(socket) else {
             return false;
         };
         // If the client has sent less, it is another connection with the same port.
-        let known = before.sent.get(&peer).filter(|known| **known <= sent);
-        let known = known.copied().unwrap_or(0);
-        let requests = received.get(&peer).copied();
+        let known = before.clients.get(&peer).filter(|known| known.sent <= sent);
+        let expected = known.map_or(0, |known| known.expected);
+        let requests = received.get(&peer).copied().unwrap_or_default();
         // The sizes of the requests are estimates, so twice as much is allowed.
-        let is_too_much = sent - known > UNRECEIVED_MAX_BYTES + 2 * requests.unwrap_or(0);
+        let is_too_much = sent > expected + UNRECEIVED_MAX_BYTES + 2 * requests.bytes;
         // A client is cut off, and counted, once.
-        let is_known = requests.is_none() && !is_too_much;
-        self.sent.insert(peer, if is_known { known } else { sent });
+        let is_known = requests.bytes == 0 && !is_too_much;
+        let expected = if is_known { expected } else { sent + 2 * requests.late_bytes };
+        self.clients.insert(peer, Sent { sent, expected });
         is_too_much
     }
 
