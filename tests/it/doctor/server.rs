@@ -72,19 +72,18 @@ fn what_one_engine_does_worse_is_warned_of(world: &World) {
     assert!(!printed.lines().any(|line| warns(&line)), "{printed}");
 }
 
+const ODD_OPTIONS: [&str; 6] = [
+    "--log-bin",
+    "--server-id=1",
+    "--sql-mode=ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT",
+    "--default-time-zone=+08:00",
+    "--group-concat-max-len=16",
+    // Only MariaDB has it.
+    "--loose-max-statement-time=0.5",
+];
+
 fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &World) {
-    let server = DatabaseServer::start_migrated(
-        world.engine,
-        &[
-            "--log-bin",
-            "--server-id=1",
-            "--sql-mode=ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT",
-            "--default-time-zone=+08:00",
-            "--group-concat-max-len=16",
-            // Only MariaDB has it.
-            "--loose-max-statement-time=0.5",
-        ],
-    );
+    let server = DatabaseServer::start_migrated(world.engine, &ODD_OPTIONS);
     let url = server.url(DATABASE);
     let root = |sql: &str| server.connect().query_drop(sql).unwrap();
     let check = |flags: &[&str]| run(&[&["check", "--database-url", &url], flags].concat());
@@ -140,6 +139,10 @@ fn a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm(world: &Worl
     assert_says(&printed.out, &["ok       binlog", "ok       durability", "ok       time zone"]);
     let service = Service::start(&url, &[]);
     service.hold(&Session::new());
+    assert_lock_waits_end_as_lock_waits(&server, &service);
+}
+
+fn assert_lock_waits_end_as_lock_waits(server: &DatabaseServer, service: &Service) {
     let locked = Session::new();
     old_program::upsert(&mut server.connect(), &locked, "'garbage'");
     let mut other_program = server.connect();
