@@ -28,6 +28,10 @@ const PIPELINED_MAX: usize = 16;
 /// may wait to be parsed and received for this time on a busy machine.
 const GONE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often another client with the port of one that is gone is looked for. Each time, all
+/// descriptors are read, and the one that is gone may have left many requests.
+const LOOKS_MAX: u32 = 4;
+
 /// How long a check whether a connection is open is believed: a client may send many requests after
 /// it is gone.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -56,6 +60,8 @@ struct Pipeline {
     socket: Option<u64>,
     /// Whether a request was discarded after the client was cut off.
     has_discarded: bool,
+    /// How often another client with the same port was looked for.
+    looked_for: u32,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -71,6 +77,16 @@ enum Status {
 }
 
 impl Pipeline {
+    /// Whether another client has the port of a client that is gone.
+    fn is_followed(&mut self, peer: SocketAddr) -> bool {
+        if !matches!(self.status, Status::Gone(_)) || self.looked_for >= LOOKS_MAX {
+            return false;
+        }
+        self.looked_for += 1;
+        let now = ClientSocket::of(Some(peer)).and_then(|socket| socket.inode());
+        now.is_some() && now != self.socket
+    }
+
     /// Whether a client that is gone may still have requests that are not received yet: as long as
     /// any descriptor of its connection is open.
     fn may_return(&mut self, open_sockets: impl FnOnce() -> HashSet<u64>) -> bool {
@@ -106,7 +122,7 @@ impl Clients {
         state.received.entry(peer).or_default().add(&request);
         // A client that is gone for good may have been followed by another, with the same port.
         if let Entry::Occupied(mut known) = state.unanswered.entry(peer)
-            && !known.get_mut().may_return(open_sockets)
+            && (known.get_mut().is_followed(peer) || !known.get_mut().may_return(open_sockets))
         {
             known.remove();
         }

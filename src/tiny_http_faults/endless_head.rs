@@ -21,8 +21,9 @@ use crate::net::{Connections, cut_off_socket, set_timeouts, sockets};
 use crate::process_stats::ProcessSize;
 
 /// A client that has sent more than this, beyond the requests that were received from it, is cut
-/// off. An honest request has a few hundred bytes, and the next one is sent after its answer.
-const UNRECEIVED_MAX_BYTES: u64 = 32 * 1024;
+/// off. An honest request has a few hundred bytes, and the next one is sent after its answer. Before
+/// a request with a long body is received, the kernel's buffer for its connection may be full.
+const UNRECEIVED_MAX_BYTES: u64 = 72 * 1024;
 
 /// A client of a Unix socket whose answers have not fitted for this time is cut off, or sooner if
 /// there are many writers. The client is on this machine, and reads within milliseconds if it reads
