@@ -130,8 +130,8 @@ impl Database {
         self.manager.open()
     }
 
-    /// Waits until a health check is due, and runs it. The check connects,
-    /// ends lost connections, and lets `verify` find out whether leases can be written.
+    /// Waits until a health check is due, and runs it. The check connects, ends lost connections, and
+    /// lets `verify` find out whether leases can be written.
     pub fn check_health(&self, verify: impl FnOnce(&mut Connection) -> Result<(), String>) {
         self.health.check_when_due(|lost| match self.connect_to_check() {
             Ok(Some(mut connection)) => {
