@@ -14,6 +14,6 @@ pub use connection::{Connection, PacketError, Reply, SYSDATE_IS_NOW, columns};
 pub use error::{ErrorKind, Unusable, cause, refusal};
 pub use health::{ConnectionId, HANGING_WRITES};
 pub use pool::{Database, Pooled};
-pub use refusal::TLS;
+pub use refusal::{SECRET_DIGITS, TLS};
 pub use statement::{Packet, Statement, Value, Values, quoted};
 pub use table::{MESSAGE_TABLE, Table};

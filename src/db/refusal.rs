@@ -13,6 +13,9 @@ use mysql::Error::{CodecError, DriverError, IoError, MySqlError};
 /// The server's error after `max_connect_errors` failed handshakes from this machine.
 pub(super) const HOST_BLOCKED: u16 = 1129;
 
+/// The server quotes values that it refuses. So many digits may contain an owner token.
+pub const SECRET_DIGITS: usize = 20;
+
 /// The longest name of a plugin that is shown. The names in MySQL and MariaDB are shorter.
 const PLUGIN_NAME_MAX_CHARS: usize = 64;
 
@@ -115,15 +118,44 @@ pub(super) fn has_answered(error: &mysql::Error) -> bool {
     }
 }
 
-/// The text of an error, without the driver's words for its kind.
+/// The text of an error, without the driver's words for its kind and without owner tokens.
 pub(super) fn text(error: &mysql::Error) -> String {
     match error {
-        MySqlError(server) => server.to_string(),
+        MySqlError(server) => without_tokens(&server.to_string()),
         IoError(io) => io.to_string(),
         CodecError(codec) => codec.source().map_or_else(|| codec.to_string(), ToString::to_string),
         DriverError(driver) => driver.to_string(),
         #[cfg(feature = "tls")]
         mysql::Error::TlsError(tls) => tls.to_string(),
         other => other.to_string(),
+    }
+}
+
+/// Replaces everything that may contain an owner token.
+fn without_tokens(text: &str) -> String {
+    let mut rest = text;
+    let mut clean = String::new();
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let digits = &rest[start..];
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        let is_token = end >= SECRET_DIGITS;
+        clean.push_str(&rest[..start]);
+        clean.push_str(if is_token { "…" } else { &digits[..end] });
+        rest = &digits[end..];
+    }
+    clean + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_contains_an_owner_token() {
+        let said = "value: '2000-01-01 00:00:00.000000176043240012345648210000000000000007' is 1";
+        let message = format!("{said}, 48210000000000000007");
+        let error = mysql::MySqlError { state: "HY000".to_owned(), message, code: 1292 };
+        let expected = "ERROR 1292 (HY000): value: '2000-01-01 00:00:00.…' is 1, …";
+        assert_eq!(text(&error.into()), expected);
     }
 }

@@ -3,13 +3,14 @@
 
 use super::Verdict::{Good, Problem, Warning};
 use super::engines;
-use super::facts::{CLOCK_TOLERANCE_S, Facts, Rows, TableFacts};
+use super::facts::{CLOCK_TOLERANCE_S, Column, Facts, Rows, TableFacts};
 use super::keys::{headroom, primary, references, triggers, unique_keys};
 use super::rights::Rights;
-use super::shape::{collations, columns, constraints, kind, other_columns};
+use super::shape::{collations, columns, constraints, kind, may_constrain_ids, other_columns};
+use super::trial::{Refusal, RefusedBy};
 use super::{Finding, Messages, Writes, found};
 use crate::db::MESSAGE_TABLE;
-use crate::db::{ErrorKind, HANGING_WRITES, SYSDATE_IS_NOW};
+use crate::db::{HANGING_WRITES, SYSDATE_IS_NOW};
 use crate::lease;
 
 /// Server time zones that are UTC. `GMT` is not among them: it is also the name of British winter
@@ -37,7 +38,7 @@ pub const TIME_ZONE: &str = "time zone";
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// In the order in which findings are printed.
-const CHECKS: [Check; 24] = [
+const CHECKS: [Check; 25] = [
     server,
     proxy,
     engines::group,
@@ -58,6 +59,7 @@ const CHECKS: [Check; 24] = [
     references,
     headroom,
     rights,
+    refusal,
     rows_ahead,
     rows_refused,
     messages,
@@ -155,17 +157,39 @@ fn durability(facts: &Facts) -> Vec<Finding> {
 }
 
 fn rights(facts: &Facts) -> Vec<Finding> {
-    match &facts.rights {
-        Some(Rights { denied, grant, .. }) if !denied.is_empty() => {
-            let denied: Vec<_> = denied.iter().map(|(_, cause)| cause.as_str()).collect();
-            let text = format!("this user lacks rights ({})", denied.join("; "));
-            found(Problem, "rights", &text, Some(grant.clone()))
-        }
-        Some(Rights { is_readable: true, writes: Writes::Accepted, .. }) => {
-            found(Good, "rights", "SELECT, INSERT, UPDATE, DELETE", None)
-        }
-        _ => vec![],
+    let Some(rights) = &facts.rights else { return vec![] };
+    let mut all = Vec::new();
+    if !rights.denied.is_empty() {
+        let text = format!("this user lacks rights ({})", rights.denied.join("; "));
+        all.extend(found(Problem, "rights", &text, Some(rights.grant.clone())));
     }
+    if let Some(cause) = &rights.refused {
+        let text = format!("the database refuses the statements of leases: {cause}");
+        all.extend(found(Problem, "leases", &text, None));
+    }
+    if all.is_empty() && rights.is_readable && rights.writes == Writes::Accepted {
+        return found(Good, "rights", "SELECT, INSERT, UPDATE, DELETE", None);
+    }
+    all
+}
+
+/// Why the lease that was tried could not be written.
+fn refusal(facts: &Facts) -> Vec<Finding> {
+    let Some(Refusal { cause, by }) = &facts.refusal else { return vec![] };
+    let is_for_all = match by {
+        None => true,
+        Some(RefusedBy::Constraint) => {
+            facts.table.as_ref().is_some_and(|table| !may_constrain_ids(&table.definition))
+        }
+        Some(RefusedBy::Trigger) => false,
+    };
+    if is_for_all {
+        return found(Problem, "leases", &format!("no lease can be written: {cause}"), None);
+    }
+    let text = format!(
+        "a lease of a made-up session was refused: {cause}; if the bot's sessions are refused too, no lease is granted"
+    );
+    found(Warning, "leases", &text, None)
 }
 
 /// How many rows, and one of them.
@@ -233,27 +257,38 @@ pub fn wrong_message_table(
     };
     let collation = |table: &TableFacts, id| table.column(id).map(|id| id.collation.clone());
     let mut ids = ["id_prospect", "id_device"].into_iter();
-    let compares_alike = ids.all(|id| collation(found, id) == collation(lock, id));
+    let holds_ids = ids.all(|id| {
+        let is_wide = |id: &Column| id.width >= lease::ID_MAX_CHARS as u64;
+        found.column(id).is_some_and(is_wide) && collation(found, id) == collation(lock, id)
+    });
     let is_unique =
         matches!(&found.unique_keys[..], [key] if key.columns == MESSAGE_KEY && !key.is_prefix);
     let holds_all = MESSAGE_COLUMNS.iter().all(|(name, data_type, width)| {
         let column = found.column(name);
         column.is_some_and(|c| c.data_type == *data_type && c.width >= *width as u64)
     });
-    let is_wrong = found.engine != "InnoDB" || !compares_alike || !is_unique || !holds_all;
+    // If this user may not see the definition, this is unknown.
+    let definition = &found.definition;
+    let finds_old =
+        definition.column("committed_us").is_none() || definition.has_key_from("committed_us");
+    let is_wrong = found.engine != "InnoDB" || !holds_ids || !finds_old || !is_unique || !holds_all;
     is_wrong.then(|| format!(
-        "{MESSAGE_TABLE} is not as `session-lock migrate` creates it for {lock_table} (InnoDB, its columns, its ids compared as in {lock_table}, one unique key: {MESSAGE_KEY}): rename it, and run `session-lock migrate`"
+        "{MESSAGE_TABLE} is not as `session-lock migrate` creates it for {lock_table} (InnoDB, its columns, its ids compared as in {lock_table}, one unique key: {MESSAGE_KEY}, and a key on committed_us): rename it, and run `session-lock migrate`"
     ))
 }
 
 /// Why this user cannot use the message table, and the remedy.
 pub fn wrong_message_rights(rights: &Rights) -> Option<String> {
-    rights.denied.first().map(|(kind, cause)| match kind {
-        ErrorKind::Denied => {
-            format!("this user lacks rights ({cause}): {}", rights.grant)
-        }
-        _ => cause.clone(),
-    })
+    let denied = rights.denied.first();
+    let denied = denied.map(|cause| format!("this user lacks rights ({cause}): {}", rights.grant));
+    denied.or_else(|| rights.refused.as_deref().map(refused_record))
+}
+
+/// Why the message table does not take a record, and the remedy.
+pub fn refused_record(cause: &str) -> String {
+    format!(
+        "{MESSAGE_TABLE} refuses a record ({cause}): take out what was added to it, or rename it and run `session-lock migrate`"
+    )
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Checks the database server, the lock table and the table of messages: what leases rely on, what
-//! is wrong, and the SQL that repairs it. Never alters an existing table. Writes one record of a
-//! message, and deletes it, to find out whether writes end.
+//! is wrong, and the SQL that repairs it. Never alters an existing table.
 //!
-//! `facts` and `rights` read everything; `findings`, `shape` and `keys` say what it means.
+//! `facts` and `rights` read everything, and `trial` writes what is rolled back or deleted at once;
+//! `findings`, `shape` and `keys` say what it means.
 
 mod definition;
 mod engines;
@@ -12,16 +12,17 @@ mod keys;
 mod migrate;
 mod rights;
 mod shape;
+mod trial;
 
 use std::fmt;
 
-use crate::db::{Connection, ErrorKind, MESSAGE_TABLE, Packet, Statement, Table, Unusable, Value};
-use crate::lease::OwnerToken;
+use crate::db::{Connection, MESSAGE_TABLE, Table, Unusable};
 
 pub use migrate::{Migrated, migrate};
 
 use facts::{Facts, TableFacts};
 use rights::{LEASE_STATEMENTS, MESSAGE_STATEMENTS, Rights};
+use trial::Record;
 
 /// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,13 +159,17 @@ pub fn inspect(
         if rights.is_readable {
             facts.read_rows(connection, &table)?;
         }
+        let can_write = rights.is_complete() && rights.writes == Writes::Accepted;
+        if is_sound && can_write {
+            facts.refusal = trial::write_lease(connection, &table)?;
+        }
         facts.rights = Some(rights);
-        facts.messages = inspect_messages(connection, &table)?;
-        if let (Some(rights), Messages::Kept) = (&mut facts.rights, &facts.messages)
-            && rights.writes == Writes::Accepted
-            && hangs(connection)
+        let (messages, writes) = inspect_messages(connection, &table)?;
+        facts.messages = messages;
+        if let Some(rights) = &mut facts.rights
+            && writes == Writes::Hang
         {
-            rights.writes = Writes::Hang;
+            rights.writes = writes;
         }
     }
     let findings = findings::all(&facts);
@@ -180,49 +185,30 @@ pub fn inspect(
     })
 }
 
-/// Whether the server does not finish a write. Writes and deletes a record of a message. If the
-/// result is true, the connection is lost.
-fn hangs(connection: &mut Connection) -> bool {
-    let token = OwnerToken::draw();
-    let values = [
-        ("id_prospect", Value::Text("session-lock check")),
-        ("id_device", Value::Text("session-lock check")),
-        ("message_id", Value::Bytes(token.secret().as_bytes())),
-        ("committed_us", Value::Number(0)),
-    ];
-    let mut packet = Packet::default();
-    packet.push("START TRANSACTION");
-    for file in [
-        include_str!("../../sql/check/try_write.sql"),
-        include_str!("../../sql/message/forget.sql"),
-    ] {
-        Statement::new(file, &[]).write(&mut packet, &values);
-    }
-    packet.push("COMMIT");
-    match connection.run(&packet) {
-        Err(failed) if ErrorKind::of(&failed.error) == ErrorKind::ConnectionLost => {
-            connection.give_up();
-            true
-        }
-        // Any other error is an answer.
-        Ok(_) | Err(_) => {
-            connection.discard();
-            false
-        }
-    }
-}
-
-/// Checks whether answered messages can be recorded, which leases do not need. Fails if the
-/// database does not answer.
-pub fn inspect_messages(connection: &mut Connection, table: &Table) -> mysql::Result<Messages> {
+/// Checks whether answered messages can be recorded, which leases do not need, and whether the server
+/// finishes a write. Fails if the database does not answer.
+pub fn inspect_messages(
+    connection: &mut Connection,
+    table: &Table,
+) -> mysql::Result<(Messages, Writes)> {
     let found = TableFacts::read(connection, MESSAGE_TABLE)?;
     let lock = TableFacts::read(connection, &table.name)?.unwrap_or_default();
     let mut wrong = findings::wrong_message_table(found.as_ref(), &table.name, &lock);
+    let mut writes = Writes::Accepted;
     if wrong.is_none() {
         let rights = Rights::read(connection, MESSAGE_STATEMENTS, MESSAGE_TABLE, table, true)?;
         wrong = findings::wrong_message_rights(&rights);
+        writes = rights.writes;
     }
-    Ok(wrong.map_or(Messages::Kept, |wrong| {
+    if wrong.is_none() && writes == Writes::Accepted {
+        match trial::write_record(connection)? {
+            Record::Written => {}
+            Record::Hangs => writes = Writes::Hang,
+            Record::Refused(cause) => wrong = Some(findings::refused_record(&cause)),
+        }
+    }
+    let messages = wrong.map_or(Messages::Kept, |wrong| {
         Messages::Refused(format!("answered messages cannot be recorded: {wrong}"))
-    }))
+    });
+    Ok((messages, writes))
 }

@@ -35,16 +35,22 @@ pub struct Rights {
     /// Also false if the table is so wrong that its rights cannot be determined.
     pub is_readable: bool,
     /// The database's errors where a right is missing.
-    pub denied: Vec<(ErrorKind, String)>,
+    pub denied: Vec<String>,
+    /// The database's error if it refuses a statement for another reason.
+    pub refused: Option<String>,
     /// The SQL that grants all rights, if one is missing.
     pub grant: String,
     pub writes: Writes,
 }
 
 impl Rights {
+    /// Whether every statement can be used.
+    pub fn is_complete(&self) -> bool {
+        self.denied.is_empty() && self.refused.is_none()
+    }
+
     /// Tries statements, written for `lock_table`, on a table called `name`. If a problem is
-    /// already known (`is_sound` is false), it explains a refused statement. Otherwise the
-    /// statement was refused because of a missing right.
+    /// already known (`is_sound` is false), it explains a refused statement.
     pub fn read(
         db: &mut Connection,
         statements: [&str; 3],
@@ -64,9 +70,13 @@ impl Rights {
                 ErrorKind::Refused | ErrorKind::TableChanged if !is_sound => {
                     return Ok(Self { writes: rights.writes, ..Self::default() });
                 }
-                kind @ (ErrorKind::Denied | ErrorKind::Refused | ErrorKind::TableChanged) => {
+                ErrorKind::Denied => {
                     rights.is_readable &= number > 0;
-                    rights.denied.push((kind, cause(&error)));
+                    rights.denied.push(cause(&error));
+                }
+                ErrorKind::Refused | ErrorKind::TableChanged => {
+                    rights.is_readable &= number > 0;
+                    rights.refused = Some(cause(&error));
                 }
                 _ => return Err(error),
             }

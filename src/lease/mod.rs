@@ -36,8 +36,8 @@ pub use message::{MESSAGE_ID_MAX_CHARS, Message, MessageId, RESULT_MAX_BYTES, Re
 pub use release::{Release, Released};
 pub use renew::{Renew, Renewed};
 pub use row::Row;
-pub(crate) use row::claim_mark;
 pub use row::{Holder, Holding, RowVersion, STORED_CHARS, StoredLease};
+pub(crate) use row::{claim, claim_mark};
 pub use session::{ID_MAX_CHARS, Id, Session};
 pub use token::{FencingToken, OWNER_TOKEN_DIGITS, OwnerToken, TokenOrigin};
 pub(crate) use ttl::date_shift_us;

@@ -2,7 +2,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use super::{FencingToken, HOLD_MS, OWNER_TOKEN_DIGITS, OwnerToken};
+use super::{FencingToken, HOLD_MS, OWNER_TOKEN_DIGITS, OwnerToken, Ttl};
 
 /// The shape of the datetime at the beginning of the stored form, where 9 is any digit. The
 /// database decides which date it is. The fencing token and the owner token follow.
@@ -27,6 +27,11 @@ pub(crate) fn claim_mark() -> &'static str {
         format!("2000-01-01 00:00:00.0000000{}", &token.secret()[..8])
     });
     &MARK
+}
+
+/// What an acquire inserts: a lease that is not dated yet.
+pub(crate) fn claim(ttl: Ttl, owner_token: &OwnerToken) -> String {
+    format!("{}{:07}{}", claim_mark(), ttl.as_ms(), owner_token.secret())
 }
 
 /// The content of a stored lease, apart from its date.

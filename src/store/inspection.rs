@@ -217,7 +217,7 @@ impl Store {
             let mut connection = self.database.connect()?;
             doctor::inspect_messages(&mut connection, &statements.table)
         };
-        let Some(Ok(messages)) = self.opened().map(inspect) else {
+        let Some(Ok((messages, _))) = self.opened().map(inspect) else {
             return Err(why);
         };
         self.inspection.lock().messages = messages.clone();

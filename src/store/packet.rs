@@ -10,9 +10,10 @@ use super::ids::Ids;
 use super::operation::Operation;
 use super::reply::{Layout, Reads};
 use super::spelling::Spellings;
-use crate::db::{Connection, ErrorKind, Packet, Statement, Table, Value};
+use crate::db::{Connection, ErrorKind, Packet, SECRET_DIGITS, Statement, Table, Value};
 use crate::lease::{
-    Acquire, Message, MessageId, OwnerToken, Replace, Row, Session, claim_mark, date_shift_us,
+    self, Acquire, Message, MessageId, OWNER_TOKEN_DIGITS, OwnerToken, Replace, Row, Session,
+    claim_mark, date_shift_us,
 };
 
 /// A check of a row's lock that takes this long has waited for a lock on the table. The next checks
@@ -321,8 +322,7 @@ fn claim<'a>(attempt: &'a Attempt) -> Option<Claim<'a>> {
     let Operation::Acquire(acquire, _) = attempt.operation else {
         return None;
     };
-    let (mark, ttl_ms) = (claim_mark(), acquire.ttl.as_ms());
-    let text = format!("{mark}{ttl_ms:07}{}", acquire.owner_token.secret());
+    let text = lease::claim(acquire.ttl, &acquire.owner_token);
     Some(Claim { acquire, replaced: attempt.replaced(), text })
 }
 
@@ -356,6 +356,9 @@ fn session_values(session: &Session) -> [NamedValue<'_>; 2] {
         ("id_device", Value::Text(session.id_device.as_str())),
     ]
 }
+
+/// The database's errors are printed without owner tokens.
+const _: () = assert!(OWNER_TOKEN_DIGITS == SECRET_DIGITS);
 
 fn lease_values<'a>(session: &'a Session, owner_token: &'a OwnerToken) -> [NamedValue<'a>; 3] {
     let [prospect, device] = session_values(session);

@@ -8,8 +8,9 @@ mod repair;
 mod server;
 mod table;
 mod tables;
+mod trial;
 
 use crate::world::Test;
 
 pub const TESTS: &[&[Test]] =
-    &[check::TESTS, migrate::TESTS, repair::TESTS, server::TESTS, table::TESTS];
+    &[check::TESTS, migrate::TESTS, repair::TESTS, server::TESTS, table::TESTS, trial::TESTS];

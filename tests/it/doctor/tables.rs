@@ -122,7 +122,11 @@ pub const KINDS: &[Case] = &[
             ),
             ROWS,
         ],
-        finds: &["`is a date` checks every lease against", "`positive` checks every lease against"],
+        finds: &[
+            "`is a date` checks every lease against",
+            "`positive` checks every lease against",
+            "a lease of a made-up session was refused: ",
+        ],
         changes: &["is a date", "positive"],
         ..WORKS
     },
@@ -135,7 +139,7 @@ pub const KINDS: &[Case] = &[
             ROWS,
             "CREATE TRIGGER `cut``s` BEFORE INSERT ON `order` FOR EACH ROW SET NEW.timestamp = LEFT(NEW.timestamp, 19)",
         ],
-        finds: &["cut`s runs on every lease"],
+        finds: &["cut`s runs on every lease", "no lease can be written: what was written is not"],
         ..WORKS
     },
     Case {

@@ -11,7 +11,7 @@ use crate::world::{
 
 tests![
     without_its_table_messages_are_refused_and_leases_work,
-    a_message_table_that_compares_otherwise_is_refused,
+    a_message_table_that_does_not_take_every_record_is_refused,
 ];
 
 /// A schema without the message table.
@@ -52,17 +52,28 @@ fn without_its_table_messages_are_refused_and_leases_work(world: &World) {
     granted.assert_granted("new");
 }
 
-fn a_message_table_that_compares_otherwise_is_refused(world: &World) {
+fn a_message_table_that_does_not_take_every_record_is_refused(world: &World) {
     for change in [
-        "MODIFY id_device VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL",
-        "DROP PRIMARY KEY",
-        "DROP COLUMN result",
+        "ALTER TABLE MESSAGES MODIFY id_device VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL",
+        "ALTER TABLE MESSAGES DROP PRIMARY KEY",
+        "ALTER TABLE MESSAGES DROP COLUMN result",
+        "ALTER TABLE MESSAGES DROP KEY committed_us",
+        "ALTER TABLE MESSAGES MODIFY id_prospect VARCHAR(99) NOT NULL",
+        "ALTER TABLE MESSAGES MODIFY result VARBINARY(512) NOT NULL",
+        "ALTER TABLE MESSAGES ADD note INT NOT NULL",
+        "ALTER TABLE MESSAGES ADD CONSTRAINT c CHECK (committed_us < 0)",
+        "CREATE TRIGGER t BEFORE INSERT ON MESSAGES FOR EACH ROW SET NEW.owner_token = '0'",
+        "CREATE TRIGGER t BEFORE INSERT ON MESSAGES FOR EACH ROW SET NEW.committed_us = 9",
     ] {
         let schema = with_lock_table_only(world);
         migrate(&schema.url());
-        schema.sql(&format!("ALTER TABLE {MESSAGE_TABLE} {change}"));
+        schema.sql(&change.replace("MESSAGES", MESSAGE_TABLE));
+        let checked = run_check(&schema.url());
+        assert!(checked.out.contains("warning  messages"), "{change}: {checked:?}");
         let service = Service::start(&schema.url(), &[]);
         service.acquire_for(&Session::new(), "m").assert_refused(400, "invalid_request");
         service.hold(&Session::new());
+        let records: Vec<String> = schema.rows(&format!("SELECT id_device FROM {MESSAGE_TABLE}"));
+        assert!(records.is_empty(), "{change}: {records:?}");
     }
 }
