@@ -271,10 +271,7 @@ fn a_message_table_is_as_migrate_creates_it() {
         |t| t.columns[3].width -= 1,
         |t| t.columns[5].data_type = "varchar".to_owned(),
         |t| t.columns[1].width = 254,
-        |t| {
-            t.definition =
-                Definition::new("  `committed_us` bigint,\n  KEY `k` (`x`,`committed_us`)")
-        },
+        |t| t.definition = Definition::new("  `committed_us` int,\n KEY `k` (`x`,`committed_us`)"),
     ];
     for change in changes {
         assert!(wrong(change).unwrap().starts_with("session_lock_message is not as `session-lock"));
