@@ -113,9 +113,16 @@ impl Piece {
 
 fn read_pieces(sql: &str, identifiers: &[(&str, &str)]) -> Vec<Piece> {
     let named = |sql: &str| {
-        identifiers.iter().fold(sql.to_owned(), |sql, (name, identifier)| {
-            sql.replace(&format!("{{{name}}}"), &quoted(identifier))
-        })
+        let mut parts = sql.split('{');
+        let mut named = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let known = part.split_once('}').and_then(|(name, rest)| {
+                let known = identifiers.iter().find(|(known, _)| *known == name);
+                known.map(|(_, identifier)| quoted(identifier) + rest)
+            });
+            named += &known.unwrap_or_else(|| format!("{{{part}"));
+        }
+        named
     };
     let mut pieces = Vec::new();
     let mut rest = sql;
@@ -243,8 +250,8 @@ mod tests {
     #[test]
     fn values_cannot_be_read_as_sql() {
         let statement = Statement::new(
-            "-- a :comment\nSELECT :a, '%H:%i', :b FROM {t}\n  WHERE /*each OR*/ x = :a/*end*//*each-with b*/ AND b/*end*/",
-            &[("t", "x`:y")],
+            "-- a :comment\nSELECT :a, '%H:%i', :b FROM {t}.{u}\n  WHERE /*each OR*/ x = :a/*end*//*each-with b*/ AND b/*end*/",
+            &[("t", "{u}`:y"), ("u", "{t}")],
         );
         let mut packet = Packet::default();
         let row = |a| [("a", Value::Text(a)), ("b", Value::Null)];
@@ -252,7 +259,7 @@ mod tests {
         packet.push("COMMIT");
         assert_eq!(
             packet.text,
-            "SELECT _utf8mb4 x'273b203a62', '%H:%i', NULL FROM `x``:y` WHERE  x = _utf8mb4 x'273b203a62' OR x = '';COMMIT"
+            "SELECT _utf8mb4 x'273b203a62', '%H:%i', NULL FROM `{u}``:y`.`{t}` WHERE  x = _utf8mb4 x'273b203a62' OR x = '';COMMIT"
         );
     }
 }

@@ -1,9 +1,7 @@
 //! Tables that look right and refuse leases or records: `check` tries to write both.
 
-use serde_json::json;
-
 use crate::world::{
-    Engine, MESSAGE_TABLE, Schema, Service, Session, TABLE, World, assert_says, migrate, run_check,
+    Engine, MESSAGE_TABLE, Schema, Service, Session, TABLE, World, assert_says, run_check,
     run_serve, tests,
 };
 
