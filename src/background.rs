@@ -148,7 +148,7 @@ fn check_health(context: &Context) {
 /// provider delivers any more. Updates the metrics that change slowly.
 fn sweep(context: &Context) {
     let store = context.service.store();
-    let (mut after, mut held) = (Some(0), 0);
+    let (mut after, mut held) = (Some(i64::MIN), 0);
     while let Some(page) = after {
         after = match store.sweep(page) {
             Ok(Swept { sessions, held: on_page, next }) => {

@@ -71,7 +71,7 @@ pub fn lock(service: &Service, lookup: &Lookup) -> Result<Response, Refusal> {
 }
 
 pub fn locks(service: &Service, lookup: &Lookup) -> Result<Response, Refusal> {
-    let (mut device, mut limit, mut after) = (None, LIST_DEFAULT, 0);
+    let (mut device, mut limit, mut after) = (None, LIST_DEFAULT, i64::MIN);
     for pair in lookup.query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = decoded(name, value)?;

@@ -99,7 +99,7 @@ pub(crate) enum Step {
 /// A row that an acquire replaces.
 #[derive(Clone)]
 pub struct Replace {
-    pub key: u64,
+    pub key: i64,
     pub stored: Vec<u8>,
     pub fencing_floor: u64,
     stale: Stale,
@@ -173,7 +173,7 @@ impl Acquire {
     }
 
     /// The lease that a single INSERT wrote, from its `LAST_INSERT_ID`.
-    pub(crate) fn after_insert(&self, key: u64, fencing_us: u64, sent: Sent) -> Lease {
+    pub(crate) fn after_insert(&self, key: i64, fencing_us: u64, sent: Sent) -> Lease {
         let expires = sent.at + self.ttl.as_duration();
         self.lease(FencingToken(fencing_us), How::New, expires, RowVersion::unread(key))
     }

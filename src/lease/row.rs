@@ -63,19 +63,19 @@ impl StoredLease {
 /// The version of a row that was read: enough to detect a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RowVersion {
-    pub key: u64,
+    pub key: i64,
     hash: u64,
 }
 
 impl RowVersion {
-    pub fn new(key: u64, stored: &[u8]) -> Self {
+    pub fn new(key: i64, stored: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
         stored.hash(&mut hasher);
         Self { key, hash: hasher.finish() }
     }
 
     /// The version of a row that was written and not read: a watch reports it as changed.
-    pub(super) fn unread(key: u64) -> Self {
+    pub(super) fn unread(key: i64) -> Self {
         Self::new(key, b"")
     }
 }
@@ -109,7 +109,7 @@ pub enum Holder {
 /// One session's row, as it was read.
 #[derive(Clone)]
 pub struct Row {
-    pub key: u64,
+    pub key: i64,
     pub stored: Vec<u8>,
     /// `None` for an old program's row.
     pub lease: Option<StoredLease>,
@@ -121,7 +121,7 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new(key: u64, stored: Vec<u8>, age_us: Option<i64>, clock_us: u64) -> Self {
+    pub fn new(key: i64, stored: Vec<u8>, age_us: Option<i64>, clock_us: u64) -> Self {
         let hold_us = (HOLD_MS * 1_000).cast_signed();
         Self {
             key,

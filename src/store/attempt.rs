@@ -180,7 +180,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Decides after a single INSERT: `row` is the id and the fencing token that it wrote, if any.
-    pub fn after_insert(&mut self, row: Option<(u64, u64)>, sent_at: Instant) {
+    pub fn after_insert(&mut self, row: Option<(i64, u64)>, sent_at: Instant) {
         let sent = self.sent(sent_at);
         let Operation::Acquire(acquire, _) = self.operation else {
             return;

@@ -1,10 +1,10 @@
 //! The ids of new rows: one sequence per process, so that no request uses up an AUTO_INCREMENT id.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// The maximum number of ids in the sequence: at a thousand leases a second, hours pass before one
 /// is used again.
-const IDS_MAX: u64 = 1 << 24;
+const IDS_MAX: i64 = 1 << 24;
 
 /// The sequence uses at most the lowest quarter of the ids that the column can hold. The others are
 /// left to the programs that use the table's counter.
@@ -17,18 +17,19 @@ const SHARE: u64 = 4;
 /// could be given an id that we have just used, and its ON DUPLICATE KEY UPDATE would overwrite our
 /// row. Ids count up because inserts in descending order deadlock.
 pub struct Ids {
-    highest: u64,
-    next: AtomicU64,
+    highest: i64,
+    next: AtomicI64,
 }
 
 impl Ids {
     /// The sequence for a column that holds ids up to `column_max`.
     pub fn new(column_max: u64) -> Self {
-        let highest = (column_max / SHARE).clamp(1, IDS_MAX);
+        let share = i64::try_from(column_max / SHARE).unwrap_or(IDS_MAX);
+        let highest = share.clamp(1, IDS_MAX);
         Self { highest, next: highest.into() }
     }
 
-    pub fn take(&self) -> u64 {
+    pub fn take(&self) -> i64 {
         let after = |id| Some(if id >= self.highest { self.random() } else { id + 1 });
         let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
         taken.unwrap_or(self.highest)
@@ -42,7 +43,7 @@ impl Ids {
     /// Notes that a packet was sent with the ids `sent`, and that rows were `written` with some of
     /// them. The highest id is repeated until a row was written with it: only that raises the
     /// counter.
-    pub fn confirm(&self, written: impl IntoIterator<Item = u64>, sent: &[u64]) {
+    pub fn confirm(&self, written: impl IntoIterator<Item = i64>, sent: &[i64]) {
         if sent.contains(&self.highest) && !written.into_iter().any(|id| id == self.highest) {
             self.restart();
         }
@@ -50,7 +51,7 @@ impl Ids {
 
     /// Restarts the sequence if `next_id`, the table's counter, is one of our ids.
     pub fn keep_below(&self, next_id: u64) {
-        if next_id <= self.highest {
+        if next_id <= self.highest.cast_unsigned() {
             self.restart();
         }
     }
@@ -59,11 +60,11 @@ impl Ids {
         self.next.store(self.highest, Ordering::Relaxed);
     }
 
-    fn random(&self) -> u64 {
+    fn random(&self) -> i64 {
         let mut bytes = [0; 8];
         // Without random numbers the sequence begins at 1.
         let _ = getrandom::fill(&mut bytes);
-        1 + u64::from_ne_bytes(bytes) % self.highest
+        1 + i64::from_ne_bytes(bytes).rem_euclid(self.highest)
     }
 }
 
@@ -108,11 +109,11 @@ mod tests {
         let (first, second) = (ids.take(), ids.take());
         ids.confirm([], &[second]);
         ids.confirm([first], &[first]);
-        ids.keep_below(IDS_MAX + 1);
+        ids.keep_below(IDS_MAX.cast_unsigned() + 1);
         assert_eq!(ids.take(), second + 1);
         ids.confirm([second], &[first, second]);
         assert_eq!(ids.take(), IDS_MAX);
-        ids.keep_below(IDS_MAX);
+        ids.keep_below(IDS_MAX.cast_unsigned());
         assert_eq!(ids.take(), IDS_MAX);
     }
 

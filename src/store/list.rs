@@ -22,7 +22,7 @@ pub struct Page {
     /// The sessions, as they are stored, with their holders.
     pub holdings: Vec<(Session, Holding)>,
     /// The key that the next page begins after; `None` on the last page.
-    pub next: Option<u64>,
+    pub next: Option<i64>,
 }
 
 /// A row of `sql/lease/list.sql`.
@@ -51,7 +51,7 @@ impl ListedRow {
 
 impl Store {
     /// A page of the leases that hold now; only those of `device`, if it is set.
-    pub fn list(&self, device: Option<&Id>, after: u64, limit: u64) -> Result<Page, StoreError> {
+    pub fn list(&self, device: Option<&Id>, after: i64, limit: u64) -> Result<Page, StoreError> {
         let mut page = Page { holdings: Vec::new(), next: None };
         // Few of the rows on a page may belong to the device, so read more rows at a time.
         let rows = if device.is_some() { SCAN_ROWS.max(limit) } else { limit };
@@ -81,13 +81,13 @@ impl Store {
     pub(super) fn rows(
         &self,
         device: Option<&Id>,
-        after: u64,
+        after: i64,
         limit: u64,
     ) -> Result<Vec<ListedRow>, StoreError> {
         let statements = self.statements()?;
         let values = [
             ("id_device", device.map_or(Value::Null, |id| Value::Text(id.as_str()))),
-            ("after", Value::Number(after)),
+            ("after", Value::Signed(after)),
             ("limit", Value::Number(limit)),
         ];
         let has_server_zone = statements.has_server_zone;
@@ -100,7 +100,7 @@ impl Store {
         let statements = self.statements()?;
         let mut changed = Vec::new();
         for rows in rows.chunks(WATCH_ROWS) {
-            let keys: Vec<_> = rows.iter().map(|row| Value::Number(row.key)).collect();
+            let keys: Vec<_> = rows.iter().map(|row| Value::Signed(row.key)).collect();
             let mut unchanged = HashSet::new();
             for row in self.query(&statements.watch, &[("keys", Value::List(&keys))])? {
                 let (key, stored): (_, Vec<u8>) = columns(row)?;

@@ -16,9 +16,10 @@ use crate::lease::{
     claim_mark, date_shift_us,
 };
 
-/// A check of a row's lock that takes this long has waited for a lock on the table. The next checks
-/// would wait too, so they are left out, and their rows count as locked.
-const LOCK_CHECK_MAX: Duration = Duration::from_millis(250);
+/// A check of a row's lock that takes this long has waited for a lock on the table, for which the
+/// server waits 1 s (`lock_wait_timeout`). The next checks would wait too, so they are left out, and
+/// their rows count as locked.
+const LOCK_CHECK_MAX: Duration = Duration::from_millis(900);
 
 /// Declares the statements by their files in `sql/`.
 macro_rules! statements {
@@ -247,7 +248,7 @@ impl Statements {
     /// Appends the deletion of a row, if it has not changed since it was read.
     pub fn append_delete(&self, session: &Session, row: &Row, packet: &mut Packet) {
         let [prospect, device] = session_values(session);
-        let key = ("key", Value::Number(row.key));
+        let key = ("key", Value::Signed(row.key));
         let stored = ("stored", Value::Bytes(&row.stored));
         self.delete_row.write(packet, &[prospect, device, key, stored]);
     }
@@ -327,7 +328,7 @@ fn claim<'a>(attempt: &'a Attempt) -> Option<Claim<'a>> {
 }
 
 impl Claim<'_> {
-    fn values(&self, key: u64) -> [NamedValue<'_>; 9] {
+    fn values(&self, key: i64) -> [NamedValue<'_>; 9] {
         let Acquire { session, owner_token, .. } = self.acquire;
         let [prospect, device, owner] = lease_values(session, owner_token);
         let stored = self.replaced.map(|replaced| &*replaced.stored);
@@ -336,7 +337,7 @@ impl Claim<'_> {
             prospect,
             device,
             owner,
-            ("key", Value::Number(key)),
+            ("key", Value::Signed(key)),
             ("claim", Value::Bytes(self.text.as_bytes())),
             ("mark", Value::Text(claim_mark())),
             ("stored", stored.map_or(Value::Null, Value::Bytes)),

@@ -24,7 +24,7 @@ pub struct Layout {
     /// `sql/lease/written.sql`, for others the statement whose count of rows is the result.
     pub own: Vec<Option<usize>>,
     pub reads: Reads,
-    pub new_ids: Vec<u64>,
+    pub new_ids: Vec<i64>,
     /// Whether the packet is a single INSERT.
     pub is_plain_insert: bool,
 }
@@ -58,7 +58,7 @@ impl Layout {
     }
 
     /// The id and the fencing token of the row that a single INSERT wrote, if it wrote one.
-    pub fn inserted(&self, replies: &[Reply]) -> Option<(u64, u64)> {
+    pub fn inserted(&self, replies: &[Reply]) -> Option<(i64, u64)> {
         /// The INSERT of the row counts 1, and its update, which dates it, counts 2.
         const INSERTED_AND_DATED: u64 = 3;
         /// The fencing token is the clock, which passed this in 2001. A trigger can replace it by a

@@ -23,7 +23,7 @@ pub struct Swept {
     /// Rows that hold their session.
     pub held: i64,
     /// The key that the next page begins after; `None` on the last page.
-    pub next: Option<u64>,
+    pub next: Option<i64>,
 }
 
 /// Whether the row of a crashed holder may be deleted.
@@ -34,7 +34,7 @@ pub fn is_abandoned(row: &Row) -> bool {
 impl Store {
     /// Deletes the rows of crashed holders that expired long enough ago, on the page of the table
     /// after the key `after`.
-    pub fn sweep(&self, after: u64) -> Result<Swept, StoreError> {
+    pub fn sweep(&self, after: i64) -> Result<Swept, StoreError> {
         let statements = self.statements()?;
         let found = self.rows(None, after, SCAN_ROWS)?;
         let is_full = found.len() as u64 == SCAN_ROWS;

@@ -29,7 +29,7 @@ pub const UNIT_US: u64 = 20_000_000;
 pub const TTL_US: u64 = 180 * UNIT_US;
 
 /// The key of a new row, until the model has chosen one.
-pub const NEW_KEY: u64 = u64::MAX;
+pub const NEW_KEY: i64 = i64::MAX;
 
 static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| statements(sql::TABLE));
 
@@ -72,7 +72,7 @@ pub enum Event {
     Read(Seen),
     Wrote(Seen),
     /// A single INSERT: the key and the fencing token, if it wrote a row.
-    Inserted(Option<(u64, u64)>, u64),
+    Inserted(Option<(i64, u64)>, u64),
     /// The packet that was sent then was lost.
     Lost(u64),
     /// Its packet was rolled back, with others'.

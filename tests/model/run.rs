@@ -10,7 +10,7 @@ use super::wrong::{Change, Wrong, before_commit};
 pub const NOBODY: Owner = 0;
 
 /// The id of an old program's new row: the table's counter is above the ids of ours.
-const COUNTER: u64 = 1_000;
+const COUNTER: i64 = 1_000;
 
 /// Which connection a statement comes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl State {
     }
 
     /// The statement with the ids of its new rows: the lowest that are free, or this one.
-    pub fn with_keys(&self, stmt: &Stmt, taken: Option<u64>) -> Stmt {
+    pub fn with_keys(&self, stmt: &Stmt, taken: Option<i64>) -> Stmt {
         let mut stmt = stmt.clone();
         match &mut stmt {
             Stmt::Acquire(claims) => {
@@ -131,19 +131,19 @@ impl State {
                     claim.key = taken.or_else(|| free.next()).expect("some id is free");
                 }
             }
-            Stmt::OldUpsert(session, key) => *key = COUNTER + u64::from(*session),
+            Stmt::OldUpsert(session, key) => *key = COUNTER + i64::from(*session),
             _ => {}
         }
         stmt
     }
 
-    fn has_key(&self, key: u64) -> bool {
+    fn has_key(&self, key: i64) -> bool {
         self.table.rows.iter().any(|row| row.key == key)
             || self.conns().any(|conn| conn.inserts_key(key))
     }
 
     /// The id of another session's row.
-    pub fn key_of_other(&self, session: Session) -> Option<u64> {
+    pub fn key_of_other(&self, session: Session) -> Option<i64> {
         self.table.rows.iter().find(|row| row.session != session).map(|row| row.key)
     }
 }

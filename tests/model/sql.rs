@@ -24,7 +24,7 @@ pub enum Stmt {
     ReleaseSeveral(Vec<(Session, Owner)>),
     AllReleased(u64),
     /// The row's key, and its stored bytes.
-    DeleteRow(Session, u64, String),
+    DeleteRow(Session, i64, String),
     Lock(Session),
     MayWrite,
     Read(Vec<Session>),
@@ -34,14 +34,14 @@ pub enum Stmt {
     /// An old program's statements, which have no file.
     OldRead(Session),
     /// With the key of a new row.
-    OldUpsert(Session, u64),
+    OldUpsert(Session, i64),
     OldDelete(Session),
 }
 
 /// A row of `acquire.sql`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Claim {
-    pub key: u64,
+    pub key: i64,
     pub session: Session,
     pub owner: Owner,
     pub ttl_us: u64,
@@ -171,8 +171,8 @@ fn build(name: &str, values: &Values) -> Stmt {
         }
         "lease/all_released.sql" => Stmt::AllReleased(values.number("rows").cast_unsigned()),
         "lease/delete_row.sql" => {
-            let key = values.number("key").cast_unsigned();
-            Stmt::DeleteRow(session(), key, values.first("stored").to_owned())
+            let (key, stored) = (values.number("key"), values.first("stored"));
+            Stmt::DeleteRow(session(), key, stored.to_owned())
         }
         "lease/lock.sql" => Stmt::Lock(session()),
         "lease/may_write.sql" => Stmt::MayWrite,

@@ -225,7 +225,7 @@ impl Access<'_> {
         affected(released.sum())
     }
 
-    fn delete_row(&mut self, session: Session, key: u64, stored: &str) -> Reply {
+    fn delete_row(&mut self, session: Session, key: i64, stored: &str) -> Reply {
         let Some(row) = self.table.row_with_key(self.conn, key).cloned() else {
             return Reply::default();
         };
@@ -306,7 +306,7 @@ impl Access<'_> {
     }
 
     /// The key is that of a new row.
-    fn old_upsert(&mut self, session: Session, key: u64) -> Reply {
+    fn old_upsert(&mut self, session: Session, key: i64) -> Reply {
         let content = Content::Date(self.table.now_us / 1_000_000 + self.rules.old_ahead_s);
         let old = self.row(session);
         let changed = old.as_ref().is_none_or(|old| old.content != content);

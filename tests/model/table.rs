@@ -58,7 +58,7 @@ impl Rules {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Row {
-    pub key: u64,
+    pub key: i64,
     pub session: Session,
     pub content: Content,
 }
@@ -146,7 +146,7 @@ impl Conn {
         self.locks.contains(&session)
     }
 
-    pub(super) fn inserts_key(&self, key: u64) -> bool {
+    pub(super) fn inserts_key(&self, key: i64) -> bool {
         self.rows.iter().any(|(_, row)| row.as_ref().is_some_and(|row| row.key == key))
     }
 
@@ -175,7 +175,7 @@ impl Table {
         own.map_or_else(|| self.row(session), |(_, row)| row.as_ref())
     }
 
-    pub(super) fn row_with_key<'a>(&'a self, conn: &'a Conn, key: u64) -> Option<&'a Row> {
+    pub(super) fn row_with_key<'a>(&'a self, conn: &'a Conn, key: i64) -> Option<&'a Row> {
         let own = conn.rows.iter().filter_map(|(_, row)| row.as_ref());
         let committed = self.rows.iter();
         let committed =

@@ -1,6 +1,8 @@
 //! The ids of rows: every lease names its own id, so only old programs use the AUTO_INCREMENT
 //! counter, and no lease gets the id of another row.
 
+use std::thread;
+
 use mysql::prelude::Queryable;
 use serde_json::json;
 
@@ -14,6 +16,7 @@ tests![
     leases_stand_beside_a_young_counter,
     a_takeover_uses_no_id,
     an_exhausted_primary_key_touches_nobody_elses_row,
+    a_row_with_a_negative_id_is_like_any_other,
 ];
 
 /// The highest id of a lease in the production table.
@@ -169,4 +172,30 @@ fn an_exhausted_primary_key_touches_nobody_elses_row(world: &World) {
     assert!(message.contains("no free id"), "{message}");
     let untouched = format!("SELECT COUNT(*) FROM {TABLE} WHERE timestamp = '2099-01-01 00:00:00'");
     assert_eq!(full.rows::<u64>(&untouched), [127]);
+}
+
+fn a_row_with_a_negative_id_is_like_any_other(world: &World) {
+    let (schema, service) = world.own_service(&[]);
+    let sessions = [-7, i64::from(i32::MIN)].map(|id| {
+        let session = Session::new();
+        let Session { device, prospect } = &session;
+        schema.sql(&format!(
+            "INSERT INTO {TABLE} (id_sessionX, id_device, id_prospect, timestamp) VALUES ({id}, '{device}', '{prospect}', NOW())"
+        ));
+        session
+    });
+    assert_eq!(service.get("/v1/locks").json["locks"].as_array().unwrap().len(), 2);
+    for session in &sessions {
+        service.acquire(session, json!({})).assert_held();
+        let granted = thread::scope(|scope| {
+            let waiting = scope.spawn(|| service.acquire_waiting(session, 20_000));
+            service.wait_for_waiters(session, 1);
+            schema.age(session, 31);
+            waiting.join().unwrap()
+        });
+        granted.assert_granted("takeover");
+        let token = granted.text("owner_token");
+        assert_eq!(service.renew(session, &token, 30_000).status, 200);
+        assert_eq!(service.release(session, &token).status, 200);
+    }
 }

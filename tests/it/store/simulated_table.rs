@@ -193,7 +193,7 @@ fn age(real: &mut mysql::Conn, simulated: &mut Table, seconds: u64) {
 }
 
 fn read_real(real: &mut mysql::Conn, session: u8) -> Option<Row> {
-    let row: Option<(u64, Vec<u8>, Option<i64>, u64)> = real
+    let row: Option<(i64, Vec<u8>, Option<i64>, u64)> = real
         .query_first(format!(
             "SELECT id_sessionX, CAST(timestamp AS BINARY), TIMESTAMPDIFF(MICROSECOND, timestamp, NOW(6)), \
              CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED) \
