@@ -3,4 +3,4 @@
 -- Columns: name | value
 SHOW GLOBAL VARIABLES WHERE variable_name IN (
     'binlog_format', 'log_bin', 'innodb_flush_log_at_trx_commit', 'sync_binlog',
-    'group_replication_consistency')
+    'group_replication_consistency', 'max_allowed_packet')

@@ -15,5 +15,7 @@ pub use error::{ErrorKind, Unusable, cause, refusal};
 pub use health::{ConnectionId, HANGING_WRITES};
 pub use pool::{Database, Pooled};
 pub use refusal::{SECRET_DIGITS, TLS};
-pub use statement::{Packet, Statement, Value, Values, quoted};
+pub use statement::{
+    PACKET_LEAST_BYTES, PACKET_MAX_BYTES, Packet, Statement, Value, Values, quoted,
+};
 pub use table::{MESSAGE_TABLE, Table};

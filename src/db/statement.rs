@@ -200,6 +200,13 @@ fn write_hex(sql: &mut String, bytes: &[u8]) {
     sql.push('\'');
 }
 
+/// The longest packet in bytes: a batch of requests of the greatest length, whose ids are written in
+/// hexadecimal. MariaDB and MySQL accept 16 MiB or more by default.
+pub const PACKET_MAX_BYTES: usize = 1 << 20;
+
+/// The longest packet at the start, and more than a batch of ids of the usual length.
+pub const PACKET_LEAST_BYTES: usize = 256 << 10;
+
 /// Statements that are sent to the database in one round trip. If one fails, the database skips the
 /// rest.
 #[derive(Debug, Default)]

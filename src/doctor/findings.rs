@@ -10,7 +10,7 @@ use super::shape::{collations, columns, constraints, kind, may_constrain_ids, ot
 use super::trial::{Refusal, RefusedBy};
 use super::{Finding, Messages, Writes, found};
 use crate::db::MESSAGE_TABLE;
-use crate::db::{HANGING_WRITES, SYSDATE_IS_NOW};
+use crate::db::{HANGING_WRITES, PACKET_LEAST_BYTES, PACKET_MAX_BYTES, SYSDATE_IS_NOW};
 use crate::lease;
 
 /// Server time zones that are UTC. `GMT` is not among them: it is also the name of British winter
@@ -38,7 +38,7 @@ pub const TIME_ZONE: &str = "time zone";
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// In the order in which findings are printed.
-const CHECKS: [Check; 25] = [
+const CHECKS: [Check; 26] = [
     server,
     proxy,
     engines::group,
@@ -48,6 +48,7 @@ const CHECKS: [Check; 25] = [
     clock,
     binlog,
     durability,
+    packets,
     kind,
     constraints,
     columns,
@@ -154,6 +155,24 @@ fn durability(facts: &Facts) -> Vec<Finding> {
         return found(Good, "durability", "every new lease is on disk before it is granted", None);
     }
     all
+}
+
+fn packets(facts: &Facts) -> Vec<Finding> {
+    let allowed = facts.variables.iter().find(|(name, _)| name == "max_allowed_packet");
+    let Some(bytes) = allowed.and_then(|(_, bytes)| bytes.parse::<usize>().ok()) else {
+        return vec![];
+    };
+    if bytes >= PACKET_MAX_BYTES {
+        return vec![];
+    }
+    let (verdict, result) = if bytes < PACKET_LEAST_BYTES {
+        (Problem, "the service cannot start")
+    } else {
+        (Warning, "many requests with long ids at once can get 503")
+    };
+    let text = format!("max_allowed_packet is {bytes} bytes, so {result}; set it in my.cnf too");
+    let sql = format!("SET GLOBAL max_allowed_packet = {}", 16 * PACKET_MAX_BYTES);
+    found(verdict, "packets", &text, Some(sql))
 }
 
 fn rights(facts: &Facts) -> Vec<Finding> {

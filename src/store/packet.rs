@@ -390,3 +390,49 @@ fn by_device<'a, T>(items: impl Iterator<Item = (&'a Session, T)>) -> Vec<(&'a s
     }
     devices
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::PACKET_MAX_BYTES;
+    use crate::lease::cases::{OTHER, acquire, lease, owner_token, read};
+    use crate::lease::{Id, Release};
+    use crate::store::FirstPacket;
+    use crate::store::batch::BATCH_MAX;
+    use crate::testing::statements;
+
+    /// Sessions whose ids together are nearly as long as a request may be, each of another device.
+    fn sessions() -> impl Iterator<Item = Session> {
+        let longest = |number: usize| Id::new(&format!("{}{number:03}", "📱".repeat(120))).unwrap();
+        (0..BATCH_MAX)
+            .map(move |number| Session { id_device: longest(number), id_prospect: longest(number) })
+    }
+
+    #[test]
+    fn no_batch_is_longer_than_the_longest_packet() {
+        let message = Message {
+            id: MessageId::new(&"m".repeat(255)).unwrap(),
+            result: Some("\"".repeat(512)),
+        };
+        let acquires = sessions().map(|session| {
+            let message_id = Some(message.id.clone());
+            Operation::Acquire(Acquire { session, message_id, ..acquire() }, FirstPacket::Write)
+        });
+        let releases = sessions().map(|session| {
+            let message = Some(message.clone());
+            Operation::Release(Release { session, owner_token: owner_token(), message })
+        });
+        for operations in [acquires.collect::<Vec<_>>(), releases.collect()] {
+            let mut attempts: Vec<_> = operations.iter().map(Attempt::new).collect();
+            for attempt in &mut attempts {
+                if matches!(attempt.operation, Operation::Acquire(..)) {
+                    // The acquire replaces a stale row.
+                    attempt.after_read(read(lease(OTHER, 1, -1_000), None, 0), Instant::now());
+                }
+            }
+            let attempts: Vec<_> = attempts.iter_mut().collect();
+            let (packet, _) = statements("t").write_packet(&attempts);
+            assert!(packet.text().len() < PACKET_MAX_BYTES);
+        }
+    }
+}

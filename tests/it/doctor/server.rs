@@ -15,6 +15,7 @@ tests![
     missing_rights_are_named,
     what_one_engine_does_worse_is_warned_of,
     a_server_with_wrong_settings_is_refused_and_odd_modes_do_no_harm,
+    a_server_that_takes_only_short_packets_is_found,
 ];
 
 fn a_server_whose_sysdate_is_now_is_refused(world: &World) {
@@ -161,4 +162,21 @@ fn assert_quoted_ids_work(service: &Service) {
         assert_eq!(service.get(&session.path()).json["id_prospect"], json!(session.prospect));
         assert_eq!(service.release(&session, &owner_token).status, 200);
     }
+}
+
+fn a_server_that_takes_only_short_packets_is_found(world: &World) {
+    let server = DatabaseServer::start_migrated(world.engine, &["--max-allowed-packet=131072"]);
+    let url = server.url(DATABASE);
+    let refused = run_serve(&url);
+    assert_eq!(refused.status, Some(1), "{refused:?}");
+    assert_says(&refused.err, &["problem  packets", "max_allowed_packet is 131072"]);
+    let mut root = server.connect();
+    root.query_drop("SET GLOBAL max_allowed_packet = 262144").unwrap();
+    let service = Service::start(&url, &[]);
+    service.wait_for_line("WARN  packets max_allowed_packet is 262144");
+    service.hold_for(&Session::new(), "m");
+    let warned = run_check(&url).out;
+    let sql = &warned[warned.find("SET GLOBAL max_allowed_packet").unwrap()..];
+    root.query_drop(sql.split(';').next().unwrap()).unwrap();
+    assert!(!run_check(&url).out.contains("packets"));
 }
