@@ -151,7 +151,7 @@ fn sweep(context: &Context) {
     let (mut after, mut held) = (Some(i64::MIN), 0);
     while let Some(page) = after {
         after = match store.sweep(page) {
-            Ok(Swept { sessions, held: on_page, next }) => {
+            Ok(Swept { sessions, held: on_page, refused, next }) => {
                 held += on_page;
                 if next.is_none() {
                     METRICS.leases_held.set(held);
@@ -159,6 +159,9 @@ fn sweep(context: &Context) {
                 if !sessions.is_empty() {
                     METRICS.overruns.inc_by(sessions.len() as u64);
                     info!("swept {} rows of crashed holders", sessions.len());
+                }
+                if let Some(cause) = refused {
+                    warn!("a crashed holder's row cannot be deleted: {cause}");
                 }
                 for session in &sessions {
                     HISTORY.note(Event::Swept, true, session);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::list::{ListedRow, SCAN_ROWS};
 use super::{Store, StoreError};
-use crate::db::{Packet, Value, columns};
+use crate::db::{ErrorKind, Packet, Value, cause, columns};
 use crate::lease::{Row, Session};
 
 /// How long a crashed holder's row stays after its expiry. An acquire that finds it answers
@@ -22,6 +22,8 @@ pub struct Swept {
     pub sessions: Vec<Session>,
     /// Rows that hold their session.
     pub held: i64,
+    /// The last error of a deletion that the database refused.
+    pub refused: Option<String>,
     /// The key that the next page begins after; `None` on the last page.
     pub next: Option<i64>,
 }
@@ -38,7 +40,7 @@ impl Store {
         let statements = self.statements()?;
         let found = self.rows(None, after, SCAN_ROWS)?;
         let is_full = found.len() as u64 == SCAN_ROWS;
-        let mut swept = Swept { sessions: Vec::new(), held: 0, next: None };
+        let mut swept = Swept { sessions: Vec::new(), held: 0, refused: None, next: None };
         for ListedRow { row, session, .. } in found {
             swept.next = Some(row.key);
             swept.held += i64::from(row.remaining().is_some());
@@ -49,10 +51,16 @@ impl Store {
                 let Ok(mut connection) = self.pooled(Instant::now()) else {
                     break;
                 };
-                // If another program holds a lock on the row, the next sweep deletes it.
-                let deleted = connection.run(&packet).unwrap_or_default();
-                if deleted.iter().any(|reply| reply.affected == 1) {
-                    swept.sessions.push(session);
+                match connection.run(&packet) {
+                    Ok(deleted) if deleted.iter().any(|reply| reply.affected == 1) => {
+                        swept.sessions.push(session);
+                    }
+                    Err(failed) if ErrorKind::of(&failed.error) == ErrorKind::Refused => {
+                        swept.refused = Some(cause(&failed.error));
+                    }
+                    // It has changed, or another program holds a lock on it. The next sweep
+                    // deletes it if it is still there.
+                    Ok(_) | Err(_) => {}
                 }
             }
         }

@@ -10,6 +10,7 @@ use crate::world::{MESSAGE_TABLE, Service, Session, TABLE, World, eventually, te
 
 tests![
     rows_of_crashed_holders_are_swept_and_no_others,
+    a_row_that_cannot_be_swept_is_named,
     old_records_are_forgotten_and_young_ones_kept,
 ];
 
@@ -48,6 +49,21 @@ fn rows_of_crashed_holders_are_swept_and_no_others(world: &World) {
     let expected = HashSet::from([recent.prospect.clone(), live.prospect, foreign.prospect]);
     assert_eq!(left, expected, "{:?}", began.elapsed());
     service.acquire(&recent, json!({})).assert_granted("takeover");
+}
+
+fn a_row_that_cannot_be_swept_is_named(world: &World) {
+    let (schema, service) = world.own_service(&[]);
+    let session = Session::new();
+    service.hold(&session);
+    schema.sql(&format!(
+        "CREATE TABLE notes (lease INT, CONSTRAINT of_lease FOREIGN KEY (lease) REFERENCES {TABLE} (id_sessionX))"
+    ));
+    schema.sql(&format!("INSERT INTO notes SELECT id_sessionX FROM {TABLE}"));
+    schema.age(&session, 30 + 6 * 60);
+    drop(service);
+    let line = Service::start(&schema.url(), &[])
+        .wait_for_line("WARN  a crashed holder's row cannot be deleted");
+    assert!(line.contains("of_lease"), "{line}");
 }
 
 fn old_records_are_forgotten_and_young_ones_kept(world: &World) {
