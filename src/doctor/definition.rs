@@ -47,6 +47,13 @@ impl Definition {
         keys.any(|Words(line)| line.iter().any(|word| names(word, column)))
     }
 
+    /// Whether a spatial key contains a column.
+    pub fn has_spatial_key_on(&self, column: &str) -> bool {
+        let mut keys =
+            self.0.iter().filter(|Words(line)| line.starts_with(&["SPATIAL".to_owned()]));
+        keys.any(|Words(line)| line.iter().any(|word| names(word, column)))
+    }
+
     /// Whether any key begins with a column.
     pub fn has_key_from(&self, column: &str) -> bool {
         let start = format!("({}", quoted(column)).to_lowercase();

@@ -40,6 +40,10 @@ pub fn primary(facts: &Facts) -> Vec<Finding> {
 /// session never has two rows.
 fn primary_change(table: &TableFacts) -> Option<String> {
     let key = quoted(future_key(table));
+    if table.columns.iter().any(|column| column.counts_up && !column.is_integer()) {
+        // A table has at most one column that counts up, and this one may have fractions.
+        return None;
+    }
     let mut changes = Vec::new();
     let old = table.primary_key();
     if let Some(counting) = table.counting().filter(|column| !column.counts_up) {

@@ -70,8 +70,15 @@ fn creation(
 ) -> mysql::Result<Result<Statement, String>> {
     let defaults = Statement::new(include_str!("../../sql/schema/defaults.sql"), &[]);
     let row = connection.query(&defaults, &[])?.pop().map(columns).transpose()?;
-    let (database, default): (String, String) = row.unwrap_or_default();
+    let (database, mut default): (String, String) = row.unwrap_or_default();
+    if default == "binary" {
+        // Text columns would be bytes.
+        shape::LEASE_COLLATION.clone_into(&mut default);
+    }
     let lock_table = TableFacts::read(connection, name)?;
+    if lock_table.as_ref().is_some_and(|table| table.columns.is_empty()) {
+        return Ok(Err(format!("{name} exists, but {}", shape::NO_COLUMNS)));
+    }
     let mut collations = Vec::new();
     for id in ["id_prospect", "id_device"] {
         let found = lock_table.as_ref().map(|table| table.column(id).map(|id| &id.collation));

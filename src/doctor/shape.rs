@@ -32,6 +32,10 @@ const WIDE_CHARACTER_SETS: [&str; 3] = ["utf16", "utf32", "ucs2"];
 /// The collation of a lease that replaces these.
 pub const LEASE_COLLATION: &str = "utf8mb4_bin";
 
+/// A table of which this user sees the name only.
+pub const NO_COLUMNS: &str =
+    "this user may read no column of it: GRANT it SELECT, INSERT, UPDATE and DELETE on it";
+
 /// The longest key of InnoDB, in bytes, and the longest part of a key in the older row formats.
 const KEY_MAX_BYTES: u64 = 3_072;
 const OLD_KEY_PART_MAX_BYTES: u64 = 767;
@@ -210,10 +214,7 @@ pub fn columns(facts: &Facts) -> Vec<Finding> {
     };
     let name = facts.table_name;
     if table.columns.is_empty() {
-        let text = format!(
-            "this user may read no column of {name}: GRANT it SELECT, INSERT, UPDATE and DELETE on it"
-        );
-        return found(Problem, "columns", &text, None);
+        return found(Problem, "columns", &format!("{name}: {NO_COLUMNS}"), None);
     }
     let mut all = Vec::new();
     for (wanted, width, what) in COLUMNS {
@@ -326,15 +327,17 @@ pub fn other_columns(facts: &Facts) -> Vec<Finding> {
     let needed = table.columns.iter().filter(|column| !column.omittable && !is_known(column));
     let problem = |column: &Column| {
         let name = facts.table_name;
-        let text = format!("{name}.{} has no default, so no lease can be written", column.name);
         let change = make_omittable(table, column).map(|change| alter(facts, &change));
+        let remedy = if change.is_none() { ": give it one, or drop it" } else { "" };
+        let text =
+            format!("{name}.{} has no default, so no lease can be written{remedy}", column.name);
         found(Problem, "columns", &text, change)
     };
     needed.flat_map(problem).collect()
 }
 
 /// The change that gives a column a default. The default is NULL for types without a neutral value,
-/// and for a column with a condition.
+/// and for a column with a condition. `None` for the column of a spatial key, which cannot be NULL.
 fn make_omittable(table: &TableFacts, column: &Column) -> Option<String> {
     let name = quoted(&column.name);
     let words = table.definition.column(&column.name)?;
@@ -351,6 +354,9 @@ fn make_omittable(table: &TableFacts, column: &Column) -> Option<String> {
         _ if column.is_integer() => "0",
         _ => "",
     };
+    if default.is_empty() && table.definition.has_spatial_key_on(&column.name) {
+        return None;
+    }
     Some(if is_checked || default.is_empty() {
         format!("MODIFY {name} {}", words.nullable())
     } else {

@@ -264,6 +264,14 @@ pub const OTHER_COLUMNS: &[Case] = &[
         ..WORKS
     },
     Case {
+        name: "a column of a spatial key",
+        create: &[table!(
+            "id INT AUTO_INCREMENT PRIMARY KEY, id_prospect VARCHAR(255) NOT NULL, id_device VARCHAR(255) NOT NULL, timestamp VARCHAR(255) NOT NULL, g POINT NOT NULL, SPATIAL KEY at (g), UNIQUE KEY u (id_prospect, id_device)"
+        )],
+        finds: &["order.g has no default, so no lease can be written: give it one, or drop it"],
+        ..REFUSED
+    },
+    Case {
         name: "columns that are checked",
         create: &[
             "CREATE TABLE tenants (id INT PRIMARY KEY)",
