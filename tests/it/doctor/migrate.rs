@@ -40,7 +40,9 @@ fn assert_answers(service: &Service, session: &Session) {
 }
 
 fn both_tables_compare_as_the_database_does(world: &World) {
-    for collation in ["utf8mb4_unicode_ci", "utf8mb4_bin", "latin1_german1_ci", "utf16_bin"] {
+    for collation in
+        ["utf8mb4_unicode_ci", "utf8mb4_bin", "latin1_german1_ci", "utf16_bin", "binary"]
+    {
         let schema = world.schema();
         let charset = collation.split('_').next().unwrap();
         schema.sql(&format!(
@@ -48,6 +50,7 @@ fn both_tables_compare_as_the_database_does(world: &World) {
             schema.name
         ));
         migrate(&schema.url());
+        let collation = if collation == "binary" { "utf8mb4_bin" } else { collation };
         assert_eq!(collations(&schema, MESSAGE_TABLE), [collation]);
         // The lease is ASCII.
         let wide = ["utf16_bin", "utf8mb4_bin"];
@@ -169,6 +172,12 @@ fn what_is_there_after_a_failure_is_said(world: &World) {
         &[MESSAGE_TABLE, "has no text column id_prospect", "session-lock check"],
     );
     assert_eq!(refused.out, "");
+    // A user who may create tables, and not read them.
+    let schema = world.own_table();
+    schema.sql(&format!("DROP TABLE {MESSAGE_TABLE}"));
+    let refused = run_migrate(&schema.create_user("CREATE"));
+    assert_eq!(refused.status, Some(1), "{refused:?}");
+    assert_says(&refused.err, &[TABLE, "may read no column of it", "GRANT it SELECT"]);
 }
 
 fn an_existing_table_is_left_alone(world: &World) {
