@@ -151,6 +151,17 @@ mod tests {
     }
 
     #[test]
+    fn errors_about_tables_and_servers_are_verified() {
+        for (code, is_about_table, needs_verifying) in
+            [(1142, true, true), (1146, true, true), (1290, false, true), (1205, false, false)]
+        {
+            let kind = ErrorKind::of(&server(code));
+            assert_eq!(kind.is_about_table(), is_about_table, "{code}");
+            assert_eq!(kind.needs_verifying(), needs_verifying, "{code}");
+        }
+    }
+
+    #[test]
     fn each_refusal_has_its_remedy() {
         let plugin = |name: &str| DriverError(UnknownAuthPlugin(name.to_owned()));
         for (error, topic, remedy) in [

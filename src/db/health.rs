@@ -236,3 +236,42 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u64) -> ConnectionId {
+        ConnectionId { server: 1, number: Some(number), opened: Instant::now() }
+    }
+
+    #[test]
+    fn a_lost_connection_is_waited_for_until_it_has_ended() {
+        let health = Health::default();
+        let lost = id(7);
+        health.add_lost(lost);
+        let soon = || Instant::now() + Duration::from_millis(20);
+        assert!(health.wait_until_ended(lost, soon()).is_err());
+        // Another one does not wait.
+        assert_eq!(health.wait_until_ended(id(8), soon()), Ok(()));
+        health.note_kills(&Kills { ended: vec![], hung: vec![lost] });
+        assert!(health.wait_until_ended(lost, soon()).is_err());
+        health.note_kills(&Kills { ended: vec![lost], hung: vec![] });
+        assert_eq!(health.wait_until_ended(lost, soon()), Ok(()));
+    }
+
+    #[test]
+    fn an_outage_is_over_after_a_good_check() {
+        let health = Health::default();
+        let soon = || Instant::now() + Duration::from_millis(20);
+        assert_eq!(health.wait_until_up(soon()), Ok(()));
+        health.suspect();
+        health.check_when_due(|_| (Kills::default(), Err("no server".to_owned())));
+        assert_eq!(health.cause().as_deref(), Some("no server"));
+        let why = health.wait_until_up(soon()).unwrap_err();
+        assert!(why.contains("no server"), "{why}");
+        health.check_when_due(|_| (Kills::default(), Ok(())));
+        assert_eq!(health.cause(), None);
+        assert_eq!(health.wait_until_up(soon()), Ok(()));
+    }
+}

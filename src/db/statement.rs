@@ -255,6 +255,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_value_has_its_form() {
+        let pair = [Value::Number(7), Value::Signed(-7)];
+        for (value, form) in [
+            (Value::Text("a B-.:_@+9"), "'a B-.:_@+9'"),
+            (Value::Text("é"), "_utf8mb4 x'c3a9'"),
+            (Value::Bytes(b"a9"), "'a9'"),
+            (Value::Bytes(b"a'"), "x'6127'"),
+            (Value::Bytes(b"\xff"), "x'ff'"),
+            (Value::List(&pair), "7,-7"),
+            (Value::Tuple(&pair), "(7,-7)"),
+            (Value::Null, "NULL"),
+        ] {
+            let mut sql = String::new();
+            value.write(&mut sql);
+            assert_eq!(sql, form);
+        }
+    }
+
+    #[test]
+    fn the_guard_of_a_packet_is_not_counted() {
+        let mut packet = Packet::for_writable_server();
+        assert!(packet.is_guarded() && packet.len() == 0);
+        packet.push("COMMIT");
+        assert_eq!(packet.len(), 1);
+        assert!(
+            packet.text().starts_with("SET @takes_writes") && packet.text().ends_with(";COMMIT")
+        );
+        assert!(!Packet::default().is_guarded());
+    }
+
+    #[test]
     fn values_cannot_be_read_as_sql() {
         let statement = Statement::new(
             "-- a :comment\nSELECT :a, '%H:%i', :b FROM {t}.{u}\n  WHERE /*each OR*/ x = :a/*end*//*each-with b*/ AND b/*end*/",

@@ -37,3 +37,26 @@ impl Table {
         self.next_id.saturating_sub(1) as f64 / self.max_key as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_next_id_may_differ() {
+        let table = Table {
+            name: "t".to_owned(),
+            key: "id".to_owned(),
+            session_key: "session".to_owned(),
+            max_key: 200,
+            next_id: 51,
+            has_triggers: false,
+            device_collation: "utf8mb4_bin".to_owned(),
+            prospect_collation: "utf8mb4_bin".to_owned(),
+        };
+        assert!((table.ids_used() - 0.25).abs() < f64::EPSILON);
+        assert!(table.is_like(&Table { next_id: 7, ..table.clone() }));
+        assert!(!table.is_like(&Table { has_triggers: true, ..table.clone() }));
+        assert_eq!(table.names(), [("table", "t"), ("key", "id"), ("session_key", "session")]);
+    }
+}

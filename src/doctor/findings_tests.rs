@@ -1,4 +1,5 @@
 use super::*;
+use crate::doctor::Report;
 use crate::doctor::definition::Definition;
 use crate::doctor::facts::{Column, UniqueKey};
 
@@ -184,6 +185,7 @@ const CASES: &[Case] = &[
     (other_columns, |f| change(f, |t| t.columns.push(column("x", "enum", 0, ""))), &[("problem columns t.x has no default, so no lease can be written", ": ALTER TABLE `t` MODIFY `x` any(1,2) NULL COMMENT 'NOT NULL';")]),
     (other_columns, |f| change(f, |t| { define(t, ") ENGINE", "SPATIAL KEY `s` (`x`)\n) ENGINE"); t.columns.push(column("x", "point", 0, "")); }), &[("problem columns t.x has no default", "so no lease can be written: give it one, or drop it")]),
     (other_columns, |f| change(f, |t| t.columns.push(column("x", "char", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE `t` ALTER `x` SET DEFAULT '';")]),
+    (other_columns, |f| change(f, |t| t.columns.push(column("x", "double", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE `t` ALTER `x` SET DEFAULT 0;")]),
     (other_columns, |f| change(f, |t| t.columns.push(column("x", "int", 0, ""))), &[("problem columns t.x has no default", ": ALTER TABLE `t` ALTER `x` SET DEFAULT 0;")]),
     (other_columns, |f| change(f, |t| { define(t, "PRIMARY", "CONSTRAINT `c` CHECK (`x` > 1),\n PRIMARY"); t.columns.push(column("x", "int", 0, "")); }), &[("problem columns t.x has no default", ": ALTER TABLE `t` MODIFY `x` any(1,2) NULL COMMENT 'NOT NULL';")]),
     (unique_keys, |f| change(f, |t| t.unique_keys[1].is_prefix = true), &[("problem unique key t has a unique key, session, that compares only", ": ALTER TABLE `t` DROP INDEX `session`, ADD UNIQUE KEY `session` (`id_device`,`id_prospect`) COMMENT 'k';")]),
@@ -259,6 +261,39 @@ fn a_read_only_server_leaves_the_table_usable() {
     assert!(is_usable(&all(&facts)));
     deny(&mut facts);
     assert!(!is_usable(&all(&facts)));
+}
+
+#[test]
+fn a_report_names_every_problem_but_that_of_the_time_zone() {
+    let problem = |topic| found(Problem, topic, &format!("{topic} is wrong"), None);
+    let report = |topics: &[&'static str]| {
+        let findings = topics.iter().flat_map(|topic| problem(topic));
+        let good = found(Good, "rows", "good", None);
+        Report { findings: findings.chain(good).collect(), ..Report::default() }
+    };
+    let all = report(&["table", TIME_ZONE, "rights"]);
+    assert_eq!(all.why_unusable(), "table is wrong; rights is wrong");
+    assert_eq!(all.of(Problem).count(), 3);
+    assert!(!all.has_usable_zone() && report(&["table"]).has_usable_zone());
+}
+
+#[test]
+fn differences_of_clocks_and_zones_have_their_sign() {
+    let mut facts = good();
+    for (clock_us, difference_s) in [(99_250_000, -0.75), (100_000_000, 0.0), (102_500_000, 2.5)] {
+        facts.clock_us = clock_us;
+        assert!((facts.clock_difference_s() - difference_s).abs() < 0.001, "{clock_us}");
+    }
+    for (offset_minutes, configured, difference) in [
+        (90, None, 90),
+        (90, Some("+02:30"), -60),
+        (-90, Some("-01:30"), 0),
+        (-90, Some("-02:45"), 75),
+        (0, Some("+00:00"), 0),
+    ] {
+        (facts.offset_minutes, facts.configured_offset) = (offset_minutes, configured);
+        assert_eq!(facts.zone_difference_minutes(), difference, "{configured:?}");
+    }
 }
 
 #[test]
