@@ -8,7 +8,8 @@
 -- would refuse a DELETE that deletes nothing. With this wait_timeout, an idle connection is not
 -- closed by a provider's short one. Without index dives, the cost of planning a batch does not grow
 -- with the table; a batch names rows by unique keys, one row per key. On MariaDB, a short
--- max_statement_time would end the wait for a row with another error.
+-- max_statement_time would end the wait for a row with another error. On MySQL, a short
+-- max_execution_time would end reads.
 SET time_zone = :time_zone,
     sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',
     autocommit = 1,
@@ -20,3 +21,4 @@ SET time_zone = :time_zone,
     sql_safe_updates = 0,
     eq_range_index_dive_limit = 1
     /*M! , max_statement_time = 0 */
+    /*!80000 , max_execution_time = 0 */

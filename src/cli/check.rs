@@ -10,7 +10,7 @@ use crate::doctor::{Finding, Report, Verdict};
 pub fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     let (json, arguments): (Vec<_>, Vec<_>) =
         arguments.into_iter().partition(|argument| argument == "--json");
-    let inspected = store(&config(arguments)?).inspect();
+    let inspected = store(&config(arguments)?).check();
     let report = inspected.unwrap_or_else(|cause| Report::unreachable(&cause));
     if json.is_empty() {
         report.findings.iter().for_each(print);

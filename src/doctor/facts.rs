@@ -6,7 +6,6 @@ use mysql::prelude::FromRow;
 
 use super::definition::Definition;
 use super::rights::Rights;
-use super::trial::Refusal;
 use super::{Messages, Writes};
 use crate::db::Table;
 use crate::db::{self, Connection, ErrorKind, Statement, Value};
@@ -45,8 +44,6 @@ pub struct Facts<'a> {
     pub table: Option<TableFacts>,
     /// `None` if no statement could be tried on the table.
     pub rights: Option<Rights>,
-    /// Why no lease could be written, if one was tried.
-    pub refusal: Option<Refusal>,
     /// The highest id that a row has.
     pub highest_id: u64,
     /// Rows that are dated further ahead than a lease can be.
@@ -87,7 +84,6 @@ impl<'a> Facts<'a> {
             table_name,
             table: TableFacts::read(db, table_name)?,
             rights: None,
-            refusal: None,
             highest_id: 0,
             rows_ahead: None,
             rows_refused: None,

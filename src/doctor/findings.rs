@@ -6,8 +6,7 @@ use super::engines;
 use super::facts::{CLOCK_TOLERANCE_S, Column, Facts, Rows, TableFacts};
 use super::keys::{headroom, primary, references, triggers, unique_keys};
 use super::rights::Rights;
-use super::shape::{collations, columns, constraints, kind, may_constrain_ids, other_columns};
-use super::trial::{Refusal, RefusedBy};
+use super::shape::{collations, columns, constraints, kind, other_columns};
 use super::{Finding, Messages, Writes, found};
 use crate::db::MESSAGE_TABLE;
 use crate::db::{HANGING_WRITES, PACKET_LEAST_BYTES, PACKET_MAX_BYTES, SYSDATE_IS_NOW};
@@ -38,7 +37,7 @@ pub const TIME_ZONE: &str = "time zone";
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// In the order in which findings are printed.
-const CHECKS: [Check; 26] = [
+const CHECKS: [Check; 25] = [
     server,
     proxy,
     engines::group,
@@ -60,7 +59,6 @@ const CHECKS: [Check; 26] = [
     references,
     headroom,
     rights,
-    refusal,
     rows_ahead,
     rows_refused,
     messages,
@@ -192,25 +190,6 @@ fn rights(facts: &Facts) -> Vec<Finding> {
     all
 }
 
-/// Why the lease that was tried could not be written.
-fn refusal(facts: &Facts) -> Vec<Finding> {
-    let Some(Refusal { cause, by }) = &facts.refusal else { return vec![] };
-    let is_for_all = match by {
-        None => true,
-        Some(RefusedBy::Constraint) => {
-            facts.table.as_ref().is_some_and(|table| !may_constrain_ids(&table.definition))
-        }
-        Some(RefusedBy::Trigger) => false,
-    };
-    if is_for_all {
-        return found(Problem, "leases", &format!("no lease can be written: {cause}"), None);
-    }
-    let text = format!(
-        "a lease of a made-up session was refused: {cause}; if the bot's sessions are refused too, no lease is granted"
-    );
-    found(Warning, "leases", &text, None)
-}
-
 /// How many rows, and one of them.
 fn counted(rows: &Rows) -> (String, String) {
     let Rows { count, is_least, prospect, device } = rows;
@@ -256,7 +235,7 @@ fn messages(facts: &Facts) -> Vec<Finding> {
 fn writes(facts: &Facts) -> Vec<Finding> {
     let text = match facts.writes() {
         Writes::Accepted => return vec![],
-        Writes::ReadOnly => "the server is read-only: point DATABASE_URL at the primary, or wait for the failover to end".to_owned(),
+        Writes::ReadOnly => "the server is read-only: point DATABASE_URL at the primary, or wait for the failover to end; on the primary itself, read_only or transaction_read_only (tx_read_only) is on".to_owned(),
         Writes::Hang => format!("a write did not end within seconds: {HANGING_WRITES}"),
     };
     found(Problem, WRITES, &text, None)
@@ -286,11 +265,23 @@ pub fn wrong_message_table(
         let column = found.column(name);
         column.is_some_and(|c| c.data_type == *data_type && c.width >= *width as u64)
     });
+    let is_ours = |column: &&Column| {
+        column.name.starts_with("id_")
+            || MESSAGE_COLUMNS.iter().any(|(name, ..)| column.name == *name)
+    };
+    let mut others = found.columns.iter().filter(|column| !is_ours(column));
+    let takes_records = others.all(|column| column.omittable)
+        && found.column("result").is_some_and(|result| result.nullable);
     // If this user may not see the definition, this is unknown.
     let definition = &found.definition;
     let finds_old =
         definition.column("committed_us").is_none() || definition.has_key_from("committed_us");
-    let is_wrong = found.engine != "InnoDB" || !holds_ids || !finds_old || !is_unique || !holds_all;
+    let is_wrong = found.engine != "InnoDB"
+        || !holds_ids
+        || !finds_old
+        || !takes_records
+        || !is_unique
+        || !holds_all;
     is_wrong.then(|| format!(
         "{MESSAGE_TABLE} is not as `session-lock migrate` creates it for {lock_table} (InnoDB, its columns, its ids compared as in {lock_table}, one unique key: {MESSAGE_KEY}, and a key on committed_us): rename it, and run `session-lock migrate`"
     ))
@@ -300,14 +291,7 @@ pub fn wrong_message_table(
 pub fn wrong_message_rights(rights: &Rights) -> Option<String> {
     let denied = rights.denied.first();
     let denied = denied.map(|cause| format!("this user lacks rights ({cause}): {}", rights.grant));
-    denied.or_else(|| rights.refused.as_deref().map(refused_record))
-}
-
-/// Why the message table does not take a record, and the remedy.
-pub fn refused_record(cause: &str) -> String {
-    format!(
-        "{MESSAGE_TABLE} refuses a record ({cause}): take out what was added to it, or rename it and run `session-lock migrate`"
-    )
+    denied.or_else(|| rights.refused.clone())
 }
 
 #[cfg(test)]

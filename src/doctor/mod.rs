@@ -1,8 +1,9 @@
 //! Checks the database server, the lock table and the table of messages: what leases rely on, what
-//! is wrong, and the SQL that repairs it. Never alters an existing table.
+//! is wrong, and the SQL that repairs it. Never alters an existing table. Writes one record of a
+//! message, and deletes it, to find out whether writes end.
 //!
-//! `facts` and `rights` read everything, and `trial` writes what is rolled back or deleted at once;
-//! `findings`, `shape` and `keys` say what it means.
+//! `facts` and `rights` read everything; `findings`, `shape` and `keys` say what it means. `trial`
+//! writes what is rolled back.
 
 mod definition;
 mod engines;
@@ -16,13 +17,16 @@ mod trial;
 
 use std::fmt;
 
-use crate::db::{Connection, MESSAGE_TABLE, Table, Unusable};
+use crate::db::{
+    Connection, ErrorKind, MESSAGE_TABLE, Packet, PacketError, Statement, Table, Unusable, Value,
+};
+use crate::lease::OwnerToken;
 
 pub use migrate::{Migrated, migrate};
+pub use trial::findings as try_writes;
 
 use facts::{Facts, TableFacts};
 use rights::{LEASE_STATEMENTS, MESSAGE_STATEMENTS, Rights};
-use trial::Record;
 
 /// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,17 +163,13 @@ pub fn inspect(
         if rights.is_readable {
             facts.read_rows(connection, &table)?;
         }
-        let can_write = rights.is_complete() && rights.writes == Writes::Accepted;
-        if is_sound && can_write {
-            facts.refusal = trial::write_lease(connection, &table)?;
-        }
         facts.rights = Some(rights);
-        let (messages, writes) = inspect_messages(connection, &table)?;
-        facts.messages = messages;
-        if let Some(rights) = &mut facts.rights
-            && writes == Writes::Hang
+        facts.messages = inspect_messages(connection, &table)?;
+        if let (Some(rights), Messages::Kept) = (&mut facts.rights, &facts.messages)
+            && rights.writes == Writes::Accepted
+            && hangs(connection)
         {
-            rights.writes = writes;
+            rights.writes = Writes::Hang;
         }
     }
     let findings = findings::all(&facts);
@@ -185,30 +185,55 @@ pub fn inspect(
     })
 }
 
-/// Checks whether answered messages can be recorded, which leases do not need, and whether the server
-/// finishes a write. Fails if the database does not answer.
-pub fn inspect_messages(
-    connection: &mut Connection,
-    table: &Table,
-) -> mysql::Result<(Messages, Writes)> {
+/// Whether the server does not finish a write. Writes and deletes a record of a message. If the
+/// result is true, the connection is lost.
+fn hangs(connection: &mut Connection) -> bool {
+    let token = OwnerToken::draw();
+    let values = [
+        ("id_prospect", Value::Text("session-lock check")),
+        ("id_device", Value::Text("session-lock check")),
+        ("message_id", Value::Bytes(token.secret().as_bytes())),
+        ("committed_us", Value::Number(0)),
+        ("rows", Value::Number(1)),
+    ];
+    let mut packet = Packet::default();
+    packet.push("START TRANSACTION");
+    for file in [
+        include_str!("../../sql/check/try_write.sql"),
+        include_str!("../../sql/message/forget.sql"),
+        // A record that a trigger has changed must not stay.
+        include_str!("../../sql/lease/all_released.sql"),
+    ] {
+        Statement::new(file, &[]).write(&mut packet, &values);
+    }
+    packet.push("COMMIT");
+    match connection.run(&packet) {
+        // Any error of the server is an answer.
+        Err(PacketError { error, .. })
+            if ErrorKind::of(&error) == ErrorKind::ConnectionLost
+                && !matches!(error, mysql::Error::MySqlError(_)) =>
+        {
+            connection.give_up();
+            true
+        }
+        Ok(_) | Err(_) => {
+            connection.discard();
+            false
+        }
+    }
+}
+
+/// Checks whether answered messages can be recorded, which leases do not need. Fails if the
+/// database does not answer.
+pub fn inspect_messages(connection: &mut Connection, table: &Table) -> mysql::Result<Messages> {
     let found = TableFacts::read(connection, MESSAGE_TABLE)?;
     let lock = TableFacts::read(connection, &table.name)?.unwrap_or_default();
     let mut wrong = findings::wrong_message_table(found.as_ref(), &table.name, &lock);
-    let mut writes = Writes::Accepted;
     if wrong.is_none() {
         let rights = Rights::read(connection, MESSAGE_STATEMENTS, MESSAGE_TABLE, table, true)?;
         wrong = findings::wrong_message_rights(&rights);
-        writes = rights.writes;
     }
-    if wrong.is_none() && writes == Writes::Accepted {
-        match trial::write_record(connection)? {
-            Record::Written => {}
-            Record::Hangs => writes = Writes::Hang,
-            Record::Refused(cause) => wrong = Some(findings::refused_record(&cause)),
-        }
-    }
-    let messages = wrong.map_or(Messages::Kept, |wrong| {
+    Ok(wrong.map_or(Messages::Kept, |wrong| {
         Messages::Refused(format!("answered messages cannot be recorded: {wrong}"))
-    });
-    Ok((messages, writes))
+    }))
 }

@@ -44,11 +44,6 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Whether every statement can be used.
-    pub fn is_complete(&self) -> bool {
-        self.denied.is_empty() && self.refused.is_none()
-    }
-
     /// Tries statements, written for `lock_table`, on a table called `name`. If a problem is
     /// already known (`is_sound` is false), it explains a refused statement.
     pub fn read(

@@ -6,7 +6,7 @@
 
 use super::Finding;
 use super::Verdict::{Good, Problem, Warning};
-use super::definition::{Constraint, Definition, names};
+use super::definition::{Constraint, names};
 use super::facts::{Column, Facts, TableFacts};
 use super::found;
 use crate::db::quoted;
@@ -189,18 +189,6 @@ pub fn constraints(facts: &Facts) -> Vec<Finding> {
         all.extend(found(Warning, "constraints", &text, Some(alter(facts, &change))));
     }
     all
-}
-
-/// Whether a constraint may refuse some sessions and accept others.
-pub fn may_constrain_ids(definition: &Definition) -> bool {
-    ["id_prospect", "id_device"].iter().any(|id| {
-        // A definition that this user may not see has no columns.
-        definition.column(id).is_none_or(|words| words.has("CHECK"))
-            || definition.constraints().any(|constraint| match constraint {
-                Constraint::ForeignKey { columns: text, .. }
-                | Constraint::Condition { text, .. } => names(text, id),
-            })
-    })
 }
 
 /// A column's quoted name, as the table spells it.

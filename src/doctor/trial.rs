@@ -1,59 +1,71 @@
-//! Tries to write a lease and a record of a message. A table can look right and refuse them, or
-//! change them, because of a condition, a trigger or a generated column.
+//! Writes a lease and a record of a message on trial, and rolls both back. A table can look right, and
+//! a condition, a trigger or a generated column can still refuse what is written, or change it.
+//!
+//! Only `check` does this, and its findings are warnings: what is refused to a made-up session with the
+//! id 0 may be accepted from the bot's sessions.
 
+use super::Verdict::{Good, Warning};
+use super::{Finding, Messages, found};
 use crate::db::{Connection, ErrorKind, Packet, Statement, Table, Value, cause};
 use crate::lease::{self, OwnerToken, TTL_DEFAULT_MS, Ttl};
 
-/// Both ids of a session that nobody uses.
-const NOBODY: &str = "session-lock check";
-
-const IS_CHANGED: &str = "what was written is not in its row: a trigger may change it";
-
-/// Why a lease cannot be written.
-#[derive(Debug)]
-pub struct Refusal {
-    pub cause: String,
-    /// What refused the values of the row, if it may accept those of another session.
-    pub by: Option<RefusedBy>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefusedBy {
-    /// A condition or a foreign key.
-    Constraint,
-    /// `SIGNAL` in a trigger.
-    Trigger,
-}
-
-impl RefusedBy {
-    fn of(error: &mysql::Error) -> Option<Self> {
-        let mysql::Error::MySqlError(server) = error else { return None };
-        match server.code {
-            1452 | 3819 | 4025 => Some(Self::Constraint),
-            1644 => Some(Self::Trigger),
-            _ => None,
-        }
+/// The findings about this lock table and, if it takes records, the message table.
+pub fn findings(
+    db: &mut Connection,
+    table: &Table,
+    messages: &Messages,
+) -> mysql::Result<Vec<Finding>> {
+    let why = write(
+        db,
+        table,
+        &[
+            include_str!("../../sql/lease/acquire.sql"),
+            include_str!("../../sql/lease/renew.sql"),
+            include_str!("../../sql/lease/release.sql"),
+        ],
+    )?;
+    let mut all = match why {
+        None => found(Good, "trial", "a lease can be acquired, renewed and released", None),
+        Some(why) => refused("lease", &why, "no lease is granted"),
+    };
+    if *messages == Messages::Kept {
+        let why = write(
+            db,
+            table,
+            &[
+                include_str!("../../sql/check/write_record.sql"),
+                include_str!("../../sql/message/forget.sql"),
+            ],
+        )?;
+        all.extend(why.iter().flat_map(|why| refused("record", why, "no message is recorded")));
     }
+    Ok(all)
 }
 
-/// The result of writing a record.
-pub enum Record {
-    Written,
-    /// The server did not finish the write. The connection is lost.
-    Hangs,
-    Refused(String),
+fn refused(what: &str, why: &str, then: &str) -> Vec<Finding> {
+    let text = format!(
+        "a made-up session's {what} was refused ({why}): if those of the bot's sessions are refused too, {then}"
+    );
+    found(Warning, "trial", &text, None)
 }
 
-/// Acquires, renews and releases a lease in a transaction that is rolled back.
-pub fn write_lease(db: &mut Connection, table: &Table) -> mysql::Result<Option<Refusal>> {
+/// Runs statements that write a row and then delete it, and rolls them back. Returns why the row
+/// could not be written or, because it was changed, not be deleted.
+fn write(db: &mut Connection, table: &Table, files: &[&str]) -> mysql::Result<Option<String>> {
     let owner_token = OwnerToken::draw();
+    // Digits, as in phone numbers: a column may be computed from them.
+    let number = OwnerToken::draw();
+    let id = &number.secret()[..12];
     let ttl = Ttl::default_within(TTL_DEFAULT_MS);
     let claim = lease::claim(ttl, &owner_token);
     let shift_us = Value::Signed(lease::date_shift_us(ttl.as_ms()));
     let values = [
-        ("id_prospect", Value::Text(NOBODY)),
-        ("id_device", Value::Text(NOBODY)),
+        ("id_prospect", Value::Text(id)),
+        ("id_device", Value::Text(id)),
         ("owner_token", Value::Bytes(owner_token.secret().as_bytes())),
+        ("message_id", Value::Bytes(owner_token.secret().as_bytes())),
+        ("committed_us", Value::Number(0)),
+        // No other row has this id, and it does not raise the AUTO_INCREMENT counter.
         ("key", Value::Number(0)),
         ("claim", Value::Bytes(claim.as_bytes())),
         ("mark", Value::Text(lease::claim_mark())),
@@ -66,93 +78,23 @@ pub fn write_lease(db: &mut Connection, table: &Table) -> mysql::Result<Option<R
     let mut packet = Packet::default();
     packet.push(include_str!("../../sql/check/allow_id_0.sql"));
     packet.push("START TRANSACTION");
-    for file in [
-        include_str!("../../sql/lease/acquire.sql"),
-        include_str!("../../sql/lease/renew.sql"),
-        include_str!("../../sql/lease/release.sql"),
-        include_str!("../../sql/lease/all_released.sql"),
-    ] {
+    for file in files.iter().chain([&include_str!("../../sql/lease/all_released.sql")]) {
         Statement::new(file, &table.names()).write(&mut packet, &values);
     }
-    let result = db.run(&packet).map_err(|failed| failed.error);
-    if let Err(error) = &result
-        && ErrorKind::of(error) == ErrorKind::ConnectionLost
-    {
-        return result.map(|_| None);
-    }
-    let mut end = Packet::default();
-    end.push("ROLLBACK");
-    end.push("SET sql_mode = @sql_mode");
-    db.run(&end).map_err(|failed| failed.error)?;
-    let Err(error) = result else { return Ok(None) };
-    let by = RefusedBy::of(&error);
-    let cause = match ErrorKind::of(&error) {
-        ErrorKind::RowLocked | ErrorKind::Deadlock | ErrorKind::ReadOnly => return Ok(None),
-        ErrorKind::GuardFailed if has_id_0(db, table)? => return Ok(None),
-        ErrorKind::GuardFailed => IS_CHANGED.to_owned(),
-        _ => cause(&error),
-    };
-    Ok(Some(Refusal { cause, by }))
-}
-
-/// Whether a row has the id 0, so that no other can be inserted with it.
-fn has_id_0(db: &mut Connection, table: &Table) -> mysql::Result<bool> {
-    let list = Statement::new(include_str!("../../sql/lease/list.sql"), &table.names());
-    let values =
-        [("after", Value::Signed(-1)), ("limit", Value::Number(1)), ("id_device", Value::Null)];
-    let row = db.query(&list, &values)?.pop();
-    Ok(row.and_then(|row| row.get::<u64, _>(0)) == Some(0))
-}
-
-/// Writes a record of a message, and deletes it in the same transaction.
-pub fn write_record(db: &mut Connection) -> mysql::Result<Record> {
-    let [owner_token, message_id] = [OwnerToken::draw(), OwnerToken::draw()];
-    let values = [
-        ("id_prospect", Value::Text(NOBODY)),
-        ("id_device", Value::Text(NOBODY)),
-        ("message_id", Value::Bytes(message_id.secret().as_bytes())),
-        ("owner_token", Value::Bytes(owner_token.secret().as_bytes())),
-        ("committed_us", Value::Number(0)),
-        ("rows", Value::Number(1)),
-    ];
-    let mut packet = Packet::default();
-    packet.push("START TRANSACTION");
-    for file in [
-        include_str!("../../sql/check/write_record.sql"),
-        include_str!("../../sql/message/read.sql"),
-        include_str!("../../sql/message/forget.sql"),
-        include_str!("../../sql/lease/all_released.sql"),
-    ] {
-        Statement::new(file, &[]).write(&mut packet, &values);
-    }
-    packet.push("COMMIT");
-    let error = match db.run(&packet) {
-        Ok(replies) => {
-            let read = replies[2].rows.first().and_then(|row| row.get::<Vec<u8>, _>(0));
-            let is_same = read.as_deref() == Some(owner_token.secret().as_bytes());
-            return Ok(if is_same { Record::Written } else { is_changed() });
-        }
-        Err(failed) => failed.error,
-    };
-    match ErrorKind::of(&error) {
-        ErrorKind::ConnectionLost => {
-            db.give_up();
-            return Ok(Record::Hangs);
-        }
-        // The connection is closed already.
-        ErrorKind::ReadOnly => return Ok(Record::Written),
-        _ => {}
+    packet.push("ROLLBACK");
+    let Err(failed) = db.run(&packet) else { return Ok(None) };
+    let kind = ErrorKind::of(&failed.error);
+    if kind == ErrorKind::ConnectionLost {
+        return Err(failed.error);
     }
     let mut end = Packet::default();
     end.push("ROLLBACK");
     db.run(&end).map_err(|failed| failed.error)?;
-    Ok(match ErrorKind::of(&error) {
-        ErrorKind::RowLocked | ErrorKind::Deadlock => Record::Written,
-        ErrorKind::GuardFailed => is_changed(),
-        _ => Record::Refused(cause(&error)),
-    })
-}
-
-fn is_changed() -> Record {
-    Record::Refused(IS_CHANGED.to_owned())
+    let text = cause(&failed.error);
+    Ok(Some(match kind {
+        ErrorKind::GuardFailed => format!(
+            "what was written is not in its row: a trigger has changed it, or another row has the id 0; {text}"
+        ),
+        _ => text,
+    }))
 }

@@ -63,6 +63,17 @@ impl Store {
         })
     }
 
+    /// Like [`Store::inspect`], and also writes on trial.
+    pub fn check(&self) -> Result<Report, Unusable> {
+        let mut report = self.inspect()?;
+        if let (Some(table), Writes::Accepted) = (&report.table, report.writes) {
+            let mut connection = self.database.connect()?;
+            let tried = doctor::try_writes(&mut connection, table, &report.messages)?;
+            report.findings.extend(tried);
+        }
+        Ok(report)
+    }
+
     fn inspect_on(&self, connection: &mut Connection) -> mysql::Result<Report> {
         doctor::inspect(connection, &self.table_name, self.configured_offset.as_deref())
     }
@@ -217,7 +228,7 @@ impl Store {
             let mut connection = self.database.connect()?;
             doctor::inspect_messages(&mut connection, &statements.table)
         };
-        let Some(Ok((messages, _))) = self.opened().map(inspect) else {
+        let Some(Ok(messages)) = self.opened().map(inspect) else {
             return Err(why);
         };
         self.inspection.lock().messages = messages.clone();

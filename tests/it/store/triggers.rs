@@ -14,12 +14,11 @@ tests![
 
 fn a_lease_that_a_trigger_changes_is_granted_to_nobody(world: &World) {
     let schema = world.own_table();
-    // Only a service that has started before the trigger exists sends such requests.
-    let service = Service::start(&schema.url(), &[]);
     schema.sql(&format!(
         "CREATE TRIGGER aged BEFORE UPDATE ON {TABLE} FOR EACH ROW \
          SET NEW.timestamp = CONCAT('2020', SUBSTRING(NEW.timestamp, 5))"
     ));
+    let service = Service::start(&schema.url(), &[]);
     for _ in 0..2 {
         let refused = service.acquire(&Session::new(), json!({}));
         refused.assert_refused(503, "unavailable");
