@@ -6,40 +6,32 @@
 
 use super::Verdict::{Good, Warning};
 use super::{Finding, Messages, found};
-use crate::db::{Connection, ErrorKind, Packet, Statement, Table, Value, cause};
+use crate::db::{Connection, ErrorKind, Packet, PacketError, Statement, Table, Value, cause};
 use crate::lease::{self, OwnerToken, TTL_DEFAULT_MS, Ttl};
 
+const LEASE: [&str; 3] = [
+    include_str!("../../sql/lease/acquire.sql"),
+    include_str!("../../sql/lease/renew.sql"),
+    include_str!("../../sql/lease/release.sql"),
+];
+
+const RECORD: [&str; 2] = [
+    include_str!("../../sql/check/write_record.sql"),
+    include_str!("../../sql/message/forget.sql"),
+];
+
 /// The findings about this lock table and, if it takes records, the message table.
-pub fn findings(
-    db: &mut Connection,
-    table: &Table,
-    messages: &Messages,
-) -> mysql::Result<Vec<Finding>> {
-    let why = write(
-        db,
-        table,
-        &[
-            include_str!("../../sql/lease/acquire.sql"),
-            include_str!("../../sql/lease/renew.sql"),
-            include_str!("../../sql/lease/release.sql"),
-        ],
-    )?;
-    let mut all = match why {
-        None => found(Good, "trial", "a lease can be acquired, renewed and released", None),
-        Some(why) => refused("lease", &why, "no lease is granted"),
+pub fn findings(db: &mut Connection, table: &Table, messages: &Messages) -> Vec<Finding> {
+    let mut all = match write(db, table, &LEASE) {
+        Ok(()) => found(Good, "trial", "a lease can be acquired, renewed and released", None),
+        Err(why) => refused("lease", &why, "no lease is granted"),
     };
-    if *messages == Messages::Kept {
-        let why = write(
-            db,
-            table,
-            &[
-                include_str!("../../sql/check/write_record.sql"),
-                include_str!("../../sql/message/forget.sql"),
-            ],
-        )?;
-        all.extend(why.iter().flat_map(|why| refused("record", why, "no message is recorded")));
+    if *messages == Messages::Kept
+        && let Err(why) = write(db, table, &RECORD)
+    {
+        all.extend(refused("record", &why, "no message is recorded"));
     }
-    Ok(all)
+    all
 }
 
 fn refused(what: &str, why: &str, then: &str) -> Vec<Finding> {
@@ -49,9 +41,9 @@ fn refused(what: &str, why: &str, then: &str) -> Vec<Finding> {
     found(Warning, "trial", &text, None)
 }
 
-/// Runs statements that write a row and then delete it, and rolls them back. Returns why the row
-/// could not be written or, because it was changed, not be deleted.
-fn write(db: &mut Connection, table: &Table, files: &[&str]) -> mysql::Result<Option<String>> {
+/// Runs statements that write a row and then delete it, and rolls them back. The error says why the
+/// row could not be written or, because it was changed, not be deleted.
+fn write(db: &mut Connection, table: &Table, files: &[&str]) -> Result<(), String> {
     let owner_token = OwnerToken::draw();
     // Digits, as in phone numbers: a column may be computed from them.
     let number = OwnerToken::draw();
@@ -82,19 +74,16 @@ fn write(db: &mut Connection, table: &Table, files: &[&str]) -> mysql::Result<Op
         Statement::new(file, &table.names()).write(&mut packet, &values);
     }
     packet.push("ROLLBACK");
-    let Err(failed) = db.run(&packet) else { return Ok(None) };
-    let kind = ErrorKind::of(&failed.error);
-    if kind == ErrorKind::ConnectionLost {
-        return Err(failed.error);
-    }
+    let Err(PacketError { error, .. }) = db.run(&packet) else { return Ok(()) };
     let mut end = Packet::default();
     end.push("ROLLBACK");
-    db.run(&end).map_err(|failed| failed.error)?;
-    let text = cause(&failed.error);
-    Ok(Some(match kind {
+    // Without a connection, no transaction is open.
+    let _ = db.run(&end);
+    let cause = cause(&error);
+    Err(match ErrorKind::of(&error) {
         ErrorKind::GuardFailed => format!(
-            "what was written is not in its row: a trigger has changed it, or another row has the id 0; {text}"
+            "what was written is not in its row: a trigger has changed it, or another row has the id 0; {cause}"
         ),
-        _ => text,
-    }))
+        _ => cause,
+    })
 }
