@@ -140,14 +140,14 @@ impl<T> Queues<T> {
     pub fn check_message_in_turn(
         &self,
         name: &SessionName,
-        refused: EndedWait<T>,
+        ended: EndedWait<T>,
     ) -> Option<EndedWait<T>> {
         let mut state = self.state.lock();
         if state.is_closed {
-            return Some(refused);
+            return Some(ended);
         }
-        let until = refused.waiter.until;
-        state.queue(name).urgent.push_back((Turn::CheckMessage(refused), until));
+        let until = ended.waiter.until;
+        state.queue(name).urgent.push_back((Turn::CheckMessage(ended), until));
         state.make_ready(name, until);
         None
     }

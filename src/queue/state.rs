@@ -126,8 +126,8 @@ impl<T> State<T> {
         let over = queue.extract(|waiter| waiter.until <= now && waiter.arrived <= began);
         let waiters = queue.count_waiting(now);
         self.queued -= over.len();
-        let refused =
+        let ended =
             over.into_iter().map(|waiter| EndedWait { waiter, holding: holding.clone(), waiters });
-        refused.collect()
+        ended.collect()
     }
 }

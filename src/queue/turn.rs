@@ -53,7 +53,7 @@ impl<T> Turn<T> {
         match self {
             Self::Other(pending) => pending,
             Self::Find(waiter) | Self::Acquire(waiter) => &waiter.pending,
-            Self::CheckMessage(refused) => &refused.waiter.pending,
+            Self::CheckMessage(ended) => &ended.waiter.pending,
         }
     }
 
@@ -61,7 +61,7 @@ impl<T> Turn<T> {
         match self {
             Self::Other(pending) => pending,
             Self::Find(waiter) | Self::Acquire(waiter) => waiter.pending,
-            Self::CheckMessage(refused) => refused.waiter.pending,
+            Self::CheckMessage(ended) => ended.waiter.pending,
         }
     }
 }

@@ -85,14 +85,14 @@ impl<T> Queues<T> {
         holding: Holding,
     ) -> Vec<EndedWait<T>> {
         state.queue(name).last_read = Some(LastRead { began, holding });
-        let refused = state.end_waits(name, Instant::now());
+        let ended = state.end_waits(name, Instant::now());
         let has_waiters = !state.queue(name).waiters.is_empty();
         state.end_turn(name, AfterTurn::Rest);
         drop(state);
         if has_waiters {
             self.joined.notify_all();
         }
-        refused
+        ended
     }
 
     /// Reports a failed turn. Returns the waiters that came before it began, and the operations
@@ -113,10 +113,10 @@ impl<T> Queues<T> {
     pub fn tick(&self, now: Instant) -> Vec<EndedWait<T>> {
         let mut state = self.state.lock();
         state.unpark(now);
-        let mut refused = Vec::new();
+        let mut ended = Vec::new();
         let names: Vec<_> = state.queues.keys().cloned().collect();
         for name in names {
-            refused.extend(state.end_waits(&name, now));
+            ended.extend(state.end_waits(&name, now));
             let queue = state.queue(&name);
             let expired = queue.last_read.as_ref().is_some_and(|read| read.holding.expires <= now);
             if expired && !queue.waiters.is_empty() && queue.progress == Progress::Idle {
@@ -124,7 +124,7 @@ impl<T> Queues<T> {
             }
             state.remove_if_empty(&name);
         }
-        refused
+        ended
     }
 
     /// The rows of the sessions that waiters wait for.

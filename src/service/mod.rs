@@ -199,7 +199,8 @@ impl Service {
         self.queues.is_ready()
     }
 
-    /// Refuses waiters whose wait is over. Returns whether a turn is ready.
+    /// Ends waits that are over, and makes sessions ready whose lease has expired. Returns whether a
+    /// turn is ready.
     pub fn tick(&self) -> bool {
         self.answer_held(self.queues.tick(Instant::now()));
         self.queues.is_ready()

@@ -32,9 +32,9 @@ impl Service {
                 }
                 None => self.queues.rejoin(name, waiter),
             },
-            (Turn::CheckMessage(refused), Ok(answer)) => {
+            (Turn::CheckMessage(ended), Ok(answer)) => {
                 self.queues.finish_unchanged(name);
-                let EndedWait { waiter, holding, waiters } = refused;
+                let EndedWait { waiter, holding, waiters } = ended;
                 waiter.pending.answer(found(answer).unwrap_or(Outcome::Held(holding, waiters)));
             }
             (Turn::Acquire(waiter), Ok(answer)) => self.finish_acquire(name, waiter, began, answer),
@@ -53,13 +53,13 @@ impl Service {
             Answer::Acquire(Acquired::Granted(lease)) => {
                 METRICS.wait.observe(waiter.arrived.elapsed().as_secs_f64());
                 let same = self.queues.take_same(name, &waiter.requester);
-                let refused = self.queues.finish_granted(name, began, lease.holding());
+                let ended = self.queues.finish_granted(name, began, lease.holding());
                 waiter.pending.answer(Outcome::Granted(lease.clone()));
                 for waiter in same {
                     let again = Lease { how: How::Again, ..lease.clone() };
                     waiter.pending.answer(Outcome::Granted(again));
                 }
-                self.answer_held(refused);
+                self.answer_held(ended);
             }
             Answer::Acquire(Acquired::Held(holding)) => {
                 self.answer_held(self.queues.finish_held(name, waiter, began, holding));
