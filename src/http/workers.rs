@@ -272,7 +272,7 @@ impl Shared {
     ) {
         let peer = unanswered.peer;
         let header = |name| headers(&request, name).first().copied();
-        let parsed = Request {
+        let parts = Request {
             method: request.method().as_str(),
             target: request.url(),
             authorization: header("Authorization"),
@@ -280,7 +280,7 @@ impl Shared {
             host: header("Host"),
             body,
         };
-        let (route, routed) = or_internal(|| self.router.route(&parsed, arrived));
+        let (route, routed) = or_internal(|| self.router.route(&parts, arrived));
         // A wait in a queue says nothing about the speed of the service.
         let may_wait =
             matches!(&routed, Routed::Parsed(Parsed::Acquire { wait, .. }) if !wait.is_zero());
@@ -297,7 +297,7 @@ impl Shared {
                 drop(unanswered);
             });
         };
-        let operation = match routed {
+        let parsed = match routed {
             Routed::Answered(response) => return send(response),
             Routed::Parsed(parsed) => parsed,
         };
@@ -305,7 +305,7 @@ impl Shared {
             send(respond(operation, peer, outcome));
         });
         let service = &self.router.service;
-        match operation {
+        match parsed {
             Parsed::Acquire { acquire, wait } => service.acquire(acquire, wait, arrived, reply),
             Parsed::Other(operation) => service.submit(operation, arrived, reply),
         }
