@@ -159,6 +159,13 @@ impl Connection {
         Ok(())
     }
 
+    /// Rolls back the open transaction, if there is one.
+    pub fn rollback(&mut self) -> Result<(), PacketError> {
+        let mut packet = Packet::default();
+        packet.push("ROLLBACK");
+        self.run(&packet).map(drop)
+    }
+
     /// Runs one statement.
     pub fn query(&mut self, sql: &Statement, values: &Values) -> mysql::Result<Vec<Row>> {
         let mut packet = Packet::default();

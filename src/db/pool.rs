@@ -68,7 +68,6 @@ pub struct Database {
     manager: Manager,
     /// Opens connections with the shorter timeout of health checks.
     checks: Manager,
-    health: Arc<Health>,
 }
 
 impl Database {
@@ -101,11 +100,11 @@ impl Database {
             // The requests that wait for a connection report the error.
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(manager(SOCKET_TIMEOUT));
-        Self { pool, manager: manager(SOCKET_TIMEOUT), checks: manager(CHECK_TIMEOUT), health }
+        Self { pool, manager: manager(SOCKET_TIMEOUT), checks: manager(CHECK_TIMEOUT) }
     }
 
     pub fn health(&self) -> &Health {
-        &self.health
+        &self.manager.health
     }
 
     /// A connection of the pool that neither the database nor a proxy has closed. On a closed
@@ -114,10 +113,10 @@ impl Database {
     pub fn pooled(&self) -> Result<Pooled, String> {
         loop {
             let mut pooled = self.pool.get().map_err(|error| {
-                self.health.suspect();
+                self.health().suspect();
                 error.to_string()
             })?;
-            if pooled.id().opened >= self.health.trusted_since() && !pooled.is_closed() {
+            if pooled.id().opened >= self.health().trusted_since() && !pooled.is_closed() {
                 return Ok(pooled);
             }
             pooled.discard();
@@ -133,7 +132,7 @@ impl Database {
     /// Waits until a health check is due, and runs it. The check connects, ends lost connections, and
     /// lets `verify` find out whether leases can be written.
     pub fn check_health(&self, verify: impl FnOnce(&mut Connection) -> Result<(), String>) {
-        self.health.check_when_due(|lost| match self.connect_to_check() {
+        self.health().check_when_due(|lost| match self.connect_to_check() {
             Ok(Some(mut connection)) => {
                 let kills = kill_all(&mut connection, lost);
                 // The server cannot finish the writes of these connections, so the next write would
