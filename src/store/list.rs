@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use mysql::Row as SqlRow;
 
+use super::packet::Statements;
 use super::{Store, StoreError};
 use crate::db::{Value, columns};
 use crate::lease::{Holding, Id, Row, RowVersion, Session};
@@ -34,17 +35,14 @@ pub(super) struct ListedRow {
 }
 
 impl ListedRow {
-    pub fn read(row: SqlRow, has_server_zone: bool) -> mysql::Result<Self> {
+    pub fn read(row: SqlRow, statements: &Statements) -> mysql::Result<Self> {
         let (key, stored, age_us, clock_us, id_prospect, id_device, matches, zone_ahead_us) =
             columns(row)?;
         let session = Session {
             id_device: Id::from_column(id_device),
             id_prospect: Id::from_column(id_prospect),
         };
-        let mut row = Row::new(key, stored, age_us, clock_us);
-        if has_server_zone {
-            row.apply_zone(zone_ahead_us);
-        }
+        let row = statements.row(key, stored, age_us, clock_us, zone_ahead_us);
         Ok(Self { session, matches, row })
     }
 }
@@ -90,9 +88,8 @@ impl Store {
             ("after", Value::Signed(after)),
             ("limit", Value::Number(limit)),
         ];
-        let has_server_zone = statements.has_server_zone;
         let rows = self.query(&statements.list, &values)?.into_iter();
-        Ok(rows.map(|row| ListedRow::read(row, has_server_zone)).collect::<mysql::Result<_>>()?)
+        Ok(rows.map(|row| ListedRow::read(row, &statements)).collect::<mysql::Result<_>>()?)
     }
 
     /// Returns those rows that have changed.

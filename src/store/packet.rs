@@ -3,23 +3,16 @@
 //! A packet that writes is one transaction: the statements that acquires share, those that releases
 //! share, each operation's own, and then the reads whose rows are the answers.
 
-use std::time::{Duration, Instant};
-
 use super::attempt::{Attempt, Next, Sharing};
 use super::ids::Ids;
 use super::operation::Operation;
 use super::reply::{Layout, Reads};
 use super::spelling::Spellings;
-use crate::db::{Connection, ErrorKind, Packet, SECRET_DIGITS, Statement, Table, Value};
+use crate::db::{Packet, SECRET_DIGITS, Statement, Table, Value};
 use crate::lease::{
     self, Acquire, Message, MessageId, OWNER_TOKEN_DIGITS, OwnerToken, Replace, Row, Session,
     claim_mark, date_shift_us,
 };
-
-/// A check of a row's lock that takes this long has waited for a lock on the table, for which the
-/// server waits 1 s (`lock_wait_timeout`). The next checks would wait too, so they are left out, and
-/// their rows count as locked.
-const LOCK_CHECK_MAX: Duration = Duration::from_millis(900);
 
 /// Declares the statements by their files in `sql/`.
 macro_rules! statements {
@@ -72,11 +65,27 @@ statements! {
 }
 
 impl Statements {
+    /// A row as it was read. The dates of old programs are in the server's own zone.
+    pub fn row(
+        &self,
+        key: i64,
+        stored: Vec<u8>,
+        age_us: Option<i64>,
+        clock_us: u64,
+        zone_ahead_us: i64,
+    ) -> Row {
+        let mut row = Row::new(key, stored, age_us, clock_us);
+        if self.has_server_zone {
+            row.apply_zone(zone_ahead_us);
+        }
+        row
+    }
+
     /// A packet that only reads, for all these operations.
     pub fn read_packet(&self, attempts: &[&mut Attempt]) -> (Packet, Reads) {
         let mut packet = Packet::for_writable_server();
         let all: Vec<_> = (0..attempts.len()).collect();
-        let reads = self.append_reads(attempts, all.clone(), &all, &mut packet);
+        let reads = self.append_reads(attempts, &all, &all, &mut packet);
         (packet, reads)
     }
 
@@ -106,7 +115,7 @@ impl Statements {
         }
         let rows_of: Vec<_> =
             order.iter().copied().filter(|at| attempts[*at].reads_row()).collect();
-        layout.reads = self.append_reads(attempts, order, &rows_of, &mut packet);
+        layout.reads = self.append_reads(attempts, &order, &rows_of, &mut packet);
         packet.push("COMMIT");
         (packet, layout)
     }
@@ -253,32 +262,10 @@ impl Statements {
         self.delete_row.write(packet, &[prospect, device, key, stored]);
     }
 
-    /// For each session, whether another program holds a lock on its row; does not wait for the
-    /// locks.
-    pub fn locked<'s>(
-        &self,
-        connection: &mut Connection,
-        sessions: impl Iterator<Item = &'s Session>,
-    ) -> Vec<bool> {
-        let mut waits = false;
-        let is_locked = |session| {
-            if waits {
-                return true;
-            }
-            let mut packet = Packet::default();
-            self.try_lock.write(&mut packet, &session_values(session));
-            let began = Instant::now();
-            let result = connection.run_check(&packet);
-            waits = began.elapsed() >= LOCK_CHECK_MAX;
-            result.is_err_and(|failed| ErrorKind::of(&failed.error) == ErrorKind::RowLocked)
-        };
-        sessions.map(is_locked).collect()
-    }
-
     fn append_reads(
         &self,
         attempts: &[&mut Attempt],
-        members: Vec<usize>,
+        members: &[usize],
         rows_of: &[usize],
         packet: &mut Packet,
     ) -> Reads {
@@ -304,7 +291,6 @@ impl Statements {
             reads.records = Some(packet.len());
             self.read_message.write_rows(packet, &records);
         }
-        reads.members = members;
         reads
     }
 }
@@ -351,7 +337,7 @@ fn shift_us(lasts_ms: u64) -> Value<'static> {
     Value::Signed(date_shift_us(lasts_ms))
 }
 
-fn session_values(session: &Session) -> [NamedValue<'_>; 2] {
+pub(super) fn session_values(session: &Session) -> [NamedValue<'_>; 2] {
     [
         ("id_prospect", Value::Text(session.id_prospect.as_str())),
         ("id_device", Value::Text(session.id_device.as_str())),
@@ -393,6 +379,8 @@ fn by_device<'a, T>(items: impl Iterator<Item = (&'a Session, T)>) -> Vec<(&'a s
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::db::PACKET_MAX_BYTES;
     use crate::lease::cases::{OTHER, acquire, lease, owner_token, read};

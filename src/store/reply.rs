@@ -6,13 +6,11 @@ use super::attempt::Attempt;
 use super::packet::Statements;
 use super::spelling::{SessionName, Spellings};
 use crate::db::{Reply, columns};
-use crate::lease::{FencingToken, Row, Snapshot, StoredRecord};
+use crate::lease::{FencingToken, Snapshot, StoredRecord};
 
 /// Which replies to a packet contain the rows and the records.
 #[derive(Default)]
 pub struct Reads {
-    /// The indexes of the operations in the packet.
-    pub members: Vec<usize>,
     pub rows: Option<usize>,
     pub records: Option<usize>,
 }
@@ -89,7 +87,7 @@ impl Reads {
         mut replies: Vec<Reply>,
         statements: &Statements,
     ) -> mysql::Result<Vec<Option<Snapshot>>> {
-        let operations = BySession::new(attempts, &self.members, &statements.spellings);
+        let operations = BySession::new(attempts, &statements.spellings);
         let mut take = |at: Option<usize>| {
             at.map_or_else(Vec::new, |at| std::mem::take(&mut replies[at].rows))
         };
@@ -106,10 +104,7 @@ impl Reads {
                 let text = format!("the database answers {words:?} to sql/lease/read.sql");
                 std::io::Error::other(text)
             })?;
-            let mut row = Row::new(key, stored, age_us, clock_us);
-            if statements.has_server_zone {
-                row.apply_zone(zone_ahead_us);
-            }
+            let row = statements.row(key, stored, age_us, clock_us, zone_ahead_us);
             reads[at] = Snapshot { row: Some(row), ..Snapshot::default() };
         }
         for row in take(self.records) {
@@ -149,22 +144,22 @@ fn parse_words(words: &str) -> Option<(Option<i64>, u64, i64)> {
 
 /// The indexes of operations by their sessions.
 enum BySession<'t> {
-    Only(usize),
+    Only,
     /// By the sessions' names; `None` if several operations have one session.
     ByName(&'t Spellings, HashMap<SessionName, Option<usize>>),
 }
 
 impl<'t> BySession<'t> {
-    fn new(attempts: &[&mut Attempt], members: &[usize], spellings: &'t Spellings) -> Self {
-        if let [only] = members {
-            return Self::Only(*only);
+    fn new(attempts: &[&mut Attempt], spellings: &'t Spellings) -> Self {
+        if attempts.len() == 1 {
+            return Self::Only;
         }
         let mut operations = HashMap::new();
-        for at in members {
-            let session = attempts[*at].operation.session();
+        for (at, attempt) in attempts.iter().enumerate() {
+            let session = attempt.operation.session();
             let (prospect, device) = (session.id_prospect.as_str(), session.id_device.as_str());
             if let Some(name) = spellings.known_name(prospect, device) {
-                operations.entry(name).and_modify(|at| *at = None).or_insert(Some(*at));
+                operations.entry(name).and_modify(|at| *at = None).or_insert(Some(at));
             }
         }
         Self::ByName(spellings, operations)
@@ -172,7 +167,7 @@ impl<'t> BySession<'t> {
 
     fn find(&self, prospect: &str, device: &str) -> Option<usize> {
         match self {
-            Self::Only(at) => Some(*at),
+            Self::Only => Some(0),
             Self::ByName(spellings, operations) => {
                 *operations.get(&spellings.known_name(prospect, device)?)?
             }

@@ -1,12 +1,18 @@
 //! The handling of a failed packet of a batch: a retry, each operation alone, or an error.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::attempt::{Attempt, Sharing, restart};
 use super::batch::{Batch, Interrupted};
+use super::packet::session_values;
 use crate::db::{Connection, ErrorKind, Packet, PacketError, cause};
 use crate::metrics::METRICS;
+
+/// A check of a row's lock that takes this long has waited for a lock on the table, for which the
+/// server waits 1 s (`lock_wait_timeout`). The next checks would wait too, so they are left out, and
+/// their rows count as locked.
+const LOCK_CHECK_MAX: Duration = Duration::from_millis(900);
 
 impl Batch<'_> {
     /// After a failed write, brings the connection and the operations into a state from which
@@ -32,9 +38,7 @@ impl Batch<'_> {
             return Interrupted::Again(cause);
         }
         // The transaction may still be open, with the rows that it has written.
-        let mut rollback = Packet::default();
-        rollback.push("ROLLBACK");
-        if connection.run(&rollback).is_err() {
+        if connection.rollback().is_err() {
             // The transaction ends with its connection, but the database may take hours to detect
             // that we have closed the connection. So the connection is killed.
             connection.give_up();
@@ -65,19 +69,29 @@ impl Batch<'_> {
         Interrupted::Again(cause)
     }
 
-    /// Fails the operations on rows that other programs have locked. Returns whether there are any.
+    /// Fails the operations on rows that other programs have locked; does not wait for the locks.
+    /// Returns whether there are any.
     pub(super) fn fail_locked(
         &self,
         connection: &mut Connection,
         attempts: &mut [&mut Attempt],
     ) -> bool {
-        let sessions = attempts.iter().map(|attempt| attempt.operation.session());
-        let locked = self.statements.locked(connection, sessions);
-        for (attempt, is_locked) in attempts.iter_mut().zip(&locked) {
-            if *is_locked {
+        let (mut any, mut waits) = (false, false);
+        for attempt in attempts {
+            let is_locked = waits || {
+                let mut packet = Packet::default();
+                let session = session_values(attempt.operation.session());
+                self.statements.try_lock.write(&mut packet, &session);
+                let began = Instant::now();
+                let result = connection.run_check(&packet);
+                waits = began.elapsed() >= LOCK_CHECK_MAX;
+                result.is_err_and(|failed| ErrorKind::of(&failed.error) == ErrorKind::RowLocked)
+            };
+            if is_locked {
                 attempt.fail(StoreError::RowLocked);
+                any = true;
             }
         }
-        locked.contains(&true)
+        any
     }
 }
