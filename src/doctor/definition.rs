@@ -41,10 +41,13 @@ impl Definition {
         })
     }
 
+    fn keys(&self) -> impl Iterator<Item = &Words> {
+        self.0.iter().filter(|line| line.has("KEY"))
+    }
+
     /// Whether any key contains a column.
     pub fn has_key_on(&self, column: &str) -> bool {
-        let mut keys = self.0.iter().filter(|Words(line)| line.iter().any(|word| word == "KEY"));
-        keys.any(|Words(line)| line.iter().any(|word| names(word, column)))
+        self.keys().any(|Words(line)| line.iter().any(|word| names(word, column)))
     }
 
     /// Whether a spatial key contains a column.
@@ -57,8 +60,8 @@ impl Definition {
     /// Whether any key begins with a column.
     pub fn has_key_from(&self, column: &str) -> bool {
         let start = format!("({}", quoted(column)).to_lowercase();
-        let mut keys = self.0.iter().filter(|Words(line)| line.iter().any(|word| word == "KEY"));
-        keys.any(|Words(line)| line.iter().any(|word| word.to_lowercase().starts_with(&start)))
+        self.keys()
+            .any(|Words(line)| line.iter().any(|word| word.to_lowercase().starts_with(&start)))
     }
 
     /// The foreign keys and conditions of the table.
@@ -144,7 +147,9 @@ impl Words {
     /// The position of these words, one after the other; `*` matches any word.
     fn find(&self, words: &[&str]) -> Option<usize> {
         let mut parts = self.0.windows(words.len());
-        parts.position(|part| part.iter().zip(words).all(|(is, word)| *word == "*" || is == word))
+        parts.position(|part| {
+            part.iter().zip(words).all(|(found, word)| *word == "*" || found == word)
+        })
     }
 
     /// Removes these words. Returns them.

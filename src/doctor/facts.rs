@@ -67,8 +67,8 @@ impl<'a> Facts<'a> {
         let local = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let variables = include_str!("../../sql/check/server_variables.sql");
         let variables = rows(db, variables, "", |row| row)?;
-        // If the server refuses this statement, the only effects are an outdated counter or a
-        // missing key.
+        // If the server refuses this statement, the counter may be outdated, a key may be missing or
+        // cut short, and names in the definition may be unquoted.
         let session = Statement::new(include_str!("../../sql/check/session.sql"), &[]);
         let _ = db.query(&session, &[]);
         Ok(Self {

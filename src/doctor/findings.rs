@@ -8,8 +8,9 @@ use super::keys::{headroom, primary, references, triggers, unique_keys};
 use super::rights::Rights;
 use super::shape::{collations, columns, constraints, kind, other_columns};
 use super::{Finding, Messages, Writes, found};
-use crate::db::MESSAGE_TABLE;
-use crate::db::{HANGING_WRITES, PACKET_LEAST_BYTES, PACKET_MAX_BYTES, SYSDATE_IS_NOW};
+use crate::db::{
+    HANGING_WRITES, MESSAGE_TABLE, PACKET_LEAST_BYTES, PACKET_MAX_BYTES, SYSDATE_IS_NOW, Table,
+};
 use crate::lease;
 
 /// Server time zones that are UTC. `GMT` is not among them: it is also the name of British winter
@@ -218,13 +219,13 @@ fn rows_refused(facts: &Facts) -> Vec<Finding> {
     let text = format!(
         "{count} have ids that session-lock refuses {example}: an id has 1-255 characters, no control characters and no blank at either end; change these ids before the bot moves to session-lock"
     );
-    found(Warning, "rows", &text, None)
+    found(Warning, "row ids", &text, None)
 }
 
 fn messages(facts: &Facts) -> Vec<Finding> {
     match &facts.messages {
         Messages::Unknown => vec![],
-        Messages::Kept => found(Good, "messages", MESSAGE_TABLE, None),
+        Messages::Usable => found(Good, "messages", MESSAGE_TABLE, None),
         Messages::Refused(why) => {
             let text = format!("{why}; until then, requests with a message_id are refused");
             found(Warning, "messages", &text, None)
@@ -241,23 +242,20 @@ fn writes(facts: &Facts) -> Vec<Finding> {
     found(Problem, WRITES, &text, None)
 }
 
-/// What is wrong with the shape of the message table, and the remedy. `lock_table` is the name of
-/// the lock table, `lock` its shape.
-pub fn wrong_message_table(
-    found: Option<&TableFacts>,
-    lock_table: &str,
-    lock: &TableFacts,
-) -> Option<String> {
+/// What is wrong with the shape of the message table, and the remedy.
+pub fn wrong_message_table(found: Option<&TableFacts>, lock_table: &Table) -> Option<String> {
     let Some(found) = found else {
         return Some(format!(
             "there is no table {MESSAGE_TABLE}, or this user has no right on it: run `session-lock migrate`"
         ));
     };
-    let collation = |table: &TableFacts, id| table.column(id).map(|id| id.collation.clone());
-    let mut ids = ["id_prospect", "id_device"].into_iter();
-    let holds_ids = ids.all(|id| {
-        let is_wide = |id: &Column| id.width >= lease::ID_MAX_CHARS as u64;
-        found.column(id).is_some_and(is_wide) && collation(found, id) == collation(lock, id)
+    let ids = [
+        ("id_prospect", &lock_table.prospect_collation),
+        ("id_device", &lock_table.device_collation),
+    ];
+    let holds_ids = ids.iter().all(|(id, collation)| {
+        let column = found.column(id);
+        column.is_some_and(|c| c.width >= lease::ID_MAX_CHARS as u64 && c.collation == **collation)
     });
     let is_unique =
         matches!(&found.unique_keys[..], [key] if key.columns == MESSAGE_KEY && !key.is_prefix);
@@ -266,8 +264,9 @@ pub fn wrong_message_table(
         column.is_some_and(|c| c.data_type == *data_type && c.width >= *width as u64)
     });
     let is_ours = |column: &&Column| {
-        column.name.starts_with("id_")
-            || MESSAGE_COLUMNS.iter().any(|(name, ..)| column.name == *name)
+        let others = MESSAGE_COLUMNS.iter().map(|(name, ..)| *name);
+        let mut ours = ids.iter().map(|(id, _)| *id).chain(others);
+        ours.any(|name| column.name.to_lowercase() == name)
     };
     let mut others = found.columns.iter().filter(|column| !is_ours(column));
     let takes_records = others.all(|column| column.omittable)
@@ -282,6 +281,7 @@ pub fn wrong_message_table(
         || !takes_records
         || !is_unique
         || !holds_all;
+    let lock_table = &lock_table.name;
     is_wrong.then(|| format!(
         "{MESSAGE_TABLE} is not as `session-lock migrate` creates it for {lock_table} (InnoDB, its columns, its ids compared as in {lock_table}, one unique key: {MESSAGE_KEY}, and a key on committed_us): rename it, and run `session-lock migrate`"
     ))

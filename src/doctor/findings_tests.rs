@@ -85,7 +85,7 @@ fn good() -> Facts<'static> {
         highest_id: 0,
         rows_ahead: Some(rows(0, false)),
         rows_refused: Some(rows(0, false)),
-        messages: Messages::Kept,
+        messages: Messages::Usable,
     }
 }
 
@@ -199,13 +199,14 @@ const CASES: &[Case] = &[
     (primary, |f| change(f, |t| drop(t.unique_keys.remove(0))), &[("problem primary key t has no AUTO_INCREMENT primary key", ": ALTER TABLE `t` ADD PRIMARY KEY (`id`);")]),
     (primary, |f| change(f, |t| { t.columns.remove(0); t.unique_keys[0].columns = "timestamp".to_owned(); define(t, "(`id`)", "(`timestamp`)"); }), &[("problem primary key t has no", ": ALTER TABLE `t` DROP PRIMARY KEY, ADD COLUMN `id_sessionX` INT NOT NULL AUTO_INCREMENT PRIMARY KEY, ADD KEY (`timestamp`);")]),
     (primary, |f| change(f, |t| { t.columns[0] = column("id_sessionx", "char", 9, ""); t.unique_keys = vec![key("PRIMARY", "id_device,id_prospect")]; define(t, "(`id`)", "(`id_prospect`(9),`id_device`)"); }), &[("problem primary key t has no", ": ALTER TABLE `t` DROP PRIMARY KEY, ADD COLUMN `session_lock_id` INT NOT NULL AUTO_INCREMENT PRIMARY KEY, ADD UNIQUE KEY (`id_prospect`,`id_device`);")]),
+    (headroom, |f| change(f, |t| (t.next_id, t.columns[0].max) = (u64::MAX / 2, u64::MAX / 2)), &[("warning id headroom NEARLY EXHAUSTED", "when no row has a high id: ALTER TABLE `t` AUTO_INCREMENT = 1;")]),
     (headroom, |f| change(f, |t| t.next_id = 49), &[]),
     (headroom, |f| change(f, |t| t.next_id = 50), &[("warning id headroom over half: 49 of 99 ids used;", ": ALTER TABLE `t` AUTO_INCREMENT = 1;")]),
     (headroom, |f| change(f, |t| t.next_id = 90), &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", ": ALTER TABLE `t` AUTO_INCREMENT = 1;")]),
     (headroom, |f| { f.highest_id = 49; change(f, |t| t.next_id = 90); }, &[("warning id headroom NEARLY EXHAUSTED: 89 of 99", "(the row with id 49 prevents ALTER TABLE `t` AUTO_INCREMENT = 1)")]),
     (rights, deny, &[("problem rights this user lacks rights (one; two)", ": GRANT x;")]),
     (rights, |f| f.rights = Some(Rights { refused: Some("why".to_owned()), ..Rights::default() }), &[("problem leases the database refuses the statements of leases", ": why")]),
-    (rows_refused, |f| f.rows_refused = Some(rows(2, true)), &[("warning rows at least 2 have ids that session-lock refuses (id_prospect=\"p\" id_device=\"d\" for one)", "before the bot moves to session-lock")]),
+    (rows_refused, |f| f.rows_refused = Some(rows(2, true)), &[("warning row ids at least 2 have ids that session-lock refuses (id_prospect=\"p\" id_device=\"d\" for one)", "before the bot moves to session-lock")]),
     (rows_ahead, |f| f.rows_ahead = Some(rows(2, false)), &[("warning rows 2 dated ahead", "(id_prospect=\"p\" id_device=\"d\" for one): a program on this table writes another time zone; a forced release frees a session")]),
     (messages, |f| f.messages = Messages::Refused("no".to_owned()), &[("warning messages no; until then", "are refused")]),
     (writes, |f| f.rights.as_mut().unwrap().writes = Writes::ReadOnly, &[("problem writes the server is read-only", "(tx_read_only) is on")]),
@@ -291,7 +292,7 @@ fn a_message_table_is_as_migrate_creates_it() {
     let wrong = |change: fn(&mut TableFacts)| {
         let mut found = message_table();
         change(&mut found);
-        wrong_message_table(Some(&found), "t", &lock_table())
+        wrong_message_table(Some(&found), &good().lock_table().unwrap())
     };
     assert_eq!(wrong(|_| {}), None);
     let changes: [fn(&mut TableFacts); 9] = [
@@ -308,7 +309,7 @@ fn a_message_table_is_as_migrate_creates_it() {
     for change in changes {
         assert!(wrong(change).unwrap().starts_with("session_lock_message is not as `session-lock"));
     }
-    let missing = wrong_message_table(None, "t", &lock_table()).unwrap();
+    let missing = wrong_message_table(None, &good().lock_table().unwrap()).unwrap();
     assert!(missing.starts_with("there is no table session_lock_message,"));
     let mut facts = good();
     deny(&mut facts);

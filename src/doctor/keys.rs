@@ -6,7 +6,7 @@ use super::Verdict::{Good, Problem, Warning};
 use super::definition::{Words, whole_columns};
 use super::facts::{Facts, TableFacts, UniqueKey};
 use super::found;
-use super::shape::{alter, lock_table, row_format};
+use super::shape::{alter, repairable_table, row_format};
 use crate::db::quoted;
 
 /// The name for a new primary key: that of production, or the second name if a column already has
@@ -24,7 +24,7 @@ fn future_key(table: &TableFacts) -> &str {
 }
 
 pub fn primary(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = lock_table(facts) else { return vec![] };
+    let Some(table) = repairable_table(facts) else { return vec![] };
     if let Some(primary) = table.primary() {
         return found(Good, "primary key", &primary.name, None);
     }
@@ -39,7 +39,11 @@ pub fn primary(facts: &Facts) -> Vec<Finding> {
 /// The change that gives the table a primary key that counts up. It is one statement, so that a
 /// session never has two rows.
 fn primary_change(table: &TableFacts) -> Option<String> {
-    let key = quoted(future_key(table));
+    let key = match future_key(table) {
+        // Other columns have all our names.
+        "" => return None,
+        key => quoted(key),
+    };
     if table.columns.iter().any(|column| column.counts_up && !column.is_integer()) {
         // A table has at most one column that counts up, and this one may have fractions.
         return None;
@@ -76,7 +80,7 @@ fn row_format_of_ids(table: &TableFacts) -> &'static str {
 }
 
 pub fn unique_keys(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = lock_table(facts) else { return vec![] };
+    let Some(table) = repairable_table(facts) else { return vec![] };
     let mut all = session_key(facts, table);
     let name = facts.table_name;
     for other in table.other_keys().filter(|key| !is_harmless(table, key)) {
@@ -203,7 +207,7 @@ pub fn headroom(facts: &Facts) -> Vec<Finding> {
     let Some(table) = facts.lock_table() else { return vec![] };
     let used = format!("{} of {} ids used", table.next_id.saturating_sub(1), table.max_key);
     // At one half, months are left; at nine tenths, perhaps days.
-    let urgency = |next_id: u64| match next_id.saturating_mul(10) / table.max_key {
+    let urgency = |next_id: u64| match u128::from(next_id) * 10 / u128::from(table.max_key) {
         0..=4 => None,
         5..=8 => Some("over half"),
         _ => Some("NEARLY EXHAUSTED"),

@@ -3,7 +3,7 @@
 //! message, and deletes it, to find out whether writes end.
 //!
 //! `facts` and `rights` read everything; `findings`, `shape` and `keys` say what it means. `trial`
-//! writes what is rolled back.
+//! writes a lease and a record, and rolls them back.
 
 mod definition;
 mod engines;
@@ -23,7 +23,7 @@ use crate::db::{
 use crate::lease::OwnerToken;
 
 pub use migrate::{Migrated, migrate};
-pub use trial::findings as try_writes;
+pub use trial::try_writes;
 
 use facts::{Facts, TableFacts};
 use rights::{LEASE_STATEMENTS, MESSAGE_STATEMENTS, Rights};
@@ -89,7 +89,7 @@ pub enum Messages {
     /// Not checked yet.
     #[default]
     Unknown,
-    Kept,
+    Usable,
     /// They cannot. The text says what is wrong, and the remedy.
     Refused(String),
 }
@@ -159,13 +159,16 @@ pub fn inspect(
     // On a table without a usable primary key, no statement can be tried.
     if let Some(table) = facts.lock_table() {
         let is_sound = findings::is_usable(&findings::all(&facts));
-        let rights = Rights::read(connection, LEASE_STATEMENTS, name, &table, is_sound)?;
+        let mut rights = Rights::read(connection, LEASE_STATEMENTS, name, &table, is_sound)?;
+        if connection.is_read_only()? {
+            rights.writes = Writes::ReadOnly;
+        }
         if rights.is_readable {
             facts.read_rows(connection, &table)?;
         }
         facts.rights = Some(rights);
         facts.messages = inspect_messages(connection, &table)?;
-        if let (Some(rights), Messages::Kept) = (&mut facts.rights, &facts.messages)
+        if let (Some(rights), Messages::Usable) = (&mut facts.rights, &facts.messages)
             && rights.writes == Writes::Accepted
             && hangs(connection)
         {
@@ -185,21 +188,23 @@ pub fn inspect(
     })
 }
 
-/// Whether the server does not finish a write. Writes and deletes a record of a message. If the
-/// result is true, the connection is lost.
+/// Whether the server does not finish a write: a cluster without its quorum, or a server with a full
+/// disk, accepts statements and then waits in `COMMIT`. Writes and deletes a record of a message. If
+/// the result is true, the connection is lost.
 fn hangs(connection: &mut Connection) -> bool {
     let token = OwnerToken::draw();
     let values = [
         ("id_prospect", Value::Text("session-lock check")),
         ("id_device", Value::Text("session-lock check")),
         ("message_id", Value::Bytes(token.secret().as_bytes())),
+        ("owner_token", Value::Bytes(b"")),
         ("committed_us", Value::Number(0)),
         ("rows", Value::Number(1)),
     ];
     let mut packet = Packet::default();
     packet.push("START TRANSACTION");
     for file in [
-        include_str!("../../sql/check/try_write.sql"),
+        include_str!("../../sql/check/write_record.sql"),
         include_str!("../../sql/message/forget.sql"),
         // A record that a trigger has changed must not stay.
         include_str!("../../sql/lease/all_released.sql"),
@@ -216,10 +221,8 @@ fn hangs(connection: &mut Connection) -> bool {
             connection.give_up();
             true
         }
-        Ok(_) | Err(_) => {
-            connection.discard();
-            false
-        }
+        // An open transaction ends with this connection, which is not the pool's.
+        Ok(_) | Err(_) => false,
     }
 }
 
@@ -227,13 +230,12 @@ fn hangs(connection: &mut Connection) -> bool {
 /// database does not answer.
 pub fn inspect_messages(connection: &mut Connection, table: &Table) -> mysql::Result<Messages> {
     let found = TableFacts::read(connection, MESSAGE_TABLE)?;
-    let lock = TableFacts::read(connection, &table.name)?.unwrap_or_default();
-    let mut wrong = findings::wrong_message_table(found.as_ref(), &table.name, &lock);
+    let mut wrong = findings::wrong_message_table(found.as_ref(), table);
     if wrong.is_none() {
         let rights = Rights::read(connection, MESSAGE_STATEMENTS, MESSAGE_TABLE, table, true)?;
         wrong = findings::wrong_message_rights(&rights);
     }
-    Ok(wrong.map_or(Messages::Kept, |wrong| {
+    Ok(wrong.map_or(Messages::Usable, |wrong| {
         Messages::Refused(format!("answered messages cannot be recorded: {wrong}"))
     }))
 }

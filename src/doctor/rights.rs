@@ -54,9 +54,6 @@ impl Rights {
         is_sound: bool,
     ) -> mysql::Result<Self> {
         let mut rights = Self { is_readable: true, ..Self::default() };
-        if db.is_read_only()? {
-            rights.writes = Writes::ReadOnly;
-        }
         for (number, file) in statements.iter().enumerate() {
             let statement = Statement::new(file, &lock_table.names());
             let Err(error) = db.query(&statement, &NOBODY) else { continue };

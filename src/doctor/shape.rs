@@ -42,10 +42,10 @@ const OLD_KEY_PART_MAX_BYTES: u64 = 767;
 
 const OLD_ROW_FORMATS: [&str; 2] = ["Compact", "Redundant"];
 
-/// The lock table, if it is a table with the columns of a lease. Anything else is another table,
-/// and gets only that finding.
-pub fn lock_table<'a>(facts: &'a Facts) -> Option<&'a TableFacts> {
-    let table = facts.table.as_ref().filter(|table| can_be_mended(table))?;
+/// The table, if it has the columns of a lease and its keys can be repaired. Any other table gets
+/// only the finding that says so.
+pub fn repairable_table<'a>(facts: &'a Facts) -> Option<&'a TableFacts> {
+    let table = facts.table.as_ref().filter(|table| is_repairable(table))?;
     COLUMNS.iter().all(|(name, ..)| table.column(name).is_some()).then_some(table)
 }
 
@@ -60,7 +60,7 @@ fn counting_in_groups(table: &TableFacts) -> Option<&Column> {
     (!table.definition.has_key_from(&counting.name)).then_some(counting)
 }
 
-fn can_be_mended(table: &TableFacts) -> bool {
+fn is_repairable(table: &TableFacts) -> bool {
     is_table(table) && counting_in_groups(table).is_none()
 }
 
@@ -152,7 +152,7 @@ fn versions(facts: &Facts, table: &TableFacts) -> Vec<Finding> {
 /// Constraints on the columns of a lease. They come before the columns, which cannot change under a
 /// foreign key.
 pub fn constraints(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = lock_table(facts) else { return vec![] };
+    let Some(table) = repairable_table(facts) else { return vec![] };
     let ours = |text: &str| COLUMNS.iter().find(|(name, ..)| names(text, name)).map(|c| c.0);
     let mut all = Vec::new();
     for constraint in table.definition.constraints() {
@@ -197,7 +197,7 @@ fn column_name(table: &TableFacts, name: &str) -> String {
 }
 
 pub fn columns(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = facts.table.as_ref().filter(|table| can_be_mended(table)) else {
+    let Some(table) = facts.table.as_ref().filter(|table| is_repairable(table)) else {
         return vec![];
     };
     let name = facts.table_name;
@@ -306,7 +306,7 @@ pub fn row_format(table: &TableFacts, column: &Column) -> &'static str {
 /// Other columns that would need a value. They come after the primary key, which may contain one of
 /// them.
 pub fn other_columns(facts: &Facts) -> Vec<Finding> {
-    let Some(table) = lock_table(facts) else { return vec![] };
+    let Some(table) = repairable_table(facts) else { return vec![] };
     let key = table.counting().map(|column| &column.name);
     let is_known = |column: &&Column| {
         let mut ours = COLUMNS.iter();
@@ -353,7 +353,7 @@ fn make_omittable(table: &TableFacts, column: &Column) -> Option<String> {
 }
 
 pub fn collations(facts: &Facts) -> Vec<Finding> {
-    let columns = lock_table(facts).into_iter().flat_map(|table| &table.columns);
+    let columns = repairable_table(facts).into_iter().flat_map(|table| &table.columns);
     let is_id = |column: &&Column| column.name.to_lowercase().starts_with("id_");
     let ids = columns.filter(is_id).filter(|column| !column.collation.is_empty());
     ids.flat_map(|column| {

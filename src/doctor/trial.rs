@@ -1,8 +1,8 @@
-//! Writes a lease and a record of a message on trial, and rolls both back. A table can look right, and
-//! a condition, a trigger or a generated column can still refuse what is written, or change it.
+//! Test writes of a lease and of a record of a message, which are rolled back. A table can look right,
+//! and a condition, a trigger or a generated column can still refuse what is written, or change it.
 //!
-//! Only `check` does this, and its findings are warnings: what is refused to a made-up session with the
-//! id 0 may be accepted from the bot's sessions.
+//! Only `check` does this, and its findings are warnings: what is refused for a made-up session with
+//! the id 0 may be accepted for the bot's sessions.
 
 use super::Verdict::{Good, Warning};
 use super::{Finding, Messages, found};
@@ -21,12 +21,12 @@ const RECORD: [&str; 2] = [
 ];
 
 /// The findings about this lock table and, if it takes records, the message table.
-pub fn findings(db: &mut Connection, table: &Table, messages: &Messages) -> Vec<Finding> {
+pub fn try_writes(db: &mut Connection, table: &Table, messages: &Messages) -> Vec<Finding> {
     let mut all = match write(db, table, &LEASE) {
         Ok(()) => found(Good, "trial", "a lease can be acquired, renewed and released", None),
         Err(why) => refused("lease", &why, "no lease is granted"),
     };
-    if *messages == Messages::Kept
+    if *messages == Messages::Usable
         && let Err(why) = write(db, table, &RECORD)
     {
         all.extend(refused("record", &why, "no message is recorded"));
@@ -42,7 +42,7 @@ fn refused(what: &str, why: &str, then: &str) -> Vec<Finding> {
 }
 
 /// Runs statements that write a row and then delete it, and rolls them back. The error says why the
-/// row could not be written or, because it was changed, not be deleted.
+/// row could not be written, or not be deleted because something had changed it.
 fn write(db: &mut Connection, table: &Table, files: &[&str]) -> Result<(), String> {
     let owner_token = OwnerToken::draw();
     // Digits, as in phone numbers: a column may be computed from them.
@@ -57,7 +57,7 @@ fn write(db: &mut Connection, table: &Table, files: &[&str]) -> Result<(), Strin
         ("owner_token", Value::Bytes(owner_token.secret().as_bytes())),
         ("message_id", Value::Bytes(owner_token.secret().as_bytes())),
         ("committed_us", Value::Number(0)),
-        // No other row has this id, and it does not raise the AUTO_INCREMENT counter.
+        // Hardly any table has a row with this id, and it does not raise the AUTO_INCREMENT counter.
         ("key", Value::Number(0)),
         ("claim", Value::Bytes(claim.as_bytes())),
         ("mark", Value::Text(lease::claim_mark())),
@@ -75,10 +75,9 @@ fn write(db: &mut Connection, table: &Table, files: &[&str]) -> Result<(), Strin
     }
     packet.push("ROLLBACK");
     let Err(PacketError { error, .. }) = db.run(&packet) else { return Ok(()) };
-    let mut end = Packet::default();
-    end.push("ROLLBACK");
-    // Without a connection, no transaction is open.
-    let _ = db.run(&end);
+    // The next START TRANSACTION would commit what is still open. If the connection is lost, nothing
+    // is.
+    let _ = db.rollback();
     let cause = cause(&error);
     Err(match ErrorKind::of(&error) {
         ErrorKind::GuardFailed => format!(

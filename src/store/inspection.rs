@@ -28,6 +28,8 @@ pub enum Opened {
 pub(super) struct Inspection {
     at: Instant,
     messages: Messages,
+    /// When the message table was last inspected because a request needed it.
+    messages_at: Instant,
     /// Why no lease can be written, until the table is inspected again.
     problem: Option<String>,
     /// Whether a table may have changed since the inspection.
@@ -41,6 +43,7 @@ impl Default for Inspection {
         Self {
             at: Instant::now(),
             messages: Messages::default(),
+            messages_at: Instant::now(),
             problem: None,
             is_outdated: false,
             warned: Vec::new(),
@@ -63,7 +66,7 @@ impl Store {
         })
     }
 
-    /// Like [`Store::inspect`], and also writes on trial.
+    /// Like [`Store::inspect`], and also tries to write a lease and a record of a message.
     pub fn check(&self) -> Result<Report, Unusable> {
         let mut report = self.inspect()?;
         if let (Some(table), Writes::Accepted) = (&report.table, report.writes) {
@@ -114,11 +117,13 @@ impl Store {
         let before = self.opened();
         if before.as_ref().is_none_or(|before| !before.table.is_like(table)) {
             let spellings = Spellings::load(connection, table).map_err(|error| cause(&error))?;
-            let server_zone =
-                before.map_or(report.zone_difference_minutes == 0, |before| before.has_server_zone);
-            if self.opened().is_some() {
-                info!("the lock table has changed; continuing with its new definition");
-            }
+            let server_zone = match before {
+                Some(before) => {
+                    info!("the lock table has changed; continuing with its new definition");
+                    before.has_server_zone
+                }
+                None => report.zone_difference_minutes == 0,
+            };
             let statements = Statements::new(table, spellings, server_zone);
             *self.opened.write() = Some(Arc::new(statements));
         }
@@ -191,11 +196,16 @@ impl Store {
                 return Err(cause(&failed.error));
             }
         }
-        self.inspection.lock().at = Instant::now();
+        {
+            let mut inspection = self.inspection.lock();
+            inspection.at = Instant::now();
+            // A table that changes from now on is inspected again.
+            inspection.is_outdated = false;
+        }
         let inspected = self.inspect_on(connection).map_err(|error| cause(&error));
         let adopted = inspected.and_then(|report| self.adopt(&report, connection));
         let mut inspection = self.inspection.lock();
-        inspection.is_outdated = adopted.is_err();
+        inspection.is_outdated |= adopted.is_err();
         inspection.problem = adopted.clone().err();
         adopted
     }
@@ -219,10 +229,10 @@ impl Store {
             // usable.
             return Ok(());
         };
-        if inspection.at.elapsed() < RETRY_INTERVAL {
+        if inspection.messages_at.elapsed() < RETRY_INTERVAL {
             return Err(why);
         }
-        inspection.at = Instant::now();
+        inspection.messages_at = Instant::now();
         drop(inspection);
         let inspect = |statements: Arc<Statements>| {
             let mut connection = self.database.connect()?;
@@ -234,12 +244,12 @@ impl Store {
         self.inspection.lock().messages = messages.clone();
         match messages {
             Messages::Refused(why) => Err(why),
-            Messages::Kept | Messages::Unknown => Ok(()),
+            Messages::Usable | Messages::Unknown => Ok(()),
         }
     }
 
     /// Whether the message table was usable at the last inspection.
-    pub(super) fn had_message_table(&self) -> bool {
-        self.inspection.lock().messages == Messages::Kept
+    pub(super) fn message_table_was_usable(&self) -> bool {
+        self.inspection.lock().messages == Messages::Usable
     }
 }

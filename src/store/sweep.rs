@@ -73,7 +73,7 @@ impl Store {
     /// Deletes some of the records that are older than `kept`. Returns how many.
     pub fn forget_messages(&self, kept: Duration) -> Result<u64, StoreError> {
         let statements = self.statements()?;
-        if !self.had_message_table() {
+        if !self.message_table_was_usable() {
             return Ok(0);
         }
         let kept_us = u64::try_from(kept.as_micros()).unwrap_or(u64::MAX);

@@ -134,7 +134,7 @@ fn rows_whose_ids_a_request_may_not_have_are_counted(world: &World) {
     }
     let printed = run_check(&schema.url());
     assert_eq!(printed.status, Some(0), "{printed:?}");
-    let rows = format!("warning  rows         {} have ids that session-lock refuses", 2 * refused);
+    let rows = format!("warning  row ids      {} have ids that session-lock refuses", 2 * refused);
     assert_says(&printed.out, &[&rows]);
     // A control character is invisible, so it is escaped.
     schema.sql(&format!("DELETE FROM {TABLE}"));
