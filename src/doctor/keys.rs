@@ -66,9 +66,12 @@ fn primary_change(table: &TableFacts) -> Option<String> {
         let columns = whole_columns(columns.first());
         let format = row_format_of_ids(table);
         changes.push(format!("ADD UNIQUE KEY {columns}{format}"));
-    } else if old.is_some() && table.counting().is_none() {
-        // Programs may find rows by the old key.
-        changes.push(format!("ADD KEY {}", table.definition.key("PRIMARY")?.first()));
+    } else if old.is_some() {
+        // Programs may find rows by the old key, unless the new one begins it.
+        let words = table.definition.key("PRIMARY")?;
+        if !words.first().to_lowercase().starts_with(&format!("({}", key.to_lowercase())) {
+            changes.push(format!("ADD KEY {}", words.first()));
+        }
     }
     Some(changes.join(", "))
 }

@@ -98,6 +98,18 @@ pub const KEYS: &[Case] = &[
         ..WORKS
     },
     Case {
+        name: "a primary key besides the column that counts up",
+        create: &[
+            table!(
+                "id INT AUTO_INCREMENT, uuid CHAR(36) NOT NULL DEFAULT '', id_prospect VARCHAR(255) NOT NULL, id_device VARCHAR(255) NOT NULL, timestamp VARCHAR(255) NOT NULL, PRIMARY KEY (uuid), KEY n (id), UNIQUE KEY u (id_prospect, id_device)"
+            ),
+            "INSERT INTO `order` (uuid, id_prospect, id_device, timestamp) VALUES ('a', '60123', '601', ''), ('b', '60124', '601', '')",
+        ],
+        finds: &["order has no AUTO_INCREMENT primary key"],
+        changes: &["PRIMARY KEY", "uuid"],
+        ..WORKS
+    },
+    Case {
         name: "the session as primary key, compact, narrow and by its beginning",
         create: &[
             table!("id_sessionX CHAR(9), id_prospect VARCHAR(191) NOT NULL, id_device VARCHAR(255) NOT NULL, timestamp VARCHAR(255) NOT NULL, PRIMARY KEY (id_prospect, id_device(100))" "ROW_FORMAT=COMPACT"),
