@@ -46,7 +46,7 @@ fn both_tables_compare_as_the_database_does(world: &World) {
         let schema = world.schema();
         let charset = collation.split('_').next().unwrap();
         schema.sql(&format!(
-            "ALTER DATABASE {} CHARACTER SET {charset} COLLATE {collation}",
+            "ALTER DATABASE {} CHARACTER SET {charset} COLLATE '{collation}'",
             schema.name
         ));
         migrate(&schema.url());
