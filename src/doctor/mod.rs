@@ -2,8 +2,8 @@
 //! is wrong, and the SQL that repairs it. Never alters an existing table. Writes one record of a
 //! message, and deletes it, to find out whether writes end.
 //!
-//! `facts` and `rights` read everything; `findings`, `shape` and `keys` say what it means. `trial`
-//! writes a lease and a record, and rolls them back.
+//! `facts` and `rights` read everything; `findings`, `shape` and `keys` say what it means.
+//! `test_write` writes a lease and a record, and rolls them back.
 
 mod definition;
 mod engines;
@@ -13,7 +13,7 @@ mod keys;
 mod migrate;
 mod rights;
 mod shape;
-mod trial;
+mod test_write;
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ use crate::db::{
 use crate::lease::OwnerToken;
 
 pub use migrate::{Migrated, migrate};
-pub use trial::try_writes;
+pub use test_write::try_writes;
 
 use facts::{Facts, TableFacts};
 use rights::{LEASE_STATEMENTS, MESSAGE_STATEMENTS, Rights};

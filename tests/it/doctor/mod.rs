@@ -8,9 +8,9 @@ mod repair;
 mod server;
 mod table;
 mod tables;
-mod trial;
+mod test_write;
 
 use crate::world::Test;
 
 pub const TESTS: &[&[Test]] =
-    &[check::TESTS, migrate::TESTS, repair::TESTS, server::TESTS, table::TESTS, trial::TESTS];
+    &[check::TESTS, migrate::TESTS, repair::TESTS, server::TESTS, table::TESTS, test_write::TESTS];

@@ -8,7 +8,7 @@ tests![
     a_lock_table_that_refuses_a_lease_is_warned_of,
     a_message_table_that_refuses_a_record_is_warned_of,
     a_character_set_that_a_statement_cannot_use_needs_no_grant,
-    a_trial_leaves_nothing_behind,
+    a_test_write_leaves_nothing_behind,
 ];
 
 /// A lock table with these statements run on it.
@@ -24,9 +24,10 @@ fn changed<'a>(world: &'a World, statements: &[&str]) -> Schema<'a> {
 fn assert_warns(schema: &Schema, says: &str) {
     let checked = run_check(&schema.url());
     assert_eq!(checked.status, Some(0), "{checked:?}");
-    let tried: Vec<_> = checked.out.lines().filter(|line| line.contains("  trial  ")).collect();
+    let tried: Vec<_> =
+        checked.out.lines().filter(|line| line.contains("  test write  ")).collect();
     assert_eq!(tried.len(), 1, "{checked:?}");
-    assert_says(tried[0], &["warning  trial        a made-up session's lease was refused", says]);
+    assert_says(tried[0], &["warning  test write   a made-up session's lease was refused", says]);
     let rows: Vec<u64> = schema.rows(&format!("SELECT id_sessionX FROM {TABLE}"));
     let records: Vec<String> = schema.rows(&format!("SELECT id_device FROM {MESSAGE_TABLE}"));
     assert!(rows.is_empty() && records.is_empty(), "{rows:?} {records:?}");
@@ -106,8 +107,8 @@ fn a_message_table_that_refuses_a_record_is_warned_of(world: &World) {
         let checked = run_check(&schema.url());
         assert_eq!(checked.status, Some(0), "{checked:?}");
         let says = [
-            "ok       trial",
-            "warning  trial        a made-up session's record was refused",
+            "ok       test write",
+            "warning  test write   a made-up session's record was refused",
             says,
         ];
         assert_says(&checked.out, &says);
@@ -126,12 +127,12 @@ fn a_character_set_that_a_statement_cannot_use_needs_no_grant(world: &World) {
     let checked = run_check(&schema.url());
     assert!(!checked.out.contains("GRANT"), "{checked:?}");
     match world.engine {
-        Engine::MariaDb(_) => assert_says(&checked.out, &["warning  trial", "Illegal mix"]),
+        Engine::MariaDb(_) => assert_says(&checked.out, &["warning  test write", "Illegal mix"]),
         Engine::MySql => drop(Service::start(&schema.url(), &[]).hold(&Session::new())),
     }
 }
 
-fn a_trial_leaves_nothing_behind(world: &World) {
+fn a_test_write_leaves_nothing_behind(world: &World) {
     for id in [None, Some("-7")] {
         let schema = world.own_table();
         if let Some(id) = id {
@@ -151,7 +152,7 @@ fn a_trial_leaves_nothing_behind(world: &World) {
         let before = show();
         let checked = run_check(&schema.url());
         assert_eq!(checked.status, Some(0), "{checked:?}");
-        assert_says(&checked.out, &["ok       trial        a lease can be acquired"]);
+        assert_says(&checked.out, &["ok       test write   a lease can be acquired"]);
         assert_eq!(show(), before);
         // The first id that another program gets.
         schema.store(&Session::new(), "NOW()");

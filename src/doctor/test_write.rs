@@ -23,7 +23,7 @@ const RECORD: [&str; 2] = [
 /// The findings about this lock table and, if it takes records, the message table.
 pub fn try_writes(db: &mut Connection, table: &Table, messages: &Messages) -> Vec<Finding> {
     let mut all = match write(db, table, &LEASE) {
-        Ok(()) => found(Good, "trial", "a lease can be acquired, renewed and released", None),
+        Ok(()) => found(Good, "test write", "a lease can be acquired, renewed and released", None),
         Err(why) => refused("lease", &why, "no lease is granted"),
     };
     if *messages == Messages::Usable
@@ -38,7 +38,7 @@ fn refused(what: &str, why: &str, then: &str) -> Vec<Finding> {
     let text = format!(
         "a made-up session's {what} was refused ({why}): if those of the bot's sessions are refused too, {then}"
     );
-    found(Warning, "trial", &text, None)
+    found(Warning, "test write", &text, None)
 }
 
 /// Runs statements that write a row and then delete it, and rolls them back. The error says why the
